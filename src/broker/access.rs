@@ -1,0 +1,45 @@
+//! Who may connect and subscribe to what: today the checks that keep the router alive and the
+//! memory bounded.
+
+use crate::wire::{Filter, FilterError};
+
+/// Longest client id in bytes. The protocol asks for at least 23.
+const CLIENT_ID_MAX_BYTES: usize = 256;
+/// Topic filters that one session may hold.
+pub const SESSION_FILTERS: usize = 200;
+
+/// Why a filter was not granted; the client sees 0x80 in its SUBACK.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotGranted {
+    /// Not a filter, or a reserved one.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// Shared subscriptions end with the connection.
+    #[error("shared subscriptions need a clean session here")]
+    SharedPersistent,
+    /// More than [`SESSION_FILTERS`].
+    #[error("more than {SESSION_FILTERS} subscriptions in one session")]
+    TooMany,
+}
+
+/// Whether a client id can be taken: 1 to 256 bytes without control characters. What it contains
+/// else does not matter; it never becomes a name inside the router.
+#[must_use]
+pub fn client_id(id: &str) -> bool {
+    (1..=CLIENT_ID_MAX_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
+}
+
+/// Checks one filter of a SUBSCRIBE for a session that holds `held` others.
+///
+/// # Errors
+/// Why it is not granted.
+pub fn subscription(filter: &str, clean_session: bool, held: usize) -> Result<Filter, NotGranted> {
+    let filter: Filter = filter.parse()?;
+    if filter.is_shared() && !clean_session {
+        return Err(NotGranted::SharedPersistent);
+    }
+    if held >= SESSION_FILTERS {
+        return Err(NotGranted::TooMany);
+    }
+    Ok(filter)
+}

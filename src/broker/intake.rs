@@ -1,0 +1,63 @@
+//! What a PUBLISH means to the log: a reading, a stranger's numbers, a refusal, or nothing.
+
+use super::packet::Message;
+use crate::store::Record;
+use crate::wire::{Filter, Telemetry, numbers, telemetry_source};
+
+/// Decides what of a message is kept. `logged` are the topic filters of foreign publishers; `at_ms`
+/// is now, Unix ms UTC.
+#[must_use]
+pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record> {
+    let refused = |cause| Record::Refused {
+        topic: message.topic.clone(),
+        at_ms,
+        cause,
+        payload: message.payload.to_vec(),
+    };
+    match telemetry_source(&message.topic) {
+        Some(Ok((node, sensor))) => Some(match Telemetry::parse(&message.payload) {
+            Ok(telemetry) => Record::Reading { node, sensor, telemetry },
+            Err(error) => refused(error.name()),
+        }),
+        Some(Err(_)) => Some(refused("topic-id")),
+        // An empty payload deletes a retained message; it says nothing about the plant.
+        None if message.payload.is_empty() => None,
+        None if logged.iter().any(|filter| filter.matches(&message.topic)) => {
+            Some(match numbers(&message.payload) {
+                Ok(numbers) => Record::Foreign { topic: message.topic.clone(), at_ms, numbers },
+                Err(error) => refused(error.name()),
+            })
+        }
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(topic: &str, payload: &str) -> Option<Record> {
+        let message =
+            Message { topic: topic.to_owned(), payload: payload.to_owned().into(), retain: false };
+        record(&message, &["plant/#".parse().unwrap()], 7)
+    }
+
+    #[test]
+    fn only_readings_and_logged_numbers_are_kept() {
+        let reading = r#"{"boot":"b","seq":1,"at":5,"clock":"synced","mono":1,"temperature":20}"#;
+        assert!(matches!(kept("humidor/a/sensor/s", reading), Some(Record::Reading { .. })));
+        assert!(matches!(
+            kept("humidor/a/sensor/s", "20"),
+            Some(Record::Refused { cause: "payload-json", .. })
+        ));
+        assert!(matches!(
+            kept("humidor/A/sensor/s", reading),
+            Some(Record::Refused { cause: "topic-id", .. })
+        ));
+        assert!(matches!(kept("plant/press", "81.5"), Some(Record::Foreign { .. })));
+        assert!(matches!(kept("plant/press", "hot"), Some(Record::Refused { .. })));
+        assert!(kept("plant/press", "").is_none());
+        assert!(kept("office/coffee", "81.5").is_none());
+        assert!(kept("humidor/a/status", "online").is_none());
+    }
+}

@@ -1,0 +1,250 @@
+//! Group commit: one thread owns the store, and every commit takes all that arrived meanwhile.
+//!
+//! A batch's sender waits for its commit. While the store cannot commit (disk full, disk error, a
+//! lock), nothing is answered and the bounded queue fills, so that the connections stop reading and
+//! TCP carries the pressure back to the publishers, who keep their readings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use backon::BackoffBuilder;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::{error, info};
+
+use crate::store::{Appended, Record, Store};
+
+/// Batches that wait for the writer. A connection has at most one of them.
+const QUEUE_BATCHES: usize = 256;
+/// Records in one commit. At about 3 µs each it keeps a commit well under 50 ms.
+const COMMIT_RECORDS: usize = 10_000;
+/// Committed batches that a slow listener may lag behind before it misses some.
+const LIVE_BATCHES: usize = 256;
+/// First and longest wait before a failed commit is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// A store that keeps failing is said again this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Committed records, for who wants to see them as they come.
+pub type Live = Arc<Vec<Record>>;
+
+struct Batch {
+    records: Vec<Record>,
+    committed: oneshot::Sender<()>,
+}
+
+/// What was recorded since the start, and what stands in the way.
+#[derive(Debug, Default)]
+pub struct Counters {
+    readings: AtomicU64,
+    repeats: AtomicU64,
+    samples: AtomicU64,
+    refused: AtomicU64,
+    commits: AtomicU64,
+    /// Why nothing is acknowledged at present.
+    blocked: Mutex<Option<String>>,
+}
+
+impl Counters {
+    /// Totals of the committed batches, and how many commits they took.
+    #[must_use]
+    pub fn totals(&self) -> (Appended, u64) {
+        let appended = Appended {
+            readings: self.readings.load(Relaxed),
+            repeats: self.repeats.load(Relaxed),
+            samples: self.samples.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+        };
+        (appended, self.commits.load(Relaxed))
+    }
+
+    /// Why the store cannot commit, while it cannot.
+    #[must_use]
+    pub fn blocked(&self) -> Option<String> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_blocked(&self, cause: Option<String>) {
+        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    fn add(&self, appended: Appended) {
+        self.readings.fetch_add(appended.readings, Relaxed);
+        self.repeats.fetch_add(appended.repeats, Relaxed);
+        self.samples.fetch_add(appended.samples, Relaxed);
+        self.refused.fetch_add(appended.refused, Relaxed);
+        self.commits.fetch_add(1, Relaxed);
+    }
+}
+
+/// The store ended: this batch was not committed and must not be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store has stopped")]
+pub struct Stopped;
+
+/// The connections' handle to the writer thread.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Batch>,
+    counters: Arc<Counters>,
+    live: broadcast::Sender<Live>,
+}
+
+/// The writer thread; joined for its last commit.
+pub struct Writer {
+    thread: JoinHandle<rusqlite::Result<()>>,
+}
+
+impl Writer {
+    /// Waits until the queue is closed and all of it committed.
+    ///
+    /// # Errors
+    /// Why the store was given up: its file is damaged.
+    pub fn join(self) -> rusqlite::Result<()> {
+        match self.thread.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Recorder {
+    /// Starts the writer thread. It ends when the last `Recorder` is dropped, after it has committed
+    /// what was queued, or at once when `store` is damaged; `ended` is dropped then.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(
+        store: Store,
+        window: Duration,
+        ended: oneshot::Sender<()>,
+    ) -> std::io::Result<(Self, Writer)> {
+        let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
+        let (live, _) = broadcast::channel(LIVE_BATCHES);
+        let counters = Arc::new(Counters::default());
+        let recorder = Self { queue, counters: Arc::clone(&counters), live: live.clone() };
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            let _ended = ended;
+            write(store, batches, window, &counters, &live)
+        })?;
+        Ok((recorder, Writer { thread }))
+    }
+
+    /// Commits `records` together with whatever else is waiting. When this returns `Ok` they are on
+    /// the disk.
+    ///
+    /// # Errors
+    /// When the store has stopped for good. While it merely cannot commit, this does not return.
+    pub async fn commit(&self, records: Vec<Record>) -> Result<(), Stopped> {
+        let (committed, done) = oneshot::channel();
+        self.queue.send(Batch { records, committed }).await.map_err(|_| Stopped)?;
+        done.await.map_err(|_| Stopped)
+    }
+
+    /// What was recorded so far.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Committed records from now on.
+    pub fn live(&self) -> broadcast::Receiver<Live> {
+        self.live.subscribe()
+    }
+}
+
+fn write(
+    mut store: Store,
+    mut queue: mpsc::Receiver<Batch>,
+    window: Duration,
+    counters: &Counters,
+    live: &broadcast::Sender<Live>,
+) -> rusqlite::Result<()> {
+    let mut batches = Vec::new();
+    while let Some(first) = queue.blocking_recv() {
+        batches.push(first);
+        gather(&mut queue, &mut batches, window);
+        let records: Vec<&Record> = batches.iter().flat_map(|batch| &batch.records).collect();
+        let Some(appended) = commit(&mut store, &records, counters, || queue.is_closed())? else {
+            return Ok(());
+        };
+        counters.add(appended);
+        let mut committed = Vec::new();
+        for batch in batches.drain(..) {
+            // The connection may be gone; its client will send the same again and be told so.
+            let _ = batch.committed.send(());
+            committed.extend(batch.records);
+        }
+        if live.receiver_count() > 0 {
+            let _ = live.send(Arc::new(committed));
+        }
+    }
+    Ok(())
+}
+
+/// Takes what is waiting, and with a window what arrives within it: fewer commits wear an SD card
+/// less, at the cost of that much latency.
+fn gather(queue: &mut mpsc::Receiver<Batch>, batches: &mut Vec<Batch>, window: Duration) {
+    let deadline = Instant::now() + window;
+    let mut records: usize = batches.iter().map(|batch| batch.records.len()).sum();
+    loop {
+        while records < COMMIT_RECORDS
+            && let Ok(batch) = queue.try_recv()
+        {
+            records += batch.records.len();
+            batches.push(batch);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || records >= COMMIT_RECORDS || queue.is_closed() {
+            return;
+        }
+        std::thread::sleep(left);
+    }
+}
+
+/// Commits, however long it takes. A damaged file ends the attempts, and so does `leaving` when
+/// nobody is left to acknowledge to: then the result is `None`, and the publishers send again.
+fn commit(
+    store: &mut Store,
+    records: &[&Record],
+    counters: &Counters,
+    leaving: impl Fn() -> bool,
+) -> rusqlite::Result<Option<Appended>> {
+    let mut waits = backon::ExponentialBuilder::default()
+        .with_min_delay(RETRY.0)
+        .with_max_delay(RETRY.1)
+        .without_max_times()
+        .build();
+    let mut complained: Option<Instant> = None;
+    loop {
+        let cause = match store.append(records) {
+            Ok(appended) => {
+                if complained.is_some() {
+                    counters.set_blocked(None);
+                    info!("the store commits again; publishers are acknowledged again");
+                }
+                return Ok(Some(appended));
+            }
+            Err(cause) => cause,
+        };
+        if !Store::may_pass(&cause) {
+            error!(%cause, "the log is damaged; stopping so that a restart moves it aside");
+            counters.set_blocked(Some(cause.to_string()));
+            return Err(cause);
+        }
+        if leaving() {
+            error!(%cause, given_up = records.len(), "stopping without this commit; it was not acknowledged");
+            return Ok(None);
+        }
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+            complained = Some(Instant::now());
+            counters.set_blocked(Some(cause.to_string()));
+            error!(
+                %cause, waiting = records.len(),
+                "cannot commit: nothing is acknowledged until it works; make room on the data volume"
+            );
+        }
+        std::thread::sleep(waits.next().unwrap_or(RETRY.1));
+    }
+}

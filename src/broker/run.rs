@@ -1,0 +1,177 @@
+//! The broker from start to end: the operator's log reads like this file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, oneshot};
+use tracing::{error, info};
+
+use super::connection::Services;
+use super::door;
+use super::packet::Message;
+use super::recorder::{Counters, Live, Recorder, Writer};
+use super::router::{Router, RouterDied};
+use super::sessions::Sessions;
+use crate::shutdown::{self, Shutdown};
+use crate::store::{LOG_FILE, OpenError, Store};
+use crate::wire::{BROKER_STATUS, Filter, OFFLINE, ONLINE};
+
+/// What the broker role needs to know.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// Folder of the log.
+    pub data: PathBuf,
+    /// Where MQTT clients connect. Port 0 lets the system choose.
+    pub mqtt_listen: SocketAddr,
+    /// Filters of foreign topics to log.
+    pub logged: Vec<Filter>,
+    /// How long a commit waits for company.
+    pub commit_window: Duration,
+}
+
+/// Why the broker did not start or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The log could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {source}; is another broker running? Choose another address with HUMIDOR_MQTT_LISTEN"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// rumqttd's router ended.
+    #[error("{0}: stopping, so that a restart brings it back; readings wait on their boards")]
+    Router(#[from] RouterDied),
+    /// The log's file is damaged.
+    #[error("the log is damaged: {0}; at the next start it is moved aside and a new one begun")]
+    Damaged(rusqlite::Error),
+}
+
+/// A broker that is listening.
+pub struct Broker {
+    address: SocketAddr,
+    recorder: Recorder,
+    running: tokio::task::JoinHandle<Result<(), BrokerError>>,
+}
+
+impl Broker {
+    /// Opens the log and the port and serves until `shutdown`.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when it cannot start; what happens later, [`Broker::ended`] tells.
+    pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
+        let path = config.data.join(LOG_FILE);
+        let store = Store::open(&path)?;
+        info!(database = %path.display(), "log open");
+
+        let (ended, lost) = oneshot::channel();
+        let (recorder, writer) =
+            Recorder::start(store, config.commit_window, ended).map_err(BrokerError::Thread)?;
+        let (router, died) = Router::start().await?;
+
+        let address = config.mqtt_listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| BrokerError::Listen { address, source })?;
+        let address =
+            listener.local_addr().map_err(|source| BrokerError::Listen { address, source })?;
+        info!(%address, "listening for MQTT 3.1.1");
+        for filter in &config.logged {
+            info!(filter = filter.as_str(), "logging foreign topics");
+        }
+        router.publish(&[status(ONLINE)]).await?;
+
+        let services = Services {
+            recorder: recorder.clone(),
+            router: router.clone(),
+            sessions: Sessions::default(),
+            logged: config.logged.into(),
+        };
+        let running = tokio::spawn(run(listener, services, writer, died, lost, shutdown));
+        Ok(Self { address, recorder, running })
+    }
+
+    /// The address it listens on, with the real port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it recorded so far.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(self.recorder.counters())
+    }
+
+    /// Committed records from now on.
+    #[must_use]
+    pub fn live(&self) -> broadcast::Receiver<Live> {
+        self.recorder.live()
+    }
+
+    /// Waits until the broker has ended: after `shutdown`, when the last commit is done.
+    ///
+    /// # Errors
+    /// Why it ended before it was asked to.
+    pub async fn ended(self) -> Result<(), BrokerError> {
+        // The writer thread ends when the last handle to it is gone, so ours must go first.
+        drop(self.recorder);
+        match self.running.await {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+async fn run(
+    listener: TcpListener,
+    services: Services,
+    writer: Writer,
+    died: impl Future<Output = RouterDied>,
+    lost: oneshot::Receiver<()>,
+    shutdown: Shutdown,
+) -> Result<(), BrokerError> {
+    let router = services.router.clone();
+    // The door has its own switch: it also closes when the store or the router is lost.
+    let (close, closing) = shutdown::channel();
+    let mut requested = shutdown;
+    let door = tokio::spawn(door::serve(listener, services, closing));
+
+    let failure = tokio::select! {
+        () = requested.requested() => None,
+        died = died => Some(BrokerError::from(died)),
+        _ = lost => None,
+    };
+    if let Some(failure) = &failure {
+        error!(%failure);
+    } else {
+        let _ = router.publish(&[status(OFFLINE)]).await;
+    }
+    close.throw();
+    let _ = door.await;
+    info!("connections closed");
+
+    let written = tokio::task::spawn_blocking(move || writer.join()).await;
+    match written {
+        Ok(Ok(())) => info!("last commit done"),
+        Ok(Err(cause)) => return Err(BrokerError::Damaged(cause)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn status(word: &'static str) -> Message {
+    Message { topic: BROKER_STATUS.to_owned(), payload: word.into(), retain: true }
+}

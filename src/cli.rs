@@ -1,0 +1,262 @@
+//! The command line, and nothing else: what is typed becomes an [`Invocation`].
+
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::config::{SETTINGS, Scope};
+
+/// DHT11/DHT22 readings from small ARM boards, over MQTT, into a log that keeps what it acknowledged.
+#[derive(Debug, Parser)]
+#[command(name = "humidor", version, max_term_width = 100)]
+pub struct Invocation {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Task,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Broker and three simulated boards in one process; nothing to configure
+    Demo(Demo),
+    /// The board's role: read sensors, keep the readings, deliver them
+    Node(Settings<Node>),
+    /// The broker's role: take readings, store them, acknowledge, pass on
+    Broker(Broker),
+    /// Decode recorded pulse trains
+    Read(Read),
+    /// Print the latest readings, and new ones as they are stored
+    Tail(Tail),
+    /// Write readings as CSV or JSON lines
+    Export(Export),
+    /// Look after the log
+    Db(Db),
+    /// Ask the broker or node on this machine how it is; for container health checks
+    Health(Settings<Health>),
+    /// Show the effective configuration, where each value comes from, and every mistake
+    Config(Settings<All>),
+}
+
+/// `humidor demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// End after this many seconds instead of at Ctrl-C
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: Option<u64>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<DemoScope>,
+}
+
+/// `humidor broker`
+#[derive(Debug, Args)]
+pub struct Broker {
+    /// Print every stored reading to standard output
+    #[arg(long)]
+    pub print: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<BrokerScope>,
+}
+
+/// How output is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReadFormat {
+    /// For a person
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// `humidor read`
+#[derive(Debug, Args)]
+pub struct Read {
+    /// JSON file with recorded pulse widths: {"model": "DHT22", "first": "low", "us": [80, 80, 50, …]},
+    /// or an array of these; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: ReadFormat,
+    /// Show the pulse widths and the 40 bits too
+    #[arg(long)]
+    pub raw: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<General>,
+}
+
+/// `humidor tail`
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// How many of the latest readings to begin with
+    #[arg(short = 'n', long, value_name = "N", default_value = "10")]
+    pub lines: usize,
+    /// End after the latest readings instead of waiting for new ones
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<DataScope>,
+}
+
+/// Form of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Comma-separated, with a header
+    Csv,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// `humidor export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "csv")]
+    pub format: ExportFormat,
+    /// From this time on: 2026-11-22, 2026-11-22T08:00Z or Unix ms
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Until before this time
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Only this node
+    #[arg(long, value_name = "ID")]
+    pub node: Option<String>,
+    /// Only sensors of this name
+    #[arg(long, value_name = "ID")]
+    pub sensor: Option<String>,
+    /// The numbers of foreign publishers instead of readings
+    #[arg(long, conflicts_with_all = ["node", "sensor"])]
+    pub samples: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<DataScope>,
+}
+
+/// `humidor db`
+#[derive(Debug, Args)]
+pub struct Db {
+    /// What to do with the log.
+    #[command(subcommand)]
+    pub task: DbTask,
+}
+
+/// What to do with the log.
+#[derive(Debug, Subcommand)]
+pub enum DbTask {
+    /// Full integrity check; exit 65 when it fails
+    Check(Settings<DataScope>),
+    /// Rows, sizes, time range, refusals by cause
+    Stats(Settings<DataScope>),
+    /// Numbers that a node counted but that never arrived; exit 65 when there are any
+    Gaps(Settings<DataScope>),
+    /// Write a compact copy, while the broker runs
+    Backup(Backup),
+}
+
+/// `humidor db backup`
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// File to write; must not exist
+    #[arg(value_name = "FILE")]
+    pub target: PathBuf,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<DataScope>,
+}
+
+/// A set of settings that a command takes.
+pub trait Group {
+    /// Their scopes.
+    const SCOPES: &'static [Scope];
+}
+
+macro_rules! group {
+    ($($(#[$doc:meta])* $name:ident: $($scope:ident)+;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub enum $name {}
+        impl Group for $name {
+            const SCOPES: &'static [Scope] = &[$(Scope::$scope),+];
+        }
+    )*};
+}
+
+group! {
+    /// Of every command.
+    General: All;
+    /// Of commands on the log.
+    DataScope: All Data;
+    /// Of the demo, whose boards need no settings.
+    DemoScope: All Data Broker;
+    /// Of the broker.
+    BrokerScope: All Data Broker;
+    /// Of the node.
+    Node: All Data Node;
+    /// Of the health check, which only needs to find the process.
+    Health: All Broker Node;
+    /// All.
+    All: All Data Broker Node;
+}
+
+/// The flags of a group of settings, as typed. They come from the table of settings, so that a flag, its
+/// variable and its TOML key cannot drift apart.
+#[derive(Debug, Clone)]
+pub struct Settings<G> {
+    /// Key and value of each flag that was given.
+    pub flags: Vec<(&'static str, String)>,
+    group: PhantomData<G>,
+}
+
+impl<G: Group> FromArgMatches for Settings<G> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = of_group::<G>()
+            .filter_map(|setting| {
+                Some((setting.key, matches.get_one::<String>(setting.key)?.clone()))
+            })
+            .collect();
+        Ok(Self { flags, group: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<G: Group> Args for Settings<G> {
+    fn augment_args(command: Command) -> Command {
+        command.next_help_heading("Settings").args(of_group::<G>().map(|setting| {
+            let default = setting.default.filter(|default| !default.is_empty());
+            let default =
+                default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+            Arg::new(setting.key).long(setting.flag()).value_name(setting.form).help(format!(
+                "{} [env: {}]{default}",
+                setting.help,
+                setting.variable()
+            ))
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn of_group<G: Group>() -> impl Iterator<Item = &'static crate::config::Setting> {
+    SETTINGS.iter().filter(|setting| G::SCOPES.contains(&setting.scope))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        super::Invocation::command().debug_assert();
+    }
+}

@@ -1,0 +1,28 @@
+//! `humidor config`: every setting, its value, where it comes from, and what is wrong with it.
+
+use crate::config::{self, Layers, SETTINGS};
+use crate::exit::Failure;
+
+/// Prints the table; exit 78 with every mistake when there is one.
+pub fn run(layers: &Layers) -> Result<(), Failure> {
+    let rows: Vec<(String, String, String)> = SETTINGS
+        .iter()
+        .map(|setting| {
+            let (value, origin) = match layers.get(setting.key) {
+                Some((_, origin)) if setting.secret => ("(secret)".to_owned(), origin.to_string()),
+                Some((value, origin)) => (value, origin.to_string()),
+                None => ("–".to_owned(), "not set".to_owned()),
+            };
+            (setting.variable(), value, origin)
+        })
+        .collect();
+    let width = |column: fn(&(String, String, String)) -> &str| {
+        rows.iter().map(|row| column(row).chars().count()).max().unwrap_or_default()
+    };
+    let (name, value) = (width(|row| &row.0), width(|row| &row.1).min(60));
+    for row in &rows {
+        println!("{:<name$}  {:<value$}  {}", row.0, row.1, row.2);
+    }
+    let problems = config::validate_all(layers);
+    if problems.0.is_empty() { Ok(()) } else { Err(problems.into()) }
+}

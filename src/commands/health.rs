@@ -1,0 +1,39 @@
+//! `humidor health`: asks the roles that this configuration would run.
+
+use std::net::SocketAddr;
+
+use crate::config::Layers;
+use crate::exit::{Code, Failure};
+use crate::health::{self, Answer};
+
+/// Asks whoever answers; exit 69 when nobody does or somebody is not well.
+pub fn run(layers: &Layers) -> Result<(), Failure> {
+    let answers: Vec<Answer> =
+        names(layers).iter().filter_map(|name| health::ask(name).ok()).collect();
+    if answers.is_empty() {
+        return Err(Failure::new(
+            Code::Unavailable,
+            anyhow::anyhow!(
+                "neither a broker nor a node answers here; is one running with the same HUMIDOR_NODE and HUMIDOR_MQTT_LISTEN?"
+            ),
+        ));
+    }
+    for answer in &answers {
+        let state = if answer.healthy { "healthy" } else { "not healthy" };
+        println!("{}: {state}: {}", answer.role, answer.detail);
+    }
+    if answers.iter().all(|answer| answer.healthy) {
+        Ok(())
+    } else {
+        Err(Failure::new(Code::Unavailable, anyhow::anyhow!("not healthy")))
+    }
+}
+
+fn names(layers: &Layers) -> Vec<String> {
+    let mut layers = layers.clone();
+    let node = crate::config::node_id(&mut layers).map(|node| health::name("node", node.as_str()));
+    let broker = layers
+        .take("mqtt_listen", str::parse::<SocketAddr>)
+        .map(|address| health::name("broker", &address.port().to_string()));
+    node.into_iter().chain(broker).collect()
+}

@@ -1,0 +1,76 @@
+//! What each command does, one file a group of commands.
+
+mod config;
+mod demo;
+mod health;
+mod log;
+mod print;
+mod read;
+mod roles;
+
+use crate::cli::{DbTask, Task};
+use crate::config::{self as settings, Layers, Problems};
+use crate::exit::{Code, Failure};
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::new(Code::Config, problems)
+    }
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// What went wrong, with its exit code.
+pub fn run(task: Task) -> Result<(), Failure> {
+    match task {
+        Task::Demo(demo) => demo::run(demo.seconds, layers(&demo.settings.flags)),
+        Task::Node(settings) => roles::node(layers(&settings.flags)),
+        Task::Broker(broker) => roles::broker(broker.print, layers(&broker.settings.flags)),
+        Task::Read(read) => read::run(&read),
+        Task::Tail(tail) => log::tail(&tail, layers(&tail.settings.flags)),
+        Task::Export(export) => log::export(&export, layers(&export.settings.flags)),
+        Task::Db(db) => match db.task {
+            DbTask::Check(settings) => log::check(layers(&settings.flags)),
+            DbTask::Stats(settings) => log::stats(layers(&settings.flags)),
+            DbTask::Gaps(settings) => log::gaps(layers(&settings.flags)),
+            DbTask::Backup(backup) => log::backup(&backup.target, layers(&backup.settings.flags)),
+        },
+        Task::Health(settings) => health::run(&layers(&settings.flags)),
+        Task::Config(settings) => config::run(&layers(&settings.flags)),
+    }
+}
+
+fn layers(flags: &[(&'static str, String)]) -> Layers {
+    Layers::new(flags, std::env::vars_os())
+}
+
+/// Sets logging up from the settings. Mistakes in them are left to the role, which reports all at once.
+fn start_log(layers: &Layers) {
+    use std::io::IsTerminal;
+    use tracing_subscriber::fmt;
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let mut layers = layers.clone();
+    let filter = settings::log_filter(&mut layers).unwrap_or_default();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false);
+    // A second start, as in tests of this crate, keeps the first subscriber.
+    let _ = match settings::log_format(&mut layers) {
+        Some(settings::LogFormat::Json) => builder.json().finish().try_init(),
+        _ => builder.finish().try_init(),
+    };
+}
+
+/// The runtime of a role. Two workers: the boards have four cores, and one of them belongs to the sampler.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Internal, error))
+}

@@ -1,0 +1,12 @@
+//! Settings: from flags, environment and a TOML file to the objects the roles take, with every
+//! mistake reported at once.
+
+mod layers;
+mod roles;
+mod settings;
+
+pub use layers::{Layers, Origin, Problem, Problems};
+pub use roles::{
+    LogFormat, broker, data_folder, log_filter, log_format, node, node_id, validate_all,
+};
+pub use settings::{SETTINGS, Scope, Setting};

@@ -1,0 +1,328 @@
+//! From layered text to what each role takes: the border behind which there are no strings for pins,
+//! topics and durations.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::layers::{Layers, Problems};
+use super::settings::nearest;
+use crate::broker::BrokerConfig;
+use crate::clock::ClockTrust;
+use crate::dht::Model;
+use crate::gpio::Pin;
+use crate::node::{Backend, BrokerAddress, NodeConfig, SensorConfig};
+use crate::reading::Id;
+use crate::wire::Filter;
+
+/// Longest that a commit may wait for company.
+const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
+/// Longest interval between readings that makes sense: Home Assistant calls the rest "unavailable".
+const INTERVAL_MAX: Duration = Duration::from_hours(24);
+/// Most readings an outbox may be told to hold, about 2 GB.
+const OUTBOX_CAPACITY_MAX: u64 = 10_000_000;
+/// Sensors on one board; more than any header has pins.
+const SENSORS_MAX: usize = 40;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The broker's configuration.
+///
+/// # Errors
+/// Every mistake.
+pub fn broker(mut layers: Layers) -> Result<BrokerConfig, Problems> {
+    let config = broker_fields(&mut layers);
+    layers.finish(config)
+}
+
+fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
+    let data = data_folder(layers);
+    let mqtt_listen = layers.need("mqtt_listen", |text| {
+        text.parse::<SocketAddr>()
+            .map_err(|_| format!("`{text}` is not an address with a port: 0.0.0.0:1883"))
+    });
+    let logged = layers.need("logged_filters", |text| {
+        list(text, |item| {
+            item.parse::<Filter>().map_err(|error| error.to_string()).and_then(|filter| {
+                if filter.is_shared() {
+                    Err("a shared subscription cannot be logged".to_owned())
+                } else {
+                    Ok(filter)
+                }
+            })
+        })
+    });
+    let commit_window =
+        layers.need("commit_window", |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX));
+    Some(BrokerConfig {
+        data: data?,
+        mqtt_listen: mqtt_listen?,
+        logged: logged?,
+        commit_window: commit_window?,
+    })
+}
+
+/// The node's configuration.
+///
+/// # Errors
+/// Every mistake.
+pub fn node(mut layers: Layers) -> Result<NodeConfig, Problems> {
+    let config = node_fields(&mut layers, true);
+    layers.finish(config)
+}
+
+fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
+    let need = |layers: &Layers, key| complete || layers.get(key).is_some();
+    let data = data_folder(layers);
+    let node = node_id(layers);
+    let broker = if need(layers, "broker") {
+        layers.need("broker", str::parse::<BrokerAddress>)
+    } else {
+        None
+    };
+    let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
+    let sensors = if need(layers, "sensors") { layers.need("sensors", sensors) } else { None };
+    let interval =
+        layers.need("interval", |text| duration(text, Duration::from_secs(1)..=INTERVAL_MAX));
+    if let (Some(interval), Some(sensors)) = (interval, &sensors) {
+        for sensor in sensors.iter().filter(|sensor| interval < sensor.model.min_interval()) {
+            layers.problem(format!(
+                "HUMIDOR_INTERVAL: {interval:?} is too short for `{}`: a {} gives bad data when read faster than every {:?}",
+                sensor.name, sensor.model, sensor.model.min_interval()
+            ));
+        }
+    }
+    let faults = layers.need("sim_faults", |text| {
+        text.parse::<f64>()
+            .ok()
+            .filter(|share| (0.0..=1.0).contains(share))
+            .ok_or_else(|| format!("`{text}` is not a share between 0 and 1"))
+    });
+    let backend = layers.need("gpio", |text| match text {
+        "sim" => Ok(Backend::Sim { faults: faults.unwrap_or_default() }),
+        "auto" => {
+            Err("this version reaches no real pins yet; simulate the sensors with `sim`".to_owned())
+        }
+        other => Err(one_of(other, &["auto", "sim"])),
+    });
+    let clock = layers.need("clock", |text| match text {
+        "kernel" => Ok(ClockTrust::Kernel),
+        "always" => Ok(ClockTrust::Always),
+        other => Err(one_of(other, &["kernel", "always"])),
+    });
+    let outbox_capacity = layers.need("outbox_capacity", |text| {
+        text.parse::<u64>()
+            .ok()
+            .filter(|readings| (1..=OUTBOX_CAPACITY_MAX).contains(readings))
+            .ok_or_else(|| {
+                format!("`{text}` is not a number of readings from 1 to {OUTBOX_CAPACITY_MAX}")
+            })
+    });
+    Some(NodeConfig {
+        node: node?,
+        broker: broker?,
+        password,
+        sensors: sensors?,
+        interval: interval?,
+        data: data?,
+        outbox_capacity: outbox_capacity?,
+        backend: backend?,
+        clock: clock?,
+    })
+}
+
+/// The node's id: as set, or the host name.
+pub fn node_id(layers: &mut Layers) -> Option<Id> {
+    let reserved = |id: Id| {
+        if id.as_str() == "broker" {
+            Err("`broker` is the broker's own name".to_owned())
+        } else {
+            Ok(id)
+        }
+    };
+    if layers.get("node").is_some() {
+        return layers.take("node", |text| {
+            text.parse::<Id>().map_err(|error| error.to_string()).and_then(reserved)
+        });
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    // The first label only: `box-3.plant.local` is `box-3`.
+    let label = name.split('.').next().unwrap_or_default();
+    match label.parse::<Id>().map_err(|error| error.to_string()).and_then(reserved) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            layers.problem(format!(
+                "HUMIDOR_NODE is not set, and the host name will not do: {error}"
+            ));
+            None
+        }
+    }
+}
+
+/// Mistakes in any setting that is there, whichever role it is for.
+#[must_use]
+pub fn validate_all(layers: &Layers) -> Problems {
+    let mut layers = layers.clone();
+    let _ = log_filter(&mut layers);
+    let _ = log_format(&mut layers);
+    let _ = broker_fields(&mut layers);
+    // `auto` without a backend is a mistake of the node's role alone.
+    let _ = node_fields(&mut layers, false);
+    layers.problems()
+}
+
+/// The data folder.
+pub fn data_folder(layers: &mut Layers) -> Option<PathBuf> {
+    layers.need("data", |text| Ok::<_, String>(PathBuf::from(text)))
+}
+
+/// What is logged.
+pub fn log_filter(layers: &mut Layers) -> Option<tracing_subscriber::EnvFilter> {
+    layers.need("log", |text| {
+        text.parse::<tracing_subscriber::EnvFilter>().map_err(|error| {
+            format!("`{text}` is not a log filter ({error}); try debug or humidor=debug")
+        })
+    })
+}
+
+/// How log lines look.
+pub fn log_format(layers: &mut Layers) -> Option<LogFormat> {
+    layers.need("log_format", |text| match text {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        other => Err(one_of(other, &["human", "json"])),
+    })
+}
+
+fn one_of(found: &str, known: &[&str]) -> String {
+    let near =
+        nearest(found, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+    format!("`{found}` is none of {}{}", known.join(", "), near.unwrap_or_default())
+}
+
+fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(|item| parse(item).map_err(|error| format!("`{item}`: {error}")))
+        .collect()
+}
+
+fn duration(text: &str, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+    let time = text
+        .parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|time| Duration::try_from(time).ok())
+        .ok_or_else(|| format!("`{text}` is not a time: write 10s, 500ms, 2m"))?;
+    if range.contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!("`{text}` is not between {:?} and {:?}", range.start(), range.end()))
+    }
+}
+
+fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
+    let sensors = list(text, |item| {
+        let (name, rest) = item.split_once('=').ok_or("write name=model@pin, as hall=dht22@7")?;
+        let (model, pin) = rest.split_once('@').ok_or("write name=model@pin, as hall=dht22@7")?;
+        let model = model.parse::<Model>().map_err(|_| {
+            format!(
+                "unknown model {}",
+                one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
+            )
+        })?;
+        Ok(SensorConfig {
+            name: name
+                .trim()
+                .parse()
+                .map_err(|error: crate::reading::IdError| error.to_string())?,
+            model,
+            pin: pin.trim().parse::<Pin>().map_err(|error| error.to_string())?,
+        })
+    })?;
+    if sensors.is_empty() {
+        return Err("at least one sensor is needed: hall=dht22@7".to_owned());
+    }
+    if sensors.len() > SENSORS_MAX {
+        return Err(format!(
+            "{} sensors are more than the {SENSORS_MAX} that a board takes",
+            sensors.len()
+        ));
+    }
+    let (mut names, mut pins) = (HashSet::new(), HashSet::new());
+    for sensor in &sensors {
+        if !names.insert(&sensor.name) {
+            return Err(format!("the name `{}` is given twice", sensor.name));
+        }
+        if !pins.insert(&sensor.pin) {
+            return Err(format!("the pin `{}` is given twice", sensor.pin));
+        }
+    }
+    Ok(sensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(flags: &[(&'static str, &str)]) -> Layers {
+        let flags: Vec<_> = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        Layers::new(&flags, [])
+    }
+
+    #[test]
+    fn a_whole_node_is_read() {
+        let config = node(layers(&[
+            ("node", "box-1"),
+            ("broker", "mqtt://hall"),
+            ("sensors", "hall=dht22@7, press=DHT11@PA6"),
+            ("gpio", "sim"),
+        ]))
+        .unwrap();
+        assert_eq!(config.sensors.len(), 2);
+        assert_eq!(config.sensors[1].pin, Pin::Named("PA6".into()));
+        assert_eq!(config.interval, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_go() {
+        let problems = node(layers(&[
+            ("node", "Box 1"),
+            ("broker", "hall"),
+            ("sensors", "a=dht22@7,b=dht23@8"),
+            ("interval", "1 fortnight"),
+            ("gpio", "smi"),
+        ]))
+        .unwrap_err()
+        .to_string();
+        for expected in [
+            "`Box 1` is not an id",
+            "mqtt://",
+            "`dht23` is none of",
+            "did you mean `dht22`",
+            "not a time",
+            "did you mean `sim`",
+        ] {
+            assert!(problems.contains(expected), "{expected} in {problems}");
+        }
+        let short = node(layers(&[
+            ("node", "a"),
+            ("broker", "mqtt://h"),
+            ("sensors", "a=dht22@7"),
+            ("interval", "1s"),
+            ("gpio", "sim"),
+        ]));
+        assert!(short.unwrap_err().to_string().contains("too short"));
+    }
+}

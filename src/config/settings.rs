@@ -1,0 +1,171 @@
+//! The table of settings: the one truth for flags, variables, TOML keys, defaults and help.
+
+/// Prefix of every variable.
+pub const PREFIX: &str = "HUMIDOR_";
+/// Ending of a variable that names a file holding a secret.
+pub const FILE_SUFFIX: &str = "_FILE";
+
+/// Which commands take a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every command.
+    All,
+    /// Commands that read or write the data folder.
+    Data,
+    /// The broker's role.
+    Broker,
+    /// The board's role.
+    Node,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// TOML key; the flag and the variable are made from it.
+    pub key: &'static str,
+    /// Who takes it.
+    pub scope: Scope,
+    /// Its value where nobody says otherwise.
+    pub default: Option<&'static str>,
+    /// Not shown, and may come from a file.
+    pub secret: bool,
+    /// Form of the value, for the help.
+    pub form: &'static str,
+    /// What it is.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// `HUMIDOR_MQTT_LISTEN`
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.key.to_ascii_uppercase())
+    }
+
+    /// `mqtt-listen`
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+}
+
+const fn setting(
+    key: &'static str,
+    scope: Scope,
+    default: Option<&'static str>,
+    form: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { key, scope, default, secret: false, form, help }
+}
+
+/// All settings, in the order they are shown.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "config",
+        Scope::All,
+        None,
+        "FILE",
+        "TOML file with these settings, keys in snake_case",
+    ),
+    setting(
+        "log",
+        Scope::All,
+        Some("humidor=info,rumqttd=off,rumqttc=off"),
+        "FILTER",
+        "What is logged, as tracing's EnvFilter: debug, humidor=debug, …",
+    ),
+    setting("log_format", Scope::All, Some("human"), "FORMAT", "human or json"),
+    setting(
+        "data",
+        Scope::Data,
+        Some("./data"),
+        "DIR",
+        "Folder of the log (humidor.db) or of the outbox (outbox.db)",
+    ),
+    setting(
+        "mqtt_listen",
+        Scope::Broker,
+        Some("0.0.0.0:1883"),
+        "ADDR",
+        "Where MQTT clients connect",
+    ),
+    setting(
+        "logged_filters",
+        Scope::Broker,
+        Some(""),
+        "FILTERS",
+        "Topic filters of foreign publishers to log too: plant/#,tele/+/SENSOR",
+    ),
+    setting(
+        "commit_window",
+        Scope::Broker,
+        Some("0ms"),
+        "TIME",
+        "How long a commit waits for company, up to 1s: fewer writes to an SD card, later acknowledgements",
+    ),
+    setting("node", Scope::Node, None, "ID", "Node id, a-z 0-9 and - [default: the host name]"),
+    setting("broker", Scope::Node, None, "URL", "The broker: mqtt://[user@]host[:1883]"),
+    Setting {
+        secret: true,
+        ..setting(
+            "password",
+            Scope::Node,
+            None,
+            "TEXT",
+            "Password for the user in the broker's address; better by HUMIDOR_PASSWORD_FILE",
+        )
+    },
+    setting(
+        "sensors",
+        Scope::Node,
+        None,
+        "LIST",
+        "Sensors as name=model@pin: hall=dht22@7,press=dht11@PA6",
+    ),
+    setting(
+        "interval",
+        Scope::Node,
+        Some("10s"),
+        "TIME",
+        "Between two readings of one sensor; DHT11 from 1s, DHT22 from 2s",
+    ),
+    setting("gpio", Scope::Node, Some("auto"), "BACKEND", "How pins are reached: auto, sim"),
+    setting(
+        "clock",
+        Scope::Node,
+        Some("kernel"),
+        "TRUST",
+        "Whose word is taken for the clock being set: kernel, or always where no time source tells the kernel",
+    ),
+    setting(
+        "outbox_capacity",
+        Scope::Node,
+        Some("200000"),
+        "READINGS",
+        "Readings kept while the broker is away; beyond it the oldest go",
+    ),
+    setting(
+        "sim_faults",
+        Scope::Node,
+        Some("0.02"),
+        "SHARE",
+        "Share of a simulated sensor's answers that are garbled or missing, 0 to 1",
+    ),
+];
+
+/// The setting with this key.
+#[must_use]
+pub fn by_key(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The known name most like `name`, if any is near enough to be a slip.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,135 @@
+//! Pulses to bits: what the widths of a frame say, and how sure that is.
+
+use super::pulses::{FramePulses, Pulse, longest_gap_us};
+use super::{
+    AMBIGUOUS_HIGH_US, BIT_HIGH_US, BIT_LOW_US, CLOSING_LOW_US, Fault, GAP_MAX_US, GAP_WEAK_US,
+    NS_PER_US, ONE_ABOVE_US, ONE_PERIOD_US, RESPONSE_US, Weakness,
+};
+
+/// The 40 bits, the first sent in bit 39, and the first reason to doubt them.
+///
+/// # Errors
+/// [`Fault::Gap`] and [`Fault::Pulse`].
+pub fn read(frame: &FramePulses) -> Result<(u64, Option<Weakness>), Fault> {
+    let inside = frame.response.iter().chain(frame.bits.as_flattened()).chain([&frame.closing]);
+    let gap_us = longest_gap_us(inside);
+    if gap_us > GAP_MAX_US {
+        return Err(Fault::Gap { us: gap_us });
+    }
+    for pulse in &frame.response {
+        pulse.must_be_within(&RESPONSE_US)?;
+    }
+    let mut bits = 0_u64;
+    let mut weak = (gap_us > GAP_WEAK_US).then_some(Weakness::PollGap { us: gap_us });
+    for (bit, [low, high]) in frame.bits.iter().enumerate() {
+        low.must_be_within(&BIT_LOW_US)?;
+        high.must_be_within(&BIT_HIGH_US)?;
+        let one = high.width_ns > ONE_ABOVE_US * NS_PER_US;
+        bits = bits << 1 | u64::from(one);
+        weak = weak.or_else(|| doubt(bit, low, high, one));
+    }
+    frame.closing.must_be_within(&CLOSING_LOW_US)?;
+    Ok((bits, weak))
+}
+
+fn doubt(bit: usize, low: &Pulse, high: &Pulse, one: bool) -> Option<Weakness> {
+    let (zero_side, one_side) = AMBIGUOUS_HIGH_US;
+    let period_ns = low.width_ns.saturating_add(high.width_ns);
+    if zero_side * NS_PER_US < high.width_ns && high.width_ns < one_side * NS_PER_US {
+        Some(Weakness::AmbiguousHigh { bit, us: high.width_ns / NS_PER_US })
+    } else if (period_ns >= ONE_PERIOD_US * NS_PER_US) != one {
+        Some(Weakness::PeriodDisagrees { bit, us: period_ns / NS_PER_US })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dht::FRAME_BITS;
+    use crate::dht::pulses::{edges_from_widths, lay_out};
+    use crate::gpio::{Edge, Level};
+
+    const US: u64 = NS_PER_US;
+
+    /// A frame of 40 zeros with its response and closing low.
+    fn zeros() -> Vec<u64> {
+        let mut widths = vec![80 * US, 80 * US];
+        widths.extend([50 * US, 26 * US].repeat(FRAME_BITS));
+        widths.push(50 * US);
+        widths
+    }
+
+    fn after_a_release() -> Vec<Edge> {
+        edges_from_widths(Level::High, &[&[30 * US], &zeros()[..]].concat())
+    }
+
+    fn name(edges: &[Edge]) -> &'static str {
+        match lay_out(edges).and_then(|frame| read(&frame)) {
+            Ok((_, None)) => "good",
+            Ok((_, Some(weak))) => weak.name(),
+            Err(fault) => fault.name(),
+        }
+    }
+
+    #[test]
+    fn each_part_of_the_frame_has_its_own_limits() {
+        let parts =
+            [(0, 60, 100), (1, 60, 100), (2, 35, 80), (3, 15, 90), (81, 15, 90), (82, 20, 120)];
+        for (index, min, max) in parts {
+            for (width_ns, allowed) in
+                [(min * US, true), (max * US, true), (min * US - 1, false), (max * US + 1, false)]
+            {
+                let mut widths = zeros();
+                widths[index] = width_ns;
+                let edges = edges_from_widths(Level::Low, &widths);
+                assert_eq!(name(&edges) != "pulse", allowed, "pulse {index}, {width_ns} ns");
+            }
+        }
+    }
+
+    #[test]
+    fn a_high_near_the_threshold_is_weak() {
+        for (low, high, expected) in [
+            (50, 38, "good"),
+            (50, 39, "ambiguous-high"),
+            (50, 59, "ambiguous-high"),
+            (50, 60, "good"),
+            (37, 60, "period-disagrees"),
+            (38, 60, "good"),
+            (72, 26, "period-disagrees"),
+            (71, 26, "good"),
+        ] {
+            let mut widths = zeros();
+            (widths[40], widths[41]) = (low * US, high * US);
+            assert_eq!(name(&edges_from_widths(Level::Low, &widths)), expected, "{low}/{high}");
+        }
+    }
+
+    #[test]
+    fn a_high_above_49_us_is_a_one() {
+        for (ns, one) in [(49_000, 0), (49_001, 1)] {
+            let mut widths = zeros();
+            widths[81] = ns;
+            let frame = lay_out(&edges_from_widths(Level::Low, &widths)).unwrap();
+            assert_eq!(read(&frame).unwrap().0, one, "{ns} ns");
+        }
+    }
+
+    #[test]
+    fn a_gap_counts_only_where_it_can_hide_a_pulse() {
+        let mut edges = after_a_release();
+        edges[1].gap_ns = 200_000; // up to the response: nothing to hide before it
+        assert_eq!(name(&edges), "good");
+        for (gap_ns, expected) in
+            [(20_000, "good"), (20_001, "poll-gap"), (45_000, "poll-gap"), (45_001, "gap")]
+        {
+            for index in [2, 40, 84] {
+                let mut edges = after_a_release();
+                edges[index].gap_ns = gap_ns;
+                assert_eq!(name(&edges), expected, "{gap_ns} ns before edge {index}");
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! How a user writes a pin: `7` (header pin), `GPIO4` or `PA6` (the SoC's name), `pinctrl-bcm2711:4`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Pins of the largest header we know (Raspberry Pi's).
+const HEADER_PINS: u8 = 40;
+/// Lines of the largest bank or chip we know of (bcm2712's 54, Allwinner's 32 a bank), with room.
+const LINES_MAX: u32 = 512;
+
+/// A pin as written; which line it is depends on the board.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Pin {
+    /// Number on the board's header, from 1.
+    Header(u8),
+    /// Name of the SoC's line: `GPIO17`, `PA6`.
+    Named(String),
+    /// Chip label and line offset.
+    Line {
+        /// The chip's label, as `/sys/bus/gpio/devices/*/of_node` or `gpiodetect` show it.
+        chip: String,
+        /// Line offset on that chip.
+        offset: u32,
+    },
+}
+
+/// The text is not a pin in any of the forms.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a pin: write a header pin (7), a line name (GPIO4, PA6) or chip:line (pinctrl-bcm2711:4)"
+)]
+pub struct PinError(String);
+
+impl FromStr for Pin {
+    type Err = PinError;
+
+    fn from_str(text: &str) -> Result<Self, PinError> {
+        let error = || PinError(text.to_owned());
+        if let Some((chip, offset)) = text.rsplit_once(':') {
+            let offset =
+                offset.parse().ok().filter(|offset| *offset < LINES_MAX).ok_or_else(error)?;
+            let fits = !chip.is_empty() && chip.bytes().all(|b| b.is_ascii_graphic());
+            return if fits {
+                Ok(Self::Line { chip: chip.to_owned(), offset })
+            } else {
+                Err(error())
+            };
+        }
+        if let Ok(number) = text.parse::<u8>() {
+            return if (1..=HEADER_PINS).contains(&number) {
+                Ok(Self::Header(number))
+            } else {
+                Err(error())
+            };
+        }
+        let name = text.to_ascii_uppercase();
+        let number = name.strip_prefix("GPIO").or_else(|| {
+            // Allwinner: P, the bank's letter, the number.
+            let bank = name.strip_prefix('P')?;
+            bank.starts_with(|letter: char| letter.is_ascii_uppercase()).then(|| bank.get(1..))?
+        });
+        let known = number
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<u32>().ok())
+            .is_some_and(|number| number < LINES_MAX);
+        if known { Ok(Self::Named(name)) } else { Err(error()) }
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(number) => write!(f, "{number}"),
+            Self::Named(name) => f.write_str(name),
+            Self::Line { chip, offset } => write!(f, "{chip}:{offset}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_pin_is_read_and_nothing_else() {
+        assert_eq!("7".parse(), Ok(Pin::Header(7)));
+        assert_eq!("gpio17".parse(), Ok(Pin::Named("GPIO17".into())));
+        assert_eq!("PA6".parse(), Ok(Pin::Named("PA6".into())));
+        assert_eq!(
+            "1c20800.pinctrl:6".parse(),
+            Ok(Pin::Line { chip: "1c20800.pinctrl".into(), offset: 6 })
+        );
+        for wrong in [
+            "", "0", "41", "GPIO", "GPIO999", "PA", "P6", "PZ9x", "chip:", ":4", "chip:x", "pin 7",
+            "-1",
+        ] {
+            assert!(wrong.parse::<Pin>().is_err(), "{wrong}");
+        }
+    }
+}

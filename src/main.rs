@@ -1,0 +1,37 @@
+//! The binary: parse, dispatch, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use humidor::cli::Invocation;
+use humidor::commands;
+use humidor::exit::Code;
+
+fn main() -> ExitCode {
+    exit_on_panic();
+    let invocation = match Invocation::try_parse() {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            let _ = error.print();
+            // `--help` and `--version` come as errors too, for standard output.
+            return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match commands::run(invocation.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("humidor: {failure}");
+            failure.code().into()
+        }
+    }
+}
+
+/// A panic in any thread, rumqttd's included, ends the process: a server without one of its threads
+/// looks alive and serves nobody, and the supervisor cannot know.
+fn exit_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(i32::from(Code::Internal as u8));
+    }));
+}

@@ -1,0 +1,217 @@
+//! The node from start to end: the operator's log reads like this file.
+
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::info;
+
+use super::outbox::Outbox;
+use super::sampler::{self, Failures, Sensor};
+use super::session::{BrokerAddress, Session};
+use crate::clock::{ClockTrust, Stamper, unix_ms};
+use crate::dht::Model;
+use crate::gpio::{Line, Pin};
+use crate::reading::Id;
+use crate::shutdown::{self, Shutdown};
+use crate::sim::{Behaviour, SimLine};
+use crate::store::OpenError;
+use crate::wire::Health;
+
+/// How far a simulated pulse is off, in µs: what a polling reader on a busy board sees.
+const SIM_JITTER_US: u32 = 8;
+
+/// One sensor: `hall=dht22@7`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SensorConfig {
+    /// Its id, the last level of its topic.
+    pub name: Id,
+    /// What it is.
+    pub model: Model,
+    /// Where its data pin is.
+    pub pin: Pin,
+}
+
+/// How lines are reached.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Backend {
+    /// Simulated sensors; this share of the exchanges goes wrong, 0 to 1.
+    Sim {
+        /// Share of exchanges that go wrong.
+        faults: f64,
+    },
+}
+
+/// What the node role needs to know.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Node id.
+    pub node: Id,
+    /// Its broker.
+    pub broker: BrokerAddress,
+    /// Password for the broker, where the address names a user.
+    pub password: Option<String>,
+    /// Its sensors; at least one.
+    pub sensors: Vec<SensorConfig>,
+    /// Between two readings of one sensor.
+    pub interval: Duration,
+    /// Folder of the outbox.
+    pub data: PathBuf,
+    /// Readings the outbox holds.
+    pub outbox_capacity: u64,
+    /// How lines are reached.
+    pub backend: Backend,
+    /// Whose word is taken for the clock being set.
+    pub clock: ClockTrust,
+}
+
+/// Why the node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The outbox could not be opened.
+    #[error(transparent)]
+    Outbox(#[from] OpenError),
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A node that samples and delivers.
+pub struct Node {
+    outbox: Arc<Outbox>,
+    running: JoinHandle<()>,
+}
+
+impl Node {
+    /// Opens the outbox and the lines and runs until `shutdown`.
+    ///
+    /// # Errors
+    /// [`NodeError`] when it cannot start.
+    pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
+        let boot = new_boot();
+        info!(node = %config.node, %boot, broker = %config.broker, "starting");
+        let outbox = Arc::new(Outbox::open(&config.data, boot, config.outbox_capacity)?);
+        let sensors: Vec<Sensor> =
+            config.sensors.iter().map(|sensor| open(sensor, &config)).collect();
+        for sensor in &config.sensors {
+            info!(sensor = %sensor.name, model = %sensor.model, pin = %sensor.pin, "sensor");
+        }
+
+        let stamper = Stamper::start(config.clock);
+        let failures = Failures::default();
+        let (stop, stopped) = mpsc::channel();
+        let sampling = {
+            let (outbox, failures) = (Arc::clone(&outbox), failures.clone());
+            std::thread::Builder::new()
+                .name("sampler".to_owned())
+                .spawn(move || {
+                    sampler::run(
+                        sensors,
+                        config.interval,
+                        &failures,
+                        &stopped,
+                        |sensor, measurement| {
+                            outbox.keep(sensor, stamper.now(), measurement);
+                        },
+                    );
+                })
+                .map_err(NodeError::Thread)?
+        };
+        let session = Session {
+            node: config.node,
+            broker: config.broker,
+            password: config.password,
+            outbox: Arc::clone(&outbox),
+            health: health(Arc::clone(&outbox), stamper, failures),
+        };
+        let running = tokio::spawn(async move {
+            let mut requested = shutdown;
+            let (end_session, session_end) = shutdown::channel();
+            let session = tokio::spawn(async move { session.run(session_end).await });
+            requested.requested().await;
+            drop(stop);
+            let sampled = spawn_blocking(move || sampling.join()).await;
+            info!("sampling stopped");
+            end_session.throw();
+            let delivered = session.await;
+            info!("session ended");
+            for panic in [
+                sampled.map(|joined| joined.err()).unwrap_or_default(),
+                delivered.err().map(|e| e.into_panic()),
+            ] {
+                if let Some(panic) = panic {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+        Ok(Self { outbox, running })
+    }
+
+    /// What waits for the broker.
+    #[must_use]
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Waits until the node has ended after `shutdown`: sampling stopped, `offline` said.
+    pub async fn ended(self) {
+        if let Err(panic) = self.running.await {
+            std::panic::resume_unwind(panic.into_panic());
+        }
+    }
+}
+
+/// A name for this run that no other run of this node has: the time orders it for a reader, the random
+/// part keeps it unique on a board that always wakes up in 1970.
+fn new_boot() -> Id {
+    format!("{:x}-{:08x}", unix_ms().unsigned_abs() / 1000, fastrand::u32(..))
+        .parse()
+        .expect("hexadecimal digits and a dash are an id")
+}
+
+fn open(sensor: &SensorConfig, config: &NodeConfig) -> Sensor {
+    let line: Box<dyn Line> = match config.backend {
+        Backend::Sim { faults } => {
+            let seed = seed(&config.node, &sensor.name);
+            Box::new(SimLine::new(
+                sensor.model,
+                seed,
+                SIM_JITTER_US,
+                Behaviour::Faulty(faults),
+                Box::new(unix_ms),
+            ))
+        }
+    };
+    Sensor { name: sensor.name.clone(), model: sensor.model, line }
+}
+
+/// Every simulated sensor is in a room of its own, the same one at every start.
+fn seed(node: &Id, sensor: &Id) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (node, sensor).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn health(
+    outbox: Arc<Outbox>,
+    stamper: Stamper,
+    failures: Failures,
+) -> Box<dyn Fn() -> Health + Send + Sync> {
+    Box::new(move || {
+        let now = stamper.now();
+        Health {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot: outbox.boot().clone(),
+            at: now.at_ms,
+            clock: now.clock,
+            taken: outbox.taken(),
+            outbox: outbox.depth(),
+            dropped: outbox.dropped(),
+            outbox_kind: outbox.kind().as_str().to_owned(),
+            failures: failures.snapshot(),
+        }
+    })
+}

@@ -1,0 +1,54 @@
+//! One switch that everything listens to, and the signals that throw it.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Ends what listens to it, when thrown or dropped.
+#[derive(Debug)]
+pub struct Trigger(watch::Sender<bool>);
+
+/// Tells when to end.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+/// A switch and its listener.
+#[must_use]
+pub fn channel() -> (Trigger, Shutdown) {
+    let (sender, receiver) = watch::channel(false);
+    (Trigger(sender), Shutdown(receiver))
+}
+
+impl Trigger {
+    /// Throws the switch.
+    pub fn throw(&self) {
+        let _ = self.0.send(true);
+    }
+}
+
+impl Shutdown {
+    /// Waits for the switch. Cancelling and calling again is fine.
+    pub async fn requested(&mut self) {
+        // An error means that the trigger was dropped, which ends too.
+        let _ = self.0.wait_for(|thrown| *thrown).await;
+    }
+
+    /// Whether the switch was thrown.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
+/// Waits for SIGTERM or SIGINT. As process 1 of a container these do nothing unless they are handled.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub async fn signalled() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

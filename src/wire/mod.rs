@@ -1,0 +1,11 @@
+//! What travels over MQTT: topics and payloads, one truth for the node that sends and the broker
+//! that stores. The full text is in `docs/PROTOCOL.md`.
+
+mod payload;
+mod topic;
+
+pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
+pub use topic::{
+    BROKER_STATUS, Filter, FilterError, NodeTopics, OFFLINE, ONLINE, TopicError, telemetry_source,
+    topic_name,
+};

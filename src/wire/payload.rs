@@ -1,0 +1,251 @@
+//! Payloads: telemetry and health of our own nodes, and the numbers in anybody else's messages.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::reading::{ClockState, Id, Measurement, Stamp};
+
+/// Largest telemetry or foreign payload that is looked into, in bytes.
+pub const PAYLOAD_MAX_BYTES: usize = 8 * 1024;
+/// Most numbers taken from one foreign JSON object.
+pub const NUMBERS_MAX: usize = 32;
+/// What any sensor on this wire can mean, in °C. A DHT22 spans −40…80; the rest leaves room for a
+/// thermocouple behind the same topic.
+const TEMPERATURE_C: std::ops::RangeInclusive<f64> = -100.0..=300.0;
+/// Relative humidity in %.
+const HUMIDITY_PCT: std::ops::RangeInclusive<f64> = 0.0..=100.0;
+/// Latest time stamp that is believed: the end of the year 9999, in Unix ms. It is what RFC 3339 can
+/// still write.
+const AT_MAX_MS: i64 = 253_402_300_799_999;
+
+/// One reading on the wire: `humidor/<node>/sensor/<name>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Telemetry {
+    /// The run of the node that took the reading; `seq` counts within it.
+    pub boot: Id,
+    /// From 1, without holes, over all sensors of the node.
+    pub seq: u64,
+    /// Unix time in milliseconds UTC by the node's clock.
+    pub at: i64,
+    /// Whether that clock was set.
+    pub clock: ClockState,
+    /// Milliseconds since the node started.
+    pub mono: u64,
+    /// °C.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Relative humidity in %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub humidity: Option<f64>,
+}
+
+/// Why a payload on a telemetry topic is not a reading.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// More than [`PAYLOAD_MAX_BYTES`].
+    #[error("payload over {PAYLOAD_MAX_BYTES} bytes")]
+    Large,
+    /// Not the JSON object of `docs/PROTOCOL.md`.
+    #[error("not a telemetry object: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A field says what cannot be.
+    #[error("`{field}` is out of range")]
+    Range {
+        /// The field's name on the wire.
+        field: &'static str,
+    },
+    /// Neither temperature nor humidity.
+    #[error("no value: neither temperature nor humidity")]
+    NoValue,
+}
+
+impl PayloadError {
+    /// A short name to count by.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Large => "payload-large",
+            Self::Json(_) => "payload-json",
+            Self::Range { .. } => "payload-range",
+            Self::NoValue => "payload-no-value",
+        }
+    }
+}
+
+impl Telemetry {
+    /// The wire form of a reading.
+    #[must_use]
+    pub fn new(boot: Id, seq: u64, stamp: Stamp, measurement: Measurement) -> Self {
+        Self {
+            boot,
+            seq,
+            at: stamp.at_ms,
+            clock: stamp.clock,
+            mono: stamp.mono_ms,
+            temperature: Some(measurement.temperature()),
+            humidity: Some(measurement.humidity()),
+        }
+    }
+
+    /// Reads a payload; anything that is not a reading is an error with its cause.
+    ///
+    /// # Errors
+    /// [`PayloadError`], by cause.
+    pub fn parse(payload: &[u8]) -> Result<Self, PayloadError> {
+        if payload.len() > PAYLOAD_MAX_BYTES {
+            return Err(PayloadError::Large);
+        }
+        let telemetry: Self = serde_json::from_slice(payload)?;
+        // SQLite's integers are signed; a counter that does not fit was never counted.
+        let fits = |value: u64| i64::try_from(value).is_ok();
+        let checks = [
+            ("seq", telemetry.seq >= 1 && fits(telemetry.seq)),
+            ("at", (0..=AT_MAX_MS).contains(&telemetry.at)),
+            ("mono", fits(telemetry.mono)),
+            ("temperature", telemetry.temperature.is_none_or(|t| TEMPERATURE_C.contains(&t))),
+            ("humidity", telemetry.humidity.is_none_or(|h| HUMIDITY_PCT.contains(&h))),
+        ];
+        if let Some((field, _)) = checks.into_iter().find(|(_, fits)| !fits) {
+            return Err(PayloadError::Range { field });
+        }
+        if telemetry.temperature.is_none() && telemetry.humidity.is_none() {
+            return Err(PayloadError::NoValue);
+        }
+        Ok(telemetry)
+    }
+
+    /// The payload's bytes.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of numbers and ids always serialises")
+    }
+}
+
+/// A node's retained health message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// Version of the node's software.
+    pub version: String,
+    /// This run of the node.
+    pub boot: Id,
+    /// Unix ms UTC by the node's clock.
+    pub at: i64,
+    /// Whether that clock is set.
+    pub clock: ClockState,
+    /// Readings taken in this run.
+    pub taken: u64,
+    /// Readings that wait for an acknowledgement.
+    pub outbox: u64,
+    /// Readings given up because the outbox was full, ever.
+    pub dropped: u64,
+    /// `disk` or `memory`: whether the outbox outlives the process.
+    pub outbox_kind: String,
+    /// Per sensor: reads that gave nothing, by cause.
+    pub failures: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// The numbers found in a foreign message, by field; a plain number has the empty field name.
+pub type Numbers = Vec<(String, f64)>;
+
+/// Why there was nothing to keep in a foreign message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NumberError {
+    /// More than [`PAYLOAD_MAX_BYTES`].
+    #[error("payload over {PAYLOAD_MAX_BYTES} bytes")]
+    Large,
+    /// Text, an array, an object without numbers, or a number that is not finite.
+    #[error("no number in the payload")]
+    None,
+    /// More than [`NUMBERS_MAX`].
+    #[error("more than {NUMBERS_MAX} numbers in one payload")]
+    Many,
+}
+
+impl NumberError {
+    /// A short name to count by.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Large => "payload-large",
+            Self::None => "foreign-no-number",
+            Self::Many => "foreign-too-many",
+        }
+    }
+}
+
+/// The numbers of a foreign payload: a plain decimal number, or the numbers that are direct members
+/// of a JSON object (`{"temp":21.5,"unit":"C"}` gives `temp`).
+///
+/// # Errors
+/// [`NumberError`] when there is nothing to keep.
+pub fn numbers(payload: &[u8]) -> Result<Numbers, NumberError> {
+    if payload.len() > PAYLOAD_MAX_BYTES {
+        return Err(NumberError::Large);
+    }
+    let text = std::str::from_utf8(payload).map_err(|_| NumberError::None)?.trim();
+    // `parse` also takes "inf" and "nan", which are no measurements.
+    if let Ok(number) = text.parse::<f64>() {
+        return if number.is_finite() {
+            Ok(vec![(String::new(), number)])
+        } else {
+            Err(NumberError::None)
+        };
+    }
+    let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) else {
+        return Err(NumberError::None);
+    };
+    let numbers: Numbers =
+        members.into_iter().filter_map(|(field, value)| Some((field, value.as_f64()?))).collect();
+    match numbers.len() {
+        0 => Err(NumberError::None),
+        n if n > NUMBERS_MAX => Err(NumberError::Many),
+        _ => Ok(numbers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"boot":"b1","seq":17,"at":1760000000123,"clock":"synced","mono":98765,"temperature":21.5,"humidity":57.1}"#;
+
+    #[test]
+    fn telemetry_survives_the_wire() {
+        let telemetry = Telemetry::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(telemetry.temperature, Some(21.5));
+        assert_eq!(String::from_utf8(telemetry.to_json()).unwrap(), GOOD);
+    }
+
+    #[test]
+    fn what_is_not_a_reading_is_refused_by_cause() {
+        for (payload, cause) in [
+            ("", "payload-json"),
+            ("81.5", "payload-json"),
+            (r#"{"seq":1}"#, "payload-json"),
+            (&GOOD.replace("\"b1\"", "\"B 1\""), "payload-json"),
+            (&GOOD.replace("17", "0"), "payload-range"),
+            (&GOOD.replace("17", "18446744073709551615"), "payload-range"),
+            (&GOOD.replace("1760000000123", "-1"), "payload-range"),
+            (&GOOD.replace("21.5", "1e9"), "payload-range"),
+            (&GOOD.replace("57.1", "100.1"), "payload-range"),
+            (&GOOD.replace(r#","temperature":21.5,"humidity":57.1"#, ""), "payload-no-value"),
+            (&" ".repeat(PAYLOAD_MAX_BYTES + 1), "payload-large"),
+        ] {
+            let error = Telemetry::parse(payload.as_bytes()).unwrap_err();
+            assert_eq!(error.name(), cause, "{payload}: {error}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_found_in_plain_and_flat_json_payloads() {
+        assert_eq!(numbers(b" 81.5\n"), Ok(vec![(String::new(), 81.5)]));
+        assert_eq!(
+            numbers(br#"{"t":1,"on":true,"u":"C","n":{"x":2}}"#),
+            Ok(vec![("t".to_owned(), 1.0)])
+        );
+        for nothing in ["", "ON", "nan", "inf", "[1]", "{}", "null", "\"5\"", "1e999"] {
+            assert_eq!(numbers(nothing.as_bytes()), Err(NumberError::None), "{nothing}");
+        }
+    }
+}
