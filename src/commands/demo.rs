@@ -24,7 +24,7 @@ const OUTBOX_CAPACITY: u64 = 10_000;
 
 /// Runs until Ctrl-C or for `seconds`.
 pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
-    start_log(&layers);
+    start_log(&quiet(&layers));
     let (data, listen) = (layers.get("data"), layers.get("mqtt_listen"));
     let mut config = config::broker(layers)?;
     // Without a folder of the user's the demo leaves nothing behind.
@@ -42,6 +42,14 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
         let _ = std::fs::remove_dir_all(folder);
     }
     outcome
+}
+
+/// The readings are the show: logging starts at warnings unless the user says otherwise.
+fn quiet(layers: &Layers) -> Layers {
+    match layers.get("log") {
+        Some((_, Origin::Default)) => Layers::new(&[("log", "humidor=warn".to_owned())], []),
+        _ => layers.clone(),
+    }
 }
 
 async fn play(

@@ -106,7 +106,10 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
             .filter(|share| (0.0..=1.0).contains(share))
             .ok_or_else(|| format!("`{text}` is not a share between 0 and 1"))
     });
+    // A machine without sensors has no need of pins.
+    let pins = complete || sensors.is_some();
     let backend = layers.need("gpio", |text| match text {
+        "auto" if !pins => Ok(Backend::Sim { faults: 0.0 }),
         "sim" => Ok(Backend::Sim { faults: faults.unwrap_or_default() }),
         "auto" => {
             Err("this version reaches no real pins yet; simulate the sensors with `sim`".to_owned())

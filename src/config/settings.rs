@@ -138,6 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         "TRUST",
         "Whose word is taken for the clock being set: kernel, or always where no time source tells the kernel",
     ),
+    // Three weeks of one sensor at 10 s, about 40 MB.
     setting(
         "outbox_capacity",
         Scope::Node,

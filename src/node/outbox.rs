@@ -14,9 +14,7 @@ use crate::wire::Telemetry;
 
 /// File name of the outbox inside the data folder.
 pub const OUTBOX_FILE: &str = "outbox.db";
-/// Readings kept on disk: three weeks of one sensor at 10 s, about 40 MB.
-pub const OUTBOX_CAPACITY_READINGS: u64 = 200_000;
-/// Readings kept where there is no disk: 14 hours of one sensor at 10 s, about 2 MB.
+/// Most readings kept where there is no disk: 14 hours of one sensor at 10 s, about 2 MB.
 pub const OUTBOX_MEMORY_CAPACITY_READINGS: u64 = 5_000;
 /// Readings held in memory while the disk takes none.
 const UNSAVED_READINGS: usize = 1_000;

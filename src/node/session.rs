@@ -96,11 +96,16 @@ impl FromStr for BrokerAddress {
         if authority.host().is_empty() || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(malformed());
         }
-        let port = match authority.port() {
-            None => 1883,
-            Some(port) => {
-                port.as_str().parse().ok().filter(|port| *port > 0).ok_or_else(malformed)?
-            }
+        // `authority.port()` is also `None` for a port that is no port, so the text decides.
+        let after_user = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let port = match after_user.strip_prefix(authority.host()) {
+            Some("") => 1883,
+            Some(rest) => rest
+                .strip_prefix(':')
+                .and_then(|port| port.parse().ok())
+                .filter(|port| *port > 0)
+                .ok_or_else(malformed)?,
+            None => return Err(malformed()),
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Self { user: user.filter(|user| !user.is_empty()), host, port })

@@ -18,6 +18,9 @@ const HUMIDITY_PCT: std::ops::RangeInclusive<f64> = 0.0..=100.0;
 /// Latest time stamp that is believed: the end of the year 9999, in Unix ms. It is what RFC 3339 can
 /// still write.
 const AT_MAX_MS: i64 = 253_402_300_799_999;
+/// Longest run of a node that is believed: a hundred years in ms. With this bound no sum of a time and an
+/// offset leaves 64 bits.
+const MONO_MAX_MS: u64 = 100 * 366 * 86_400_000;
 
 /// One reading on the wire: `humidor/<node>/sensor/<name>`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,12 +100,11 @@ impl Telemetry {
             return Err(PayloadError::Large);
         }
         let telemetry: Self = serde_json::from_slice(payload)?;
-        // SQLite's integers are signed; a counter that does not fit was never counted.
-        let fits = |value: u64| i64::try_from(value).is_ok();
         let checks = [
-            ("seq", telemetry.seq >= 1 && fits(telemetry.seq)),
+            // SQLite's integers are signed; a counter that does not fit was never counted.
+            ("seq", telemetry.seq >= 1 && i64::try_from(telemetry.seq).is_ok()),
             ("at", (0..=AT_MAX_MS).contains(&telemetry.at)),
-            ("mono", fits(telemetry.mono)),
+            ("mono", telemetry.mono <= MONO_MAX_MS),
             ("temperature", telemetry.temperature.is_none_or(|t| TEMPERATURE_C.contains(&t))),
             ("humidity", telemetry.humidity.is_none_or(|h| HUMIDITY_PCT.contains(&h))),
         ];
@@ -224,8 +226,9 @@ mod tests {
             ("81.5", "payload-json"),
             (r#"{"seq":1}"#, "payload-json"),
             (&GOOD.replace("\"b1\"", "\"B 1\""), "payload-json"),
-            (&GOOD.replace("17", "0"), "payload-range"),
-            (&GOOD.replace("17", "18446744073709551615"), "payload-range"),
+            (&GOOD.replace(":17,", ":0,"), "payload-range"),
+            (&GOOD.replace(":17,", ":18446744073709551615,"), "payload-range"),
+            (&GOOD.replace("98765", "9223372036854775807"), "payload-range"),
             (&GOOD.replace("1760000000123", "-1"), "payload-range"),
             (&GOOD.replace("21.5", "1e9"), "payload-range"),
             (&GOOD.replace("57.1", "100.1"), "payload-range"),

@@ -1,0 +1,279 @@
+//! The harness: real processes, a bare MQTT client, and waiting for conditions instead of for time.
+
+#![allow(dead_code)] // every test binary uses its part
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use humidor::store::{LOG_FILE, Log, Selection};
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{Connect, Packet, Publish, Subscribe, SubscribeReasonCode};
+
+/// Longest that any single condition may take on a busy two-core machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The binary, without any HUMIDOR_ variable of the surroundings.
+pub fn humidor() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_humidor"));
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HUMIDOR_"))
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A role in a process of its own. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    /// Starts `command` and collects its log.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for a log line that contains `text` and returns it.
+    pub fn said(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut heard = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => heard = heard + &line + "\n",
+                Err(_) => panic!("it never said `{text}`, only:\n{heard}"),
+            }
+        }
+    }
+
+    /// `kill -9`: no handler runs, nothing is flushed.
+    pub fn kill_9(mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process is gone");
+    }
+
+    /// SIGTERM; returns the exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let killed =
+            Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(killed.success());
+        self.wait()
+    }
+
+    /// Waits for its end by itself; returns the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("the process ends", || {
+            status = self.child.try_wait().expect("the process can be waited for");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a broker on `address` (port 0: any) and waits until it listens.
+pub fn broker(data: &Path, address: &str, more: &[&str]) -> (Process, SocketAddr) {
+    let mut command = humidor();
+    command
+        .args(["broker", "--mqtt-listen", address, "--data"])
+        .arg(data)
+        .args(more)
+        .env("NO_COLOR", "1");
+    let process = Process::start(command);
+    let line = process.said("listening for MQTT");
+    let address = line.rsplit("address=").next().expect("the line has an address").trim();
+    (process, address.parse().expect("an address"))
+}
+
+/// The log of a broker.
+pub fn log(data: &Path) -> Log {
+    Log::open(&data.join(LOG_FILE)).expect("the log opens")
+}
+
+/// Stored readings, 0 before there is a log.
+pub fn stored(data: &Path) -> i64 {
+    Log::open(&data.join(LOG_FILE)).and_then(|log| log.stats()).map_or(0, |stats| stats.readings)
+}
+
+/// All stored readings.
+pub fn readings(data: &Path) -> Vec<humidor::store::Reading> {
+    let mut all = Vec::new();
+    log(data)
+        .export(&Selection::default(), |reading| {
+            all.push(reading);
+            Ok::<_, rusqlite::Error>(())
+        })
+        .expect("the log can be exported");
+    all
+}
+
+/// Numbers ever given by the outbox in `data`, that is readings taken, and those still waiting.
+pub fn outbox(data: &Path) -> (i64, i64) {
+    let path: PathBuf = data.join(humidor::node::OUTBOX_FILE);
+    let connection = rusqlite::Connection::open(path).expect("the outbox opens");
+    let one = |sql| connection.query_row(sql, [], |row| row.get(0)).unwrap_or(0);
+    (
+        one("SELECT seq FROM sqlite_sequence WHERE name = 'waiting'"),
+        one("SELECT count(*) FROM waiting"),
+    )
+}
+
+/// Telemetry as a node would send it.
+pub fn telemetry(boot: &str, seq: u64) -> Vec<u8> {
+    format!(
+        r#"{{"boot":"{boot}","seq":{seq},"at":1760000000123,"clock":"synced","mono":{},"temperature":21.5,"humidity":57.1}}"#,
+        seq * 1000
+    )
+    .into_bytes()
+}
+
+/// A client that does what a test says, packet by packet.
+pub struct Client {
+    pub stream: TcpStream,
+    inbound: BytesMut,
+}
+
+impl Client {
+    /// Opens a socket and says nothing.
+    pub fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the broker accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+        stream.set_nodelay(true).expect("nodelay can be set");
+        Self { stream, inbound: BytesMut::new() }
+    }
+
+    /// Connects with a clean session.
+    pub fn connect(address: SocketAddr, id: &str) -> Self {
+        Self::connect_with(address, &Connect::new(id)).0
+    }
+
+    /// Connects; returns whether a session was present.
+    pub fn connect_with(address: SocketAddr, connect: &Connect) -> (Self, bool) {
+        let mut client = Self::open(address);
+        client.send(&Packet::Connect(connect.clone()));
+        match client.receive() {
+            Some(Packet::ConnAck(ack))
+                if ack.code == rumqttc::mqttbytes::v4::ConnectReturnCode::Success =>
+            {
+                (client, ack.session_present)
+            }
+            other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    pub fn send(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, usize::MAX).expect("the packet can be written");
+        self.stream.write_all(&bytes).expect("the broker reads");
+    }
+
+    pub fn publish(&mut self, topic: &str, qos: QoS, pkid: u16, payload: &[u8]) {
+        let mut publish = Publish::new(topic, qos, payload);
+        publish.pkid = pkid;
+        self.send(&Packet::Publish(publish));
+    }
+
+    /// Subscribes and returns the SUBACK's code.
+    pub fn subscribe(&mut self, filter: &str, qos: QoS) -> SubscribeReasonCode {
+        let mut subscribe = Subscribe::new(filter, qos);
+        subscribe.pkid = 1;
+        self.send(&Packet::Subscribe(subscribe));
+        loop {
+            match self.receive() {
+                Some(Packet::SubAck(ack)) => return ack.return_codes[0],
+                // A persistent session may have something waiting.
+                Some(Packet::Publish(_)) => {}
+                other => panic!("no SUBACK but {other:?}"),
+            }
+        }
+    }
+
+    /// The next packet; `None` when the broker closed the connection.
+    pub fn receive(&mut self) -> Option<Packet> {
+        loop {
+            match Packet::read(&mut self.inbound, usize::MAX) {
+                Ok(packet) => return Some(packet),
+                Err(rumqttc::mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("the broker sent nonsense: {error}"),
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(count) => self.inbound.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("the broker did not answer: {error}"),
+            }
+        }
+    }
+
+    /// Whether nothing has arrived, without waiting.
+    pub fn is_silent(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("non-blocking can be set");
+        let mut byte = [0];
+        let silent = matches!(self.stream.peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).expect("blocking can be set");
+        silent && self.inbound.is_empty()
+    }
+
+    /// Waits for the PUBACK of `pkid`.
+    pub fn expect_puback(&mut self, pkid: u16) {
+        match self.receive() {
+            Some(Packet::PubAck(ack)) => assert_eq!(ack.pkid, pkid),
+            other => panic!("no PUBACK but {other:?}"),
+        }
+    }
+
+    /// A round trip: whatever was sent before has been read by the broker when this returns.
+    pub fn ping(&mut self) {
+        self.send(&Packet::PingReq);
+        loop {
+            match self.receive() {
+                Some(Packet::PingResp) => return,
+                Some(_) => {}
+                None => panic!("the broker closed the connection"),
+            }
+        }
+    }
+}
