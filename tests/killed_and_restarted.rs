@@ -84,7 +84,10 @@ fn killing_the_broker_again_and_again_loses_and_doubles_nothing() {
         running.kill_9();
         (running, _) = broker(&log_data, &address.to_string(), &slow);
     }
-    assert!(outbox(&press).1 + outbox(&roof).1 > 0, "the last kill was in the middle of the burst too");
+    assert!(
+        outbox(&press).1 + outbox(&roof).1 > 0,
+        "the last kill was in the middle of the burst too"
+    );
     wait_until("both backlogs are drained", || outbox(&press).1 < 10 && outbox(&roof).1 < 10);
     for node in nodes {
         assert_eq!(node.terminate(), Some(0));
@@ -105,7 +108,8 @@ fn killing_a_node_again_and_again_loses_and_doubles_nothing() {
         node.kill_9();
     }
     let last = node("press", &press, address, 1);
-    let runs = || readings(&log_data).into_iter().map(|row| row.boot).collect::<BTreeSet<_>>().len();
+    let runs =
+        || readings(&log_data).into_iter().map(|row| row.boot).collect::<BTreeSet<_>>().len();
     wait_until("every run has reported, each under its own name", || runs() == NODE_KILLS + 1);
     assert_eq!(last.terminate(), Some(0));
     assert_eq!(running.terminate(), Some(0));
