@@ -1,0 +1,115 @@
+//! Promise 3 against a model: an outbox is a queue that survives its process and gives up only its
+//! oldest, counted.
+
+use std::collections::VecDeque;
+
+use humidor::node::{Outbox, OutboxKind};
+use humidor::reading::{ClockState, Measurement, Stamp};
+use humidor::wire::Telemetry;
+use proptest::prelude::*;
+
+const CAPACITY: u64 = 6;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Keep,
+    /// Forget the n-th of those waiting, as PUBACKs do, which need not come in order.
+    Forget(usize),
+    /// The process ends without a word and starts again.
+    Restart,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => Just(Op::Keep),
+        3 => (0..8_usize).prop_map(Op::Forget),
+        1 => Just(Op::Restart),
+    ];
+    proptest::collection::vec(op, 0..60)
+}
+
+fn open(data: &std::path::Path, run: u64) -> Outbox {
+    Outbox::open(data, format!("run-{run}").parse().unwrap(), CAPACITY).unwrap()
+}
+
+fn waiting(outbox: &Outbox) -> Vec<(i64, String, u64)> {
+    let head = outbox.head(0, 100).unwrap();
+    assert!(head.is_sorted_by_key(|waiting| waiting.id));
+    head.into_iter()
+        .map(|waiting| {
+            let telemetry = Telemetry::parse(&waiting.telemetry).unwrap();
+            (waiting.id, telemetry.boot.to_string(), telemetry.seq)
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_outbox_is_a_queue_that_survives(ops in ops()) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outbox = open(folder.path(), 0);
+        let (mut model, mut run, mut seq, mut dropped) = (VecDeque::new(), 0, 0, 0);
+        for op in ops {
+            match op {
+                Op::Keep => {
+                    seq += 1;
+                    let stamp = Stamp { at_ms: 5, clock: ClockState::Synced, mono_ms: 5 };
+                    outbox.keep(&"s".parse().unwrap(), stamp, Measurement { temperature_dc: 215, humidity_dp: 500 });
+                    model.push_back((format!("run-{run}"), seq));
+                    if model.len() as u64 > CAPACITY {
+                        model.pop_front();
+                        dropped += 1;
+                    }
+                }
+                Op::Forget(n) => {
+                    if let Some((id, ..)) = waiting(&outbox).get(n) {
+                        outbox.forget(&[*id]).unwrap();
+                        model.remove(n);
+                        // A second PUBACK of the same is no news.
+                        outbox.forget(&[*id]).unwrap();
+                    }
+                }
+                Op::Restart => {
+                    drop(outbox);
+                    run += 1;
+                    seq = 0;
+                    outbox = open(folder.path(), run);
+                }
+            }
+            let found: Vec<_> = waiting(&outbox).into_iter().map(|(_, boot, seq)| (boot, seq)).collect();
+            prop_assert_eq!(&found, &Vec::from(model.clone()));
+            prop_assert_eq!(outbox.depth(), model.len() as u64);
+            prop_assert_eq!(outbox.dropped(), dropped);
+            prop_assert_eq!(outbox.taken(), seq);
+            prop_assert_eq!(outbox.kind(), OutboxKind::Disk);
+        }
+    }
+}
+
+#[test]
+fn what_the_disk_refuses_waits_in_memory_and_is_written_when_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path(), "b".parse().unwrap(), 100).unwrap();
+    let keep = || {
+        let stamp = Stamp { at_ms: 5, clock: ClockState::Synced, mono_ms: 5 };
+        outbox.keep(
+            &"s".parse().unwrap(),
+            stamp,
+            Measurement { temperature_dc: 215, humidity_dp: 500 },
+        );
+    };
+    keep();
+    // Another program holds the write lock, which refuses as a full disk does.
+    let other = rusqlite::Connection::open(folder.path().join(humidor::node::OUTBOX_FILE)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    keep();
+    keep();
+    assert_eq!((waiting(&outbox).len(), outbox.depth(), outbox.taken()), (1, 3, 3));
+    other.execute_batch("ROLLBACK").unwrap();
+    keep();
+    let seqs: Vec<u64> = waiting(&outbox).into_iter().map(|(.., seq)| seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4], "in the order they were taken");
+    assert_eq!(outbox.dropped(), 0);
+}
