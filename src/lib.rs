@@ -18,6 +18,8 @@
 //! - [`store`] is the log; nothing else knows its SQL.
 //! - [`config`], [`cli`], [`commands`] and [`exit`] are what a user sees.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod reading;
 
 pub mod gpio;

@@ -285,8 +285,8 @@ fn the_log_is_exported_followed_counted_and_copied() {
     let (status, gaps, _) = humidor_with(&["db", "gaps", "--data", data]);
     assert_eq!(status, Some(65));
     assert!(gaps.contains("3..=3"), "{gaps}");
-    let (_, stats, _) = humidor_with(&["db", "stats", "--data", data]);
-    assert!(stats.contains("readings  3\n") && stats.contains("sensors   2\n"), "{stats}");
+    let (_, counts, _) = humidor_with(&["db", "stats", "--data", data]);
+    assert!(counts.contains("readings  3\n") && counts.contains("sensors   2\n"), "{counts}");
     assert_eq!(humidor_with(&["db", "check", "--data", data]).0, Some(0));
 
     let copy = folder.path().join("copy");

@@ -37,7 +37,7 @@ fn measurements(model: Model) -> impl Strategy<Value = Measurement> {
 
 /// The beginnings that a list may have: with the host's start signal, from the release on (with
 /// any wait), from the response on, from the response's high on.
-fn begin(edges: Vec<Edge>, beginning: u8, wait_us: u64) -> Vec<Edge> {
+fn begin(edges: &[Edge], beginning: u8, wait_us: u64) -> Vec<Edge> {
     let (release, response) = (edges[0], edges[1].at_ns);
     let shift = wait_us * 1_000;
     let waited = edges[1..].iter().map(|e| Edge { at_ns: e.at_ns - response + shift, ..*e });
@@ -65,7 +65,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         |((model, measurement), seed, beginning, wait_us)| {
             let bytes = frame::encode(measurement, model)?;
             let edges = train::jitter(&train::nominal(bytes), 10, &mut Rng::with_seed(seed));
-            let edges = begin(edges, beginning, wait_us);
+            let edges = begin(&edges, beginning, wait_us);
             Some(Sent { model, measurement, bytes, edges })
         },
     )
@@ -135,7 +135,7 @@ proptest! {
             let bytes = train::flip_bit(sent.bytes, bit);
             prop_assert!(frame::measurement_from_bytes(bytes, sent.model).is_err());
             for beginning in 0..4 {
-                let edges = begin(train::nominal(bytes), beginning, wait_us);
+                let edges = begin(&train::nominal(bytes), beginning, wait_us);
                 prop_assert!(decode(&edges, sent.model).is_err());
             }
         }
@@ -244,7 +244,7 @@ proptest! {
         prop_assert_eq!(with_gap(20_000).map(|decoded| decoded.weak), Ok(None));
         let weak = with_gap(weak_ns).unwrap();
         prop_assert_eq!(weak.measurement, sent.measurement);
-        prop_assert_eq!(weak.weak.map(|weak| weak.name()), Some("poll-gap"));
+        prop_assert_eq!(weak.weak.map(humidor::dht::Weakness::name), Some("poll-gap"));
         prop_assert_eq!(with_gap(long_ns).map_err(Fault::name), Err("gap"));
     }
 

@@ -52,7 +52,7 @@ fn gaps(model: &BTreeSet<Key>) -> Vec<Gap> {
             let (node, boot) = (format!("n{node}"), format!("b{boot}"));
             match gaps.last_mut() {
                 Some(gap) if gap.node == node && gap.boot == boot && gap.to + 1 == missing => {
-                    gap.to = missing
+                    gap.to = missing;
                 }
                 _ => gaps.push(Gap { node, boot, from: missing, to: missing }),
             }
@@ -98,7 +98,7 @@ proptest! {
         let mut holes = log.gaps().unwrap();
         holes.sort_by(|a, b| (&a.node, &a.boot, a.from).cmp(&(&b.node, &b.boot, b.from)));
         prop_assert_eq!(holes, gaps(&model));
-        let _ = tail.next().unwrap();
+        let _ = tail.read_new().unwrap();
     }
 }
 
@@ -110,13 +110,13 @@ fn a_tail_shows_every_reading_once_and_in_each_nodes_order() {
     store.append(&[&record((0, 0, 1)), &record((0, 0, 2))]).unwrap();
     let (latest, mut tail) = Tail::start(Log::open(&path).unwrap(), 1).unwrap();
     assert_eq!(latest.iter().map(|row| row.seq).collect::<Vec<_>>(), [2]);
-    assert!(tail.next().unwrap().is_empty());
+    assert!(tail.read_new().unwrap().is_empty());
     store.append(&[&record((1, 0, 1)), &record((0, 0, 3))]).unwrap();
     store.append(&[&record((0, 0, 3)), &record((0, 1, 1))]).unwrap();
     let mut new: Vec<_> =
-        tail.next().unwrap().into_iter().map(|row| (row.node, row.boot, row.seq)).collect();
+        tail.read_new().unwrap().into_iter().map(|row| (row.node, row.boot, row.seq)).collect();
     new.sort();
     let of = |node: &str, boot: &str, seq| (node.to_owned(), boot.to_owned(), seq);
     assert_eq!(new, [of("n0", "b0", 3), of("n0", "b1", 1), of("n1", "b0", 1)]);
-    assert!(tail.next().unwrap().is_empty());
+    assert!(tail.read_new().unwrap().is_empty());
 }

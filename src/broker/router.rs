@@ -1,7 +1,7 @@
 //! rumqttd behind one file: its router fans out what was accepted, nothing more.
 //!
 //! What its source and measurements taught, and where it is answered:
-//! - It acknowledges before it appends. So it is given QoS 0 copies, and the connection acknowledges.
+//! - It acknowledges before it appends. So it is given `QoS` 0 copies, and the connection acknowledges.
 //! - It keeps counters of every client id for ever and panics on some ids. So a link's name is a
 //!   number of ours that is used again, and a client that only publishes has no link at all.
 //! - `topic[..1]` panics on a topic whose first character is not ASCII. So such topics and filters
@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use bytes::Bytes;
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{
     Disconnect, DisconnectReasonCode, Filter as RouterFilter, Packet, PubAck, PubAckReason,
     PubComp, PubCompReason, PubRec, PubRecReason, Publish, QoS, RetainForwardRule, Subscribe,
@@ -33,7 +33,7 @@ const LINKS: usize = 4096;
 /// Log segments a filter keeps for readers that lag, and their size in bytes.
 const SEGMENTS: usize = 2;
 const SEGMENT_BYTES: usize = 256 * 1024;
-/// Most messages in one go to a QoS 0 subscriber. rumqttd also cuts off retained messages here, so it
+/// Most messages in one go to a `QoS` 0 subscriber. rumqttd also cuts off retained messages here, so it
 /// is far above what one hall has (a node has about ten).
 const OUTGOING_BURST: u64 = 5000;
 /// In front of a topic whose first character is not ASCII. No client can send it: topics with control
@@ -45,8 +45,7 @@ const MARKER: &str = "\u{1}";
 #[error("the message router died")]
 pub struct RouterDied;
 
-type Connect =
-    dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx, Notification), LinkError> + Send + Sync;
+type Connect = dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx), RouterDied> + Send + Sync;
 
 /// A running rumqttd router.
 #[derive(Clone)]
@@ -95,9 +94,10 @@ impl Router {
         };
         let events = rumqttd::Router::new(0, config).spawn();
         let connect: Arc<Connect> = Arc::new(move |name, clean| {
-            LinkBuilder::new(name, events.clone()).clean_session(clean).build()
+            let built = LinkBuilder::new(name, events.clone()).clean_session(clean).build();
+            built.map(|(tx, rx, _)| (tx, rx)).map_err(|_| RouterDied)
         });
-        let (publisher, mut watch, _) = open(&connect, "publisher".to_owned(), true).await?;
+        let (publisher, mut watch) = open(&connect, "publisher".to_owned(), true).await?;
         let died = async move {
             // This link never subscribes, so the only thing it can hear is its own end.
             while watch.next().await.is_ok() {}
@@ -129,7 +129,7 @@ impl Router {
     pub async fn clean_link(&self) -> Result<Link, RouterDied> {
         let name = self.names.take();
         match open(&self.connect, format!("c{name}"), true).await {
-            Ok((tx, rx, _)) => Ok(Link { tx, rx, name: Some((name, Arc::clone(&self.names))) }),
+            Ok((tx, rx)) => Ok(Link { tx, rx, name: Some((name, Arc::clone(&self.names))) }),
             Err(died) => {
                 self.names.give_back(name);
                 Err(died)
@@ -143,7 +143,7 @@ impl Router {
     /// # Errors
     /// When the router has died or all links are taken.
     pub async fn persistent_link(&self, number: u64, clean: bool) -> Result<Link, RouterDied> {
-        let (tx, rx, _) = open(&self.connect, format!("p{number}"), clean).await?;
+        let (tx, rx) = open(&self.connect, format!("p{number}"), clean).await?;
         Ok(Link { tx, rx, name: None })
     }
 }
@@ -152,13 +152,10 @@ async fn open(
     connect: &Arc<Connect>,
     name: String,
     clean: bool,
-) -> Result<(LinkTx, LinkRx, Notification), RouterDied> {
+) -> Result<(LinkTx, LinkRx), RouterDied> {
     let connect = Arc::clone(connect);
     // `build` waits for the router's thread.
-    tokio::task::spawn_blocking(move || connect(&name, clean))
-        .await
-        .map_err(|_| RouterDied)?
-        .map_err(|_| RouterDied)
+    tokio::task::spawn_blocking(move || connect(&name, clean)).await.map_err(|_| RouterDied)?
 }
 
 /// Hands packets to the router with at most one wake-up.

@@ -15,7 +15,7 @@ const PERSISTENT_SESSIONS: usize = 1000;
 pub struct State {
     /// What is subscribed.
     pub filters: HashSet<Filter>,
-    /// Packet ids of QoS 2 messages that were taken but not released yet.
+    /// Packet ids of `QoS` 2 messages that were taken but not released yet.
     pub received: HashSet<u16>,
 }
 
@@ -46,7 +46,7 @@ pub struct Sessions {
 pub struct Claim {
     sessions: Sessions,
     client_id: String,
-    claim: u64,
+    number: u64,
     /// Resolves when another connection takes the client id over.
     pub taken_over: oneshot::Receiver<()>,
     /// For the CONNACK.
@@ -99,7 +99,7 @@ impl Sessions {
         Ok(Claim {
             sessions: self.clone(),
             client_id,
-            claim,
+            number: claim,
             taken_over,
             session_present: !clean && present,
             persistent,
@@ -124,7 +124,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut table = self.sessions.lock();
         let Some(entry) = table.entries.get_mut(&self.client_id) else { return };
-        if entry.claim != self.claim {
+        if entry.claim != self.number {
             return;
         }
         entry.takeover = None;

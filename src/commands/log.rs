@@ -24,7 +24,7 @@ pub fn tail(options: &TailOptions, layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let mut closed = quiet_on_closed_pipe(print_all(&mut out, &latest))?;
     while !closed && !options.no_follow {
-        closed = quiet_on_closed_pipe(print_all(&mut out, &tail.next()?))?;
+        closed = quiet_on_closed_pipe(print_all(&mut out, &tail.read_new()?))?;
         std::thread::sleep(TAIL_INTERVAL);
     }
     Ok(())
@@ -272,7 +272,7 @@ fn time(text: &str) -> Result<i64, String> {
     };
     text.parse::<jiff::Timestamp>()
         .or_else(|_| text.parse::<jiff::civil::DateTime>().and_then(utc))
-        .map(|at| at.as_millisecond())
+        .map(jiff::Timestamp::as_millisecond)
         .map_err(|_| {
             format!("`{text}` is not a time: write 2026-11-22, 2026-11-22T08:00Z or Unix ms")
         })

@@ -117,14 +117,12 @@ fn write_text(
     raw: bool,
 ) -> io::Result<()> {
     if raw {
-        let pulses: Vec<String> =
-            widths(recording).iter().map(|(level, us)| format!("{level} {us}")).collect();
+        let pulses: Vec<String> = widths(recording)
+            .iter()
+            .map(|(level, us)| format!("{:<9}", format!("{level} {us}")))
+            .collect();
         for row in pulses.chunks(8) {
-            writeln!(
-                out,
-                "    {}",
-                row.iter().map(|pulse| format!("{pulse:<10}")).collect::<String>().trim_end()
-            )?;
+            writeln!(out, "    {}", row.join(" "))?;
         }
     }
     match verdict {

@@ -82,7 +82,12 @@ pub fn between(edges: &[Edge]) -> Result<Vec<Pulse>, Fault> {
         let width_ns = closing.at_ns.checked_sub(opening.at_ns);
         match width_ns {
             Some(width_ns) if closing.level != opening.level => {
-                pulses.push(Pulse { index, level: opening.level, width_ns, gap_ns: closing.gap_ns })
+                pulses.push(Pulse {
+                    index,
+                    level: opening.level,
+                    width_ns,
+                    gap_ns: closing.gap_ns,
+                });
             }
             _ => return Err(Fault::Sequence { index: index + 1 }),
         }

@@ -1,4 +1,4 @@
-//! How a user writes a pin: `7` (header pin), `GPIO4` or `PA6` (the SoC's name), `pinctrl-bcm2711:4`.
+//! How a user writes a pin: `7` (header pin), `GPIO4` or `PA6` (the `SoC`'s name), `pinctrl-bcm2711:4`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ const LINES_MAX: u32 = 512;
 pub enum Pin {
     /// Number on the board's header, from 1.
     Header(u8),
-    /// Name of the SoC's line: `GPIO17`, `PA6`.
+    /// Name of the `SoC`'s line: `GPIO17`, `PA6`.
     Named(String),
     /// Chip label and line offset.
     Line {

@@ -195,7 +195,7 @@ impl Outbox {
             let (id, sensor, telemetry) = row?;
             match sensor.parse() {
                 Ok(sensor) => {
-                    waiting.push(Waiting { id, sensor, telemetry: telemetry.into_bytes() })
+                    waiting.push(Waiting { id, sensor, telemetry: telemetry.into_bytes() });
                 }
                 // Only another program could have written it.
                 Err(error) => warn!(id, %error, "a reading in the outbox has no sensor; skipped"),

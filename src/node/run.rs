@@ -138,13 +138,11 @@ impl Node {
             end_session.throw();
             let delivered = session.await;
             info!("session ended");
-            for panic in [
-                sampled.map(|joined| joined.err()).unwrap_or_default(),
-                delivered.err().map(|e| e.into_panic()),
-            ] {
-                if let Some(panic) = panic {
-                    std::panic::resume_unwind(panic);
-                }
+            if let Ok(Err(panic)) = sampled {
+                std::panic::resume_unwind(panic);
+            }
+            if let Err(error) = delivered {
+                std::panic::resume_unwind(error.into_panic());
             }
         });
         Ok(Self { outbox, running })

@@ -36,14 +36,14 @@ const FORGET_BATCH: usize = 64;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// First and longest wait before a reconnect; the jitter keeps a hall of boards from coming back at
 /// the same instant.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 /// How often health is published.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process may wait for the outbox to drain, and then for the farewell.
 const DRAIN: Duration = Duration::from_secs(3);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A broker that stays away is mentioned again this often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Where the broker is: `mqtt://[user@]host[:1883]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,11 +304,23 @@ fn back_off() -> impl Iterator<Item = Duration> {
 #[derive(Debug, thiserror::Error)]
 enum DeliveryError {
     #[error("{0}")]
-    Connection(#[from] ConnectionError),
+    Connection(Box<ConnectionError>),
     #[error("{0}")]
-    Client(#[from] ClientError),
+    Client(Box<ClientError>),
     #[error("outbox: {0}")]
     Outbox(#[from] rusqlite::Error),
+}
+
+impl From<ClientError> for DeliveryError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(Box::new(error))
+    }
+}
+
+impl From<ConnectionError> for DeliveryError {
+    fn from(error: ConnectionError) -> Self {
+        Self::Connection(Box::new(error))
+    }
 }
 
 /// What was handed to the client and is not acknowledged.

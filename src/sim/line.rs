@@ -196,7 +196,7 @@ mod tests {
     fn a_start_signal_that_is_too_short_is_not_noticed() {
         for model in Model::ALL {
             let (mut line, _) = line(model, Behaviour::Healthy);
-            let short = shortest_start(model) - Duration::from_micros(1);
+            let short = shortest_start(model).checked_sub(Duration::from_micros(1)).unwrap();
             let edges = line.exchange(short, LISTEN).unwrap();
             assert_eq!(decode(&edges, model), Err(Fault::NoResponse));
             assert!(ask(&mut line).is_ok());

@@ -153,7 +153,7 @@ fn open_sound(path: &Path, kind: Database) -> Result<Connection, OpenError> {
     let verdict: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite)?;
     if verdict != "ok" {
-        return Err(sqlite(damage(verdict)));
+        return Err(sqlite(damage(&verdict)));
     }
     let found =
         connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
@@ -203,7 +203,7 @@ fn migrate(connection: &mut Connection, path: &Path, kind: Database) -> Result<(
     Ok(())
 }
 
-fn damage(verdict: String) -> rusqlite::Error {
+fn damage(verdict: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
         Some(format!("quick_check: {verdict}")),

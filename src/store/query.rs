@@ -300,7 +300,7 @@ impl Log {
     }
 }
 
-/// Follows a log: each call of [`Tail::next`] gives what was committed since the last one.
+/// Follows a log: each call of [`Tail::read_new`] gives what was committed since the last one.
 #[derive(Debug)]
 pub struct Tail {
     log: Log,
@@ -331,7 +331,7 @@ impl Tail {
     ///
     /// # Errors
     /// What SQLite said.
-    pub fn next(&mut self) -> rusqlite::Result<Vec<Reading>> {
+    pub fn read_new(&mut self) -> rusqlite::Result<Vec<Reading>> {
         let connection = &self.log.connection;
         // Changes when another connection has committed; costs no I/O when none has.
         let version = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;

@@ -118,6 +118,9 @@ impl Telemetry {
     }
 
     /// The payload's bytes.
+    ///
+    /// # Panics
+    /// Never: numbers and ids always serialise.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a struct of numbers and ids always serialises")

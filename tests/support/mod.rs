@@ -15,7 +15,7 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Connect, Packet, Publish, Subscribe, SubscribeReasonCode};
 
 /// Longest that any single condition may take on a busy two-core machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` holds.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -72,7 +72,7 @@ impl Process {
             match self.lines.recv_timeout(left) {
                 Ok(line) if line.contains(text) => return line,
                 Ok(line) => heard = heard + &line + "\n",
-                Err(_) => panic!("it never said `{text}`, only:\n{heard}"),
+                Err(end) => panic!("it never said `{text}` ({end}), only:\n{heard}"),
             }
         }
     }
