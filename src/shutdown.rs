@@ -1,6 +1,6 @@
 //! One switch that everything listens to, and the signals that throw it.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Ends what listens to it, when thrown or dropped.
@@ -39,16 +39,31 @@ impl Shutdown {
     }
 }
 
-/// Waits for SIGTERM or SIGINT. As process 1 of a container these do nothing unless they are handled.
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub async fn signalled() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, caught from the moment of [`Signals::catch`] on. As process 1 of a container they
+/// do nothing unless they are caught; before it they end a process without its farewell.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches both. The first thing a role does.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    /// Waits for either.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -57,6 +57,7 @@ async fn play(
     own_port: bool,
     seconds: Option<u64>,
 ) -> Result<(), Failure> {
+    let mut signals = roles::signals()?;
     let (stop_broker, broker_stopped) = shutdown::channel();
     let data = config.data.clone();
     let broker = match Broker::start(config.clone(), broker_stopped.clone()).await {
@@ -98,7 +99,7 @@ async fn play(
     tokio::pin!(ended);
     let lost = tokio::select! {
         () = time => None,
-        signal = roles::signalled() => { signal?; None }
+        () = signals.received() => None,
         outcome = &mut ended => Some(outcome),
     };
     // Boards first: their last readings still find a broker.

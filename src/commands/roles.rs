@@ -8,19 +8,20 @@ use crate::config::{self, Layers};
 use crate::exit::{Code, Failure};
 use crate::health::{self, Answer};
 use crate::node::{Node, Outbox};
-use crate::shutdown;
+use crate::shutdown::{self, Signals};
 
 /// The board's role.
 pub fn node(layers: Layers) -> Result<(), Failure> {
     start_log(&layers);
     let config = config::node(layers)?;
     runtime()?.block_on(async {
+        let mut signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
         let health_name = health::name("node", config.node.as_str());
         let node = Node::start(config, shutdown.clone())?;
         let outbox = std::sync::Arc::clone(node.outbox());
         tokio::spawn(health::serve(health_name, move || node_health(&outbox), shutdown));
-        signalled().await?;
+        signals.received().await;
         trigger.throw();
         node.ended().await;
         info!("stopped");
@@ -47,6 +48,7 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
     start_log(&layers);
     let config = config::broker(layers)?;
     runtime()?.block_on(async {
+        let mut signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
         let broker = Broker::start(config, shutdown.clone()).await?;
         let counters = broker.counters();
@@ -59,8 +61,7 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
         tokio::pin!(ended);
         tokio::select! {
             outcome = &mut ended => outcome?,
-            signal = signalled() => {
-                signal?;
+            () = signals.received() => {
                 info!("stopping");
                 trigger.throw();
                 ended.await?;
@@ -89,6 +90,7 @@ fn broker_health(counters: &Counters) -> Answer {
     }
 }
 
-pub async fn signalled() -> Result<(), Failure> {
-    shutdown::signalled().await.map_err(|error| Failure::new(Code::Internal, error))
+/// Signals are caught before anything else: a supervisor may send one at once.
+pub fn signals() -> Result<Signals, Failure> {
+    Signals::catch().map_err(|error| Failure::new(Code::Internal, error))
 }
