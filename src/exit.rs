@@ -45,6 +45,13 @@ impl Failure {
         Self { code, error: error.into() }
     }
 
+    /// Whether it is only that the reader of our output has had enough, as `| head` does.
+    #[must_use]
+    pub fn is_closed_pipe(&self) -> bool {
+        let io = self.error.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// Its exit code.
     #[must_use]
     pub const fn code(&self) -> Code {
@@ -112,6 +119,7 @@ impl From<crate::node::NodeError> for Failure {
         match error {
             crate::node::NodeError::Outbox(error) => error.into(),
             error @ crate::node::NodeError::Thread(_) => Self::new(Code::Internal, error),
+            error @ crate::node::NodeError::Damaged => Self::new(Code::Io, error),
         }
     }
 }

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     };
     match commands::run(invocation.command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("humidor: {failure}");
             failure.code().into()

@@ -232,6 +232,32 @@ fn a_will_is_published_when_the_client_vanishes_and_not_when_it_says_goodbye() {
 }
 
 #[test]
+fn a_client_that_takes_its_id_over_comes_after_the_will_of_the_other() {
+    let running = Running::start();
+    let address = running.broker().address();
+    let mut connect = Connect::new("roof");
+    connect.last_will =
+        Some(LastWill::new("humidor/roof/status", "offline", QoS::AtLeastOnce, true));
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        let (mut client, _) = Client::connect_with(address, &connect);
+        let mut online =
+            rumqttc::mqttbytes::v4::Publish::new("humidor/roof/status", QoS::AtLeastOnce, "online");
+        (online.pkid, online.retain) = (1, true);
+        client.send(&Packet::Publish(online));
+        client.expect_puback(1);
+        connections.push(client);
+    }
+    let mut watcher = running.connect("watcher");
+    watcher.subscribe("humidor/roof/status", QoS::AtMostOnce);
+    match watcher.receive() {
+        Some(Packet::Publish(publish)) => assert_eq!(publish.payload, "online"),
+        other => panic!("no status but {other:?}"),
+    }
+    running.stop();
+}
+
+#[test]
 fn subscribers_get_what_was_accepted_in_order() {
     let running = Running::start();
     let mut watcher = running.connect("watcher");

@@ -320,6 +320,39 @@ fn health_is_asked_without_a_network_and_is_69_when_nobody_answers() {
 }
 
 #[test]
+fn the_demo_takes_another_port_when_the_usual_one_is_taken() {
+    // Whoever holds it, this test or somebody else on this machine.
+    let _taken = std::net::TcpListener::bind("0.0.0.0:1883");
+    let mut demo = humidor();
+    demo.args(["demo", "--seconds", "1"]);
+    let (status, stdout, stderr) = run(&mut demo);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(
+        stdout.contains("The broker listens on") && !stdout.contains("0.0.0.0:1883."),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    sample_log(folder.path());
+    for task in
+        ["export", "export --format jsonl", "tail --no-follow", "db stats", "db gaps", "config"]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = humidor();
+        command.args(task.split(' ')).stdout(writer);
+        if task != "config" {
+            command.arg("--data").arg(folder.path());
+        }
+        let (status, _, stderr) = run(&mut command);
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{task}");
+    }
+}
+
+#[test]
 fn the_demo_stores_what_three_boards_read_and_ends_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("demo");

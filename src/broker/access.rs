@@ -14,9 +14,12 @@ pub enum NotGranted {
     /// Not a filter, or a reserved one.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// Shared subscriptions end with the connection.
-    #[error("shared subscriptions need a clean session here")]
-    SharedPersistent,
+    /// One member that stalls would stop its group and keep the router busy; see `router`.
+    #[error("shared subscriptions are not offered")]
+    Shared,
+    /// The router has no room for another filter; see `ledger`.
+    #[error("no room for another topic filter")]
+    RouterFull,
     /// More than [`SESSION_FILTERS`].
     #[error("more than {SESSION_FILTERS} subscriptions in one session")]
     TooMany,
@@ -33,10 +36,10 @@ pub fn client_id(id: &str) -> bool {
 ///
 /// # Errors
 /// Why it is not granted.
-pub fn subscription(filter: &str, clean_session: bool, held: usize) -> Result<Filter, NotGranted> {
+pub fn subscription(filter: &str, held: usize) -> Result<Filter, NotGranted> {
     let filter: Filter = filter.parse()?;
-    if filter.is_shared() && !clean_session {
-        return Err(NotGranted::SharedPersistent);
+    if filter.is_shared() {
+        return Err(NotGranted::Shared);
     }
     if held >= SESSION_FILTERS {
         return Err(NotGranted::TooMany);

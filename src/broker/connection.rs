@@ -1,12 +1,13 @@
 //! One client's connection: reads packets, has them committed, acknowledges, passes on, and writes
 //! what the router has for the client. One task, one loop; nothing in it waits for the other side.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
     ConnAck, Connect, ConnectReturnCode, Packet, PingResp, PubAck, PubComp, PubRec, Publish,
@@ -20,11 +21,12 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::access::{self, NotGranted};
+use super::intake;
 use super::packet::{self, Message, PacketError};
 use super::recorder::{Recorder, Stopped};
-use super::router::{Link, Router, RouterDied};
+use super::router::{Delivery, Link, LinkError, Router, RouterDied};
 use super::sessions::{Claim, Sessions};
-use super::{access, intake};
 use crate::clock;
 use crate::shutdown::Shutdown;
 use crate::wire::{Filter, topic_name};
@@ -35,6 +37,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a closing connection still waits for its last commit and acknowledgements.
 const LINGER: Duration = Duration::from_secs(3);
+/// How long a connection that takes a client id over waits for the other to leave.
+const TAKEOVER: Duration = Duration::from_secs(1);
 /// PUBLISH packets that one connection has in one commit.
 const BATCH_PACKETS: usize = 256;
 /// Bytes that wait for the client before the router is asked for more.
@@ -79,15 +83,22 @@ enum End {
     #[error("the broker is stopping")]
     Stopping,
     #[error("{0}")]
-    Router(#[from] RouterDied),
+    Link(#[from] LinkError),
     #[error("{0}")]
     Store(#[from] Stopped),
+}
+
+impl From<RouterDied> for End {
+    fn from(died: RouterDied) -> Self {
+        Self::Link(died.into())
+    }
 }
 
 /// Publishes that wait for their commit, and what follows it.
 struct Staged {
     messages: Vec<Message>,
     acknowledgements: BytesMut,
+    received: Vec<u16>,
     commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
 }
 
@@ -100,7 +111,7 @@ pub async fn serve(
 ) {
     let mut inbound = BytesMut::with_capacity(1024);
     let opening = timeout(CONNECT_TIMEOUT, open(&mut socket, &mut inbound, &services)).await;
-    let (connect, claim) = match opening {
+    let (connect, mut claim) = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => {
             debug!(%peer, reason = %end, "no connection");
@@ -115,10 +126,10 @@ pub async fn serve(
     debug!(%peer, client, "connected");
     let mut will = connect.last_will.as_ref().map(|will| Message {
         topic: will.topic.clone(),
-        payload: will.message.clone(),
+        payload: Bytes::copy_from_slice(&will.message),
         retain: will.retain,
     });
-    let end = match run(&mut socket, inbound, &connect, claim, &services, shutdown).await {
+    let end = match run(&mut socket, inbound, &connect, &mut claim, &services, shutdown).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -128,12 +139,19 @@ pub async fn serve(
         will = None;
     }
     if let Some(will) = will {
-        let records =
-            intake::record(&will, &services.logged, clock::unix_ms()).into_iter().collect();
-        if services.recorder.commit(records).await.is_ok() {
-            let _ = services.router.publish(&[will]).await;
-        }
+        publish_will(&services, will).await;
     }
+    // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before
+    // its own `online`.
+    drop(claim);
+}
+
+async fn publish_will(services: &Services, will: Message) {
+    if let Some(record) = intake::record(&will, &services.logged, clock::unix_ms()) {
+        // A will is acknowledged to nobody: a store that cannot commit does not hold it up.
+        let _ = timeout(LINGER, services.recorder.commit(vec![record])).await;
+    }
+    let _ = services.router.publish(&[will]).await;
 }
 
 /// CONNECT to CONNACK.
@@ -174,9 +192,14 @@ async fn open(
         refuse(socket, ConnectReturnCode::ServiceUnavailable).await?;
         return Err(End::Refused("no room for another persistent session"));
     };
+    let mut claim = claim;
+    if let Some(predecessor) = claim.predecessor.take() {
+        let _ = timeout(TAKEOVER, predecessor).await;
+    }
     if let Some(number) = claim.discarded {
         // Opened clean, the router forgets what it kept under this number.
         drop(services.router.persistent_link(number, true).await?);
+        services.sessions.forgotten(number);
     }
     let mut bytes = BytesMut::new();
     let accepted = ConnAck::new(ConnectReturnCode::Success, claim.session_present);
@@ -199,7 +222,7 @@ async fn run(
     socket: &mut TcpStream,
     inbound: BytesMut,
     connect: &Connect,
-    mut claim: Claim,
+    claim: &mut Claim,
     services: &Services,
     mut shutdown: Shutdown,
 ) -> Result<Never, End> {
@@ -215,6 +238,7 @@ async fn run(
         inbound,
         out: BytesMut::new(),
         staged: None,
+        unconfirmed: VecDeque::new(),
         leaving: false,
     };
     client.resume().await?;
@@ -224,12 +248,18 @@ async fn run(
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
     tokio::pin!(alarm);
     loop {
+        let nothing_to_write = client.out.is_empty();
         client.take_packets().await?;
         if client.leaving && client.staged.is_none() {
             return Err(End::Disconnect);
         }
+        if nothing_to_write {
+            written = Instant::now();
+        }
+        // A client that takes nothing is not listened to either: its answers would have to be kept.
+        let room = client.out.len() < OUT_HIGH_BYTES;
         tokio::select! {
-            read = read(&mut reader, &mut client.inbound), if client.staged.is_none() => {
+            read = read(&mut reader, &mut client.inbound), if client.staged.is_none() && room => {
                 if read? == 0 {
                     return Err(End::Closed);
                 }
@@ -240,15 +270,9 @@ async fn run(
                 client.acknowledge().await?;
                 // While a commit is awaited nothing is read; that silence is ours.
                 heard = Instant::now();
-                written = heard;
             }
-            forwarded = next(&mut client.link), if client.link.is_some() && client.out.len() < OUT_HIGH_BYTES => {
-                if client.out.is_empty() {
-                    written = Instant::now();
-                }
-                if let Some(packet) = forwarded? {
-                    V4.write(packet, &mut client.out).map_err(|_| End::Protocol("unwritable packet"))?;
-                }
+            delivery = next(&mut client.link), if client.link.is_some() && room => {
+                client.deliver(delivery?)?;
             }
             wrote = write(&mut writer, &mut client.out), if !client.out.is_empty() => {
                 wrote?;
@@ -256,7 +280,8 @@ async fn run(
             }
             () = &mut alarm => {
                 let now = Instant::now();
-                if client.staged.is_none() && silence.is_some_and(|limit| now >= heard + limit) {
+                let listening = client.staged.is_none() && room;
+                if listening && silence.is_some_and(|limit| now >= heard + limit) {
                     return Err(End::Silent);
                 }
                 if !client.out.is_empty() && now >= written + WRITE_STALL {
@@ -290,7 +315,7 @@ async fn commit(staged: &mut Option<Staged>) -> Result<(), Stopped> {
     }
 }
 
-async fn next(link: &mut Option<Link>) -> Result<Option<rumqttd::protocol::Packet>, RouterDied> {
+async fn next(link: &mut Option<Link>) -> Result<Delivery, RouterDied> {
     match link {
         Some(link) => link.next().await,
         None => std::future::pending().await,
@@ -300,12 +325,14 @@ async fn next(link: &mut Option<Link>) -> Result<Option<rumqttd::protocol::Packe
 /// A connected client.
 struct Client<'a> {
     services: &'a Services,
-    claim: Claim,
+    claim: &'a mut Claim,
     /// Opened with the first subscription: a client that only publishes costs the router nothing.
     link: Option<Link>,
     inbound: BytesMut,
     out: BytesMut,
     staged: Option<Staged>,
+    /// SUBACKs that wait for the router; none for the subscriptions that a session took up again.
+    unconfirmed: VecDeque<Option<SubAck>>,
     /// DISCONNECT was read; what was published before it is still committed.
     leaving: bool,
 }
@@ -318,6 +345,31 @@ impl Client<'_> {
         if !held.is_empty() {
             // The router knows them, with their QoS; saying them again lets it accept an UNSUBSCRIBE.
             self.link().await?.subscribe(&held).await?;
+            self.unconfirmed.push_back(None);
+        }
+        Ok(())
+    }
+
+    /// Takes what the router has.
+    fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+        match delivery {
+            Delivery::Nothing => {}
+            Delivery::Subscribed => {
+                // Written now and not before: from here on no message is missed ([MQTT-3.8.4-1]).
+                if let Some(Some(confirmed)) = self.unconfirmed.pop_front() {
+                    confirmed.write(&mut self.out).map_err(PacketError::from)?;
+                }
+            }
+            Delivery::Packet(packet) => {
+                let is_publish = matches!(packet, rumqttd::protocol::Packet::Publish(..));
+                let before = self.out.len();
+                V4.write(packet, &mut self.out).map_err(|_| End::Protocol("unwritable packet"))?;
+                if is_publish
+                    && let Some(pkid) = self.out.get(before..).and_then(packet::publish_id)
+                {
+                    self.delivery()?.sent(pkid);
+                }
+            }
         }
         Ok(())
     }
@@ -350,9 +402,9 @@ impl Client<'_> {
                 }
                 Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
                 Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await?,
-                Packet::PubAck(ack) => self.delivery().ok_or(UNASKED)?.puback(ack.pkid).await?,
-                Packet::PubRec(ack) => self.delivery().ok_or(UNASKED)?.pubrec(ack.pkid).await?,
-                Packet::PubComp(ack) => self.delivery().ok_or(UNASKED)?.pubcomp(ack.pkid).await?,
+                Packet::PubAck(ack) => self.delivery()?.puback(ack.pkid).await?,
+                Packet::PubRec(ack) => self.delivery()?.pubrec(ack.pkid).await?,
+                Packet::PubComp(ack) => self.delivery()?.pubcomp(ack.pkid).await?,
                 Packet::PingReq => {
                     PingResp.write(&mut self.out).map_err(PacketError::from)?;
                 }
@@ -369,8 +421,8 @@ impl Client<'_> {
         self.stage(batch).await
     }
 
-    fn delivery(&mut self) -> Option<&mut Link> {
-        self.link.as_mut()
+    fn delivery(&mut self) -> Result<&mut Link, LinkError> {
+        self.link.as_mut().ok_or(LinkError::Unasked)
     }
 
     fn take_publish(&mut self, publish: Publish, batch: &mut Batch) -> Result<(), End> {
@@ -386,17 +438,19 @@ impl Client<'_> {
             }
             QoS::ExactlyOnce => {
                 PubRec::new(pkid).write(&mut batch.acknowledgements).map_err(PacketError::from)?;
-                if !self.claim.state().received.insert(pkid) {
+                if batch.received.contains(&pkid) || self.claim.state().received.contains(&pkid) {
                     // Taken before and not released yet: the same message again.
                     return Ok(());
                 }
+                batch.received.push(pkid);
             }
         }
         if topic.starts_with('$') {
             debug!(topic, "a client published into the broker's own tree; ignored");
             return Ok(());
         }
-        let message = Message { topic, payload, retain };
+        // A copy: a slice would keep the whole read buffer alive for as long as the router keeps the message.
+        let message = Message { topic, payload: Bytes::copy_from_slice(&payload), retain };
         batch.records.extend(intake::record(&message, &self.services.logged, clock::unix_ms()));
         batch.messages.push(message);
         Ok(())
@@ -404,24 +458,21 @@ impl Client<'_> {
 
     /// Starts the commit of a batch, or goes on at once when it has nothing for the log.
     async fn stage(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch { packets, records, messages, acknowledgements } = batch;
+        let Batch { packets, records, messages, acknowledgements, received } = batch;
         if packets == 0 {
             return Ok(());
         }
-        if records.is_empty() {
-            self.out.put(acknowledgements);
-            self.services.router.publish(&messages).await?;
-            return Ok(());
-        }
         let recorder = self.services.recorder.clone();
+        let nothing = records.is_empty();
         let commit = Box::pin(async move { recorder.commit(records).await });
-        self.staged = Some(Staged { messages, acknowledgements, commit });
-        Ok(())
+        self.staged = Some(Staged { messages, acknowledgements, received, commit });
+        if nothing { self.acknowledge().await } else { Ok(()) }
     }
 
     /// After the commit: tells the client, then everybody else.
     async fn acknowledge(&mut self) -> Result<(), End> {
         if let Some(staged) = self.staged.take() {
+            self.claim.state().received.extend(staged.received);
             self.out.put(staged.acknowledgements);
             self.services.router.publish(&staged.messages).await?;
         }
@@ -432,9 +483,7 @@ impl Client<'_> {
         let mut granted = Vec::new();
         let mut codes = Vec::new();
         for wanted in &subscribe.filters {
-            let held = self.claim.state().filters.len() + granted.len();
-            let clean = self.claim.persistent.is_none();
-            match access::subscription(&wanted.path, clean, held) {
+            match self.grant(&wanted.path, granted.len()) {
                 Ok(filter) => {
                     granted.push((filter, wanted.qos as u8));
                     codes.push(SubscribeReasonCode::Success(wanted.qos));
@@ -445,12 +494,21 @@ impl Client<'_> {
                 }
             }
         }
-        SubAck::new(subscribe.pkid, codes).write(&mut self.out).map_err(PacketError::from)?;
-        if !granted.is_empty() {
+        let confirmed = SubAck::new(subscribe.pkid, codes);
+        if granted.is_empty() {
+            confirmed.write(&mut self.out).map_err(PacketError::from)?;
+        } else {
             self.link().await?.subscribe(&granted).await?;
+            self.unconfirmed.push_back(Some(confirmed));
             self.claim.state().filters.extend(granted.into_iter().map(|(filter, _)| filter));
         }
         Ok(())
+    }
+
+    fn grant(&self, filter: &str, more: usize) -> Result<Filter, NotGranted> {
+        let held = self.claim.state().filters.len() + more;
+        let filter = access::subscription(filter, held)?;
+        if self.services.router.admit(&filter) { Ok(filter) } else { Err(NotGranted::RouterFull) }
     }
 
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
@@ -478,12 +536,12 @@ impl Client<'_> {
     }
 }
 
-const UNASKED: End = End::Protocol("an acknowledgement of what was never sent");
-
 #[derive(Default)]
 struct Batch {
     packets: usize,
     records: Vec<crate::store::Record>,
     messages: Vec<Message>,
     acknowledgements: BytesMut,
+    /// Packet ids of QoS 2 messages; taken over into the session when they are committed.
+    received: Vec<u16>,
 }

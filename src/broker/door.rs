@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -16,6 +17,8 @@ use crate::shutdown::Shutdown;
 const CONNECTIONS: usize = 2000;
 /// How long connections may take to finish at shutdown.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Silence after which the kernel asks whether the other machine is still there.
+const TCP_KEEPALIVE: Duration = Duration::from_mins(2);
 /// Pause after a failed accept: out of file descriptors is the usual cause, and passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,6 +43,8 @@ pub async fn serve(listener: TcpListener, services: Services, mut shutdown: Shut
                 };
                 // Acknowledgements are small and awaited: Nagle's algorithm would hold them back.
                 let _ = socket.set_nodelay(true);
+                // A client with keep-alive 0 that vanished without a word would hold its place for ever.
+                let _ = SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE));
                 let (services, shutdown) = (services.clone(), shutdown.clone());
                 connections.spawn(async move {
                     connection::serve(socket, peer, services, shutdown).await;

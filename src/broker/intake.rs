@@ -1,7 +1,7 @@
 //! What a PUBLISH means to the log: a reading, a stranger's numbers, a refusal, or nothing.
 
 use super::packet::Message;
-use crate::store::Record;
+use crate::store::{EXAMPLE_MAX_BYTES, Record};
 use crate::wire::{Filter, Telemetry, numbers, telemetry_source};
 
 /// Decides what of a message is kept. `logged` are the topic filters of foreign publishers; `at_ms`
@@ -12,7 +12,7 @@ pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record
         topic: message.topic.clone(),
         at_ms,
         cause,
-        payload: message.payload.to_vec(),
+        payload: message.payload.slice(..message.payload.len().min(EXAMPLE_MAX_BYTES)).to_vec(),
     };
     match telemetry_source(&message.topic) {
         Some(Ok((node, sensor))) => Some(match Telemetry::parse(&message.payload) {

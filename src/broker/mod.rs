@@ -17,6 +17,7 @@ mod access;
 mod connection;
 mod door;
 mod intake;
+mod ledger;
 mod packet;
 mod recorder;
 mod router;

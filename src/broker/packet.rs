@@ -103,6 +103,21 @@ fn variable_header(stream: &BytesMut) -> Option<(u8, u8)> {
     Some((*bytes.get(1)?, *bytes.first()?))
 }
 
+/// The packet id of a whole PUBLISH, `None` at QoS 0. The router's packets do not show theirs until they
+/// are written.
+#[must_use]
+pub fn publish_id(frame: &[u8]) -> Option<u16> {
+    let qos = frame.first()? >> 1 & 0x03;
+    if qos == 0 {
+        return None;
+    }
+    let length = frame.get(1..)?.iter().take(4).position(|byte| byte & 0x80 == 0)?;
+    let rest = frame.get(length + 2..)?;
+    let topic = usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?]));
+    let id = rest.get(2 + topic..)?;
+    Some(u16::from_be_bytes([*id.first()?, *id.get(1)?]))
+}
+
 /// The CONNACK that tells a client of another protocol version so, in that version's form.
 #[must_use]
 pub fn refuse_level(level: u8) -> &'static [u8] {
@@ -155,6 +170,22 @@ mod tests {
         assert_eq!(refuse_level(5)[3], 0x84);
         let v31 = [0x10, 0x0e, 0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, 2, 0, 60, 0, 0];
         assert!(matches!(first(&mut stream(&v31)), Err(PacketError::Level(3))));
+    }
+
+    #[test]
+    fn a_written_publish_shows_its_packet_id() {
+        for (qos, id) in
+            [(QoS::AtMostOnce, None), (QoS::AtLeastOnce, Some(513)), (QoS::ExactlyOnce, Some(513))]
+        {
+            let mut publish = rumqttc::mqttbytes::v4::Publish::new("a/b", qos, vec![7; 300]);
+            publish.pkid = 513;
+            let mut frame = BytesMut::new();
+            if qos == QoS::AtMostOnce {
+                publish.pkid = 0;
+            }
+            publish.write(&mut frame).unwrap();
+            assert_eq!(publish_id(&frame), id);
+        }
     }
 
     #[test]

@@ -6,14 +6,19 @@
 //!   number of ours that is used again, and a client that only publishes has no link at all.
 //! - `topic[..1]` panics on a topic whose first character is not ASCII. So such topics and filters
 //!   travel inside with a marker in front.
-//! - A persistent member that is the last of a `$share` group panics it on leaving. So shared
-//!   subscriptions are for clean sessions only (`access`).
+//! - A persistent member that is the last of a `$share` group panics it on leaving, and a member that
+//!   stalls makes it spin. So there are no shared subscriptions (`access`).
+//! - An acknowledgement out of order makes it drop the link, and a word on a dropped link panics it. So a
+//!   link keeps its own count and lets only acknowledgements in order through.
+//! - It remembers every filter, topic and retained message. So `ledger` counts what goes in.
 //! - An UNSUBSCRIBE from what was not subscribed is never answered, and one from two filters twice.
 //!   So the connection answers SUBSCRIBE and UNSUBSCRIBE itself.
 //! - It has no end and no error to wait for. So a link that breaks by itself means that it died.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
@@ -25,6 +30,7 @@ use rumqttd::protocol::{
 use rumqttd::{Notification, RouterConfig};
 use tokio::sync::Mutex;
 
+use super::ledger::Ledger;
 use super::packet::Message;
 use crate::wire::Filter;
 
@@ -36,6 +42,9 @@ const SEGMENT_BYTES: usize = 256 * 1024;
 /// Most messages in one go to a `QoS` 0 subscriber. rumqttd also cuts off retained messages here, so it
 /// is far above what one hall has (a node has about ten).
 const OUTGOING_BURST: u64 = 5000;
+/// Messages that wait for the router before publishers wait too, and how long they wait between looks.
+const PENDING_MESSAGES: usize = 4096;
+const PENDING_PAUSE: Duration = Duration::from_millis(1);
 /// In front of a topic whose first character is not ASCII. No client can send it: topics with control
 /// characters are refused.
 const MARKER: &str = "\u{1}";
@@ -53,6 +62,7 @@ pub struct Router {
     /// rumqttd does not export the type of its event channel, so the sender lives in a closure.
     connect: Arc<Connect>,
     publisher: Arc<Mutex<LinkTx>>,
+    ledger: Arc<StdMutex<Ledger>>,
     names: Arc<Names>,
 }
 
@@ -104,7 +114,7 @@ impl Router {
             RouterDied
         };
         let publisher = Arc::new(Mutex::new(publisher));
-        Ok((Self { connect, publisher, names: Arc::default() }, died))
+        Ok((Self { connect, publisher, ledger: Arc::default(), names: Arc::default() }, died))
     }
 
     /// Passes messages on to whoever is subscribed, in this order.
@@ -112,14 +122,29 @@ impl Router {
     /// # Errors
     /// When the router has died.
     pub async fn publish(&self, messages: &[Message]) -> Result<(), RouterDied> {
-        let packets = messages.iter().map(|message| {
-            let topic = match inside(&message.topic) {
-                Cow::Borrowed(topic) => Bytes::copy_from_slice(topic.as_bytes()),
-                Cow::Owned(topic) => Bytes::from(topic),
-            };
-            Packet::Publish(Publish::new(topic, message.payload.clone(), message.retain), None)
-        });
-        push(&mut *self.publisher.lock().await, packets).await
+        let packets: Vec<Packet> = {
+            let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let passed = messages.iter().filter_map(|message| {
+                let retain = ledger.pass(message)?;
+                let topic = Bytes::copy_from_slice(inside(&message.topic).as_bytes());
+                Some(Packet::Publish(Publish::new(topic, message.payload.clone(), retain), None))
+            });
+            passed.collect()
+        };
+        if packets.is_empty() {
+            return Ok(());
+        }
+        let mut publisher = self.publisher.lock().await;
+        // The router says nothing when it has caught up, so it is looked at.
+        while publisher.buffer().len() > PENDING_MESSAGES {
+            tokio::time::sleep(PENDING_PAUSE).await;
+        }
+        push(&mut publisher, packets).await
+    }
+
+    /// Whether a filter may be subscribed: the router keeps a log for each one ever.
+    pub fn admit(&self, filter: &Filter) -> bool {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).subscribe(filter)
     }
 
     /// Opens a link for a subscriber that leaves nothing behind.
@@ -129,7 +154,7 @@ impl Router {
     pub async fn clean_link(&self) -> Result<Link, RouterDied> {
         let name = self.names.take();
         match open(&self.connect, format!("c{name}"), true).await {
-            Ok((tx, rx)) => Ok(Link { tx, rx, name: Some((name, Arc::clone(&self.names))) }),
+            Ok((tx, rx)) => Ok(Link::new(tx, rx, Some((name, Arc::clone(&self.names))))),
             Err(died) => {
                 self.names.give_back(name);
                 Err(died)
@@ -144,7 +169,7 @@ impl Router {
     /// When the router has died or all links are taken.
     pub async fn persistent_link(&self, number: u64, clean: bool) -> Result<Link, RouterDied> {
         let (tx, rx) = open(&self.connect, format!("p{number}"), clean).await?;
-        Ok(Link { tx, rx, name: None })
+        Ok(Link::new(tx, rx, None))
     }
 }
 
@@ -163,7 +188,10 @@ async fn open(
 /// The router swaps the whole buffer out on a wake-up, so whoever finds it empty sends one and the
 /// others' packets ride along. Without this, every batch of every connection would queue an event of
 /// its own on a channel whose `send` blocks the thread when 1,000 wait.
-async fn push(link: &mut LinkTx, packets: impl Iterator<Item = Packet>) -> Result<(), RouterDied> {
+async fn push(
+    link: &mut LinkTx,
+    packets: impl IntoIterator<Item = Packet>,
+) -> Result<(), RouterDied> {
     let wake = {
         let mut buffer = link.buffer();
         let riding = !buffer.is_empty();
@@ -181,37 +209,103 @@ pub struct Link {
     tx: LinkTx,
     rx: LinkRx,
     name: Option<(u64, Arc<Names>)>,
+    /// Delivered, not acknowledged; and whether the client has acknowledged already, before its turn.
+    delivered: Acknowledgements,
+    /// Released (PUBREL sent), not completed.
+    released: Acknowledgements,
+}
+
+/// What the router has for a connection.
+// On the stack for a moment; a box would cost an allocation a message.
+#[allow(clippy::large_enum_variant)]
+pub enum Delivery {
+    /// For the client: a PUBLISH or a PUBREL.
+    Packet(Packet),
+    /// The router knows the filters of the oldest SUBSCRIBE that is not confirmed yet.
+    Subscribed,
+    /// Something between the router and us.
+    Nothing,
+}
+
+/// Packet ids in the order in which the router wants them acknowledged.
+#[derive(Debug, Default)]
+struct Acknowledgements(VecDeque<(u16, bool)>);
+
+impl Acknowledgements {
+    fn expect(&mut self, pkid: u16) {
+        self.0.push_back((pkid, false));
+    }
+
+    /// Notes one and returns those whose turn has come; `None` when it was not expected.
+    fn take(&mut self, pkid: u16) -> Option<Vec<u16>> {
+        self.0.iter_mut().find(|(expected, taken)| *expected == pkid && !taken)?.1 = true;
+        let mut due = Vec::new();
+        while let Some((pkid, true)) = self.0.front().copied() {
+            self.0.pop_front();
+            due.push(pkid);
+        }
+        Some(due)
+    }
+}
+
+/// Why a link does not take an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Of nothing that was sent.
+    #[error("an acknowledgement of what was never sent")]
+    Unasked,
+    /// See [`RouterDied`].
+    #[error(transparent)]
+    Died(#[from] RouterDied),
 }
 
 impl Link {
-    /// The next packet for the subscriber: a PUBLISH or a PUBREL. `None` when there was only
-    /// something between the router and us.
+    fn new(tx: LinkTx, rx: LinkRx, name: Option<(u64, Arc<Names>)>) -> Self {
+        Self {
+            tx,
+            rx,
+            name,
+            delivered: Acknowledgements::default(),
+            released: Acknowledgements::default(),
+        }
+    }
+
+    /// What comes next. Cancelling and calling again loses nothing.
     ///
     /// # Errors
     /// When the router has died or dropped this link.
-    pub async fn next(&mut self) -> Result<Option<Packet>, RouterDied> {
+    pub async fn next(&mut self) -> Result<Delivery, RouterDied> {
         let Some(notification) = self.rx.next().await.map_err(|_| RouterDied)? else {
-            return Ok(None);
+            return Ok(Delivery::Nothing);
         };
-        match notification {
-            // Without an answer the router never sends on this link again.
+        Ok(match notification {
+            // Without an answer the router never sends on this link again. `ready` and not `wake`: that one
+            // may be cancelled half-way, and the answer with it.
             Notification::Unschedule => {
-                self.rx.wake().await.map_err(|_| RouterDied)?;
-                Ok(None)
+                self.rx.ready().map_err(|_| RouterDied)?;
+                Delivery::Nothing
             }
             Notification::Forward(mut forward) => {
                 if let Some(topic) = forward.publish.topic.strip_prefix(MARKER.as_bytes()) {
                     forward.publish.topic = forward.publish.topic.slice_ref(topic);
                 }
-                Ok(Some(Packet::Publish(forward.publish, forward.properties)))
+                Delivery::Packet(Packet::Publish(forward.publish, forward.properties))
             }
-            // The connection answers its client itself; only the PUBREL of the router's own QoS 2
-            // deliveries is news to it.
-            other => {
-                Ok(Option::<Packet>::from(other)
-                    .filter(|packet| matches!(packet, Packet::PubRel(..))))
-            }
-        }
+            other => match Option::<Packet>::from(other) {
+                Some(Packet::PubRel(release, properties)) => {
+                    self.released.expect(release.pkid);
+                    Delivery::Packet(Packet::PubRel(release, properties))
+                }
+                Some(Packet::SubAck(..)) => Delivery::Subscribed,
+                // Everything else the connection has said itself.
+                _ => Delivery::Nothing,
+            },
+        })
+    }
+
+    /// Notes that a PUBLISH with this packet id went to the client.
+    pub fn sent(&mut self, pkid: u16) {
+        self.delivered.expect(pkid);
     }
 
     /// Subscribes, with retained messages to follow.
@@ -244,29 +338,38 @@ impl Link {
     /// The subscriber's PUBACK.
     ///
     /// # Errors
-    /// When the router has died.
-    pub async fn puback(&mut self, pkid: u16) -> Result<(), RouterDied> {
-        self.send(Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None)).await
+    /// When it was not asked for, or the router has died.
+    pub async fn puback(&mut self, pkid: u16) -> Result<(), LinkError> {
+        let due = self.delivered.take(pkid).ok_or(LinkError::Unasked)?;
+        let reason = PubAckReason::Success;
+        let packets = due.into_iter().map(|pkid| Packet::PubAck(PubAck { pkid, reason }, None));
+        Ok(push(&mut self.tx, packets).await?)
     }
 
     /// The subscriber's PUBREC.
     ///
     /// # Errors
-    /// When the router has died.
-    pub async fn pubrec(&mut self, pkid: u16) -> Result<(), RouterDied> {
-        self.send(Packet::PubRec(PubRec { pkid, reason: PubRecReason::Success }, None)).await
+    /// When it was not asked for, or the router has died.
+    pub async fn pubrec(&mut self, pkid: u16) -> Result<(), LinkError> {
+        let due = self.delivered.take(pkid).ok_or(LinkError::Unasked)?;
+        let reason = PubRecReason::Success;
+        let packets = due.into_iter().map(|pkid| Packet::PubRec(PubRec { pkid, reason }, None));
+        Ok(push(&mut self.tx, packets).await?)
     }
 
     /// The subscriber's PUBCOMP.
     ///
     /// # Errors
-    /// When the router has died.
-    pub async fn pubcomp(&mut self, pkid: u16) -> Result<(), RouterDied> {
-        self.send(Packet::PubComp(PubComp { pkid, reason: PubCompReason::Success }, None)).await
+    /// When it was not asked for, or the router has died.
+    pub async fn pubcomp(&mut self, pkid: u16) -> Result<(), LinkError> {
+        let due = self.released.take(pkid).ok_or(LinkError::Unasked)?;
+        let reason = PubCompReason::Success;
+        let packets = due.into_iter().map(|pkid| Packet::PubComp(PubComp { pkid, reason }, None));
+        Ok(push(&mut self.tx, packets).await?)
     }
 
     async fn send(&mut self, packet: Packet) -> Result<(), RouterDied> {
-        push(&mut self.tx, std::iter::once(packet)).await
+        push(&mut self.tx, [packet]).await
     }
 }
 
@@ -294,4 +397,21 @@ fn inside(topic: &str) -> Cow<'_, str> {
 fn inside_filter(filter: &Filter) -> String {
     let (share, filter) = filter.parts();
     [share, &inside(filter)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_reach_the_router_in_its_order_and_unasked_ones_never() {
+        let mut expected = Acknowledgements::default();
+        (1..=3).for_each(|pkid| expected.expect(pkid));
+        assert_eq!(expected.take(2), Some(vec![]));
+        assert_eq!(expected.take(2), None);
+        assert_eq!(expected.take(9), None);
+        assert_eq!(expected.take(1), Some(vec![1, 2]));
+        assert_eq!(expected.take(3), Some(vec![3]));
+        assert_eq!(expected.take(3), None);
+    }
 }

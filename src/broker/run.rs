@@ -72,6 +72,12 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`] when it cannot start; what happens later, [`Broker::ended`] tells.
     pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
+        // The port first: a broker that cannot have it leaves the log alone.
+        let address = config.mqtt_listen;
+        let listen = |source| BrokerError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+
         let path = config.data.join(LOG_FILE);
         let store = Store::open(&path)?;
         info!(database = %path.display(), "log open");
@@ -80,13 +86,6 @@ impl Broker {
         let (recorder, writer) =
             Recorder::start(store, config.commit_window, ended).map_err(BrokerError::Thread)?;
         let (router, died) = Router::start().await?;
-
-        let address = config.mqtt_listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| BrokerError::Listen { address, source })?;
-        let address =
-            listener.local_addr().map_err(|source| BrokerError::Listen { address, source })?;
         info!(%address, "listening for MQTT 3.1.1");
         for filter in &config.logged {
             info!(filter = filter.as_str(), "logging foreign topics");

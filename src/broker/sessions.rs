@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::wire::Filter;
 
-/// Persistent sessions that are kept. A new one beyond it is refused, not an old one forgotten.
+/// Persistent sessions that are kept. Beyond it the one that has been away for longest ends.
 const PERSISTENT_SESSIONS: usize = 1000;
 
 /// What belongs to a session: it outlives the connection unless the session is clean.
@@ -23,6 +23,8 @@ pub struct State {
 struct Entry {
     /// Makes the present connection leave.
     takeover: Option<oneshot::Sender<()>>,
+    /// Resolves when the present connection has left, its will said.
+    left: Option<oneshot::Receiver<()>>,
     /// Tells this connection's claim from the one that took over.
     claim: u64,
     persistent: Option<(u64, Arc<Mutex<State>>)>,
@@ -32,7 +34,31 @@ struct Entry {
 struct Table {
     entries: HashMap<String, Entry>,
     claims: u64,
+    /// Numbers of persistent sessions: the highest given, and those that may be given again.
+    highest: u64,
+    free: Vec<u64>,
     persistent: usize,
+}
+
+impl Table {
+    /// Ends the persistent session that has been without a connection for longest.
+    fn evict(&mut self) -> Option<u64> {
+        let idle = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.takeover.is_none() && entry.persistent.is_some());
+        let oldest = idle.min_by_key(|(_, entry)| entry.claim).map(|(id, _)| id.clone())?;
+        let (number, _) = self.entries.remove(&oldest)?.persistent?;
+        self.persistent -= 1;
+        Some(number)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.free.pop().unwrap_or_else(|| {
+            self.highest += 1;
+            self.highest
+        })
+    }
 }
 
 /// All sessions of the broker.
@@ -49,17 +75,22 @@ pub struct Claim {
     number: u64,
     /// Resolves when another connection takes the client id over.
     pub taken_over: oneshot::Receiver<()>,
+    /// Resolves when the connection that had the client id before has left, its will said.
+    pub predecessor: Option<oneshot::Receiver<()>>,
     /// For the CONNACK.
     pub session_present: bool,
     /// Number of the persistent session, if it is one.
     pub persistent: Option<u64>,
-    /// Number of the persistent session that this clean one ends.
+    /// Number of a persistent session that ended to make way for this one. The router has to forget it,
+    /// then [`Sessions::forgotten`].
     pub discarded: Option<u64>,
     /// The session's state.
-    pub state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State>>,
+    /// Dropped with the claim.
+    _leaving: oneshot::Sender<()>,
 }
 
-/// There are [`PERSISTENT_SESSIONS`] already.
+/// There are [`PERSISTENT_SESSIONS`] already, all of them connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no room for another persistent session ({PERSISTENT_SESSIONS})")]
 pub struct TooMany;
@@ -71,26 +102,32 @@ impl Sessions {
     /// When a new persistent session finds no room.
     pub fn claim(&self, client_id: String, clean: bool) -> Result<Claim, TooMany> {
         let (takeover, taken_over) = oneshot::channel();
+        let (leaving, left) = oneshot::channel();
         let mut table = self.lock();
-        table.claims += 1;
-        let claim = table.claims;
         let known = table.entries.get(&client_id).and_then(|entry| entry.persistent.clone());
-        let present = known.is_some();
-        if !clean && !present && table.persistent >= PERSISTENT_SESSIONS {
-            return Err(TooMany);
-        }
+        let session_present = !clean && known.is_some();
         let (persistent, discarded) = match (clean, known) {
-            (true, known) => (None, known.map(|(number, _)| number)),
+            (true, None) => (None, None),
+            (true, Some((number, _))) => {
+                table.persistent -= 1;
+                (None, Some(number))
+            }
             (false, Some(known)) => (Some(known), None),
-            (false, None) => (Some((claim, Arc::default())), None),
+            (false, None) => {
+                let full = table.persistent >= PERSISTENT_SESSIONS;
+                let evicted = if full { Some(table.evict().ok_or(TooMany)?) } else { None };
+                table.persistent += 1;
+                (Some((table.number(), Arc::default())), evicted)
+            }
         };
-        table.persistent += usize::from(!clean && !present);
-        table.persistent -= usize::from(clean && present);
+        table.claims += 1;
+        let number = table.claims;
         let entry = table.entries.entry(client_id.clone()).or_default();
         if let Some(previous) = entry.takeover.replace(takeover) {
             let _ = previous.send(());
         }
-        entry.claim = claim;
+        let predecessor = entry.left.replace(left);
+        entry.claim = number;
         entry.persistent.clone_from(&persistent);
         let (persistent, state) = match persistent {
             Some((number, state)) => (Some(number), state),
@@ -99,13 +136,20 @@ impl Sessions {
         Ok(Claim {
             sessions: self.clone(),
             client_id,
-            number: claim,
+            number,
             taken_over,
-            session_present: !clean && present,
+            predecessor,
+            session_present,
             persistent,
             discarded,
             state,
+            _leaving: leaving,
         })
+    }
+
+    /// The router has forgotten persistent session `number`, which may be used anew.
+    pub fn forgotten(&self, number: u64) {
+        self.lock().free.push(number);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -128,6 +172,7 @@ impl Drop for Claim {
             return;
         }
         entry.takeover = None;
+        entry.left = None;
         if entry.persistent.is_none() {
             table.entries.remove(&self.client_id);
         }
@@ -164,8 +209,37 @@ mod tests {
         let clean = sessions.claim("a".to_owned(), true).unwrap();
         assert_eq!((clean.session_present, clean.discarded), (false, number));
         drop(clean);
+        sessions.forgotten(number.unwrap());
         let anew = sessions.claim("a".to_owned(), false).unwrap();
         assert!(!anew.session_present && anew.state().received.is_empty());
-        assert_eq!(sessions.lock().persistent, 1);
+        assert_eq!((anew.persistent, sessions.lock().persistent), (number, 1));
+    }
+
+    #[test]
+    fn the_session_that_was_away_for_longest_makes_way() {
+        let sessions = Sessions::default();
+        let keep = |n: usize| sessions.claim(format!("c{n}"), false).unwrap();
+        let connected = keep(0);
+        let first_away = keep(1).persistent;
+        for n in 2..PERSISTENT_SESSIONS {
+            drop(keep(n));
+        }
+        let new = keep(PERSISTENT_SESSIONS);
+        assert_eq!(new.discarded, first_away);
+        assert!(!keep(1).session_present);
+        assert!(keep(3).session_present);
+        drop(connected);
+        assert_eq!(sessions.lock().persistent, PERSISTENT_SESSIONS);
+    }
+
+    #[tokio::test]
+    async fn who_takes_over_can_wait_for_the_other_to_leave() {
+        let sessions = Sessions::default();
+        let first = sessions.claim("a".to_owned(), true).unwrap();
+        let mut second = sessions.claim("a".to_owned(), true).unwrap();
+        let mut gone = second.predecessor.take().unwrap();
+        assert!(gone.try_recv().is_err());
+        drop(first);
+        assert!(gone.await.is_err(), "closed, which is the news");
     }
 }

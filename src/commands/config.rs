@@ -1,10 +1,13 @@
 //! `humidor config`: every setting, its value, where it comes from, and what is wrong with it.
 
+use std::io::Write;
+
 use crate::config::{self, Layers, SETTINGS};
 use crate::exit::Failure;
 
 /// Prints the table; exit 78 with every mistake when there is one.
 pub fn run(layers: &Layers) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
     let rows: Vec<(String, String, String)> = SETTINGS
         .iter()
         .map(|setting| {
@@ -21,7 +24,7 @@ pub fn run(layers: &Layers) -> Result<(), Failure> {
     };
     let (name, value) = (width(|row| &row.0), width(|row| &row.1).min(60));
     for row in &rows {
-        println!("{:<name$}  {:<value$}  {}", row.0, row.1, row.2);
+        writeln!(out, "{:<name$}  {:<value$}  {}", row.0, row.1, row.2)?;
     }
     let problems = config::validate_all(layers);
     if problems.0.is_empty() { Ok(()) } else { Err(problems.into()) }

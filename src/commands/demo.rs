@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{print, roles, runtime, start_log};
+use super::{block_on, print, roles, start_log};
 use crate::broker::{Broker, BrokerError};
 use crate::clock::ClockTrust;
 use crate::config::{self, Layers, Origin};
@@ -37,7 +37,7 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
         Some(_) => None,
     };
     let own_port = matches!(listen, Some((_, Origin::Default)));
-    let outcome = runtime()?.block_on(play(config.clone(), own_port, seconds));
+    let outcome = block_on(play(config.clone(), own_port, seconds));
     if let Some(folder) = scratch {
         let _ = std::fs::remove_dir_all(folder);
     }
@@ -79,7 +79,8 @@ async fn play(
         data.display()
     );
     println!("Three simulated boards report below; end with Ctrl-C.\n");
-    let printing = tokio::spawn(print::follow(broker.live()));
+    let live = broker.live();
+    let printing = tokio::task::spawn_blocking(move || print::follow(live));
 
     let (stop_boards, boards_stopped) = shutdown::channel();
     let mut boards = Vec::new();
@@ -105,14 +106,15 @@ async fn play(
     // Boards first: their last readings still find a broker.
     stop_boards.throw();
     for board in boards {
-        board.ended().await;
+        board.ended().await?;
     }
     stop_broker.throw();
     match lost {
         Some(outcome) => outcome?,
         None => ended.await?,
     }
-    let _ = printing.await;
+    // A stopped terminal does not hold up the end.
+    let _ = tokio::time::timeout(Duration::from_secs(2), printing).await;
     let (recorded, commits) = counters.totals();
     println!(
         "\n{} readings stored in {commits} commits, {} of them sent twice.",

@@ -1,5 +1,6 @@
 //! `humidor health`: asks the roles that this configuration would run.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use crate::config::Layers;
@@ -8,8 +9,8 @@ use crate::health::{self, Answer};
 
 /// Asks whoever answers; exit 69 when nobody does or somebody is not well.
 pub fn run(layers: &Layers) -> Result<(), Failure> {
-    let answers: Vec<Answer> =
-        names(layers).iter().filter_map(|name| health::ask(name).ok()).collect();
+    let mut out = std::io::stdout().lock();
+    let answers: Vec<Answer> = names(layers).iter().filter_map(|name| ask(name)).collect();
     if answers.is_empty() {
         return Err(Failure::new(
             Code::Unavailable,
@@ -20,12 +21,25 @@ pub fn run(layers: &Layers) -> Result<(), Failure> {
     }
     for answer in &answers {
         let state = if answer.healthy { "healthy" } else { "not healthy" };
-        println!("{}: {state}: {}", answer.role, answer.detail);
+        writeln!(out, "{}: {state}: {}", answer.role, answer.detail)?;
     }
     if answers.iter().all(|answer| answer.healthy) {
         Ok(())
     } else {
         Err(Failure::new(Code::Unavailable, anyhow::anyhow!("not healthy")))
+    }
+}
+
+/// `None` only when there is no such role here; one that does not answer is not well.
+fn ask(name: &str) -> Option<Answer> {
+    match health::ask(name) {
+        Ok(answer) => Some(answer),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
+        Err(error) => Some(Answer {
+            role: name.to_owned(),
+            healthy: false,
+            detail: format!("no answer: {error}"),
+        }),
     }
 }
 

@@ -22,12 +22,14 @@ pub fn tail(options: &TailOptions, layers: Layers) -> Result<(), Failure> {
     let path = log_path(layers)?;
     let (latest, mut tail) = Tail::start(open(&path)?, options.lines)?;
     let mut out = io::stdout().lock();
-    let mut closed = quiet_on_closed_pipe(print_all(&mut out, &latest))?;
-    while !closed && !options.no_follow {
-        closed = quiet_on_closed_pipe(print_all(&mut out, &tail.read_new()?))?;
-        std::thread::sleep(TAIL_INTERVAL);
+    print_all(&mut out, &latest)?;
+    if options.no_follow {
+        return Ok(());
     }
-    Ok(())
+    loop {
+        std::thread::sleep(TAIL_INTERVAL);
+        print_all(&mut out, &tail.read_new()?)?;
+    }
 }
 
 fn print_all(out: &mut impl Write, readings: &[Reading]) -> io::Result<()> {
@@ -52,13 +54,10 @@ pub fn export(options: &Export, layers: Layers) -> Result<(), Failure> {
         ExportFormat::Csv => export_csv(&log, &selection, options.samples, out),
         ExportFormat::Jsonl => export_jsonl(&log, &selection, options.samples, out),
     };
-    match exported {
-        Ok(()) => Ok(()),
-        Err(ExportError::Write(error)) => {
-            quiet_on_closed_pipe(Err(error)).map(|_| ()).map_err(Failure::from)
-        }
-        Err(ExportError::Log(error)) => Err(error.into()),
-    }
+    exported.map_err(|error| match error {
+        ExportError::Write(error) => error.into(),
+        ExportError::Log(error) => error.into(),
+    })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +70,11 @@ enum ExportError {
 
 impl From<csv::Error> for ExportError {
     fn from(error: csv::Error) -> Self {
-        Self::Write(error.into())
+        // `io::Error::from` would hide that a pipe was closed.
+        Self::Write(match error.into_kind() {
+            csv::ErrorKind::Io(error) => error,
+            other => io::Error::other(format!("{other:?}")),
+        })
     }
 }
 
@@ -113,14 +116,15 @@ fn export_jsonl(
 
 /// Full integrity check.
 pub fn check(layers: Layers) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
     let path = log_path(layers)?;
     let complaints = open(&path)?.check()?;
     if complaints.is_empty() {
-        println!("{}: sound", path.display());
+        writeln!(out, "{}: sound", path.display())?;
         return Ok(());
     }
     for complaint in &complaints {
-        println!("{complaint}");
+        writeln!(out, "{complaint}")?;
     }
     Err(Failure::new(
         Code::Data,
@@ -134,6 +138,7 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
 
 /// What the log holds.
 pub fn stats(layers: Layers) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
     let path = log_path(layers)?;
     let stats = open(&path)?.stats()?;
     let time = |ms: Option<i64>| {
@@ -154,24 +159,26 @@ pub fn stats(layers: Layers) -> Result<(), Failure> {
         stats.refused.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
     rows.push(("refused", if refused.is_empty() { "0".to_owned() } else { refused.join(", ") }));
     for (name, value) in rows {
-        println!("{name:<10}{value}");
+        writeln!(out, "{name:<10}{value}")?;
     }
     Ok(())
 }
 
 /// Missing numbers.
 pub fn gaps(layers: Layers) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
     let path = log_path(layers)?;
     let gaps = open(&path)?.gaps()?;
     for gap in &gaps {
-        println!(
+        writeln!(
+            out,
             "{:<16} {:<20} {}..={}  ({} missing)",
             gap.node,
             gap.boot,
             gap.from,
             gap.to,
             gap.to - gap.from + 1
-        );
+        )?;
     }
     if gaps.is_empty() {
         Ok(())
@@ -188,6 +195,7 @@ pub fn gaps(layers: Layers) -> Result<(), Failure> {
 
 /// A compact copy under a new name, complete or not there at all.
 pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
     let path = log_path(layers)?;
     let log = open(&path)?;
     if target.exists() {
@@ -218,7 +226,7 @@ pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
         let _ = std::fs::remove_file(&partial);
     }
     written?;
-    println!("{}", target.display());
+    writeln!(out, "{}", target.display())?;
     Ok(())
 }
 
@@ -251,15 +259,6 @@ fn open(path: &Path) -> Result<Log, Failure> {
         };
         Failure::new(code, anyhow!("{} cannot be read as a log: {error}", path.display()))
     })
-}
-
-/// `| head` closes the pipe when it has enough; that is no error. Returns whether it was closed.
-fn quiet_on_closed_pipe(written: io::Result<()>) -> io::Result<bool> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(error),
-        Ok(()) => Ok(false),
-    }
 }
 
 /// RFC 3339, a date, a date and time (UTC), or Unix ms.

@@ -8,9 +8,14 @@ mod print;
 mod read;
 mod roles;
 
+use std::time::Duration;
+
 use crate::cli::{DbTask, Task};
 use crate::config::{self as settings, Layers, Problems};
 use crate::exit::{Code, Failure};
+
+/// How long the end of the process waits for calls that block.
+const STRAGGLERS: Duration = Duration::from_secs(1);
 
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
@@ -66,11 +71,16 @@ fn start_log(layers: &Layers) {
     };
 }
 
-/// The runtime of a role. Two workers: the boards have four cores, and one of them belongs to the sampler.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs a role on a runtime of two workers: the boards have four cores, and one of them belongs to the
+/// sampler.
+fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Code::Internal, error))
+        .map_err(|error| Failure::new(Code::Internal, error))?;
+    let outcome = runtime.block_on(role);
+    // What still blocks a thread, as a name look-up without an answer does, must not hold up the end.
+    runtime.shutdown_timeout(STRAGGLERS);
+    outcome
 }

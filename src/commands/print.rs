@@ -44,11 +44,12 @@ pub fn of_record(record: &Record) -> Option<Reading> {
     })
 }
 
-/// Prints committed readings as they come, until the broker has ended.
-pub async fn follow(mut live: tokio::sync::broadcast::Receiver<crate::broker::Live>) {
+/// Prints committed readings as they come, until the broker has ended. On a thread of its own: a terminal
+/// that was stopped blocks who writes to it.
+pub fn follow(mut live: tokio::sync::broadcast::Receiver<crate::broker::Live>) {
     use tokio::sync::broadcast::error::RecvError;
     loop {
-        match live.recv().await {
+        match live.blocking_recv() {
             Ok(records) => {
                 let mut lines = Vec::new();
                 for reading in records.iter().filter_map(of_record) {
@@ -57,10 +58,12 @@ pub async fn follow(mut live: tokio::sync::broadcast::Receiver<crate::broker::Li
                 // A terminal that went away must not end the broker.
                 let _ = io::stdout().write_all(&lines);
             }
-            Err(RecvError::Lagged(missed)) => tracing::warn!(
-                missed,
-                "printing lags behind; some batches were not printed, all are stored"
-            ),
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(
+                    missed,
+                    "printing lags behind; some batches were not printed, all are stored"
+                );
+            }
             Err(RecvError::Closed) => return,
         }
     }

@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use super::{print, runtime, start_log};
+use super::{block_on, print, start_log};
 use crate::broker::{Broker, Counters};
 use crate::config::{self, Layers};
 use crate::exit::{Code, Failure};
@@ -14,31 +14,44 @@ use crate::shutdown::{self, Signals};
 pub fn node(layers: Layers) -> Result<(), Failure> {
     start_log(&layers);
     let config = config::node(layers)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
         let health_name = health::name("node", config.node.as_str());
         let node = Node::start(config, shutdown.clone())?;
         let outbox = std::sync::Arc::clone(node.outbox());
         tokio::spawn(health::serve(health_name, move || node_health(&outbox), shutdown));
-        signals.received().await;
-        trigger.throw();
-        node.ended().await;
+        let ended = node.ended();
+        tokio::pin!(ended);
+        tokio::select! {
+            outcome = &mut ended => outcome?,
+            () = signals.received() => {
+                info!("stopping");
+                trigger.throw();
+                ended.await?;
+            }
+        }
         info!("stopped");
         Ok(())
     })
 }
 
 fn node_health(outbox: &Outbox) -> Answer {
+    let trouble = outbox.trouble();
     Answer {
         role: "node".to_owned(),
-        healthy: true,
-        detail: format!(
-            "{} taken in this run, {} waiting ({}), {} given up",
-            outbox.taken(),
-            outbox.depth(),
-            outbox.kind().as_str(),
-            outbox.dropped()
+        healthy: trouble.is_none(),
+        detail: trouble.map_or_else(
+            || {
+                format!(
+                    "{} taken in this run, {} waiting ({}), {} given up",
+                    outbox.taken(),
+                    outbox.depth(),
+                    outbox.kind().as_str(),
+                    outbox.dropped()
+                )
+            },
+            |cause| format!("the outbox cannot write: {cause}"),
         ),
     }
 }
@@ -47,7 +60,7 @@ fn node_health(outbox: &Outbox) -> Answer {
 pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
     start_log(&layers);
     let config = config::broker(layers)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
         let broker = Broker::start(config, shutdown.clone()).await?;
@@ -55,7 +68,8 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
         let health_name = health::name("broker", &broker.address().port().to_string());
         tokio::spawn(health::serve(health_name, move || broker_health(&counters), shutdown));
         if print {
-            tokio::spawn(print::follow(broker.live()));
+            let live = broker.live();
+            std::thread::spawn(move || print::follow(live));
         }
         let ended = broker.ended();
         tokio::pin!(ended);

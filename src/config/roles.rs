@@ -40,6 +40,7 @@ pub enum LogFormat {
 /// Every mistake.
 pub fn broker(mut layers: Layers) -> Result<BrokerConfig, Problems> {
     let config = broker_fields(&mut layers);
+    log_fields(&mut layers);
     layers.finish(config)
 }
 
@@ -76,6 +77,7 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
 /// Every mistake.
 pub fn node(mut layers: Layers) -> Result<NodeConfig, Problems> {
     let config = node_fields(&mut layers, true);
+    log_fields(&mut layers);
     layers.finish(config)
 }
 
@@ -177,12 +179,17 @@ pub fn node_id(layers: &mut Layers) -> Option<Id> {
 #[must_use]
 pub fn validate_all(layers: &Layers) -> Problems {
     let mut layers = layers.clone();
-    let _ = log_filter(&mut layers);
-    let _ = log_format(&mut layers);
+    log_fields(&mut layers);
     let _ = broker_fields(&mut layers);
     // `auto` without a backend is a mistake of the node's role alone.
     let _ = node_fields(&mut layers, false);
     layers.problems()
+}
+
+/// Notes mistakes in what logging was started with.
+fn log_fields(layers: &mut Layers) {
+    let _ = log_filter(layers);
+    let _ = log_format(layers);
 }
 
 /// The data folder.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use crate::reading::{Id, Measurement, Stamp};
-use crate::store::{Database, Lock, OpenError, open_checked};
+use crate::store::{Database, Lock, OpenError, is_damage, open_checked};
 use crate::wire::Telemetry;
 
 /// File name of the outbox inside the data folder.
@@ -19,8 +19,7 @@ pub const OUTBOX_MEMORY_CAPACITY_READINGS: u64 = 5_000;
 /// Readings held in memory while the disk takes none.
 const UNSAVED_READINGS: usize = 1_000;
 
-// AUTOINCREMENT: a number is never given twice, so that what was sent is told from what came later
-// even after the outbox was empty.
+// AUTOINCREMENT remembers the highest id ever saved, so that places go on growing after the outbox was empty.
 const SCHEMA: Database = Database {
     application_id: 0x686d_6f78, // `hmox`
     migrations: &["
@@ -71,10 +70,14 @@ struct Inner {
     capacity: u64,
     depth: u64,
     dropped: u64,
+    /// As the table `counter` has it.
+    dropped_saved: u64,
     next_seq: u64,
-    /// Taken while the disk refused; they go to the disk before anything newer.
-    unsaved: VecDeque<(Id, Telemetry)>,
-    complained: bool,
+    next_id: i64,
+    /// Taken while the disk refused. They are sent from here, and go to the disk before anything newer.
+    unsaved: VecDeque<Waiting>,
+    /// Why the disk takes nothing, while it does not.
+    trouble: Option<String>,
 }
 
 /// The outbox of one run of a node.
@@ -84,6 +87,7 @@ pub struct Outbox {
     kind: OutboxKind,
     inner: Mutex<Inner>,
     changed: Notify,
+    damaged: Notify,
     _lock: Option<Lock>,
 }
 
@@ -104,11 +108,11 @@ impl Outbox {
                 info!(outbox = %path.display(), waiting = outbox.depth(), "outbox open");
                 Ok(outbox)
             }
-            Err(error) if error.is_permission() => {
+            Err(error) if error.is_permission() || error.is_full() => {
                 warn!(
                     %error,
                     "the outbox is in memory only: readings that the broker has not acknowledged are lost \
-                     when this process ends. Mount a volume that uid 65532 can write, or set HUMIDOR_DATA"
+                     when this process ends. Mount a volume with room that uid 65532 can write, or set HUMIDOR_DATA"
                 );
                 Self::memory(boot, capacity.min(OUTBOX_MEMORY_CAPACITY_READINGS))
                     .map_err(|source| OpenError::Sqlite { path, source })
@@ -142,16 +146,31 @@ impl Outbox {
             [],
             |row| row.get(0),
         )?;
+        let last_id = connection.query_row(
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'waiting'), 0)",
+            [],
+            |row| row.get::<_, i64>(0),
+        )?;
         let inner = Inner {
             connection,
             capacity: capacity.max(1),
             depth,
             dropped,
+            dropped_saved: dropped,
             next_seq: 1,
+            next_id: last_id + 1,
             unsaved: VecDeque::new(),
-            complained: false,
+            trouble: None,
         };
-        Ok(Self { boot, kind, inner: Mutex::new(inner), changed: Notify::new(), _lock: lock })
+        let damaged = Notify::new();
+        Ok(Self {
+            boot,
+            kind,
+            inner: Mutex::new(inner),
+            changed: Notify::new(),
+            damaged,
+            _lock: lock,
+        })
     }
 
     /// This run.
@@ -171,9 +190,12 @@ impl Outbox {
     pub fn keep(&self, sensor: &Id, stamp: Stamp, measurement: Measurement) {
         let mut inner = self.lock();
         let telemetry = Telemetry::new(self.boot.clone(), inner.next_seq, stamp, measurement);
+        let reading =
+            Waiting { id: inner.next_id, sensor: sensor.clone(), telemetry: telemetry.to_json() };
         inner.next_seq += 1;
-        inner.unsaved.push_back((sensor.clone(), telemetry));
-        inner.save();
+        inner.next_id += 1;
+        inner.unsaved.push_back(reading);
+        self.save(&mut inner);
         drop(inner);
         self.changed.notify_one();
     }
@@ -201,6 +223,9 @@ impl Outbox {
                 Err(error) => warn!(id, %error, "a reading in the outbox has no sensor; skipped"),
             }
         }
+        let room = count.saturating_sub(waiting.len());
+        waiting
+            .extend(inner.unsaved.iter().filter(|reading| reading.id > after).take(room).cloned());
         Ok(waiting)
     }
 
@@ -210,6 +235,7 @@ impl Outbox {
     /// What SQLite said; the readings then stay, and are sent once more after a reconnect.
     pub fn forget(&self, ids: &[i64]) -> rusqlite::Result<()> {
         let mut inner = self.lock();
+        inner.unsaved.retain(|reading| !ids.contains(&reading.id));
         let transaction = inner.connection.transaction()?;
         let mut gone = 0;
         for id in ids {
@@ -219,7 +245,7 @@ impl Outbox {
         transaction.commit()?;
         inner.depth = inner.depth.saturating_sub(gone as u64);
         // Room was made: what the full disk refused may fit now.
-        inner.save();
+        self.save(&mut inner);
         Ok(())
     }
 
@@ -242,9 +268,46 @@ impl Outbox {
         self.lock().next_seq - 1
     }
 
+    /// Why the disk takes nothing, while it does not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// Resolves when the file turned out to be damaged: only a restart, which moves it aside, helps.
+    pub async fn damaged(&self) {
+        self.damaged.notified().await;
+    }
+
     /// Resolves when something was kept since the last call.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Writes what is unsaved, or notes why not.
+    fn save(&self, inner: &mut Inner) {
+        match inner.try_save() {
+            Ok(()) => {
+                if inner.trouble.take().is_some() {
+                    info!("the outbox can write again");
+                }
+            }
+            Err(cause) => {
+                if is_damage(&cause) {
+                    self.damaged.notify_one();
+                }
+                if inner.trouble.replace(cause.to_string()).is_none() {
+                    error!(
+                        %cause,
+                        "the outbox cannot write; new readings wait in memory. Make room on its volume, or make it writable"
+                    );
+                }
+                while inner.unsaved.len() > UNSAVED_READINGS {
+                    inner.unsaved.pop_front();
+                    inner.dropped += 1;
+                }
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -254,36 +317,20 @@ impl Outbox {
 
 impl Inner {
     /// Writes what is unsaved, oldest first, in one transaction.
-    fn save(&mut self) {
-        if self.unsaved.is_empty() {
-            return;
-        }
-        match self.try_save() {
-            Ok(()) => {
-                if std::mem::take(&mut self.complained) {
-                    info!("the outbox can write again");
-                }
-            }
-            Err(cause) => {
-                if !std::mem::replace(&mut self.complained, true) {
-                    error!(%cause, "the outbox cannot write; new readings wait in memory. Make room on its volume");
-                }
-                while self.unsaved.len() > UNSAVED_READINGS {
-                    self.unsaved.pop_front();
-                    self.dropped += 1;
-                }
-            }
-        }
-    }
-
     fn try_save(&mut self) -> rusqlite::Result<()> {
+        if self.unsaved.is_empty() && self.dropped == self.dropped_saved {
+            return Ok(());
+        }
         let transaction = self.connection.transaction()?;
-        let mut depth = self.depth;
-        let mut dropped = self.dropped;
-        for (sensor, telemetry) in &self.unsaved {
+        let (mut depth, mut dropped) = (self.depth, self.dropped);
+        for reading in &self.unsaved {
             transaction
-                .prepare_cached("INSERT INTO waiting (sensor, telemetry) VALUES (?, ?)")?
-                .execute(params![sensor.as_str(), String::from_utf8_lossy(&telemetry.to_json())])?;
+                .prepare_cached("INSERT INTO waiting (id, sensor, telemetry) VALUES (?, ?, ?)")?
+                .execute(params![
+                    reading.id,
+                    reading.sensor.as_str(),
+                    String::from_utf8_lossy(&reading.telemetry)
+                ])?;
             depth += 1;
             if depth > self.capacity {
                 transaction
@@ -293,19 +340,19 @@ impl Inner {
                 dropped += 1;
             }
         }
-        if dropped != self.dropped {
+        if dropped != self.dropped_saved {
             transaction
                 .prepare_cached("UPDATE counter SET value = ? WHERE name = 'dropped'")?
                 .execute(params![dropped])?;
         }
         transaction.commit()?;
-        if dropped != self.dropped && self.dropped == 0 {
+        if dropped != 0 && self.dropped_saved == 0 {
             warn!(
                 capacity = self.capacity,
                 "the outbox is full: the oldest readings are given up, and counted"
             );
         }
-        (self.depth, self.dropped) = (depth, dropped);
+        (self.depth, self.dropped, self.dropped_saved) = (depth, dropped, dropped);
         self.unsaved.clear();
         Ok(())
     }

@@ -77,12 +77,15 @@ pub enum NodeError {
     /// The system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// The outbox's file is damaged.
+    #[error("the outbox is damaged; at the next start it is moved aside and a new one begun")]
+    Damaged,
 }
 
 /// A node that samples and delivers.
 pub struct Node {
     outbox: Arc<Outbox>,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), NodeError>>,
 }
 
 impl Node {
@@ -127,11 +130,15 @@ impl Node {
             outbox: Arc::clone(&outbox),
             health: health(Arc::clone(&outbox), stamper, failures),
         };
+        let watched = Arc::clone(&outbox);
         let running = tokio::spawn(async move {
             let mut requested = shutdown;
             let (end_session, session_end) = shutdown::channel();
             let session = tokio::spawn(async move { session.run(session_end).await });
-            requested.requested().await;
+            let outcome = tokio::select! {
+                () = requested.requested() => Ok(()),
+                () = watched.damaged() => Err(NodeError::Damaged),
+            };
             drop(stop);
             let sampled = spawn_blocking(move || sampling.join()).await;
             info!("sampling stopped");
@@ -144,6 +151,7 @@ impl Node {
             if let Err(error) = delivered {
                 std::panic::resume_unwind(error.into_panic());
             }
+            outcome
         });
         Ok(Self { outbox, running })
     }
@@ -154,10 +162,14 @@ impl Node {
         &self.outbox
     }
 
-    /// Waits until the node has ended after `shutdown`: sampling stopped, `offline` said.
-    pub async fn ended(self) {
-        if let Err(panic) = self.running.await {
-            std::panic::resume_unwind(panic.into_panic());
+    /// Waits until the node has ended: after `shutdown`, when sampling has stopped and `offline` was said.
+    ///
+    /// # Errors
+    /// Why it ended before it was asked to.
+    pub async fn ended(self) -> Result<(), NodeError> {
+        match self.running.await {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 }
@@ -165,7 +177,13 @@ impl Node {
 /// A name for this run that no other run of this node has: the time orders it for a reader, the random
 /// part keeps it unique on a board that always wakes up in 1970.
 fn new_boot() -> Id {
-    format!("{:x}-{:08x}", unix_ms().unsigned_abs() / 1000, fastrand::u32(..))
+    let mut random = [0; 8];
+    // Linux's generator does not fail once it is seeded, and a call waits until it is. A generator seeded
+    // from the time would repeat itself on boards without a clock.
+    if getrandom::fill(&mut random).is_err() {
+        random = fastrand::u64(..).to_be_bytes();
+    }
+    format!("{:x}-{:016x}", unix_ms().unsigned_abs() / 1000, u64::from_be_bytes(random))
         .parse()
         .expect("hexadecimal digits and a dash are an id")
 }

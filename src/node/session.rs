@@ -37,6 +37,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// First and longest wait before a reconnect; the jitter keeps a hall of boards from coming back at
 /// the same instant.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+/// Largest packet in either direction; health of forty failing sensors is about 12 KiB.
+const PACKET_MAX_BYTES: usize = 64 * 1024;
 /// How often health is published.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process may wait for the outbox to drain, and then for the farewell.
@@ -180,6 +182,7 @@ impl Session {
         let status = NodeTopics::new(self.node.clone()).status();
         options
             .set_keep_alive(KEEP_ALIVE)
+            .set_max_packet_size(PACKET_MAX_BYTES, PACKET_MAX_BYTES)
             .set_inflight(u16::try_from(WINDOW + EXTRA).unwrap_or(u16::MAX))
             .set_last_will(LastWill::new(status, OFFLINE, QoS::AtLeastOnce, true));
         if let Some(user) = &self.broker.user {
@@ -405,7 +408,8 @@ impl Delivery {
             Event::Outgoing(Outgoing::Publish(pkid)) => self.window.left(*pkid),
             Event::Incoming(Packet::PubAck(ack)) => {
                 self.window.acknowledge(ack.pkid);
-                if self.window.acknowledged.len() >= FORGET_BATCH || self.window.is_empty() {
+                let batch = self.window.acknowledged.len();
+                if batch.is_multiple_of(FORGET_BATCH) || self.window.is_empty() {
                     self.forget().await?;
                 }
                 self.fill().await?;
@@ -420,8 +424,14 @@ impl Delivery {
         if ids.is_empty() {
             return Ok(());
         }
-        let outbox = Arc::clone(&self.outbox);
-        Ok(blocking(move || outbox.forget(&ids)).await?)
+        let (outbox, acknowledged) = (Arc::clone(&self.outbox), ids.clone());
+        if let Err(error) = blocking(move || outbox.forget(&acknowledged)).await {
+            // Delivery goes on: the window is past them. They are deleted with the next, or sent once more
+            // after a reconnect.
+            debug!(%error, "the outbox cannot delete yet");
+            self.window.acknowledged = ids;
+        }
+        Ok(())
     }
 
     fn say(&mut self, topic: String, payload: Vec<u8>, retain: bool) -> Result<(), DeliveryError> {

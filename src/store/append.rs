@@ -17,9 +17,9 @@ const RESTAMP_ROWS_PER_COMMIT: i64 = 500;
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
 const REFUSAL_ROWS: i64 = 1000;
 /// Bytes kept of a refused payload.
-const EXAMPLE_MAX_BYTES: usize = 256;
+pub const EXAMPLE_MAX_BYTES: usize = 256;
 /// Interned names kept in memory, each kind. Past it the cache starts anew from the database.
-const NAMES_CACHED: usize = 10_000;
+const NAMES_CACHED: usize = 5_000;
 
 /// Something to append.
 #[derive(Debug, Clone)]
@@ -118,7 +118,6 @@ impl Store {
     /// # Errors
     /// What SQLite said: see [`Store::may_pass`].
     pub fn append(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
-        self.names.trim();
         let outcome = append(&mut self.connection, &mut self.names, &mut self.restamping, records);
         if outcome.is_err() {
             // Names interned in the transaction that was rolled back do not exist.
@@ -146,6 +145,7 @@ fn append(
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     for record in records {
+        names.trim();
         match record {
             Record::Reading { node, sensor, telemetry } => {
                 if insert_reading(&transaction, names, restamping, node, sensor, telemetry)? {

@@ -48,7 +48,7 @@ pub enum OpenError {
         /// The database.
         path: PathBuf,
         /// Its `application_id`.
-        found: i32,
+        found: i64,
     },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
@@ -69,6 +69,23 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the disk has no room, not even for the files that opening needs.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Sqlite { source, .. } => {
+                source.sqlite_error_code() == Some(ErrorCode::DiskFull)
+                    || source.sqlite_error().is_some_and(|error| {
+                        error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+                    })
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the cause is a missing permission, for the exit code.
     #[must_use]
     pub fn is_permission(&self) -> bool {
@@ -145,6 +162,7 @@ fn open_sound(path: &Path, kind: Database) -> Result<Connection, OpenError> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    refuse_strangers(&connection, path, kind)?;
     set_up(&connection).map_err(sqlite)?;
     let size = std::fs::metadata(path).map_or(0, |m| m.len());
     if size > 64 * 1024 * 1024 {
@@ -155,16 +173,25 @@ fn open_sound(path: &Path, kind: Database) -> Result<Connection, OpenError> {
     if verdict != "ok" {
         return Err(sqlite(damage(&verdict)));
     }
-    let found =
-        connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(sqlite)?;
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(sqlite)?;
-    if found != kind.application_id && (found != 0 || tables > 0) {
-        return Err(OpenError::Foreign { path: path.to_owned(), found });
-    }
     migrate(&mut connection, path, kind)?;
     Ok(connection)
+}
+
+/// Looks at whose database it is before anything in it is changed.
+fn refuse_strangers(connection: &Connection, path: &Path, kind: Database) -> Result<(), OpenError> {
+    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let found = number("PRAGMA application_id")?;
+    let empty = found == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0;
+    if found != i64::from(kind.application_id) && !empty {
+        return Err(OpenError::Foreign { path: path.to_owned(), found });
+    }
+    let version = usize::try_from(number("PRAGMA user_version")?).unwrap_or_default();
+    let known = kind.migrations.len();
+    if version > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found: version, known });
+    }
+    Ok(())
 }
 
 /// Settings of every writing connection. `auto_vacuum` only takes effect before the first table.
@@ -185,19 +212,14 @@ fn migrate(connection: &mut Connection, path: &Path, kind: Database) -> Result<(
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
     let found: usize =
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(sqlite)?;
-    let known = kind.migrations.len();
-    if found > known {
-        return Err(OpenError::Newer { path: path.to_owned(), found, known });
-    }
     for (done, script) in kind.migrations.iter().enumerate().skip(found) {
-        let step = || -> rusqlite::Result<()> {
+        let mut step = || -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             transaction.execute_batch(script)?;
             transaction.pragma_update(None, "application_id", kind.application_id)?;
             transaction.pragma_update(None, "user_version", done + 1)?;
             transaction.commit()
         };
-        let mut step = step;
         step().map_err(sqlite)?;
     }
     Ok(())

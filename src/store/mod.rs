@@ -8,8 +8,8 @@ mod file;
 mod query;
 mod schema;
 
-pub use append::{Appended, Record, Store};
-pub use file::{Database, Lock, OpenError, open_checked};
+pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
+pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 
 /// File name of the log inside the data folder.

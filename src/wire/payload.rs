@@ -8,6 +8,8 @@ use crate::reading::{ClockState, Id, Measurement, Stamp};
 
 /// Largest telemetry or foreign payload that is looked into, in bytes.
 pub const PAYLOAD_MAX_BYTES: usize = 8 * 1024;
+/// Longest member name of a foreign JSON object that is kept, in bytes.
+pub const FIELD_MAX_BYTES: usize = 64;
 /// Most numbers taken from one foreign JSON object.
 pub const NUMBERS_MAX: usize = 32;
 /// What any sensor on this wire can mean, in °C. A DHT22 spans −40…80; the rest leaves room for a
@@ -200,8 +202,11 @@ pub fn numbers(payload: &[u8]) -> Result<Numbers, NumberError> {
     let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) else {
         return Err(NumberError::None);
     };
-    let numbers: Numbers =
-        members.into_iter().filter_map(|(field, value)| Some((field, value.as_f64()?))).collect();
+    let numbers: Numbers = members
+        .into_iter()
+        .filter(|(field, _)| field.len() <= FIELD_MAX_BYTES)
+        .filter_map(|(field, value)| Some((field, value.as_f64()?)))
+        .collect();
     match numbers.len() {
         0 => Err(NumberError::None),
         n if n > NUMBERS_MAX => Err(NumberError::Many),
