@@ -1,32 +1,24 @@
 //! One client's connection: reads packets, has them committed, acknowledges, passes on, and writes
 //! what the router has for the client. One task, one loop; nothing in it waits for the other side.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{
-    ConnAck, Connect, ConnectReturnCode, Packet, PingResp, PubAck, PubComp, PubRec, Publish,
-    SubAck, Subscribe, SubscribeReasonCode, UnsubAck, Unsubscribe,
-};
-use rumqttd::protocol::Protocol;
-use rumqttd::protocol::v4::V4;
+use bytes::{Bytes, BytesMut};
+use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::access::{self, NotGranted};
-use super::intake;
+use super::client::{Client, committed, delivered};
 use super::packet::{self, Message, PacketError};
 use super::recorder::{Recorder, Stopped};
-use super::router::{Delivery, Link, LinkError, Router, RouterDied};
+use super::router::{LinkError, Router, RouterDied};
 use super::sessions::{Claim, Sessions};
+use super::{access, intake};
 use crate::clock;
 use crate::shutdown::Shutdown;
 use crate::wire::{Filter, topic_name};
@@ -39,8 +31,6 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(3);
 /// How long a connection that takes a client id over waits for the other to leave.
 const TAKEOVER: Duration = Duration::from_secs(1);
-/// PUBLISH packets that one connection has in one commit.
-const BATCH_PACKETS: usize = 256;
 /// Bytes that wait for the client before the router is asked for more.
 const OUT_HIGH_BYTES: usize = 64 * 1024;
 /// Room made in the read buffer at a time.
@@ -61,7 +51,7 @@ pub struct Services {
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub enum End {
     #[error("the client said goodbye")]
     Disconnect,
     #[error("the client closed the connection")]
@@ -92,14 +82,6 @@ impl From<RouterDied> for End {
     fn from(died: RouterDied) -> Self {
         Self::Link(died.into())
     }
-}
-
-/// Publishes that wait for their commit, and what follows it.
-struct Staged {
-    messages: Vec<Message>,
-    acknowledgements: BytesMut,
-    received: Vec<u16>,
-    commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
 }
 
 /// Serves one client until it leaves, misbehaves, or `shutdown`.
@@ -231,16 +213,7 @@ async fn run(
         .then(|| Duration::from_secs(u64::from(connect.keep_alive)) * 3 / 2);
     let (_no_takeover, taken_over) = tokio::sync::oneshot::channel();
     let mut taken_over = std::mem::replace(&mut claim.taken_over, taken_over);
-    let mut client = Client {
-        services,
-        claim,
-        link: None,
-        inbound,
-        out: BytesMut::new(),
-        staged: None,
-        unconfirmed: VecDeque::new(),
-        leaving: false,
-    };
+    let mut client = Client::new(services, claim, inbound);
     client.resume().await?;
 
     let started = Instant::now();
@@ -250,7 +223,7 @@ async fn run(
     loop {
         let nothing_to_write = client.out.is_empty();
         client.take_packets().await?;
-        if client.leaving && client.staged.is_none() {
+        if client.has_left() {
             return Err(End::Disconnect);
         }
         if nothing_to_write {
@@ -259,19 +232,19 @@ async fn run(
         // A client that takes nothing is not listened to either: its answers would have to be kept.
         let room = client.out.len() < OUT_HIGH_BYTES;
         tokio::select! {
-            read = read(&mut reader, &mut client.inbound), if client.staged.is_none() && room => {
+            read = read(&mut reader, &mut client.inbound), if !client.is_committing() && room => {
                 if read? == 0 {
                     return Err(End::Closed);
                 }
                 heard = Instant::now();
             }
-            committed = commit(&mut client.staged), if client.staged.is_some() => {
+            committed = committed(&mut client.staged), if client.is_committing() => {
                 committed?;
                 client.acknowledge().await?;
                 // While a commit is awaited nothing is read; that silence is ours.
                 heard = Instant::now();
             }
-            delivery = next(&mut client.link), if client.link.is_some() && room => {
+            delivery = delivered(&mut client.link), if room => {
                 client.deliver(delivery?)?;
             }
             wrote = write(&mut writer, &mut client.out), if !client.out.is_empty() => {
@@ -280,7 +253,7 @@ async fn run(
             }
             () = &mut alarm => {
                 let now = Instant::now();
-                let listening = client.staged.is_none() && room;
+                let listening = !client.is_committing() && room;
                 if listening && silence.is_some_and(|limit| now >= heard + limit) {
                     return Err(End::Silent);
                 }
@@ -306,242 +279,4 @@ async fn read(reader: &mut ReadHalf<'_>, inbound: &mut BytesMut) -> std::io::Res
 
 async fn write(writer: &mut WriteHalf<'_>, out: &mut BytesMut) -> std::io::Result<usize> {
     writer.write_buf(out).await
-}
-
-async fn commit(staged: &mut Option<Staged>) -> Result<(), Stopped> {
-    match staged {
-        Some(staged) => staged.commit.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next(link: &mut Option<Link>) -> Result<Delivery, RouterDied> {
-    match link {
-        Some(link) => link.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// A connected client.
-struct Client<'a> {
-    services: &'a Services,
-    claim: &'a mut Claim,
-    /// Opened with the first subscription: a client that only publishes costs the router nothing.
-    link: Option<Link>,
-    inbound: BytesMut,
-    out: BytesMut,
-    staged: Option<Staged>,
-    /// SUBACKs that wait for the router; none for the subscriptions that a session took up again.
-    unconfirmed: VecDeque<Option<SubAck>>,
-    /// DISCONNECT was read; what was published before it is still committed.
-    leaving: bool,
-}
-
-impl Client<'_> {
-    /// Takes a persistent session's subscriptions up again.
-    async fn resume(&mut self) -> Result<(), End> {
-        let held: Vec<_> =
-            self.claim.state().filters.iter().map(|filter| (filter.clone(), 0)).collect();
-        if !held.is_empty() {
-            // The router knows them, with their QoS; saying them again lets it accept an UNSUBSCRIBE.
-            self.link().await?.subscribe(&held).await?;
-            self.unconfirmed.push_back(None);
-        }
-        Ok(())
-    }
-
-    /// Takes what the router has.
-    fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
-        match delivery {
-            Delivery::Nothing => {}
-            Delivery::Subscribed => {
-                // Written now and not before: from here on no message is missed ([MQTT-3.8.4-1]).
-                if let Some(Some(confirmed)) = self.unconfirmed.pop_front() {
-                    confirmed.write(&mut self.out).map_err(PacketError::from)?;
-                }
-            }
-            Delivery::Packet(packet) => {
-                let is_publish = matches!(packet, rumqttd::protocol::Packet::Publish(..));
-                let before = self.out.len();
-                V4.write(packet, &mut self.out).map_err(|_| End::Protocol("unwritable packet"))?;
-                if is_publish
-                    && let Some(pkid) = self.out.get(before..).and_then(packet::publish_id)
-                {
-                    self.delivery()?.sent(pkid);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn link(&mut self) -> Result<&mut Link, RouterDied> {
-        if self.link.is_none() {
-            let router = &self.services.router;
-            self.link = Some(match self.claim.persistent {
-                Some(number) => router.persistent_link(number, false).await?,
-                None => router.clean_link().await?,
-            });
-        }
-        self.link.as_mut().ok_or(RouterDied)
-    }
-
-    /// Takes packets off the read buffer until it holds no whole one or a batch is staged.
-    async fn take_packets(&mut self) -> Result<(), End> {
-        if self.staged.is_some() || self.leaving {
-            return Ok(());
-        }
-        let mut batch = Batch::default();
-        while batch.packets < BATCH_PACKETS
-            && let Some(packet) = packet::next(&mut self.inbound)?
-        {
-            match packet {
-                Packet::Publish(publish) => self.take_publish(publish, &mut batch)?,
-                Packet::PubRel(release) => {
-                    self.claim.state().received.remove(&release.pkid);
-                    PubComp::new(release.pkid).write(&mut self.out).map_err(PacketError::from)?;
-                }
-                Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-                Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await?,
-                Packet::PubAck(ack) => self.delivery()?.puback(ack.pkid).await?,
-                Packet::PubRec(ack) => self.delivery()?.pubrec(ack.pkid).await?,
-                Packet::PubComp(ack) => self.delivery()?.pubcomp(ack.pkid).await?,
-                Packet::PingReq => {
-                    PingResp.write(&mut self.out).map_err(PacketError::from)?;
-                }
-                Packet::Disconnect => {
-                    self.leaving = true;
-                    break;
-                }
-                Packet::Connect(_) => return Err(End::Protocol("a second CONNECT")),
-                Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
-                    return Err(End::Protocol("a packet that only servers send"));
-                }
-            }
-        }
-        self.stage(batch).await
-    }
-
-    fn delivery(&mut self) -> Result<&mut Link, LinkError> {
-        self.link.as_mut().ok_or(LinkError::Unasked)
-    }
-
-    fn take_publish(&mut self, publish: Publish, batch: &mut Batch) -> Result<(), End> {
-        let Publish { qos, topic, pkid, payload, retain, .. } = publish;
-        if topic_name(topic.as_bytes()).is_err() {
-            return Err(End::Protocol("PUBLISH to what is not a topic name"));
-        }
-        batch.packets += 1;
-        match qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => {
-                PubAck::new(pkid).write(&mut batch.acknowledgements).map_err(PacketError::from)?;
-            }
-            QoS::ExactlyOnce => {
-                PubRec::new(pkid).write(&mut batch.acknowledgements).map_err(PacketError::from)?;
-                if batch.received.contains(&pkid) || self.claim.state().received.contains(&pkid) {
-                    // Taken before and not released yet: the same message again.
-                    return Ok(());
-                }
-                batch.received.push(pkid);
-            }
-        }
-        if topic.starts_with('$') {
-            debug!(topic, "a client published into the broker's own tree; ignored");
-            return Ok(());
-        }
-        // A copy: a slice would keep the whole read buffer alive for as long as the router keeps the message.
-        let message = Message { topic, payload: Bytes::copy_from_slice(&payload), retain };
-        batch.records.extend(intake::record(&message, &self.services.logged, clock::unix_ms()));
-        batch.messages.push(message);
-        Ok(())
-    }
-
-    /// Starts the commit of a batch, or goes on at once when it has nothing for the log.
-    async fn stage(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch { packets, records, messages, acknowledgements, received } = batch;
-        if packets == 0 {
-            return Ok(());
-        }
-        let recorder = self.services.recorder.clone();
-        let nothing = records.is_empty();
-        let commit = Box::pin(async move { recorder.commit(records).await });
-        self.staged = Some(Staged { messages, acknowledgements, received, commit });
-        if nothing { self.acknowledge().await } else { Ok(()) }
-    }
-
-    /// After the commit: tells the client, then everybody else.
-    async fn acknowledge(&mut self) -> Result<(), End> {
-        if let Some(staged) = self.staged.take() {
-            self.claim.state().received.extend(staged.received);
-            self.out.put(staged.acknowledgements);
-            self.services.router.publish(&staged.messages).await?;
-        }
-        Ok(())
-    }
-
-    async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let mut granted = Vec::new();
-        let mut codes = Vec::new();
-        for wanted in &subscribe.filters {
-            match self.grant(&wanted.path, granted.len()) {
-                Ok(filter) => {
-                    granted.push((filter, wanted.qos as u8));
-                    codes.push(SubscribeReasonCode::Success(wanted.qos));
-                }
-                Err(reason) => {
-                    debug!(filter = wanted.path, %reason, "subscription not granted");
-                    codes.push(SubscribeReasonCode::Failure);
-                }
-            }
-        }
-        let confirmed = SubAck::new(subscribe.pkid, codes);
-        if granted.is_empty() {
-            confirmed.write(&mut self.out).map_err(PacketError::from)?;
-        } else {
-            self.link().await?.subscribe(&granted).await?;
-            self.unconfirmed.push_back(Some(confirmed));
-            self.claim.state().filters.extend(granted.into_iter().map(|(filter, _)| filter));
-        }
-        Ok(())
-    }
-
-    fn grant(&self, filter: &str, more: usize) -> Result<Filter, NotGranted> {
-        let held = self.claim.state().filters.len() + more;
-        let filter = access::subscription(filter, held)?;
-        if self.services.router.admit(&filter) { Ok(filter) } else { Err(NotGranted::RouterFull) }
-    }
-
-    async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
-        let held: Vec<Filter> = {
-            let mut state = self.claim.state();
-            let named = unsubscribe.topics.iter().filter_map(|topic| topic.parse::<Filter>().ok());
-            named.filter(|filter| state.filters.remove(filter)).collect()
-        };
-        if !held.is_empty() {
-            self.link().await?.unsubscribe(&held).await?;
-        }
-        UnsubAck::new(unsubscribe.pkid).write(&mut self.out).map_err(PacketError::from)?;
-        Ok(())
-    }
-
-    /// Sees the last commit through and writes its acknowledgements.
-    async fn finish(&mut self, writer: &mut WriteHalf<'_>) -> Result<(), End> {
-        if self.staged.is_some() {
-            commit(&mut self.staged).await?;
-            self.acknowledge().await?;
-        }
-        writer.write_all_buf(&mut self.out).await?;
-        writer.shutdown().await?;
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    packets: usize,
-    records: Vec<crate::store::Record>,
-    messages: Vec<Message>,
-    acknowledgements: BytesMut,
-    /// Packet ids of QoS 2 messages; taken over into the session when they are committed.
-    received: Vec<u16>,
 }

@@ -2,11 +2,11 @@
 //! order.
 //!
 //! ```text
-//! socket → door → connection → intake ─ records ─→ recorder → store (commit)
-//!                     ↑                               │ committed
-//!                     ├── PUBACK ←────────────────────┤
-//!                     │                               ↓
-//! subscribers ←───────┴──────── messages ←──── router (rumqttd)
+//! socket → door → connection → client → intake ─ records ─→ recorder → store (commit)
+//!                                ↑                             │ committed
+//!                                ├── PUBACK ←──────────────────┤
+//!                                │                             ↓
+//! subscribers ←──────────────────┴──── messages ←───── router (rumqttd)
 //! ```
 //!
 //! rumqttd acknowledges a publish before it is even appended in memory, so the sockets, the packets
@@ -14,6 +14,7 @@
 //! subscribers.
 
 mod access;
+mod client;
 mod connection;
 mod door;
 mod intake;

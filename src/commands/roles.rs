@@ -8,29 +8,20 @@ use crate::config::{self, Layers};
 use crate::exit::{Code, Failure};
 use crate::health::{self, Answer};
 use crate::node::{Node, Outbox};
-use crate::shutdown::{self, Signals};
+use crate::shutdown::{self, Signals, Trigger};
 
 /// The board's role.
 pub fn node(layers: Layers) -> Result<(), Failure> {
     start_log(&layers);
     let config = config::node(layers)?;
     block_on(async {
-        let mut signals = signals()?;
+        let signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
         let health_name = health::name("node", config.node.as_str());
         let node = Node::start(config, shutdown.clone())?;
         let outbox = std::sync::Arc::clone(node.outbox());
         tokio::spawn(health::serve(health_name, move || node_health(&outbox), shutdown));
-        let ended = node.ended();
-        tokio::pin!(ended);
-        tokio::select! {
-            outcome = &mut ended => outcome?,
-            () = signals.received() => {
-                info!("stopping");
-                trigger.throw();
-                ended.await?;
-            }
-        }
+        until_signalled(node.ended(), signals, &trigger).await?;
         info!("stopped");
         Ok(())
     })
@@ -61,7 +52,7 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
     start_log(&layers);
     let config = config::broker(layers)?;
     block_on(async {
-        let mut signals = signals()?;
+        let signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
         let broker = Broker::start(config, shutdown.clone()).await?;
         let counters = broker.counters();
@@ -71,16 +62,7 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
             let live = broker.live();
             std::thread::spawn(move || print::follow(live));
         }
-        let ended = broker.ended();
-        tokio::pin!(ended);
-        tokio::select! {
-            outcome = &mut ended => outcome?,
-            () = signals.received() => {
-                info!("stopping");
-                trigger.throw();
-                ended.await?;
-            }
-        }
+        until_signalled(broker.ended(), signals, &trigger).await?;
         info!("stopped");
         Ok(())
     })
@@ -107,4 +89,20 @@ fn broker_health(counters: &Counters) -> Answer {
 /// Signals are caught before anything else: a supervisor may send one at once.
 pub fn signals() -> Result<Signals, Failure> {
     Signals::catch().map_err(|error| Failure::new(Code::Internal, error))
+}
+
+/// Waits for a role to end, by itself or after a signal.
+async fn until_signalled<E>(
+    ended: impl Future<Output = Result<(), E>>,
+    mut signals: Signals,
+    trigger: &Trigger,
+) -> Result<(), E> {
+    tokio::pin!(ended);
+    tokio::select! {
+        outcome = &mut ended => return outcome,
+        () = signals.received() => {}
+    }
+    info!("stopping");
+    trigger.throw();
+    ended.await
 }

@@ -5,13 +5,15 @@
 //!                                  └──── deleted on PUBACK ────┘
 //! ```
 
+mod address;
 mod judge;
 mod outbox;
 mod run;
 mod sampler;
 mod session;
+mod window;
 
+pub use address::{AddressError, BrokerAddress};
 pub use judge::{Hold, Judge, Verdict};
 pub use outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
 pub use run::{Backend, Node, NodeConfig, NodeError, SensorConfig};
-pub use session::BrokerAddress;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::info;
 
+use super::address::BrokerAddress;
 use super::outbox::Outbox;
 use super::sampler::{self, Failures, Sensor};
-use super::session::{BrokerAddress, Session};
+use super::session::Session;
 use crate::clock::{ClockTrust, Stamper, unix_ms};
 use crate::dht::Model;
 use crate::gpio::{Line, Pin};

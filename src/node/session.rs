@@ -5,10 +5,7 @@
 //! starts a new session. Both are in the way of an outbox that *is* the truth, so every connection
 //! gets a fresh client and starts again from the outbox's head.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::pin::pin;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +17,13 @@ use rumqttc::{
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::address::BrokerAddress;
 use super::outbox::Outbox;
+use super::window::{Sent, WINDOW, Window};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::wire::{Health, NodeTopics, OFFLINE, ONLINE};
 
-/// Readings sent and not acknowledged yet, at most. With 20 ms to the broker and back it drains
-/// 3,000 readings a second.
-const WINDOW: usize = 64;
 /// Room for what is not a reading: status and health.
 const EXTRA: usize = 8;
 /// Acknowledged readings are deleted from the outbox this many at a time while it drains.
@@ -46,84 +42,6 @@ const DRAIN: Duration = Duration::from_secs(3);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A broker that stays away is mentioned again this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Where the broker is: `mqtt://[user@]host[:1883]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerAddress {
-    user: Option<String>,
-    host: String,
-    port: u16,
-}
-
-/// The text is no broker's address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// Not a URL with a host.
-    #[error("`{0}` is not a broker's address: write mqtt://[user@]host[:1883]")]
-    Malformed(String),
-    /// A scheme that is not spoken.
-    #[error("`{0}://` is not spoken here: write mqtt://[user@]host[:1883]")]
-    Scheme(String),
-    /// A password where everybody can read it.
-    #[error(
-        "a password does not belong into the address, where `ps` and logs show it: use HUMIDOR_PASSWORD_FILE"
-    )]
-    Password,
-}
-
-impl BrokerAddress {
-    /// An address without a user.
-    #[must_use]
-    pub const fn new(host: String, port: u16) -> Self {
-        Self { user: None, host, port }
-    }
-}
-
-impl FromStr for BrokerAddress {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let malformed = || AddressError::Malformed(text.to_owned());
-        let uri: http::Uri = text.parse().map_err(|_| malformed())?;
-        match uri.scheme_str() {
-            Some("mqtt") => {}
-            Some(other) => return Err(AddressError::Scheme(other.to_owned())),
-            None => return Err(malformed()),
-        }
-        let authority = uri.authority().ok_or_else(malformed)?;
-        let user = authority.as_str().rsplit_once('@').map(|(user, _)| user.to_owned());
-        if user.as_ref().is_some_and(|user| user.contains(':')) {
-            return Err(AddressError::Password);
-        }
-        if authority.host().is_empty() || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(malformed());
-        }
-        // `authority.port()` is also `None` for a port that is no port, so the text decides.
-        let after_user = authority.as_str().rsplit('@').next().unwrap_or_default();
-        let port = match after_user.strip_prefix(authority.host()) {
-            Some("") => 1883,
-            Some(rest) => rest
-                .strip_prefix(':')
-                .and_then(|port| port.parse().ok())
-                .filter(|port| *port > 0)
-                .ok_or_else(malformed)?,
-            None => return Err(malformed()),
-        };
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { user: user.filter(|user| !user.is_empty()), host, port })
-    }
-}
-
-impl fmt::Display for BrokerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-        if self.host.contains(':') {
-            write!(f, "mqtt://{user}[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "mqtt://{user}{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// What a session needs.
 pub struct Session {
@@ -204,8 +122,8 @@ impl Session {
         let mut connected = false;
         let outcome = self.deliver(&mut events, &mut delivery, &mut connected, shutdown).await;
         // What was acknowledged before the end must not be sent again needlessly.
-        let forgotten = delivery.forget().await;
-        match outcome.and(forgotten) {
+        delivery.forget().await;
+        match outcome {
             Ok(()) => End::Farewell,
             Err(error) => End::Lost { cause: error.to_string(), connected },
         }
@@ -326,59 +244,6 @@ impl From<ConnectionError> for DeliveryError {
     }
 }
 
-/// What was handed to the client and is not acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Reading(i64),
-    Other,
-}
-
-/// Matches PUBACKs to readings. The client takes publishes in order and tells each one's packet id
-/// when it leaves; the PUBACK has the same id.
-#[derive(Debug, Default)]
-struct Window {
-    /// Handed over, no packet id yet.
-    queued: VecDeque<Sent>,
-    in_flight: HashMap<u16, Sent>,
-    /// Readings among both.
-    readings: usize,
-    /// Place of the last reading handed over.
-    last: i64,
-    acknowledged: Vec<i64>,
-}
-
-impl Window {
-    fn is_empty(&self) -> bool {
-        self.readings == 0
-    }
-
-    /// Whether something other than readings waits to be sent or acknowledged.
-    fn unsaid(&self) -> bool {
-        self.queued.iter().chain(self.in_flight.values()).any(|sent| *sent == Sent::Other)
-    }
-
-    fn hand_over(&mut self, sent: Sent) {
-        if let Sent::Reading(id) = sent {
-            self.readings += 1;
-            self.last = id;
-        }
-        self.queued.push_back(sent);
-    }
-
-    fn left(&mut self, pkid: u16) {
-        if let Some(sent) = self.queued.pop_front() {
-            self.in_flight.insert(pkid, sent);
-        }
-    }
-
-    fn acknowledge(&mut self, pkid: u16) {
-        if let Some(Sent::Reading(id)) = self.in_flight.remove(&pkid) {
-            self.readings -= 1;
-            self.acknowledged.push(id);
-        }
-    }
-}
-
 struct Delivery {
     client: AsyncClient,
     topics: NodeTopics,
@@ -389,11 +254,11 @@ struct Delivery {
 impl Delivery {
     /// Hands over as many readings as the window has room for.
     async fn fill(&mut self) -> Result<(), DeliveryError> {
-        let room = WINDOW - self.window.readings;
+        let room = self.window.room();
         if room == 0 {
             return Ok(());
         }
-        let (outbox, last) = (Arc::clone(&self.outbox), self.window.last);
+        let (outbox, last) = (Arc::clone(&self.outbox), self.window.last());
         let waiting = blocking(move || outbox.head(last, room)).await?;
         for reading in waiting {
             let topic = self.topics.sensor(&reading.sensor);
@@ -408,9 +273,9 @@ impl Delivery {
             Event::Outgoing(Outgoing::Publish(pkid)) => self.window.left(*pkid),
             Event::Incoming(Packet::PubAck(ack)) => {
                 self.window.acknowledge(ack.pkid);
-                let batch = self.window.acknowledged.len();
+                let batch = self.window.acknowledged().len();
                 if batch.is_multiple_of(FORGET_BATCH) || self.window.is_empty() {
-                    self.forget().await?;
+                    self.forget().await;
                 }
                 self.fill().await?;
             }
@@ -419,19 +284,18 @@ impl Delivery {
         Ok(())
     }
 
-    async fn forget(&mut self) -> Result<(), DeliveryError> {
-        let ids = std::mem::take(&mut self.window.acknowledged);
+    async fn forget(&mut self) {
+        let ids = self.window.acknowledged().to_vec();
         if ids.is_empty() {
-            return Ok(());
+            return;
         }
-        let (outbox, acknowledged) = (Arc::clone(&self.outbox), ids.clone());
-        if let Err(error) = blocking(move || outbox.forget(&acknowledged)).await {
+        let outbox = Arc::clone(&self.outbox);
+        match blocking(move || outbox.forget(&ids)).await {
+            Ok(()) => self.window.forgotten(),
             // Delivery goes on: the window is past them. They are deleted with the next, or sent once more
             // after a reconnect.
-            debug!(%error, "the outbox cannot delete yet");
-            self.window.acknowledged = ids;
+            Err(error) => debug!(%error, "the outbox cannot delete yet"),
         }
-        Ok(())
     }
 
     fn say(&mut self, topic: String, payload: Vec<u8>, retain: bool) -> Result<(), DeliveryError> {
@@ -458,48 +322,5 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(call).await {
         Ok(outcome) => outcome,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_broker_address_is_read_with_its_defaults() {
-        let address: BrokerAddress = "mqtt://box@hall-3".parse().unwrap();
-        assert_eq!(address.to_string(), "mqtt://box@hall-3:1883");
-        let v6: BrokerAddress = "mqtt://[fd00::7]:2883".parse().unwrap();
-        assert_eq!((v6.host.as_str(), v6.port), ("fd00::7", 2883));
-        for wrong in [
-            "",
-            "hall-3",
-            "hall-3:1883",
-            "http://hall-3",
-            "mqtt://",
-            "mqtt://a:b@h",
-            "mqtt://h:0",
-            "mqtt://h:99999",
-            "mqtt://h/x",
-        ] {
-            assert!(wrong.parse::<BrokerAddress>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn acknowledgements_find_their_reading_among_other_publishes() {
-        let mut window = Window::default();
-        window.hand_over(Sent::Other);
-        window.hand_over(Sent::Reading(5));
-        window.hand_over(Sent::Reading(9));
-        (1..=3).for_each(|pkid| window.left(pkid));
-        window.acknowledge(1);
-        window.acknowledge(3);
-        assert_eq!(window.acknowledged, [9]);
-        assert!(!window.is_empty() && !window.unsaid());
-        window.acknowledge(2);
-        window.acknowledge(2);
-        assert_eq!(window.acknowledged, [9, 5]);
-        assert!(window.is_empty());
     }
 }
