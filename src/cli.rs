@@ -25,8 +25,10 @@ pub enum Task {
     Node(Settings<Node>),
     /// The broker's role: take readings, store them, acknowledge, pass on
     Broker(Broker),
-    /// Decode recorded pulse trains
+    /// One reading now, or decode recorded pulse trains
     Read(Read),
+    /// The lines of this machine and the header of this board
+    Gpio(Gpio),
     /// Print the latest readings, and new ones as they are stored
     Tail(Tail),
     /// Write readings as CSV or JSON lines
@@ -73,19 +75,47 @@ pub enum ReadFormat {
 /// `humidor read`
 #[derive(Debug, Args)]
 pub struct Read {
-    /// JSON file with recorded pulse widths: {"model": "DHT22", "first": "low", "us": [80, 80, 50, …]},
-    /// or an array of these; - for standard input
+    /// The sensor, as model@pin (dht22@7) or by its name in --sensors; all of --sensors if not given
+    #[arg(value_name = "SENSOR", conflicts_with = "from")]
+    pub sensor: Option<String>,
+    /// Decode recordings instead. JSON file with pulse widths: {"model": "DHT22", "first": "low",
+    /// "us": [80, 80, 50, …]}, or an array of these; - for standard input
     #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
+    pub from: Option<PathBuf>,
     /// Form of the output
     #[arg(long, value_enum, default_value = "text")]
     pub format: ReadFormat,
     /// Show the pulse widths and the 40 bits too
     #[arg(long)]
     pub raw: bool,
+    /// Readings of each sensor
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "from",
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub count: u32,
+    /// Tries for one reading
+    #[arg(long, value_name = "N", default_value = "5", conflicts_with = "from",
+          value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub tries: u32,
     /// Settings.
     #[command(flatten)]
-    pub settings: Settings<General>,
+    pub settings: Settings<Lines>,
+}
+
+/// `humidor gpio`
+#[derive(Debug, Args)]
+pub struct Gpio {
+    /// What to show.
+    #[command(subcommand)]
+    pub task: GpioTask,
+}
+
+/// What to show.
+#[derive(Debug, Subcommand)]
+pub enum GpioTask {
+    /// Every chip and line with its user
+    List(Settings<Lines>),
+    /// The board's header, drawn; ! marks what is better left alone
+    Header(Settings<Lines>),
 }
 
 /// `humidor tail`
@@ -196,11 +226,13 @@ group! {
     /// Of the broker.
     BrokerScope: All Data Broker;
     /// Of the node.
-    Node: All Data Node;
+    Node: All Data Node Lines;
+    /// Of commands on the lines.
+    Lines: All Lines;
     /// Of the health check, which only needs to find the process.
-    Health: All Broker Node;
+    Health: All Broker Node Lines;
     /// All.
-    All: All Data Broker Node;
+    All: All Data Broker Node Lines;
 }
 
 /// The flags of a group of settings, as typed. They come from the table of settings, so that a flag, its

@@ -26,6 +26,25 @@ pub enum Code {
     Config = 78,
 }
 
+impl Code {
+    /// The code of a line that cannot be used.
+    #[must_use]
+    pub fn of_line(error: &crate::gpio::LineError) -> Self {
+        use crate::gpio::LineError;
+        match error {
+            LineError::NoChips { .. } | LineError::NoChip { .. } => Self::NoDevice,
+            LineError::NoLine { .. } | LineError::Unsuitable { .. } => Self::Config,
+            LineError::Permission { .. } => Self::Permission,
+            LineError::Busy { .. } => Self::Unavailable,
+            LineError::Io { cause, .. } => match cause.kind() {
+                std::io::ErrorKind::PermissionDenied => Self::Permission,
+                std::io::ErrorKind::NotFound => Self::NoDevice,
+                _ => Self::Io,
+            },
+        }
+    }
+}
+
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code as u8)
@@ -118,8 +137,20 @@ impl From<crate::node::NodeError> for Failure {
     fn from(error: crate::node::NodeError) -> Self {
         match error {
             crate::node::NodeError::Outbox(error) => error.into(),
+            crate::node::NodeError::Lines(error) => error.into(),
             error @ crate::node::NodeError::Thread(_) => Self::new(Code::Internal, error),
             error @ crate::node::NodeError::Damaged => Self::new(Code::Io, error),
         }
+    }
+}
+
+impl From<crate::node::LinesError> for Failure {
+    fn from(error: crate::node::LinesError) -> Self {
+        use crate::node::LinesError;
+        let code = match &error {
+            LinesError::Pin(_) | LinesError::Twice { .. } => Code::Config,
+            LinesError::Line { cause, .. } => Code::of_line(cause),
+        };
+        Self::new(code, error)
     }
 }

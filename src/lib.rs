@@ -10,7 +10,8 @@
 //!                                                              tail · export · db ←─────────────┘
 //! ```
 //!
-//! - [`gpio`] is the border to the pins, [`sim`] plays sensors behind the same border.
+//! - [`board`] knows which line of which chip a pin is; [`gpio`] is the border to the pins, [`sim`]
+//!   plays sensors behind the same border.
 //! - [`dht`] is pure: edges to pulses to a 40-bit frame to a measurement, or a named fault.
 //! - [`node`] samples, judges, keeps (SQLite) and delivers (rumqttc).
 //! - [`wire`] has topics and payloads, one truth for both roles.
@@ -22,6 +23,7 @@
 
 pub mod reading;
 
+pub mod board;
 pub mod gpio;
 pub mod sim;
 

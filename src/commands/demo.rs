@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{block_on, print, roles, start_log};
+use super::{block_on, print, quiet, roles, start_log};
 use crate::broker::{Broker, BrokerError};
 use crate::clock::ClockTrust;
 use crate::config::{self, Layers, Origin};
@@ -42,14 +42,6 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
         let _ = std::fs::remove_dir_all(folder);
     }
     outcome
-}
-
-/// The readings are the show: logging starts at warnings unless the user says otherwise.
-fn quiet(layers: &Layers) -> Layers {
-    match layers.get("log") {
-        Some((_, Origin::Default)) => Layers::new(&[("log", "humidor=warn".to_owned())], []),
-        _ => layers.clone(),
-    }
 }
 
 async fn play(

@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod gpio;
 mod health;
 mod log;
 mod print;
@@ -10,7 +11,7 @@ mod roles;
 
 use std::time::Duration;
 
-use crate::cli::{DbTask, Task};
+use crate::cli::{DbTask, GpioTask, Task};
 use crate::config::{self as settings, Layers, Problems};
 use crate::exit::{Code, Failure};
 
@@ -33,6 +34,11 @@ pub fn run(task: Task) -> Result<(), Failure> {
         Task::Node(settings) => roles::node(layers(&settings.flags)),
         Task::Broker(broker) => roles::broker(broker.print, layers(&broker.settings.flags)),
         Task::Read(read) => read::run(&read),
+        Task::Gpio(gpio) => {
+            let (GpioTask::List(settings) | GpioTask::Header(settings)) = &gpio.task;
+            let layers = layers(&settings.flags);
+            gpio::run(&gpio.task, layers)
+        }
         Task::Tail(tail) => log::tail(&tail, layers(&tail.settings.flags)),
         Task::Export(export) => log::export(&export, layers(&export.settings.flags)),
         Task::Db(db) => match db.task {
@@ -83,4 +89,14 @@ fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
     // What still blocks a thread, as a name look-up without an answer does, must not hold up the end.
     runtime.shutdown_timeout(STRAGGLERS);
     outcome
+}
+
+/// Where the readings are the show, logging starts at warnings unless the user says otherwise.
+fn quiet(layers: &Layers) -> Layers {
+    match layers.get("log") {
+        Some((_, settings::Origin::Default)) => {
+            Layers::new(&[("log", "humidor=warn".to_owned())], [])
+        }
+        _ => layers.clone(),
+    }
 }

@@ -1,40 +1,121 @@
-//! `humidor read`: decodes recorded pulse trains. It is how a user looks at a bad frame, and sends it
-//! to us.
+//! `humidor read`: reads sensors now, or decodes recorded pulse trains. It is how a user looks at a bad
+//! frame, and sends it to us.
 
 use std::io::{self, Read as _, Write};
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
+use super::{quiet, start_log};
 use crate::cli::{Read, ReadFormat};
+use crate::config;
 use crate::dht::recording::{self, Recording};
 use crate::dht::{self, Decoded, Fault};
 use crate::exit::{Code, Failure};
 use crate::gpio::Level;
+use crate::node::lines::Lines;
+use crate::node::{LISTEN, SETTLE, Sensor};
+use crate::reading::IdError;
 
 /// Largest file of recordings, in bytes: some 10,000 frames.
 const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Prints each recording's reading or cause; exit 65 when one was refused.
+/// Reads the sensors, or the recordings.
 pub fn run(options: &Read) -> Result<(), Failure> {
-    let text = text(&options.from)?;
-    let recordings = recording::parse(&text).map_err(|error| {
-        Failure::new(Code::Data, anyhow!("{}: {error}", options.from.display()))
-    })?;
+    match &options.from {
+        Some(file) => recorded(options, file),
+        None => live(options),
+    }
+}
+
+/// Reads each sensor as often as wanted. Every exchange that gave nothing is printed with its cause. When
+/// a reading failed in all its tries, the exit code tells a sensor that is not there (69) from one that
+/// is not understood (65).
+fn live(options: &Read) -> Result<(), Failure> {
+    let layers = super::layers(&options.settings.flags);
+    start_log(&quiet(&layers));
+    let probe = config::probe(layers, options.sensor.as_deref())?;
+    let node = "read".parse().map_err(|error: IdError| Failure::new(Code::Internal, error))?;
+    let sensors = Lines::new(&node, &probe.board, probe.backend).sensors(&probe.sensors)?;
+    std::thread::sleep(SETTLE);
+    let mut silent = None;
+    for sensor in sensors {
+        let name = sensor.name.clone();
+        let stale = sensor.model.returns_previous();
+        let mut sensor = Patient { sensor, asked: None, stale };
+        for _ in 0..options.count {
+            if let Err(refusal) = sensor.reading(options)? {
+                silent = Some((name.clone(), refusal));
+            }
+        }
+    }
+    let Some((name, refusal)) = silent else { return Ok(()) };
+    let code = if ["no-response", "stuck-low"].contains(&refusal.name) {
+        Code::Unavailable
+    } else {
+        Code::Data
+    };
+    Err(Failure::new(code, anyhow!("no reading of `{name}`: {}: {}", refusal.name, refusal.detail)))
+}
+
+/// A sensor that is asked no sooner than it allows.
+struct Patient {
+    sensor: Sensor,
+    asked: Option<Instant>,
+    /// Whether the next answer is of unknown age: a DHT22 tells what it measured at the read before.
+    stale: bool,
+}
+
+impl Patient {
+    fn exchange(&mut self) -> Result<Recording, Failure> {
+        let model = self.sensor.model;
+        if let Some(asked) = self.asked {
+            std::thread::sleep(model.min_interval().saturating_sub(asked.elapsed()));
+        }
+        let edges = self
+            .sensor
+            .line
+            .exchange(model.start_signal(), LISTEN)
+            .map_err(|error| Failure::new(Code::of_line(&error), error))?;
+        self.asked = Some(Instant::now());
+        Ok(Recording { id: None, model, edges })
+    }
+
+    /// One reading, in as many tries as are allowed, or the last cause.
+    fn reading(&mut self, options: &Read) -> Result<Result<(), Refusal>, Failure> {
+        let mut tries = 0;
+        loop {
+            let recording = self.exchange()?;
+            let verdict = verdict(&recording);
+            if verdict.is_ok() && std::mem::take(&mut self.stale) {
+                continue;
+            }
+            tries += 1;
+            let out = &mut io::stdout().lock();
+            write(out, &recording, self.sensor.name.as_str(), &verdict, options)?;
+            match verdict {
+                Ok(_) => return Ok(Ok(())),
+                Err(refusal) if tries >= options.tries => return Ok(Err(refusal)),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Prints each recording's reading or cause; exit 65 when one was refused.
+fn recorded(options: &Read, file: &Path) -> Result<(), Failure> {
+    let text = text(file)?;
+    let recordings = recording::parse(&text)
+        .map_err(|error| Failure::new(Code::Data, anyhow!("{}: {error}", file.display())))?;
     let mut out = io::stdout().lock();
     let mut refused = 0;
     for (index, recording) in recordings.iter().enumerate() {
         let verdict = verdict(recording);
         refused += usize::from(verdict.is_err());
         let label = recording.id.clone().unwrap_or_else(|| format!("#{index}"));
-        let written = match options.format {
-            ReadFormat::Json => {
-                writeln!(out, "{}", as_json(recording, &label, &verdict, options.raw))
-            }
-            ReadFormat::Text => write_text(&mut out, recording, &label, &verdict, options.raw),
-        };
-        written?;
+        write(&mut out, recording, &label, &verdict, options)?;
     }
     if refused == 0 {
         Ok(())
@@ -78,6 +159,19 @@ fn verdict(recording: &Recording) -> Result<Decoded, Refusal> {
     match decoded.weak {
         None => Ok(decoded),
         Some(weakness) => Err(Refusal { name: "weak", detail: weakness.to_string() }),
+    }
+}
+
+fn write(
+    out: &mut impl Write,
+    recording: &Recording,
+    label: &str,
+    verdict: &Result<Decoded, Refusal>,
+    options: &Read,
+) -> io::Result<()> {
+    match options.format {
+        ReadFormat::Json => writeln!(out, "{}", as_json(recording, label, verdict, options.raw)),
+        ReadFormat::Text => write_text(out, recording, label, verdict, options.raw),
     }
 }
 

@@ -2,10 +2,12 @@
 //! mistake reported at once.
 
 mod layers;
+mod pins;
 mod roles;
 mod settings;
 
 pub use layers::{Layers, Origin, Problem, Problems};
+pub use pins::{Probe, board, probe, uses};
 pub use roles::{
     LogFormat, broker, data_folder, log_filter, log_format, node, node_id, validate_all,
 };

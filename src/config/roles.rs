@@ -1,18 +1,16 @@
 //! From layered text to what each role takes: the border behind which there are no strings for pins,
 //! topics and durations.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Layers, Problems};
+use super::pins;
 use super::settings::nearest;
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
-use crate::dht::Model;
-use crate::gpio::Pin;
-use crate::node::{Backend, BrokerAddress, NodeConfig, SensorConfig};
+use crate::node::{BrokerAddress, NodeConfig};
 use crate::reading::Id;
 use crate::wire::Filter;
 
@@ -22,8 +20,6 @@ const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
 const INTERVAL_MAX: Duration = Duration::from_hours(24);
 /// Most readings an outbox may be told to hold, about 2 GB.
 const OUTBOX_CAPACITY_MAX: u64 = 10_000_000;
-/// Sensors on one board; more than any header has pins.
-const SENSORS_MAX: usize = 40;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +87,8 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         None
     };
     let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
-    let sensors = if need(layers, "sensors") { layers.need("sensors", sensors) } else { None };
+    let sensors =
+        if need(layers, "sensors") { layers.need("sensors", pins::sensors) } else { None };
     let interval =
         layers.need("interval", |text| duration(text, Duration::from_secs(1)..=INTERVAL_MAX));
     if let (Some(interval), Some(sensors)) = (interval, &sensors) {
@@ -102,22 +99,8 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
             ));
         }
     }
-    let faults = layers.need("sim_faults", |text| {
-        text.parse::<f64>()
-            .ok()
-            .filter(|share| (0.0..=1.0).contains(share))
-            .ok_or_else(|| format!("`{text}` is not a share between 0 and 1"))
-    });
-    // A machine without sensors has no need of pins.
-    let pins = complete || sensors.is_some();
-    let backend = layers.need("gpio", |text| match text {
-        "auto" if !pins => Ok(Backend::Sim { faults: 0.0 }),
-        "sim" => Ok(Backend::Sim { faults: faults.unwrap_or_default() }),
-        "auto" => {
-            Err("this version reaches no real pins yet; simulate the sensors with `sim`".to_owned())
-        }
-        other => Err(one_of(other, &["auto", "sim"])),
-    });
+    let backend = pins::backend(layers);
+    let board = pins::board(layers);
     let clock = layers.need("clock", |text| match text {
         "kernel" => Ok(ClockTrust::Kernel),
         "always" => Ok(ClockTrust::Always),
@@ -140,6 +123,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         data: data?,
         outbox_capacity: outbox_capacity?,
         backend: backend?,
+        board: board?,
         clock: clock?,
     })
 }
@@ -181,7 +165,6 @@ pub fn validate_all(layers: &Layers) -> Problems {
     let mut layers = layers.clone();
     log_fields(&mut layers);
     let _ = broker_fields(&mut layers);
-    // `auto` without a backend is a mistake of the node's role alone.
     let _ = node_fields(&mut layers, false);
     layers.problems()
 }
@@ -215,13 +198,16 @@ pub fn log_format(layers: &mut Layers) -> Option<LogFormat> {
     })
 }
 
-fn one_of(found: &str, known: &[&str]) -> String {
+pub(super) fn one_of(found: &str, known: &[&str]) -> String {
     let near =
         nearest(found, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
     format!("`{found}` is none of {}{}", known.join(", "), near.unwrap_or_default())
 }
 
-fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+pub(super) fn list<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
     text.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())
@@ -229,7 +215,10 @@ fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<
         .collect()
 }
 
-fn duration(text: &str, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+pub(super) fn duration(
+    text: &str,
+    range: std::ops::RangeInclusive<Duration>,
+) -> Result<Duration, String> {
     let time = text
         .parse::<jiff::SignedDuration>()
         .ok()
@@ -242,49 +231,10 @@ fn duration(text: &str, range: std::ops::RangeInclusive<Duration>) -> Result<Dur
     }
 }
 
-fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
-    let sensors = list(text, |item| {
-        let (name, rest) = item.split_once('=').ok_or("write name=model@pin, as hall=dht22@7")?;
-        let (model, pin) = rest.split_once('@').ok_or("write name=model@pin, as hall=dht22@7")?;
-        let model = model.parse::<Model>().map_err(|_| {
-            format!(
-                "unknown model {}",
-                one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
-            )
-        })?;
-        Ok(SensorConfig {
-            name: name
-                .trim()
-                .parse()
-                .map_err(|error: crate::reading::IdError| error.to_string())?,
-            model,
-            pin: pin.trim().parse::<Pin>().map_err(|error| error.to_string())?,
-        })
-    })?;
-    if sensors.is_empty() {
-        return Err("at least one sensor is needed: hall=dht22@7".to_owned());
-    }
-    if sensors.len() > SENSORS_MAX {
-        return Err(format!(
-            "{} sensors are more than the {SENSORS_MAX} that a board takes",
-            sensors.len()
-        ));
-    }
-    let (mut names, mut pins) = (HashSet::new(), HashSet::new());
-    for sensor in &sensors {
-        if !names.insert(&sensor.name) {
-            return Err(format!("the name `{}` is given twice", sensor.name));
-        }
-        if !pins.insert(&sensor.pin) {
-            return Err(format!("the pin `{}` is given twice", sensor.pin));
-        }
-    }
-    Ok(sensors)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpio::Pin;
 
     fn layers(flags: &[(&'static str, &str)]) -> Layers {
         let flags: Vec<_> = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();

@@ -16,6 +16,8 @@ pub enum Scope {
     Broker,
     /// The board's role.
     Node,
+    /// The board's role, and every other command on its lines.
+    Lines,
 }
 
 /// One setting.
@@ -104,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
         "TIME",
         "How long a commit waits for company, up to 1s: fewer writes to an SD card, later acknowledgements",
     ),
-    setting("node", Scope::Node, None, "ID", "Node id, a-z 0-9 and - [default: the host name]"),
+    setting("node", Scope::Lines, None, "ID", "Node id, a-z 0-9 and - [default: the host name]"),
     setting("broker", Scope::Node, None, "URL", "The broker: mqtt://[user@]host[:1883]"),
     Setting {
         secret: true,
@@ -118,7 +120,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     setting(
         "sensors",
-        Scope::Node,
+        Scope::Lines,
         None,
         "LIST",
         "Sensors as name=model@pin: hall=dht22@7,press=dht11@PA6",
@@ -130,7 +132,20 @@ pub const SETTINGS: &[Setting] = &[
         "TIME",
         "Between two readings of one sensor; DHT11 from 1s, DHT22 from 2s",
     ),
-    setting("gpio", Scope::Node, Some("auto"), "BACKEND", "How pins are reached: auto, sim"),
+    setting(
+        "gpio",
+        Scope::Lines,
+        Some("auto"),
+        "BACKEND",
+        "How pins are reached: auto, cdev (character device), rppal (Raspberry Pi's registers), iio (the kernel's dht11 driver), sim (simulated sensors)",
+    ),
+    setting(
+        "board",
+        Scope::Lines,
+        None,
+        "BOARD",
+        "raspberry-pi-3, -4, -5, orange-pi-zero, -zero-2, -zero-3 [default: recognised from the device tree]",
+    ),
     setting(
         "clock",
         Scope::Node,
@@ -148,7 +163,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "sim_faults",
-        Scope::Node,
+        Scope::Lines,
         Some("0.02"),
         "SHARE",
         "Share of a simulated sensor's answers that are garbled or missing, 0 to 1",

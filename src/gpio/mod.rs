@@ -2,12 +2,28 @@
 //!
 //! Everything above this module works on [`Edge`]s, so that a simulated board and a real one run
 //! the same decoder, sampler and session.
+//!
+//! - [`cdev`] reaches lines through `/dev/gpiochipN`, on every board: sensors, inputs, outputs.
+//! - [`rppal`] reads sensors through the Raspberry Pi's memory-mapped registers.
+//! - [`iio`] takes readings from the kernel's own dht11 driver, where an overlay bound it.
+//! - [`chips`] finds the chips, [`poll`] makes edges of looks at a line, [`realtime`] keeps the
+//!   looks close together.
 
+pub mod cdev;
+pub mod chips;
+pub mod iio;
 mod pin;
+pub mod poll;
+pub mod realtime;
+pub mod rppal;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-pub use pin::{Pin, PinError};
+pub use pin::{LineAddress, Pin, PinError};
+
+/// Whom the kernel names as the user of our lines, before the colon and the sensor's name.
+pub const CONSUMER: &str = "humidor";
 
 /// What the line changed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +62,66 @@ pub struct Edge {
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
     /// The kernel or the device refused.
-    #[error("{line}: {source}")]
+    #[error("{line}: {cause}")]
     Io {
         /// The line as the user wrote it.
         line: String,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
+    },
+    /// There is no GPIO device at all.
+    #[error(
+        "there is no {folder}/gpiochip*: give the container the board's with `--device /dev/gpiochip0` (`ls /dev/gpiochip*` on the board shows which there are), or simulate the sensors with HUMIDOR_GPIO=sim"
+    )]
+    NoChips {
+        /// Where devices were looked for.
+        folder: String,
+    },
+    /// There are devices, none of which has this label.
+    #[error(
+        "no GPIO chip is labelled `{label}`; there is {present}: is HUMIDOR_BOARD right, and does the container have every `--device /dev/gpiochipN`?"
+    )]
+    NoChip {
+        /// The label looked for.
+        label: String,
+        /// The chips that are there.
+        present: String,
+    },
+    /// The chip has fewer lines.
+    #[error("{line}: the chip `{chip}` has lines 0 to {last}")]
+    NoLine {
+        /// The line as the user wrote it.
+        line: String,
+        /// The chip's label.
+        chip: String,
+        /// Offset of its last line.
+        last: u32,
+    },
+    /// A device may not be opened.
+    #[error("not allowed to open {device}: {remedy}")]
+    Permission {
+        /// The device file.
+        device: PathBuf,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// Somebody else has the line.
+    #[error(
+        "{line} is in use by `{consumer}`: choose another pin, or unload what uses it (an overlay, a driver, another program)"
+    )]
+    Busy {
+        /// The line as the user wrote it.
+        line: String,
+        /// Who uses it, as the kernel names him.
+        consumer: String,
+    },
+    /// The chosen way does not lead to this line.
+    #[error("{line}: {reason}")]
+    Unsuitable {
+        /// The line as the user wrote it.
+        line: String,
+        /// Why not.
+        reason: String,
     },
 }
 

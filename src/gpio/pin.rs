@@ -24,6 +24,21 @@ pub enum Pin {
     },
 }
 
+/// What every spelling of a pin comes down to: a line of a chip.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LineAddress {
+    /// The chip's label.
+    pub chip: String,
+    /// Line offset on it.
+    pub offset: u32,
+}
+
+impl fmt::Display for LineAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.chip, self.offset)
+    }
+}
+
 /// The text is not a pin in any of the forms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

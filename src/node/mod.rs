@@ -7,6 +7,7 @@
 
 mod address;
 mod judge;
+pub mod lines;
 mod outbox;
 mod run;
 mod sampler;
@@ -15,5 +16,7 @@ mod window;
 
 pub use address::{AddressError, BrokerAddress};
 pub use judge::{Hold, Judge, Verdict};
+pub use lines::LinesError;
 pub use outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
 pub use run::{Backend, Node, NodeConfig, NodeError, SensorConfig};
+pub use sampler::{LISTEN, SETTLE, Sensor};

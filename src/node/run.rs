@@ -1,6 +1,5 @@
 //! The node from start to end: the operator's log reads like this file.
 
-use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -10,20 +9,18 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::info;
 
 use super::address::BrokerAddress;
+use super::lines::{Lines, LinesError};
 use super::outbox::Outbox;
-use super::sampler::{self, Failures, Sensor};
+use super::sampler::{self, Failures};
 use super::session::Session;
+use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper, unix_ms};
 use crate::dht::Model;
-use crate::gpio::{Line, Pin};
+use crate::gpio::Pin;
 use crate::reading::Id;
 use crate::shutdown::{self, Shutdown};
-use crate::sim::{Behaviour, SimLine};
 use crate::store::OpenError;
 use crate::wire::Health;
-
-/// How far a simulated pulse is off, in µs: what a polling reader on a busy board sees.
-const SIM_JITTER_US: u32 = 8;
 
 /// One sensor: `hall=dht22@7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +36,14 @@ pub struct SensorConfig {
 /// How lines are reached.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Backend {
+    /// The character device, or the kernel's driver where that has the line.
+    Auto,
+    /// The character device.
+    Cdev,
+    /// The Raspberry Pi's registers.
+    Rppal,
+    /// The kernel's dht11 driver.
+    Iio,
     /// Simulated sensors; this share of the exchanges goes wrong, 0 to 1.
     Sim {
         /// Share of exchanges that go wrong.
@@ -65,6 +70,8 @@ pub struct NodeConfig {
     pub outbox_capacity: u64,
     /// How lines are reached.
     pub backend: Backend,
+    /// The board, which says what the pins are.
+    pub board: Recognised,
     /// Whose word is taken for the clock being set.
     pub clock: ClockTrust,
 }
@@ -75,6 +82,9 @@ pub enum NodeError {
     /// The outbox could not be opened.
     #[error(transparent)]
     Outbox(#[from] OpenError),
+    /// A line could not be had.
+    #[error(transparent)]
+    Lines(#[from] LinesError),
     /// The system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -97,12 +107,9 @@ impl Node {
     pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
         let boot = new_boot();
         info!(node = %config.node, %boot, broker = %config.broker, "starting");
+        let sensors =
+            Lines::new(&config.node, &config.board, config.backend).sensors(&config.sensors)?;
         let outbox = Arc::new(Outbox::open(&config.data, boot, config.outbox_capacity)?);
-        let sensors: Vec<Sensor> =
-            config.sensors.iter().map(|sensor| open(sensor, &config)).collect();
-        for sensor in &config.sensors {
-            info!(sensor = %sensor.name, model = %sensor.model, pin = %sensor.pin, "sensor");
-        }
 
         let stamper = Stamper::start(config.clock);
         let failures = Failures::default();
@@ -187,29 +194,6 @@ fn new_boot() -> Id {
     format!("{:x}-{:016x}", unix_ms().unsigned_abs() / 1000, u64::from_be_bytes(random))
         .parse()
         .expect("hexadecimal digits and a dash are an id")
-}
-
-fn open(sensor: &SensorConfig, config: &NodeConfig) -> Sensor {
-    let line: Box<dyn Line> = match config.backend {
-        Backend::Sim { faults } => {
-            let seed = seed(&config.node, &sensor.name);
-            Box::new(SimLine::new(
-                sensor.model,
-                seed,
-                SIM_JITTER_US,
-                Behaviour::Faulty(faults),
-                Box::new(unix_ms),
-            ))
-        }
-    };
-    Sensor { name: sensor.name.clone(), model: sensor.model, line }
-}
-
-/// Every simulated sensor is in a room of its own, the same one at every start.
-fn seed(node: &Id, sensor: &Id) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    (node, sensor).hash(&mut hasher);
-    hasher.finish()
 }
 
 fn health(

@@ -14,10 +14,10 @@ use crate::gpio::Line;
 use crate::reading::{Id, Measurement};
 
 /// From power-up to the first read (DHT22 datasheet §7: "within one second to pass the unstable status").
-const SETTLE: Duration = Duration::from_secs(1);
+pub const SETTLE: Duration = Duration::from_secs(1);
 /// From the release of the line to the end of a frame: a frame of forty ones takes 5.1 ms; a sensor
 /// that has not finished after this will not.
-const LISTEN: Duration = Duration::from_millis(12);
+pub const LISTEN: Duration = Duration::from_millis(12);
 /// Reads of one sensor for one reading before it is given up until the next interval.
 const TRIES: u32 = 5;
 

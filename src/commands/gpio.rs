@@ -1,0 +1,159 @@
+//! `humidor gpio`: the lines of this machine, and the header of this board, with who has what.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::anyhow;
+use gpio_cdev::LineDirection;
+
+use super::{quiet, start_log};
+use crate::board::{Board, BoardPin, Place, Recognised};
+use crate::cli::GpioTask;
+use crate::config::{self, Layers};
+use crate::exit::{Code, Failure};
+use crate::gpio::chips::{self, Chips};
+use crate::gpio::{LineAddress, LineError};
+
+/// Lists the lines, or draws the header.
+pub fn run(task: &GpioTask, layers: Layers) -> Result<(), Failure> {
+    start_log(&quiet(&layers));
+    let mut layers = layers;
+    let board = config::board(&mut layers);
+    // What is configured is shown where it is; a mistake in it is `humidor config`'s business.
+    let uses = config::uses(&mut layers.clone());
+    let board = layers.finish(board)?;
+    let chips = Chips::scan(Path::new(chips::DEVICES));
+    match task {
+        GpioTask::List(_) => list(&chips),
+        GpioTask::Header(_) => match board.board {
+            Some(known) => {
+                print!("{}", header(known, &board, &claims(&chips, &board, &uses)));
+                Ok(())
+            }
+            None => Err(Failure::new(
+                Code::Config,
+                anyhow!(
+                    "this board is not known ({}): set HUMIDOR_BOARD to one of {}",
+                    board.reason,
+                    Board::ids().collect::<Vec<_>>().join(", ")
+                ),
+            )),
+        },
+    }
+}
+
+fn list(chips: &Chips) -> Result<(), Failure> {
+    for chip in &chips.open {
+        println!("{} `{}`, {} lines", chip.path().display(), chip.label(), chip.num_lines());
+        for line in chip.lines() {
+            let Ok(info) = line.info() else { continue };
+            let direction = if info.direction() == LineDirection::Out { "out" } else { "in" };
+            let name = info.name().unwrap_or("-");
+            let user = chips::consumer(&line).unwrap_or_else(|| "-".to_owned());
+            let address = format!("{}:{}", chip.label(), line.offset());
+            println!("  {address:<24} {name:<16} {direction:<3}  {user}");
+        }
+    }
+    for denied in &chips.denied {
+        println!("{}: not allowed: {}", denied.device.display(), denied.remedy());
+    }
+    match (chips.open.is_empty(), chips.denied.first()) {
+        (false, _) => Ok(()),
+        (true, Some(denied)) => Err(Failure::new(Code::Permission, LineError::from(denied))),
+        (true, None) => {
+            let error = LineError::NoChips { folder: chips::DEVICES.to_owned() };
+            Err(Failure::new(Code::NoDevice, error))
+        }
+    }
+}
+
+/// Who has which line: by the kernel's word, else by the configuration's.
+fn claims(
+    chips: &Chips,
+    board: &Recognised,
+    uses: &[(String, crate::gpio::Pin)],
+) -> HashMap<LineAddress, String> {
+    let mut claims: HashMap<LineAddress, String> = uses
+        .iter()
+        .filter_map(|(name, pin)| Some((board.resolve(pin).ok()?.0, format!("({name})"))))
+        .collect();
+    for chip in &chips.open {
+        for line in chip.lines() {
+            if let Some(user) = chips::consumer(&line) {
+                let address = LineAddress { chip: chip.label().to_owned(), offset: line.offset() };
+                claims.insert(address, user);
+            }
+        }
+    }
+    claims
+}
+
+/// The header as one looks at it: odd pins on the left, even ones on the right.
+fn header(board: &Board, found: &Recognised, claims: &HashMap<LineAddress, String>) -> String {
+    let mut text = format!("{found}, lines of `{}`\n\n", board.chip);
+    let cell = |number: u8| {
+        let pin = board.pins.iter().find(|pin| pin.place == Place::Header(number));
+        match pin {
+            Some(pin) => (describe(pin), claims.get(&board.address(pin)).cloned()),
+            None => (board.power(number).unwrap_or_default().to_owned(), None),
+        }
+    };
+    for odd in (1..board.header_pins).step_by(2) {
+        let ((left, left_user), (right, right_user)) = (cell(odd), cell(odd + 1));
+        let row = format!(
+            "{:>16} {left:>26} {odd:>3} | {:<3} {right:<26} {}",
+            left_user.unwrap_or_default(),
+            odd + 1,
+            right_user.unwrap_or_default()
+        );
+        let _ = writeln!(text, "{}", row.trim_end());
+    }
+    let elsewhere = board.pins.iter().filter(|pin| matches!(pin.place, Place::Elsewhere(_)));
+    for (index, pin) in elsewhere.enumerate() {
+        if index == 0 {
+            text.push('\n');
+        }
+        let user = claims.get(&board.address(pin)).cloned().unwrap_or_default();
+        let row = format!(
+            "{:>26} {:<18} {user}",
+            describe(pin),
+            match pin.place {
+                Place::Elsewhere(place) => place,
+                Place::Header(_) => "",
+            }
+        );
+        let _ = writeln!(text, "{}", row.trim_end());
+    }
+    text
+}
+
+/// `TWI0_SDA PA12 (12)`, with a mark on what is better left alone.
+fn describe(pin: &BoardPin) -> String {
+    // The first function is the one that pinout cards print.
+    let function = pin.functions.split(',').next().unwrap_or_default();
+    let mark = if pin.reserved.is_some() { "!" } else { "" };
+    format!("{function} {mark}{} :{}", pin.name, pin.offset).trim_start().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pin_is_on_the_drawing_with_who_has_it() {
+        for board in crate::board::BOARDS {
+            let found = Recognised::set(board);
+            let claims =
+                HashMap::from([(board.address(&board.pins[2]), "humidor:hall".to_owned())]);
+            let drawing = header(board, &found, &claims);
+            for pin in board.pins {
+                assert!(drawing.contains(&format!("{} :{}", pin.name, pin.offset)), "{drawing}");
+            }
+            let row = drawing.lines().find(|line| line.contains(" 7 | 8 ")).unwrap();
+            assert!(row.contains("humidor:hall"), "{row}");
+            assert_eq!(drawing.matches('|').count(), usize::from(board.header_pins / 2));
+            assert!(drawing.contains("3.3 V   1 | 2   5 V"), "{drawing}");
+        }
+    }
+}
