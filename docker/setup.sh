@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Installs what building and delivering need on Debian 12 or 13. The one list of packages: README, Justfile and CI name
+# groups of this script, not packages.
+#
+#   docker/setup.sh build     zig and cargo-zigbuild (pinned wheels), the std of the three targets
+#
+# Groups may be given together. As root, missing Debian packages are installed; else they are named.
+# HUMIDOR_RUST=rustup takes the targets' std from rustup (the default where rustup is), HUMIDOR_RUST=debian takes Debian's
+# second toolchain and its sources, from which build.sh compiles std.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=docker/lib.sh
+. "$here/lib.sh"
+
+packages_build=(python3 python3-venv ca-certificates)
+packages_debian_rust=(rustc-web cargo-web rust-web-src)
+
+# install_packages PACKAGE…: those that are missing.
+install_packages() {
+    local package missing=()
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+        die "these packages are missing: ${missing[*]}" "install them as root (apt-get install ${missing[*]}) and say this again"
+    fi
+    say "installing ${missing[*]}"
+    # Lists of a fresh machine or image are absent or old.
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+setup_zig() {
+    [[ -x $TOOLS/bin/cargo-zigbuild ]] && return
+    say "installing zig and cargo-zigbuild into $TOOLS"
+    rm -rf "$TOOLS.part"
+    python3 -m venv "$TOOLS.part"
+    "$TOOLS.part/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/zig-requirements.txt"
+    # Moved into place last, so that an interrupted install is not taken for a whole one. The two programs are
+    # binaries: nothing in them remembers the first path.
+    mkdir -p "$(dirname "$TOOLS")"
+    mv "$TOOLS.part" "$TOOLS"
+}
+
+setup_rust() {
+    case ${HUMIDOR_RUST:-} in
+    debian) install_packages "${packages_debian_rust[@]}" ;;
+    rustup | "")
+        if command -v rustup >/dev/null; then
+            local triples
+            mapfile -t triples < <(targets | cut -d' ' -f2)
+            # In the repository, so that the toolchain of rust-toolchain.toml is meant.
+            (cd "$here/.." && rustup target add "${triples[@]}")
+        elif [[ ${HUMIDOR_RUST:-} == rustup ]]; then
+            die "there is no rustup" "install it, or say HUMIDOR_RUST=debian"
+        else
+            install_packages "${packages_debian_rust[@]}"
+        fi
+        ;;
+    *) die "HUMIDOR_RUST is rustup or debian, not ${HUMIDOR_RUST}" ;;
+    esac
+}
+
+(($#)) || die "no group was named" "see the head of $0"
+for group in "$@"; do
+    case $group in
+    build)
+        install_packages "${packages_build[@]}"
+        setup_zig
+        setup_rust
+        ;;
+    *) die "there is no group $group" "see the head of $0" ;;
+    esac
+done
