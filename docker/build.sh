@@ -2,6 +2,7 @@
 # The static binaries, the same way on a host, in the Dockerfile and in CI:
 #
 #   docker/build.sh [amd64|arm64|armv7|all]…    → dist/ARCH/humidor
+#   docker/build.sh fetch                       the crates only, for builds without a network
 #
 # What it needs, docker/setup.sh build installs. The same source and toolchain give the same bytes in any directory on
 # any day: everything that a compiler could learn of this machine is set here and nowhere else.
@@ -9,7 +10,6 @@ set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-wanted=$(archs "$@")
 cd "$ROOT"
 [[ $ROOT != *[[:space:]]* ]] || die "the path of this work tree has a space in it" "RUSTFLAGS cannot carry that: move the work tree"
 [[ -x $TOOLS/bin/cargo-zigbuild ]] || die "zig and cargo-zigbuild are not there" "docker/setup.sh build installs them"
@@ -41,6 +41,19 @@ choose_toolchain() {
         "on Debian without rustup: HUMIDOR_RUST=debian docker/setup.sh build"
 }
 
+if [[ ${1:-} == fetch ]]; then
+    # What std is made of comes along where it will be compiled; all targets' crates, since each has its own.
+    for arch in $(archs all); do
+        read -r _ triple _ < <(target "$arch")
+        choose_toolchain "$triple"
+        "$cargo" fetch --locked --target "$triple"
+        ((!${#build_std[@]})) || "$cargo" fetch --locked --manifest-path "$sysroot/lib/rustlib/src/rust/library/Cargo.toml"
+    done
+    exit
+fi
+
+wanted=$(archs "$@")
+know_source
 for arch in $wanted; do
     read -r _ triple _ < <(target "$arch")
     choose_toolchain "$triple"

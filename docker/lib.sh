@@ -38,20 +38,30 @@ archs() {
 # need COMMAND HOW-TO-GET-IT
 need() { command -v "$1" >/dev/null || die "$1 is not there" "$2"; }
 
-# Of this requirements file only: another version gets another folder, and work trees share one.
-TOOLS=${HUMIDOR_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/humidor/zig-$(sha256sum "$ROOT/docker/zig-requirements.txt" | cut -c-12)}
+# Named after what is in the requirements file: another version gets another folder, and work trees share one.
+tools_folder() { printf '%s/humidor/%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$1" "$(sha256sum "$ROOT/docker/$1-requirements.txt" | cut -c-12)"; }
+TOOLS=$(tools_folder zig)
 
-# Where there is no git (inside the Dockerfile), both are handed in.
-source_revision() {
-    local dirty=
-    [[ -z $(git -C "$ROOT" status --porcelain) ]] || dirty=-dirty
-    printf '%s%s\n' "$(git -C "$ROOT" rev-parse HEAD)" "$dirty"
-}
-source_date() { git -C "$ROOT" log -1 --format=%ct; }
-
-if [[ -z ${HUMIDOR_REVISION:-} || -z ${SOURCE_DATE_EPOCH:-} ]]; then
+# Which source this is: commit, and -dirty when files differ from it. Where there is no git (inside the Dockerfile) both
+# are handed in.
+know_source() {
+    if [[ -n ${HUMIDOR_REVISION:-} && -n ${SOURCE_DATE_EPOCH:-} ]]; then
+        export HUMIDOR_REVISION SOURCE_DATE_EPOCH
+        return
+    fi
     git -C "$ROOT" rev-parse HEAD >/dev/null 2>&1 ||
         die "$ROOT is no git work tree" "set HUMIDOR_REVISION and SOURCE_DATE_EPOCH (Unix seconds of the commit)"
-fi
-export HUMIDOR_REVISION=${HUMIDOR_REVISION:-$(source_revision)}
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(source_date)}
+    local dirty=
+    [[ -z $(git -C "$ROOT" status --porcelain) ]] || dirty=-dirty
+    HUMIDOR_REVISION=$(git -C "$ROOT" rev-parse HEAD)$dirty
+    SOURCE_DATE_EPOCH=$(git -C "$ROOT" log -1 --format=%ct)
+    export HUMIDOR_REVISION SOURCE_DATE_EPOCH
+}
+
+# The crate's version.
+version() { sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1; }
+
+# archive_digest FILE: of the image index in an OCI archive; what a registry will call it.
+archive_digest() { tar -xOf "$1" index.json | jq -r '.manifests[0].digest'; }
+# archive_blob FILE DIGEST
+archive_blob() { tar -xOf "$1" "blobs/${2/://}"; }

@@ -3,6 +3,10 @@
 # groups of this script, not packages.
 #
 #   docker/setup.sh build     zig and cargo-zigbuild (pinned wheels), the std of the three targets
+#   docker/setup.sh engine    Docker's engine, buildx and compose, skopeo, jq
+#   docker/setup.sh emulate   qemu's user-mode emulators, to run the other platforms
+#   docker/setup.sh rig       a registry and what the delivery tests look with
+#   docker/setup.sh lint      shellcheck and hadolint (pinned wheels)
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
 # HUMIDOR_RUST=rustup takes the targets' std from rustup (the default where rustup is), HUMIDOR_RUST=debian takes Debian's
@@ -15,6 +19,11 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 packages_build=(python3 python3-venv ca-certificates)
 packages_debian_rust=(rustc-web cargo-web rust-web-src)
+# Debian 12's engine (20.10) cannot keep an image of several platforms; Debian 13's installs on 12 as it is.
+packages_engine=(docker.io docker-cli docker-buildx docker-compose containerd)
+packages_engine_tools=(skopeo jq iptables)
+packages_emulate=(qemu-user-static)
+packages_rig=(docker-registry sqlite3 binutils mmdebstrap)
 
 # install_packages PACKAGE…: those that are missing.
 install_packages() {
@@ -32,6 +41,21 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# Lets Debian 12 take the engine, and nothing else, from Debian 13.
+allow_engine_of_debian_13() {
+    [[ $(. /etc/os-release && printf %s "$VERSION_CODENAME") == bookworm ]] || return 0
+    local preferences=/etc/apt/preferences.d/humidor-engine sources=/etc/apt/sources.list.d/humidor-engine.sources from
+    [[ -f $preferences && -f $sources ]] && return
+    ((EUID == 0)) || die "the engine of Debian 13 is not set up" "run this as root, or install Docker with buildx and compose your own way"
+    # The mirror that this machine uses, whichever that is.
+    from=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
+    [[ -n $from ]] || die "apt knows no source of Debian 12" "add one to /etc/apt/sources.list.d and run apt-get update"
+    say "letting apt take Docker's engine from Debian 13"
+    printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' "$from" >"$sources"
+    printf 'Package: *\nPin: release n=trixie*\nPin-Priority: -1\n\nPackage: %s docker-registry\nPin: release n=trixie*\nPin-Priority: 700\n' \
+        "${packages_engine[*]}" >"$preferences"
+}
+
 setup_zig() {
     [[ -x $TOOLS/bin/cargo-zigbuild ]] && return
     say "installing zig and cargo-zigbuild into $TOOLS"
@@ -42,6 +66,16 @@ setup_zig() {
     # binaries: nothing in them remembers the first path.
     mkdir -p "$(dirname "$TOOLS")"
     mv "$TOOLS.part" "$TOOLS"
+}
+
+setup_lint() {
+    local linters
+    linters=$(tools_folder lint)
+    [[ -x $linters/bin/hadolint ]] && return
+    say "installing shellcheck and hadolint into $linters"
+    rm -rf "$linters"
+    python3 -m venv "$linters"
+    "$linters/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/lint-requirements.txt"
 }
 
 setup_rust() {
@@ -70,6 +104,19 @@ for group in "$@"; do
         install_packages "${packages_build[@]}"
         setup_zig
         setup_rust
+        ;;
+    engine)
+        allow_engine_of_debian_13
+        install_packages "${packages_engine[@]}" "${packages_engine_tools[@]}"
+        ;;
+    emulate) install_packages "${packages_emulate[@]}" ;;
+    rig)
+        allow_engine_of_debian_13
+        install_packages "${packages_rig[@]}"
+        ;;
+    lint)
+        install_packages python3 python3-venv
+        setup_lint
         ;;
     *) die "there is no group $group" "see the head of $0" ;;
     esac
