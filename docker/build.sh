@@ -12,7 +12,7 @@ set -euo pipefail
 
 cd "$ROOT"
 [[ $ROOT != *[[:space:]]* ]] || die "the path of this work tree has a space in it" "RUSTFLAGS cannot carry that: move the work tree"
-[[ -x $TOOLS/bin/cargo-zigbuild ]] || die "zig and cargo-zigbuild are not there" "docker/setup.sh build installs them"
+[[ -x $TOOLS/bin/cargo-zigbuild && -x $TOOLS/bin/cargo-auditable ]] || die "zig, cargo-zigbuild or cargo-auditable is not there" "docker/setup.sh build installs them"
 # Downloads and toolchains are setup.sh's business; a build never starts one.
 export RUSTUP_AUTO_INSTALL=0
 export PATH=$TOOLS/bin:$PATH
@@ -33,7 +33,7 @@ choose_toolchain() {
         elif [[ $rustc == /usr/bin/rustc && -f $sysroot/lib/rustlib/src/rust/library/Cargo.lock ]]; then
             # -Z on a stable compiler; no crate of ours uses an unstable feature.
             export RUSTC_BOOTSTRAP=1
-            build_std=(-Zbuild-std=std,panic_abort)
+            build_std=('-Zbuild-std=std,panic_abort')
             return
         fi
     done
@@ -41,13 +41,17 @@ choose_toolchain() {
         "on Debian without rustup: HUMIDOR_RUST=debian docker/setup.sh build"
 }
 
+# fetch TRIPLE: the crates, and what std is made of where it will be compiled. Asks no network when all are there.
+fetch() {
+    "$cargo" fetch --quiet --locked --target "$1"
+    ((!${#build_std[@]})) || "$cargo" fetch --quiet --locked --manifest-path "$sysroot/lib/rustlib/src/rust/library/Cargo.toml"
+}
+
 if [[ ${1:-} == fetch ]]; then
-    # What std is made of comes along where it will be compiled; all targets' crates, since each has its own.
     for arch in $(archs all); do
         read -r _ triple _ < <(target "$arch")
         choose_toolchain "$triple"
-        "$cargo" fetch --locked --target "$triple"
-        ((!${#build_std[@]})) || "$cargo" fetch --locked --manifest-path "$sysroot/lib/rustlib/src/rust/library/Cargo.toml"
+        fetch "$triple"
     done
     exit
 fi
@@ -58,20 +62,26 @@ for arch in $wanted; do
     read -r _ triple _ < <(target "$arch")
     choose_toolchain "$triple"
     say "$arch: $triple, $("$rustc" --version)${build_std:+, compiling std}, $HUMIDOR_REVISION"
+    fetch "$triple"
     rust_flags=(
         -C target-feature=+crt-static
         # The C runtime is zig's in every case, not the copy in rustup's std, which Debian's toolchain has not.
         -C link-self-contained=no
-        -C link-arg=-Wl,--build-id=none
+        -C 'link-arg=-Wl,--build-id=none'
         --remap-path-prefix="$ROOT=/humidor"
         --remap-path-prefix="$cargo_home=/cargo"
         --remap-path-prefix="$target_dir=/target"
         --remap-path-prefix="$sysroot/lib/rustlib/src/rust=/rust"
     )
+    # Of several prefixes the last counts: cargo's folder for a registry is named after the registry's address, which a
+    # mirror or Nix has another of.
+    for crates in "$cargo_home"/registry/src/*; do
+        rust_flags+=(--remap-path-prefix="$crates=/crates")
+    done
     # SQLite, the only C: no debug information, no paths of this machine in __FILE__.
     c_flags=(-g0 "-ffile-prefix-map=$cargo_home=/cargo" "-ffile-prefix-map=$target_dir=/target")
     RUSTC=$rustc RUSTFLAGS="${rust_flags[*]}" CFLAGS="${c_flags[*]}" \
-        "$cargo" zigbuild --locked --release "${build_std[@]}" --target "$triple" --target-dir "$target_dir"
+        "$cargo" auditable zigbuild --locked --release "${build_std[@]}" --target "$triple" --target-dir "$target_dir"
     mkdir -p "dist/$arch"
     install -m 755 "$target_dir/$triple/release/humidor" "dist/$arch/humidor.part"
     touch -d "@$SOURCE_DATE_EPOCH" "dist/$arch/humidor.part"

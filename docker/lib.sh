@@ -27,9 +27,9 @@ target() {
 
 # archs [NAME…]: the archs that are meant; none or `all` means all.
 archs() {
-    local name line
-    (($#)) && [[ $* != all ]] || set -- $(targets | cut -d' ' -f1)
-    for name in "$@"; do
+    local name line names=("$@")
+    if ((!$#)) || [[ $* == all ]]; then mapfile -t names < <(targets | cut -d' ' -f1); fi
+    for name in "${names[@]}"; do
         line=$(target "$name") || exit
         printf '%s\n' "${line%% *}"
     done
@@ -40,6 +40,7 @@ need() { command -v "$1" >/dev/null || die "$1 is not there" "$2"; }
 
 # Named after what is in the requirements file: another version gets another folder, and work trees share one.
 tools_folder() { printf '%s/humidor/%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$1" "$(sha256sum "$ROOT/docker/$1-requirements.txt" | cut -c-12)"; }
+# shellcheck disable=SC2034 # used by those who source this
 TOOLS=$(tools_folder zig)
 
 # Which source this is: commit, and -dirty when files differ from it. Where there is no git (inside the Dockerfile) both

@@ -2,7 +2,7 @@
 # Installs what building and delivering need on Debian 12 or 13. The one list of packages: README, Justfile and CI name
 # groups of this script, not packages.
 #
-#   docker/setup.sh build     zig and cargo-zigbuild (pinned wheels), the std of the three targets
+#   docker/setup.sh build     zig and cargo-zigbuild (pinned wheels), cargo-auditable, the std of the targets
 #   docker/setup.sh engine    Docker's engine, buildx and compose, skopeo, jq
 #   docker/setup.sh emulate   qemu's user-mode emulators, to run the other platforms
 #   docker/setup.sh rig       a registry and what the delivery tests look with
@@ -18,6 +18,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 
 packages_build=(python3 python3-venv ca-certificates)
+# Writes the list of crates into the binary, where scanners of images look for it.
+CARGO_AUDITABLE=0.7.7
 packages_debian_rust=(rustc-web cargo-web rust-web-src)
 # Debian 12's engine (20.10) cannot keep an image of several platforms; Debian 13's installs on 12 as it is.
 packages_engine=(docker.io docker-cli docker-buildx docker-compose containerd)
@@ -47,6 +49,7 @@ allow_engine_of_debian_13() {
     local preferences=/etc/apt/preferences.d/humidor-engine sources=/etc/apt/sources.list.d/humidor-engine.sources from
     [[ -f $preferences && -f $sources ]] && return
     ((EUID == 0)) || die "the engine of Debian 13 is not set up" "run this as root, or install Docker with buildx and compose your own way"
+    # shellcheck disable=SC2016 # apt's own placeholder
     # The mirror that this machine uses, whichever that is.
     from=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
     [[ -n $from ]] || die "apt knows no source of Debian 12" "add one to /etc/apt/sources.list.d and run apt-get update"
@@ -97,6 +100,17 @@ setup_rust() {
     esac
 }
 
+setup_auditable() {
+    [[ $("$TOOLS/bin/cargo-auditable" --version 2>/dev/null) == *" $CARGO_AUDITABLE" ]] && return
+    say "installing cargo-auditable $CARGO_AUDITABLE"
+    local cargo=cargo target_dir
+    command -v rustup >/dev/null || cargo=/usr/bin/cargo
+    target_dir=$(mktemp -d)
+    # In the repository, so that the toolchain of rust-toolchain.toml is meant.
+    (cd "$here/.." && CARGO_TARGET_DIR=$target_dir "$cargo" install --quiet --locked --root "$TOOLS" "cargo-auditable@$CARGO_AUDITABLE")
+    rm -rf "$target_dir"
+}
+
 (($#)) || die "no group was named" "see the head of $0"
 for group in "$@"; do
     case $group in
@@ -104,6 +118,7 @@ for group in "$@"; do
         install_packages "${packages_build[@]}"
         setup_zig
         setup_rust
+        setup_auditable
         ;;
     engine)
         allow_engine_of_debian_13
