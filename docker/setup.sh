@@ -101,7 +101,8 @@ setup_rust() {
 }
 
 setup_auditable() {
-    [[ $("$TOOLS/bin/cargo-auditable" --version 2>/dev/null) == *" $CARGO_AUDITABLE" ]] && return
+    # Cargo's own book of what it installed; the program itself does not tell its version.
+    grep -qsF "\"cargo-auditable $CARGO_AUDITABLE " "$TOOLS/.crates.toml" && return
     say "installing cargo-auditable $CARGO_AUDITABLE"
     local cargo=cargo target_dir
     command -v rustup >/dev/null || cargo=/usr/bin/cargo
