@@ -5,7 +5,8 @@
 #
 # host: docker/build.sh in a fresh clone with a target folder and crates of its own. docker: the whole Dockerfile there,
 # without a cache; binaries and index digest. cross: cross build with docker/cross.Dockerfile.
-# HUMIDOR_ARCHS="arm64 armv7" leaves targets out of host and cross.
+# CROSS names another cross; HUMIDOR_ARCHS="arm64 armv7" leaves targets out of host and
+# cross.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -69,9 +70,10 @@ for way in "${ways[@]}"; do
         say "Dockerfile: same, index ${indexes[0]}"
         ;;
     cross)
+        need "${CROSS:-cross}" "cargo install --locked cross@0.2.5"
         for arch in "${wanted[@]}"; do
             read -r _ triple _ < <(target "$arch")
-            (cd "$work/source" && docker/cross.sh build --locked --release --target "$triple" --target-dir "$work/cross-target")
+            (cd "$work/source" && "${CROSS:-cross}" build --locked --release --target "$triple" --target-dir "$work/cross-target")
             same "cross, $arch" "$ROOT/dist/$arch/humidor" "$work/cross-target/$triple/release/humidor"
         done
         ;;

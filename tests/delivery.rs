@@ -113,6 +113,25 @@ fn a_target_has_one_name_everywhere() {
 }
 
 #[test]
+fn cross_builds_the_targets_in_the_image_of_the_dockerfile() {
+    let parsed: toml::Table = file("Cross.toml").parse().expect("Cross.toml");
+    let crossed = parsed["target"].as_table().expect("a table");
+    let targets = targets();
+    assert_eq!(
+        crossed.keys().cloned().collect::<BTreeSet<_>>(),
+        set(targets.iter().map(|target| target.triple.as_str()))
+    );
+    for (triple, target) in crossed {
+        assert_eq!(target["dockerfile"]["file"].as_str(), Some("docker/cross.Dockerfile"), "{triple}");
+    }
+    let (ours, crosss) = (file("docker/Dockerfile"), file("docker/cross.Dockerfile"));
+    assert_eq!(
+        only("ARG RUST_IMAGE=", after(&ours, "ARG RUST_IMAGE=")),
+        only("ARG RUST_IMAGE=", after(&crosss, "ARG RUST_IMAGE="))
+    );
+}
+
+#[test]
 fn no_other_file_spells_a_triple_that_the_table_has_not() {
     let triples: BTreeSet<String> = targets().into_iter().map(|target| target.triple).collect();
     for path in ["Justfile", "docker/Dockerfile", "docker/build.sh", "docker/setup.sh", "docs/DELIVERY.md"] {
@@ -206,9 +225,9 @@ fn commands_that_containers_run_exist() {
 }
 
 #[test]
-fn the_build_context_has_what_the_dockerfile_copies_and_nothing_else() {
-    let dockerfile = file("docker/Dockerfile");
-    let copied: BTreeSet<String> = after(&dockerfile, "COPY ")
+fn the_build_context_has_what_the_dockerfiles_copy_and_nothing_else() {
+    let dockerfiles = file("docker/Dockerfile") + &file("docker/cross.Dockerfile");
+    let copied: BTreeSet<String> = after(&dockerfiles, "COPY ")
         .filter(|line| !line.starts_with("--from"))
         .flat_map(|line| {
             let mut paths: Vec<&str> = line.split_whitespace().collect();
