@@ -28,3 +28,53 @@ test-clients:
 # Known vulnerabilities of the dependencies (needs the internet)
 audit:
     cargo deny check advisories
+
+# Static binaries: just build arm64 armv7, or all → dist/ARCH/humidor (tools: docker/setup.sh build)
+[group('delivery')]
+build *ARCH='all':
+    docker/build.sh {{ARCH}}
+
+# The image of three platforms → dist/humidor.oci.tar; `just image prebuilt` takes the binaries of `just build`
+[group('delivery')]
+image *ARGS:
+    docker/image.sh {{ARGS}}
+
+# Push that image, byte for byte: just push registry.example.org/plant/humidor
+[group('delivery')]
+push REPOSITORY:
+    docker/push.sh {{REPOSITORY}}
+
+# Platforms and digests of a pushed image
+[group('delivery')]
+inspect IMAGE:
+    docker buildx imagetools inspect {{IMAGE}}
+
+# Build, push, pull and run each platform on a private engine and registry (root; installs what it needs)
+[group('delivery')]
+smoke:
+    tests/delivery/run
+
+# One tar for a plant without the internet
+[group('delivery')]
+bundle:
+    docker/bundle.sh
+
+# What is in each binary, as CycloneDX → dist/ARCH/humidor.cdx.json
+[group('delivery')]
+sbom:
+    docker/sbom.sh
+
+# Build again elsewhere and compare; the exit code is the verdict
+[group('delivery')]
+verify *PATHS:
+    docker/verify.sh {{PATHS}}
+
+# Scripts and Dockerfiles by shellcheck and hadolint
+[group('delivery')]
+lint:
+    docker/lint.sh
+
+# Remove what the recipes of this group made
+[group('delivery')]
+clean:
+    rm -rf dist

