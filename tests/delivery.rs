@@ -62,12 +62,11 @@ fn toml(path: &str, table: &str, key: &str) -> String {
 /// All `HUMIDOR_…` names in a text.
 fn variables(text: &str) -> BTreeSet<String> {
     text.match_indices("HUMIDOR_")
-        .filter(|(at, _)| {
-            !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        })
+        .filter(|(at, _)| !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
         .map(|(at, _)| {
             let rest = &text[at..];
-            let end = rest.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+            let end =
+                rest.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
             rest[..end.unwrap_or(rest.len())].to_owned()
         })
         .filter(|name| name != "HUMIDOR_")
@@ -102,7 +101,11 @@ fn a_target_has_one_name_everywhere() {
         let machine = target.triple.split('-').next().expect("a triple");
         let machine = if machine == "armv7" { "arm" } else { machine };
         assert_eq!(target.qemu, format!("qemu-{machine}-static"));
-        assert!(target.triple.contains("-linux-musl"), "{}: only musl links statically", target.triple);
+        assert!(
+            target.triple.contains("-linux-musl"),
+            "{}: only musl links statically",
+            target.triple
+        );
         assert_eq!(target.zig.split('-').next(), Some(machine));
         assert_eq!(target.zig.rsplit('-').next(), target.triple.rsplit('-').next());
         let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -122,7 +125,11 @@ fn cross_builds_the_targets_in_the_image_of_the_dockerfile() {
         set(targets.iter().map(|target| target.triple.as_str()))
     );
     for (triple, target) in crossed {
-        assert_eq!(target["dockerfile"]["file"].as_str(), Some("docker/cross.Dockerfile"), "{triple}");
+        assert_eq!(
+            target["dockerfile"]["file"].as_str(),
+            Some("docker/cross.Dockerfile"),
+            "{triple}"
+        );
     }
     let (ours, crosss) = (file("docker/Dockerfile"), file("docker/cross.Dockerfile"));
     assert_eq!(
@@ -134,8 +141,11 @@ fn cross_builds_the_targets_in_the_image_of_the_dockerfile() {
 #[test]
 fn no_other_file_spells_a_triple_that_the_table_has_not() {
     let triples: BTreeSet<String> = targets().into_iter().map(|target| target.triple).collect();
-    for path in ["Justfile", "docker/Dockerfile", "docker/build.sh", "docker/setup.sh", "docs/DELIVERY.md"] {
-        for word in file(path).split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')) {
+    for path in
+        ["Justfile", "docker/Dockerfile", "docker/build.sh", "docker/setup.sh", "docs/DELIVERY.md"]
+    {
+        for word in file(path).split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
+        {
             if word.matches('-').count() >= 3 && word.contains("-linux-") {
                 assert!(triples.contains(word), "{path} has {word}, docker/targets has not");
             }
@@ -151,11 +161,10 @@ fn the_dockerfile_has_the_crates_version_words_and_toolchain() {
     let base = only("ARG RUST_IMAGE=", after(&dockerfile, "ARG RUST_IMAGE="));
     let channel = toml("rust-toolchain.toml", "toolchain", "channel");
     assert!(base.starts_with(&format!("rust:{channel}-")), "{base} is not of toolchain {channel}");
-    for (label, key) in [("description", "description"), ("licenses", "license"), ("title", "name")] {
-        let expected = format!(
-            "org.opencontainers.image.{label}=\"{}\"",
-            toml("Cargo.toml", "package", key)
-        );
+    for (label, key) in [("description", "description"), ("licenses", "license"), ("title", "name")]
+    {
+        let expected =
+            format!("org.opencontainers.image.{label}=\"{}\"", toml("Cargo.toml", "package", key));
         assert!(dockerfile.contains(&expected), "the Dockerfile has no {expected}");
     }
 }
@@ -172,7 +181,10 @@ fn the_image_exposes_the_ports_that_the_broker_listens_on() {
     assert_eq!(exposed, listens);
     let compose = file("docker/compose.yaml");
     for port in &listens {
-        assert!(compose.contains(&format!("\"{port}:{port}\"")), "compose.yaml publishes no {port}");
+        assert!(
+            compose.contains(&format!("\"{port}:{port}\"")),
+            "compose.yaml publishes no {port}"
+        );
     }
 }
 
@@ -200,12 +212,17 @@ fn user_and_data_folder_are_the_same_in_image_and_compose() {
 
 #[test]
 fn every_variable_that_a_container_gets_is_a_setting() {
-    for path in ["docker/compose.yaml", "docker/compose.node.yaml", "tests/delivery/compose.platforms.yaml"] {
+    for path in
+        ["docker/compose.yaml", "docker/compose.node.yaml", "tests/delivery/compose.platforms.yaml"]
+    {
         assert_known(path, &variables(&file(path)));
     }
     let docs = file("docs/DELIVERY.md");
     let given: String = docs.lines().filter(|line| line.trim_start().starts_with("-e ")).collect();
-    assert!(variables(&given).contains("HUMIDOR_BROKER"), "docs/DELIVERY.md shows a board's docker run");
+    assert!(
+        variables(&given).contains("HUMIDOR_BROKER"),
+        "docs/DELIVERY.md shows a board's docker run"
+    );
     assert_known("docs/DELIVERY.md", &variables(&given));
 }
 
@@ -237,7 +254,10 @@ fn the_build_context_has_what_the_dockerfiles_copy_and_nothing_else() {
         .map(str::to_owned)
         .collect();
     let ignore = file(".dockerignore");
-    assert!(ignore.lines().any(|line| line == "*"), "an allow-list begins by leaving out everything");
+    assert!(
+        ignore.lines().any(|line| line == "*"),
+        "an allow-list begins by leaving out everything"
+    );
     assert_eq!(set(after(&ignore, "!")), copied);
 }
 
