@@ -41,9 +41,10 @@ choose_toolchain() {
         "on Debian without rustup: HUMIDOR_RUST=debian docker/setup.sh build"
 }
 
-# fetch TRIPLE: the crates, and what std is made of where it will be compiled. Asks no network when all are there.
+# fetch: the crates, and what std is made of where it will be compiled. Those of other systems too: cargo-zigbuild and
+# cargo-auditable ask cargo about the whole lock file. Asks no network when all are there.
 fetch() {
-    "$cargo" fetch --quiet --locked --target "$1"
+    "$cargo" fetch --quiet --locked
     ((!${#build_std[@]})) || "$cargo" fetch --quiet --locked --manifest-path "$sysroot/lib/rustlib/src/rust/library/Cargo.toml"
 }
 
@@ -51,7 +52,7 @@ if [[ ${1:-} == fetch ]]; then
     for arch in $(archs all); do
         read -r _ triple _ < <(target "$arch")
         choose_toolchain "$triple"
-        fetch "$triple"
+        fetch
     done
     exit
 fi
@@ -62,7 +63,7 @@ for arch in $wanted; do
     read -r _ triple _ < <(target "$arch")
     choose_toolchain "$triple"
     say "$arch: $triple, $("$rustc" --version)${build_std:+, compiling std}, $HUMIDOR_REVISION"
-    fetch "$triple"
+    fetch
     rust_flags=(
         -C target-feature=+crt-static
         # The C runtime is zig's in every case, not the copy in rustup's std, which Debian's toolchain has not.
