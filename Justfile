@@ -25,6 +25,10 @@ check:
 test-clients:
     tests/clients/run
 
+# Sensors on stock ARM kernels in QEMU (root installs what is missing); or some: just test-hardware arm64/sensor
+test-hardware *CHECKS:
+    tests/hardware/run {{CHECKS}}
+
 # Known vulnerabilities of the dependencies (needs the internet)
 audit:
     cargo deny check advisories
