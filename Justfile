@@ -51,6 +51,7 @@ push REPOSITORY:
 # Platforms and digests of a pushed image
 [group('delivery')]
 inspect IMAGE:
+    @docker buildx version >/dev/null || { echo 'docker with buildx is not there: docker/setup.sh engine installs it' >&2; exit 1; }
     docker buildx imagetools inspect {{IMAGE}}
 
 # Build, push, pull and run each platform on a private engine and registry (root; installs what it needs)

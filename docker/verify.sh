@@ -30,12 +30,12 @@ git clone --quiet "$ROOT" "$work/source"
 
 # same NAME FILE OTHER: or the verdict, with the first place where they differ.
 same() {
-    local differs
-    if differs=$(cmp "$2" "$3" 2>&1); then
+    if cmp --silent "$2" "$3"; then
         say "$1: same, sha256 $(sha256sum "$2" | cut -d' ' -f1)"
         return
     fi
-    printf 'DIFFERENT: %s\n  %s\n' "$1" "$differs" >&2
+    printf 'DIFFERENT: %s\n  %s\n  %s bytes differ up to the shorter one'"'"'s end\n' "$1" "$(cmp "$2" "$3" 2>&1)" \
+        "$(cmp -l "$2" "$3" 2>/dev/null | wc -l)" >&2
     # The strings that only one has tell most about the reason: a path, a version.
     diff <(strings -n 8 "$2" | sort) <(strings -n 8 "$3" | sort) | grep '^[<>]' | head -n 10 >&2 || true
     exit 1
