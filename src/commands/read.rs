@@ -38,7 +38,8 @@ fn live(options: &Read) -> Result<(), Failure> {
     start_log(&quiet(&layers));
     let probe = config::probe(layers, options.sensor.as_deref())?;
     let node = "read".parse().map_err(|error: IdError| Failure::new(Code::Internal, error))?;
-    let sensors = Lines::new(&node, &probe.board, probe.backend).sensors(&probe.sensors)?;
+    let sensors =
+        Lines::new(&node, &probe.board, probe.backend).open(&probe.sensors, &[], &[])?.sensors;
     std::thread::sleep(SETTLE);
     let mut silent = None;
     for sensor in sensors {

@@ -87,8 +87,15 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         None
     };
     let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
-    let sensors =
-        if need(layers, "sensors") { layers.need("sensors", pins::sensors) } else { None };
+    let inputs = layers.take("inputs", pins::inputs);
+    let outputs = layers.take("outputs", pins::outputs);
+    // A board may have no sensor, but something it must have.
+    let switches = layers.get("inputs").is_some() || layers.get("outputs").is_some();
+    let sensors = match (layers.get("sensors"), switches) {
+        (None, true) => Some(Vec::new()),
+        (None, false) if !complete => None,
+        _ => layers.need("sensors", pins::sensors),
+    };
     let interval =
         layers.need("interval", |text| duration(text, Duration::from_secs(1)..=INTERVAL_MAX));
     if let (Some(interval), Some(sensors)) = (interval, &sensors) {
@@ -119,6 +126,8 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         broker: broker?,
         password,
         sensors: sensors?,
+        inputs: inputs.unwrap_or_default(),
+        outputs: outputs.unwrap_or_default(),
         interval: interval?,
         data: data?,
         outbox_capacity: outbox_capacity?,

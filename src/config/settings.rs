@@ -126,6 +126,20 @@ pub const SETTINGS: &[Setting] = &[
         "Sensors as name=model@pin: hall=dht22@7,press=dht11@PA6",
     ),
     setting(
+        "inputs",
+        Scope::Lines,
+        None,
+        "LIST",
+        "Inputs as name=pin, with options: door=GPIO22:debounce=50ms:active=low",
+    ),
+    setting(
+        "outputs",
+        Scope::Lines,
+        None,
+        "LIST",
+        "Outputs as name=pin, with options: fan=GPIO27:safe=off:away=60s:active=low; safe is taken at start, at the end, and when the broker is away for longer than away",
+    ),
+    setting(
         "interval",
         Scope::Node,
         Some("10s"),

@@ -24,24 +24,39 @@ pub fn read(frame: &FramePulses) -> Result<(u64, Option<Weakness>), Fault> {
     for (bit, [low, high]) in frame.bits.iter().enumerate() {
         low.must_be_within(&BIT_LOW_US)?;
         high.must_be_within(&BIT_HIGH_US)?;
-        let one = high.width_ns > ONE_ABOVE_US * NS_PER_US;
+        let (one, doubt) = bit_of(bit, low, high);
         bits = bits << 1 | u64::from(one);
-        weak = weak.or_else(|| doubt(bit, low, high, one));
+        weak = weak.or(doubt);
     }
     frame.closing.must_be_within(&CLOSING_LOW_US)?;
     Ok((bits, weak))
 }
 
-fn doubt(bit: usize, low: &Pulse, high: &Pulse, one: bool) -> Option<Weakness> {
+/// The bit in a pair, and the reason to doubt it. Where nobody looked for a while, the width is off by up to
+/// its tolerance, mostly because the rise was seen late; the period from falling to falling edge then
+/// decides, if its own tolerance leaves no question.
+fn bit_of(bit: usize, low: &Pulse, high: &Pulse) -> (bool, Option<Weakness>) {
     let (zero_side, one_side) = AMBIGUOUS_HIGH_US;
-    let period_ns = low.width_ns.saturating_add(high.width_ns);
-    if zero_side * NS_PER_US < high.width_ns && high.width_ns < one_side * NS_PER_US {
-        Some(Weakness::AmbiguousHigh { bit, us: high.width_ns / NS_PER_US })
-    } else if (period_ns >= ONE_PERIOD_US * NS_PER_US) != one {
-        Some(Weakness::PeriodDisagrees { bit, us: period_ns / NS_PER_US })
-    } else {
-        None
+    let (width_ns, threshold_ns) = (high.width_ns, ONE_PERIOD_US * NS_PER_US);
+    let period_ns = low.width_ns.saturating_add(width_ns);
+    // Half of the gaps of the two falling edges: the rise between them has no part in it.
+    let tolerance_ns =
+        low.tolerance_ns.saturating_add(high.tolerance_ns).saturating_sub(u64::from(low.gap_ns));
+    let surely_one = period_ns.saturating_sub(tolerance_ns) >= threshold_ns;
+    let surely_zero = period_ns.saturating_add(tolerance_ns) < threshold_ns;
+    let one = width_ns > ONE_ABOVE_US * NS_PER_US;
+    if zero_side * NS_PER_US < width_ns && width_ns < one_side * NS_PER_US {
+        let reaches_one = width_ns.saturating_add(high.tolerance_ns) >= one_side * NS_PER_US;
+        let reaches_zero = width_ns.saturating_sub(high.tolerance_ns) <= zero_side * NS_PER_US;
+        return match (surely_one && reaches_one, surely_zero && reaches_zero) {
+            (true, _) => (true, None),
+            (_, true) => (false, None),
+            _ => (one, Some(Weakness::AmbiguousHigh { bit, us: width_ns / NS_PER_US })),
+        };
     }
+    let disagrees = if one { surely_zero } else { surely_one };
+    let doubt = disagrees.then_some(Weakness::PeriodDisagrees { bit, us: period_ns / NS_PER_US });
+    (one, doubt)
 }
 
 #[cfg(test)]
@@ -115,6 +130,38 @@ mod tests {
             let frame = lay_out(&edges_from_widths(Level::Low, &widths)).unwrap();
             assert_eq!(read(&frame).unwrap().0, one, "{ns} ns");
         }
+    }
+
+    #[test]
+    fn a_rise_that_was_seen_late_is_made_up_for_by_the_period() {
+        // Looks of 7 µs, and one of 18: what a quarter-speed board does.
+        for (high, late, gap, expected) in [
+            (26, 13, 18, ("good", 0)),
+            (26, 13, 0, ("pulse", 0)),
+            (70, 11, 18, ("good", 1)),
+            (70, 11, 0, ("ambiguous-high", 1)),
+            // Too far off for its gap: something else is wrong.
+            (70, 20, 10, ("ambiguous-high", 1)),
+        ] {
+            let mut widths = zeros();
+            (widths[80], widths[81]) = ((50 + late) * US, (high - late) * US);
+            let mut edges = edges_from_widths(Level::Low, &widths);
+            edges[81].gap_ns = gap * 1_000;
+            edges[82].gap_ns = gap.min(7) * 1_000;
+            let bits = lay_out(&edges).and_then(|frame| read(&frame));
+            let last = bits.map_or(expected.1, |(bits, _)| bits & 1);
+            assert_eq!((name(&edges), last), expected, "{high} µs, {late} late, gap {gap}");
+        }
+    }
+
+    #[test]
+    fn a_fall_that_may_have_been_late_is_not_made_up_for() {
+        // A 0 whose fall was seen 16 µs late looks like 42 µs; its period is too long to be sure.
+        let mut widths = zeros();
+        widths[81] = 42 * US;
+        let mut edges = edges_from_widths(Level::Low, &widths);
+        edges[82].gap_ns = 20_000;
+        assert_eq!(name(&edges), "ambiguous-high");
     }
 
     #[test]

@@ -19,11 +19,15 @@ pub struct Pulse {
     pub width_ns: u64,
     /// The longest time in ns within this pulse during which nobody looked at the line.
     pub gap_ns: u32,
+    /// By how many ns the width may be off: either edge is stamped in the middle of a time in which nobody
+    /// looked, that is of its gap at most.
+    pub tolerance_ns: u64,
 }
 
 impl Pulse {
     fn is_within(&self, range_us: &RangeInclusive<u64>) -> bool {
-        (range_us.start() * NS_PER_US..=range_us.end() * NS_PER_US).contains(&self.width_ns)
+        self.width_ns.saturating_add(self.tolerance_ns) >= range_us.start() * NS_PER_US
+            && self.width_ns.saturating_sub(self.tolerance_ns) <= range_us.end() * NS_PER_US
     }
 
     pub(super) fn must_be_within(&self, range_us: &RangeInclusive<u64>) -> Result<(), Fault> {
@@ -87,6 +91,10 @@ pub fn between(edges: &[Edge]) -> Result<Vec<Pulse>, Fault> {
                     level: opening.level,
                     width_ns,
                     gap_ns: closing.gap_ns,
+                    tolerance_ns: u64::midpoint(
+                        u64::from(opening.gap_ns),
+                        u64::from(closing.gap_ns),
+                    ),
                 });
             }
             _ => return Err(Fault::Sequence { index: index + 1 }),

@@ -3,7 +3,8 @@
 //! Everything above this module works on [`Edge`]s, so that a simulated board and a real one run
 //! the same decoder, sampler and session.
 //!
-//! - [`cdev`] reaches lines through `/dev/gpiochipN`, on every board: sensors, inputs, outputs.
+//! - [`cdev`] reaches lines through `/dev/gpiochipN`, on every board.
+//! - [`digital`] has inputs and outputs beside the sensors.
 //! - [`rppal`] reads sensors through the Raspberry Pi's memory-mapped registers.
 //! - [`iio`] takes readings from the kernel's own dht11 driver, where an overlay bound it.
 //! - [`chips`] finds the chips, [`poll`] makes edges of looks at a line, [`realtime`] keeps the
@@ -11,6 +12,7 @@
 
 pub mod cdev;
 pub mod chips;
+pub mod digital;
 pub mod iio;
 mod pin;
 pub mod poll;

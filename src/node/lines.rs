@@ -7,13 +7,15 @@ use std::path::Path;
 
 use tracing::{info, warn};
 
-use super::run::{Backend, SensorConfig};
+use super::inputs::Input;
+use super::outputs::{self, Output};
+use super::run::{Backend, InputConfig, OutputConfig, SensorConfig};
 use super::sampler::Sensor;
 use crate::board::{NoSuchPin, Recognised};
 use crate::clock::unix_ms;
 use crate::gpio::chips::{self, Chips};
 use crate::gpio::realtime::Permitted;
-use crate::gpio::{Line, LineAddress, LineError, Pin, cdev, iio, rppal};
+use crate::gpio::{Line, LineAddress, LineError, Pin, cdev, digital, iio, rppal};
 use crate::reading::Id;
 use crate::sim::{Behaviour, SimLine};
 
@@ -44,6 +46,16 @@ pub enum LinesError {
         /// Why.
         cause: LineError,
     },
+}
+
+/// What is on the lines.
+pub struct Opened {
+    /// Sensors.
+    pub sensors: Vec<Sensor>,
+    /// Inputs.
+    pub inputs: Vec<Input>,
+    /// Outputs, at their safe level.
+    pub outputs: Vec<Output>,
 }
 
 /// Opens lines, and gives none out twice.
@@ -86,17 +98,74 @@ impl<'a> Lines<'a> {
         Ok(address)
     }
 
-    /// The sensors on their lines. Every pin is looked at before the first line is touched.
+    /// Everything on its line. Every pin is looked at before the first line is touched.
     ///
     /// # Errors
     /// [`LinesError`].
-    pub fn sensors(&mut self, configs: &[SensorConfig]) -> Result<Vec<Sensor>, LinesError> {
-        let addresses = self.claim_all(configs.iter().map(|config| (&config.name, &config.pin)))?;
-        configs
+    pub fn open(
+        mut self,
+        sensors: &[SensorConfig],
+        inputs: &[InputConfig],
+        outputs: &[OutputConfig],
+    ) -> Result<Opened, LinesError> {
+        let mut addresses = self
+            .claim_all(
+                outputs
+                    .iter()
+                    .map(|output| (&output.name, &output.pin))
+                    .chain(inputs.iter().map(|input| (&input.name, &input.pin)))
+                    .chain(sensors.iter().map(|sensor| (&sensor.name, &sensor.pin))),
+            )?
+            .into_iter();
+        // Outputs first: whatever else goes wrong, they are safe from here on.
+        let outputs = outputs
             .iter()
-            .enumerate()
-            .map(|(index, config)| self.sensor(config, addresses.get(index)))
-            .collect()
+            .map(|output| self.output(output, addresses.next()))
+            .collect::<Result<_, _>>()?;
+        let inputs = inputs
+            .iter()
+            .map(|input| self.input(input, addresses.next()))
+            .collect::<Result<_, _>>()?;
+        let sensors = sensors
+            .iter()
+            .map(|sensor| self.sensor(sensor, addresses.next().as_ref()))
+            .collect::<Result<_, _>>()?;
+        Ok(Opened { sensors, inputs, outputs })
+    }
+
+    fn output(
+        &self,
+        config: &OutputConfig,
+        address: Option<LineAddress>,
+    ) -> Result<Output, LinesError> {
+        let start = outputs::level(config.safety.safe, config.active);
+        let line: Box<dyn digital::Output> = match address {
+            None => Box::new(digital::SimOutput(start)),
+            Some(address) => {
+                info!(output = %config.name, pin = %config.pin, line = %address, safe = config.safety.safe.as_str(), "output");
+                let (written, name) = (config.pin.to_string(), config.name.as_str());
+                let line = digital::OutputLine::open(&self.chips, &address, &written, name, start);
+                Box::new(line.map_err(|cause| LinesError::Line { name: name.to_owned(), cause })?)
+            }
+        };
+        Ok(Output::new(config.name.clone(), line, config.active, config.safety))
+    }
+
+    fn input(
+        &self,
+        config: &InputConfig,
+        address: Option<LineAddress>,
+    ) -> Result<Input, LinesError> {
+        let line: Box<dyn digital::Input> = match address {
+            None => Box::new(digital::SimInput::default()),
+            Some(address) => {
+                info!(input = %config.name, pin = %config.pin, line = %address, "input");
+                let (written, name) = (config.pin.to_string(), config.name.as_str());
+                let line = digital::InputLine::open(&self.chips, &address, &written, name);
+                Box::new(line.map_err(|cause| LinesError::Line { name: name.to_owned(), cause })?)
+            }
+        };
+        Ok(Input::new(config.name.clone(), line, config.active, config.debounce))
     }
 
     /// The lines of all these pins; of none where lines are simulated.
@@ -209,13 +278,13 @@ mod tests {
     fn without_a_device_the_first_sensor_says_so() {
         let (node, board) = (id("box"), zero());
         let config = SensorConfig { name: id("hall"), model: Model::Dht22, pin: Pin::Header(7) };
-        let mut lines = Lines::on(&node, &board, Backend::Auto, Chips::none());
-        let error = lines.sensors(std::slice::from_ref(&config)).err().unwrap();
+        let lines = Lines::on(&node, &board, Backend::Auto, Chips::none());
+        let error = lines.open(std::slice::from_ref(&config), &[], &[]).err().unwrap();
         assert!(matches!(&error, LinesError::Line { cause: LineError::NoChips { .. }, .. }));
         assert!(error.to_string().contains("`hall`"), "{error}");
         // A simulated one needs neither the device nor the pin.
         let config = SensorConfig { pin: Pin::Header(40), ..config };
-        let mut lines = Lines::new(&node, &board, Backend::Sim { faults: 0.0 });
-        assert!(lines.sensors(&[config]).is_ok());
+        let lines = Lines::new(&node, &board, Backend::Sim { faults: 0.0 });
+        assert!(lines.open(&[config], &[], &[]).is_ok());
     }
 }

@@ -9,18 +9,24 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::info;
 
 use super::address::BrokerAddress;
-use super::lines::{Lines, LinesError};
+use super::inputs;
+use super::lines::{Lines, LinesError, Opened};
 use super::outbox::Outbox;
+use super::outputs::{self, Safety};
 use super::sampler::{self, Failures};
 use super::session::Session;
+use super::switches::Switches;
 use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper, unix_ms};
 use crate::dht::Model;
-use crate::gpio::Pin;
+use crate::gpio::{Level, Pin};
 use crate::reading::Id;
 use crate::shutdown::{self, Shutdown};
 use crate::store::OpenError;
 use crate::wire::Health;
+
+/// Longest silence on the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// One sensor: `hall=dht22@7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +37,32 @@ pub struct SensorConfig {
     pub model: Model,
     /// Where its data pin is.
     pub pin: Pin,
+}
+
+/// One input: `door=GPIO22:debounce=50ms`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputConfig {
+    /// Its id, the last level of its topic.
+    pub name: Id,
+    /// Its pin.
+    pub pin: Pin,
+    /// The level that means on.
+    pub active: Level,
+    /// How long a level has to last to be believed.
+    pub debounce: Duration,
+}
+
+/// One output: `fan=GPIO27:safe=off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputConfig {
+    /// Its id, a level of its topics.
+    pub name: Id,
+    /// Its pin.
+    pub pin: Pin,
+    /// The level that means on.
+    pub active: Level,
+    /// What it does without commands.
+    pub safety: Safety,
 }
 
 /// How lines are reached.
@@ -60,8 +92,12 @@ pub struct NodeConfig {
     pub broker: BrokerAddress,
     /// Password for the broker, where the address names a user.
     pub password: Option<String>,
-    /// Its sensors; at least one.
+    /// Its sensors.
     pub sensors: Vec<SensorConfig>,
+    /// Its inputs.
+    pub inputs: Vec<InputConfig>,
+    /// Its outputs.
+    pub outputs: Vec<OutputConfig>,
     /// Between two readings of one sensor.
     pub interval: Duration,
     /// Folder of the outbox.
@@ -107,8 +143,12 @@ impl Node {
     pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
         let boot = new_boot();
         info!(node = %config.node, %boot, broker = %config.broker, "starting");
-        let sensors =
-            Lines::new(&config.node, &config.board, config.backend).sensors(&config.sensors)?;
+        let Opened { sensors, inputs, outputs } = Lines::new(
+            &config.node,
+            &config.board,
+            config.backend,
+        )
+        .open(&config.sensors, &config.inputs, &config.outputs)?;
         let outbox = Arc::new(Outbox::open(&config.data, boot, config.outbox_capacity)?);
 
         let stamper = Stamper::start(config.clock);
@@ -131,11 +171,33 @@ impl Node {
                 })
                 .map_err(NodeError::Thread)?
         };
+        let (switches, orders) = Switches::new();
+        let switches = Arc::new(switches);
+        let keep_alive = keep_alive(&config.outputs);
+        let commanded = !outputs.is_empty();
+        let (stop_watching, watching_stopped) = mpsc::channel();
+        let watching = {
+            let switches = Arc::clone(&switches);
+            std::thread::Builder::new()
+                .name("inputs".to_owned())
+                .spawn(move || {
+                    if !inputs.is_empty() {
+                        inputs::run(inputs, &watching_stopped, &switches);
+                    }
+                })
+                .map_err(NodeError::Thread)?
+        };
+        let (end_outputs, outputs_end) = shutdown::channel();
+        let driving =
+            tokio::spawn(outputs::run(outputs, orders, Arc::clone(&switches), outputs_end));
         let session = Session {
             node: config.node,
             broker: config.broker,
             password: config.password,
             outbox: Arc::clone(&outbox),
+            switches,
+            commanded,
+            keep_alive,
             health: health(Arc::clone(&outbox), stamper, failures),
         };
         let watched = Arc::clone(&outbox);
@@ -147,17 +209,25 @@ impl Node {
                 () = requested.requested() => Ok(()),
                 () = watched.damaged() => Err(NodeError::Damaged),
             };
-            drop(stop);
+            // Outputs are safe before anything else is waited for.
+            end_outputs.throw();
+            let driven = driving.await;
+            drop((stop, stop_watching));
             let sampled = spawn_blocking(move || sampling.join()).await;
+            let looked = spawn_blocking(move || watching.join()).await;
             info!("sampling stopped");
             end_session.throw();
             let delivered = session.await;
             info!("session ended");
-            if let Ok(Err(panic)) = sampled {
-                std::panic::resume_unwind(panic);
+            for joined in [sampled, looked] {
+                if let Ok(Err(panic)) = joined {
+                    std::panic::resume_unwind(panic);
+                }
             }
-            if let Err(error) = delivered {
-                std::panic::resume_unwind(error.into_panic());
+            for ended in [driven, delivered] {
+                if let Err(error) = ended {
+                    std::panic::resume_unwind(error.into_panic());
+                }
             }
             outcome
         });
@@ -180,6 +250,13 @@ impl Node {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
+}
+
+/// Seconds of silence after which the broker is asked whether it is there. An output's limit counts from the
+/// last word, so it is asked three times within the shortest limit.
+fn keep_alive(outputs: &[OutputConfig]) -> Duration {
+    let limits = outputs.iter().map(|output| output.safety.away / 3);
+    limits.chain([KEEP_ALIVE]).min().unwrap_or(KEEP_ALIVE).max(Duration::from_secs(1))
 }
 
 /// A name for this run that no other run of this node has: the time orders it for a reader, the random

@@ -12,24 +12,25 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use rumqttc::{
     AsyncClient, ClientError, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, QoS,
+    Packet, Publish, QoS,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::address::BrokerAddress;
 use super::outbox::Outbox;
+use super::switches::{Direction, Switches};
 use super::window::{Sent, WINDOW, Window};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
-use crate::wire::{Health, NodeTopics, OFFLINE, ONLINE};
+use crate::wire::{Command, Health, NodeTopics, OFFLINE, ONLINE};
 
-/// Room for what is not a reading: status and health.
-const EXTRA: usize = 8;
+/// Room for what is not a reading: status, health, one subscription and the states of switches.
+const EXTRA: usize = 32;
+/// States of switches on their way, at most; the rest waits and is overtaken by later states.
+const STATES: usize = 16;
 /// Acknowledged readings are deleted from the outbox this many at a time while it drains.
 const FORGET_BATCH: usize = 64;
-/// Seconds of silence after which either side asks.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// First and longest wait before a reconnect; the jitter keeps a hall of boards from coming back at
 /// the same instant.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
@@ -53,6 +54,12 @@ pub struct Session {
     pub password: Option<String>,
     /// What to deliver.
     pub outbox: Arc<Outbox>,
+    /// States to publish, and where commands go.
+    pub switches: Arc<Switches>,
+    /// Whether there are outputs to command.
+    pub commanded: bool,
+    /// Seconds of silence after which either side asks.
+    pub keep_alive: Duration,
     /// What to say about oneself.
     pub health: Box<dyn Fn() -> Health + Send + Sync>,
 }
@@ -99,7 +106,7 @@ impl Session {
         );
         let status = NodeTopics::new(self.node.clone()).status();
         options
-            .set_keep_alive(KEEP_ALIVE)
+            .set_keep_alive(self.keep_alive)
             .set_max_packet_size(PACKET_MAX_BYTES, PACKET_MAX_BYTES)
             .set_inflight(u16::try_from(WINDOW + EXTRA).unwrap_or(u16::MAX))
             .set_last_will(LastWill::new(status, OFFLINE, QoS::AtLeastOnce, true));
@@ -117,6 +124,7 @@ impl Session {
             client,
             topics: NodeTopics::new(self.node.clone()),
             outbox: Arc::clone(&self.outbox),
+            switches: Arc::clone(&self.switches),
             window: Window::default(),
         };
         let mut connected = false;
@@ -146,6 +154,7 @@ impl Session {
                     tokio::select! {
                         event = &mut poll => break Some(event?),
                         () = self.outbox.changed(), if *connected => delivery.fill().await?,
+                        () = self.switches.changed(), if *connected => delivery.say_states()?,
                         _ = health.tick(), if *connected => delivery.say_health(&(self.health)())?,
                         () = shutdown.requested() => {
                             if !*connected {
@@ -161,7 +170,15 @@ impl Session {
                 Some(Event::Incoming(Packet::ConnAck(_))) => {
                     *connected = true;
                     info!(broker = %self.broker, waiting = self.outbox.depth(), "connected");
+                    self.switches.heard();
                     delivery.say(delivery.topics.status(), ONLINE.into(), true)?;
+                    if self.commanded {
+                        // Every broker is taken for one that has forgotten.
+                        let commands = delivery.topics.commands();
+                        delivery.client.try_subscribe(commands, QoS::AtLeastOnce)?;
+                    }
+                    self.switches.publish_all();
+                    delivery.say_states()?;
                     delivery.fill().await?;
                 }
                 Some(event) => delivery.hear(&event).await?,
@@ -191,6 +208,7 @@ impl Session {
                 "leaving before the outbox is empty; the rest is sent at the next start"
             );
         }
+        delivery.say_states()?;
         delivery.say_health(&(self.health)())?;
         delivery.say(delivery.topics.status(), OFFLINE.into(), true)?;
         let goodbye = async {
@@ -248,6 +266,7 @@ struct Delivery {
     client: AsyncClient,
     topics: NodeTopics,
     outbox: Arc<Outbox>,
+    switches: Arc<Switches>,
     window: Window,
 }
 
@@ -268,11 +287,46 @@ impl Delivery {
         Ok(())
     }
 
+    /// Publishes the states that changed, as many as there is room for.
+    fn say_states(&mut self) -> Result<(), DeliveryError> {
+        let room = STATES.saturating_sub(self.window.others());
+        for (direction, name, state) in self.switches.take(room) {
+            let topic = match direction {
+                Direction::Input => self.topics.input(&name),
+                Direction::Output => self.topics.output(&name),
+            };
+            self.say(topic, state.as_str().into(), true)?;
+        }
+        Ok(())
+    }
+
+    /// A command to an output. One that the broker had kept is from a time that is over: it is not carried
+    /// out, the retained state says what is.
+    fn obey(&self, publish: &Publish) {
+        let Some(name) = self.topics.commanded(&publish.topic) else {
+            debug!(topic = %publish.topic, "not for us");
+            return;
+        };
+        if publish.retain {
+            info!(output = %name, "a retained command is not carried out at the start; send commands without `retain`");
+            return;
+        }
+        match Command::parse(&publish.payload) {
+            Ok(command) => self.switches.command(name, command),
+            Err(error) => warn!(output = %name, %error, "no command"),
+        }
+    }
+
     async fn hear(&mut self, event: &Event) -> Result<(), DeliveryError> {
+        if let Event::Incoming(_) = event {
+            self.switches.heard();
+        }
         match event {
+            Event::Incoming(Packet::Publish(publish)) => self.obey(publish),
             Event::Outgoing(Outgoing::Publish(pkid)) => self.window.left(*pkid),
             Event::Incoming(Packet::PubAck(ack)) => {
                 self.window.acknowledge(ack.pkid);
+                self.say_states()?;
                 let batch = self.window.acknowledged().len();
                 if batch.is_multiple_of(FORGET_BATCH) || self.window.is_empty() {
                     self.forget().await;

@@ -44,9 +44,18 @@ impl Window {
         self.readings == 0
     }
 
+    /// How much other than readings waits to be sent or acknowledged.
+    pub fn others(&self) -> usize {
+        self.queued
+            .iter()
+            .chain(self.in_flight.values())
+            .filter(|sent| **sent == Sent::Other)
+            .count()
+    }
+
     /// Whether something other than readings waits to be sent or acknowledged.
     pub fn unsaid(&self) -> bool {
-        self.queued.iter().chain(self.in_flight.values()).any(|sent| *sent == Sent::Other)
+        self.others() > 0
     }
 
     /// Notes a publish handed to the client.

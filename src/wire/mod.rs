@@ -2,9 +2,11 @@
 //! that stores. The full text is in `docs/PROTOCOL.md`.
 
 mod payload;
+mod switch;
 mod topic;
 
 pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
+pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{
     BROKER_STATUS, Filter, FilterError, NodeTopics, OFFLINE, ONLINE, TopicError, telemetry_source,
     topic_name,

@@ -194,6 +194,33 @@ impl NodeTopics {
     }
 }
 
+impl NodeTopics {
+    /// Retained `ON` / `OFF` of one input.
+    #[must_use]
+    pub fn input(&self, input: &Id) -> String {
+        format!("{ROOT}/{}/input/{input}", self.node)
+    }
+
+    /// Retained `ON` / `OFF` of one output, as its line really is.
+    #[must_use]
+    pub fn output(&self, output: &Id) -> String {
+        format!("{ROOT}/{}/output/{output}", self.node)
+    }
+
+    /// The filter of the commands to all outputs.
+    #[must_use]
+    pub fn commands(&self) -> String {
+        format!("{ROOT}/{}/output/+/set", self.node)
+    }
+
+    /// The output that a command's topic names.
+    #[must_use]
+    pub fn commanded(&self, topic: &str) -> Option<Id> {
+        let name = topic.strip_prefix(&format!("{ROOT}/{}/output/", self.node))?;
+        name.strip_suffix("/set")?.parse().ok()
+    }
+}
+
 /// Which node and sensor a telemetry topic belongs to: `humidor/<node>/sensor/<name>`.
 ///
 /// `None` when the topic is of another kind. A topic of this form whose ids are malformed is
@@ -251,6 +278,18 @@ mod tests {
             ("a\0b", FilterError::Topic(TopicError::Control)),
         ] {
             assert_eq!(filter.parse::<Filter>(), Err(cause), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_command_names_an_output_of_this_node() {
+        let topics = NodeTopics::new("oven".parse().unwrap());
+        let filter: Filter = topics.commands().parse().unwrap();
+        let topic = format!("{}/set", topics.output(&"fan".parse().unwrap()));
+        assert!(filter.matches(&topic));
+        assert_eq!(topics.commanded(&topic).unwrap().as_str(), "fan");
+        for other in ["humidor/oven/output/fan", "humidor/door/output/fan/set", "x/set"] {
+            assert_eq!(topics.commanded(other), None, "{other}");
         }
     }
 
