@@ -38,6 +38,8 @@ pub enum Task {
     Read(Read),
     /// The lines of this machine and the header of this board
     Gpio(Gpio),
+    /// Check this board; exit code of the first thing that does not work
+    Doctor(Settings<Doctor>),
     /// Print the latest readings, and new ones as they are stored
     Tail(Tail),
     /// Write readings as CSV or JSON lines
@@ -238,6 +240,8 @@ group! {
     Node: All Data Node Lines;
     /// Of commands on the lines.
     Lines: All Lines;
+    /// Of the check of a board.
+    Doctor: All Data Lines;
     /// Of the health check, which only needs to find the process.
     Health: All Broker Node Lines;
     /// All.

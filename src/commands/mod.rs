@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod doctor;
 mod gpio;
 mod health;
 mod log;
@@ -39,6 +40,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
             let layers = layers(&settings.flags);
             gpio::run(&gpio.task, layers)
         }
+        Task::Doctor(settings) => doctor::run(layers(&settings.flags)),
         Task::Tail(tail) => log::tail(&tail, layers(&tail.settings.flags)),
         Task::Export(export) => log::export(&export, layers(&export.settings.flags)),
         Task::Db(db) => match db.task {

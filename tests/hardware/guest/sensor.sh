@@ -91,3 +91,11 @@ check 'as uid 65532 with the device'"'"'s group: a reading' with_group
 without_group() { exits 77 nobody 65532 && says '--device /dev/gpiochip1 --group-add 997'; }
 chmod 600 /dev/gpiochip0
 check 'as uid 65532 without it: exit 77 and what to add' without_group
+doctor_nobody() {
+    exits 77 start-stop-daemon -S -q -c humidor:65532 -x /humidor -- doctor --data /tmp \
+        --sensors hall=dht22@$at && says 'WRONG  gpio:' '--device /dev/gpiochip'
+}
+check 'humidor doctor says the same' doctor_nobody
+chmod 777 /tmp
+doctor_root() { exits 0 humidor doctor --data /work --sensors hall=dht22@$at && says "hall@$at is line $at, free"; }
+check 'humidor doctor as root: nothing is wrong' doctor_root

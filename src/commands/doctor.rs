@@ -1,0 +1,169 @@
+//! `humidor doctor`: what this board lacks, each with its remedy.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use super::{quiet, start_log};
+use crate::board::Recognised;
+use crate::clock::{ClockTrust, Stamper};
+use crate::config::{self, Layers};
+use crate::exit::{Code, Failure};
+use crate::gpio::Pin;
+use crate::gpio::chips::{self, Chips};
+use crate::reading::ClockState;
+
+/// Page size of every board we know but the Raspberry Pi 5, in bytes.
+const PAGE_BYTES: usize = 4096;
+/// Less free space than this on the data folder's disk, in bytes, is soon too little.
+const FREE_MIN_BYTES: u64 = 100 * 1024 * 1024;
+
+/// How a check went.
+#[derive(Debug, PartialEq, Eq)]
+enum Finding {
+    /// As it should be.
+    Fine(String),
+    /// Works, but somebody should know.
+    Note(String),
+    /// Does not work; what to do, and the exit code of what would fail.
+    Wrong(String, Code),
+}
+
+/// Prints every finding; the exit code is that of the first thing that does not work.
+pub fn run(mut layers: Layers) -> Result<(), Failure> {
+    start_log(&quiet(&layers));
+    let uses = config::uses(&mut layers.clone());
+    let data = config::data_folder(&mut layers);
+    let board = config::board(&mut layers);
+    let board = layers.finish(board)?;
+    let chips = Chips::scan(Path::new(chips::DEVICES));
+    let mut findings = vec![("board", about_board(&board)), ("gpio", about_chips(&chips))];
+    findings.extend(uses.iter().map(|(name, pin)| ("pin", about_pin(name, pin, &board, &chips))));
+    findings.push(("clock", about_clock(Stamper::start(ClockTrust::Kernel).now().clock)));
+    findings.push(("pages", about_pages(rustix::param::page_size())));
+    if let Some(data) = data {
+        findings.push(("data", about_folder(&data)));
+    }
+    let mut first = None;
+    for (subject, finding) in findings {
+        match finding {
+            Finding::Fine(text) => println!("ok     {subject}: {text}"),
+            Finding::Note(text) => println!("note   {subject}: {text}"),
+            Finding::Wrong(text, code) => {
+                println!("WRONG  {subject}: {text}");
+                first = first.or(Some(code));
+            }
+        }
+    }
+    first.map_or(Ok(()), |code| Err(Failure::new(code, anyhow!("something is wrong, see above"))))
+}
+
+fn about_board(board: &Recognised) -> Finding {
+    if board.board.is_some() {
+        Finding::Fine(board.to_string())
+    } else {
+        Finding::Note(format!(
+            "not recognised ({}); for pins by number or name set HUMIDOR_BOARD",
+            board.reason
+        ))
+    }
+}
+
+fn about_chips(chips: &Chips) -> Finding {
+    if let Some(denied) = chips.denied.first() {
+        let text = format!("{} may not be opened: {}", denied.device.display(), denied.remedy());
+        return Finding::Wrong(text, Code::Permission);
+    }
+    if chips.open.is_empty() {
+        let error = crate::gpio::LineError::NoChips { folder: chips::DEVICES.to_owned() };
+        return Finding::Wrong(error.to_string(), Code::NoDevice);
+    }
+    let open = chips.open.iter().map(|c| format!("{} `{}`", c.path().display(), c.label()));
+    Finding::Fine(open.collect::<Vec<_>>().join(", "))
+}
+
+fn about_pin(name: &str, pin: &Pin, board: &Recognised, chips: &Chips) -> Finding {
+    let (address, known) = match board.resolve(pin) {
+        Ok(found) => found,
+        Err(error) => return Finding::Wrong(format!("{name}: {error}"), Code::Config),
+    };
+    match chips.line(&address, &pin.to_string()) {
+        Err(error) => Finding::Wrong(format!("{name}: {error}"), Code::of_line(&error)),
+        Ok(line) => match (chips::consumer(&line), known.and_then(|known| known.reserved)) {
+            (Some(user), _) => Finding::Note(format!("{name}@{pin} is in use by `{user}`")),
+            (None, Some(reason)) => Finding::Note(format!("{name}@{pin}: {reason}")),
+            (None, None) => Finding::Fine(format!("{name}@{pin} is line {address}, free")),
+        },
+    }
+}
+
+fn about_clock(clock: ClockState) -> Finding {
+    match clock {
+        ClockState::Synced => Finding::Fine("set by a time source".to_owned()),
+        ClockState::Unsynced => Finding::Note(
+            "no time source sets it: readings are marked `unsynced` and re-stamped later; run chrony or systemd-timesyncd on the board, or set HUMIDOR_CLOCK=always where another way sets it".to_owned(),
+        ),
+    }
+}
+
+fn about_pages(bytes: usize) -> Finding {
+    let text = format!("{bytes} bytes");
+    if bytes == PAGE_BYTES {
+        Finding::Fine(text)
+    } else {
+        Finding::Note(format!(
+            "{text}: fine for humidor; some other programs for ARM need {PAGE_BYTES}"
+        ))
+    }
+}
+
+fn about_folder(folder: &Path) -> Finding {
+    // The folder may not be there yet: the nearest one that is has to take it.
+    let there = folder.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
+    let probe = there.join(format!(".humidor-doctor-{}", std::process::id()));
+    if let Err(error) = std::fs::write(&probe, b"x") {
+        return Finding::Wrong(
+            format!(
+                "{} cannot be written ({error}): mount a volume there that uid {} may write",
+                there.display(),
+                rustix::process::getuid().as_raw()
+            ),
+            Failure::from(error).code(),
+        );
+    }
+    let _ = std::fs::remove_file(&probe);
+    let free = rustix::fs::statvfs(there).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    match free {
+        Ok(free) if free < FREE_MIN_BYTES => {
+            Finding::Note(format!("{}: only {} MiB free", there.display(), free / (1024 * 1024)))
+        }
+        Ok(free) => Finding::Fine(format!(
+            "{} writable, {} MiB free",
+            there.display(),
+            free / (1024 * 1024)
+        )),
+        Err(error) => {
+            Finding::Note(format!("{} writable, free space unknown: {error}", there.display()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Board;
+
+    #[test]
+    fn each_thing_that_is_wrong_has_the_code_of_what_would_fail() {
+        let board = Recognised::set(Board::by_id("orange-pi-zero").unwrap());
+        let none = Chips::none();
+        assert!(matches!(about_chips(&none), Finding::Wrong(_, Code::NoDevice)));
+        let pin = |text: &str| about_pin("hall", &text.parse().unwrap(), &board, &none);
+        assert!(matches!(pin("9"), Finding::Wrong(text, Code::Config) if text.contains("PG6")));
+        assert!(matches!(pin("7"), Finding::Wrong(_, Code::NoDevice)));
+        assert!(matches!(about_folder(Path::new("/proc/humidor")), Finding::Wrong(..)));
+        assert!(matches!(about_folder(&std::env::temp_dir().join("new/er")), Finding::Fine(_)));
+        assert!(matches!(about_clock(ClockState::Unsynced), Finding::Note(_)));
+        assert!(matches!(about_pages(16 * 1024), Finding::Note(_)));
+    }
+}
