@@ -228,7 +228,8 @@ mod tests {
         let (trigger, stopped) = shutdown::channel();
         let running = tokio::spawn(run(vec![output], orders, Arc::clone(&switches), stopped));
         let next = async || {
-            switches.changed().await;
+            let changed = tokio::time::timeout(Duration::from_secs(20), switches.changed());
+            changed.await.expect("a state within 20 s");
             switches.take(1).remove(0).2
         };
         assert_eq!(next().await, Switch::Off);
