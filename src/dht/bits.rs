@@ -170,7 +170,7 @@ mod tests {
         edges[1].gap_ns = 200_000; // up to the response: nothing to hide before it
         assert_eq!(name(&edges), "good");
         for (gap_ns, expected) in
-            [(20_000, "good"), (20_001, "poll-gap"), (45_000, "poll-gap"), (45_001, "gap")]
+            [(30_000, "good"), (30_001, "poll-gap"), (45_000, "poll-gap"), (45_001, "gap")]
         {
             for index in [2, 40, 84] {
                 let mut edges = after_a_release();

@@ -55,8 +55,10 @@ pub const ONE_ABOVE_US: u64 = 49;
 pub const ONE_PERIOD_US: u64 = 98;
 /// A high strictly between these two, in µs, is read but not believed at once.
 pub const AMBIGUOUS_HIGH_US: (u64, u64) = (38, 60);
-/// A poll gap above this many µs inside the frame may have moved a high across the threshold.
-pub const GAP_WEAK_US: u64 = 20;
+/// A poll gap above this many µs inside the frame may have moved a high across the threshold. Each edge is
+/// stamped in the middle of its gap, so a high with such a gap at both ends is off by 30 µs at most: a 0 of
+/// 28 µs stays below 60 and a 1 of 70 µs above 38, where the width alone is not believed.
+pub const GAP_WEAK_US: u64 = 30;
 /// A poll gap above this many µs inside the frame may have hidden a whole pulse.
 pub const GAP_MAX_US: u64 = 45;
 

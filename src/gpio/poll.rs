@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn an_absence_leaves_its_length_in_the_next_edge() {
         // In the middle of the frame, one absence of 30 µs, and one that swallows a pulse.
-        let weak = played(&train::nominal(BYTES), 2_000, Some((2_000_000, 22_000))).0;
+        let weak = played(&train::nominal(BYTES), 2_000, Some((2_000_000, 32_000))).0;
         assert!(decode(&weak, Model::Dht22).unwrap().weak.is_some());
         let lost = played(&train::nominal(BYTES), 2_000, Some((2_000_000, 90_000))).0;
         assert!(matches!(decode(&lost, Model::Dht22), Err(Fault::Gap { us: 90.. })));
