@@ -81,8 +81,12 @@ for arch in $wanted; do
     done
     # SQLite, the only C: no debug information, no paths of this machine in __FILE__.
     c_flags=(-g0 "-ffile-prefix-map=$cargo_home=/cargo" "-ffile-prefix-map=$target_dir=/target")
+    # What `cargo auditable` sets, but for the wrapper's path: cargo takes that into the names of our symbols, and it lies
+    # in the home of whoever builds. The bare name is the same everywhere.
+    export RUSTC_WORKSPACE_WRAPPER=cargo-auditable
+    export CARGO_AUDITABLE_ORIG_ARGS='{"offline":false,"locked":true,"frozen":false,"config":[]}'
     RUSTC=$rustc RUSTFLAGS="${rust_flags[*]}" CFLAGS="${c_flags[*]}" \
-        "$cargo" auditable zigbuild --locked --release "${build_std[@]}" --target "$triple" --target-dir "$target_dir"
+        "$cargo" zigbuild --locked --release "${build_std[@]}" --target "$triple" --target-dir "$target_dir"
     mkdir -p "dist/$arch"
     install -m 755 "$target_dir/$triple/release/humidor" "dist/$arch/humidor.part"
     touch -d "@$SOURCE_DATE_EPOCH" "dist/$arch/humidor.part"
