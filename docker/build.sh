@@ -19,6 +19,8 @@ export PATH=$TOOLS/bin:$PATH
 
 target_dir=${CARGO_TARGET_DIR:-$ROOT/target}
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
+# A crate of rumqttd's configuration (const-random) would take a number from the compiler's machine.
+export CONST_RANDOM_SEED=humidor
 export ZIG_GLOBAL_CACHE_DIR=$target_dir/zig ZIG_LOCAL_CACHE_DIR=$target_dir/zig
 
 # choose_toolchain TRIPLE: sets cargo, rustc, sysroot, build_std. The toolchain of rust-toolchain.toml where it has the
