@@ -5,11 +5,11 @@ sim=/sys/devices/platform/gpio-dhtsim
 check() {
     local name=$1
     shift
-    if "$@" >/work/output 2>&1; then
+    if "$@" >/scratch/output 2>&1; then
         echo "ok    $name"
     else
         echo "FAIL  $name"
-        sed 's/^/      /' /work/output | tail -n 40
+        sed 's/^/      /' /scratch/output | tail -n 40
     fi
 }
 
@@ -44,12 +44,12 @@ line_is() { [ "$(line "$1")" = "$2" ]; }
 exits() {
     local expected=$1 code=0
     shift
-    "$@" >/work/said 2>&1 || code=$?
-    cat /work/said
+    "$@" >/scratch/said 2>&1 || code=$?
+    cat /scratch/said
     [ $code = "$expected" ] || { echo "exit code $code instead of $expected"; return 1; }
 }
 # says TEXT…: each of them is in what the last command said.
 says() {
     local text
-    for text in "$@"; do grep -qF -- "$text" /work/said || { echo "does not say: $text"; return 1; }; done
+    for text in "$@"; do grep -qF -- "$text" /scratch/said || { echo "does not say: $text"; return 1; }; done
 }

@@ -27,17 +27,17 @@ subscribe() {
     } | nc 127.0.0.1 1883 >"$2" &
 }
 serve() {
-    humidor broker --data /work/broker --mqtt-listen 127.0.0.1:1883 >>/work/broker.log 2>&1 &
+    humidor broker --data /scratch/broker --mqtt-listen 127.0.0.1:1883 >>/scratch/broker.log 2>&1 &
     broker=$!
     until_true 20 humidor health --mqtt-listen 127.0.0.1:1883
 }
 start() {
-    humidor node --node box --broker mqtt://127.0.0.1 --data /work/node \
+    humidor node --node box --broker mqtt://127.0.0.1 --data /scratch/node \
         --outputs fan=gpio-dhtsim:10:safe=off:away=5s,lamp=gpio-dhtsim:11:safe=on \
-        --inputs door=gpio-dhtsim:20:debounce=50ms >/work/node.log 2>&1 &
+        --inputs door=gpio-dhtsim:20:debounce=50ms >/scratch/node.log 2>&1 &
     node=$!
 }
-connected() { [ "$(grep -c ' connected' /work/node.log)" -ge "$1" ]; }
+connected() { [ "$(grep -c ' connected' /scratch/node.log)" -ge "$1" ]; }
 set=humidor/box/output/fan/set
 
 serve
@@ -46,14 +46,14 @@ start
 check 'outputs start at their safe level' until_true 20 line_is 10 o0
 check 'whichever that is' until_true 5 line_is 11 o1
 until_true 20 connected 1
-ignored() { until_true 10 grep -q 'a retained command is not carried out' /work/node.log && line_is 10 o0; }
+ignored() { until_true 10 grep -q 'a retained command is not carried out' /scratch/node.log && line_is 10 o0; }
 check 'a retained command from before the start is not carried out' ignored
-subscribe f humidor/box/output/fan /work/fan
-subscribe d humidor/box/input/door /work/door
+subscribe f humidor/box/output/fan /scratch/fan
+subscribe d humidor/box/input/door /scratch/door
 
-on() { publish $set ON && until_true 5 line_is 10 o1 && until_true 5 grep -q 'fan.*ON' /work/fan; }
+on() { publish $set ON && until_true 5 line_is 10 o1 && until_true 5 grep -q 'fan.*ON' /scratch/fan; }
 check 'ON over MQTT: the line is driven, the state is echoed' on
-toggle() { publish $set TOGGLE && until_true 5 line_is 10 o0 && until_true 5 grep -q 'fan.*OFF' /work/fan; }
+toggle() { publish $set TOGGLE && until_true 5 line_is 10 o0 && until_true 5 grep -q 'fan.*OFF' /scratch/fan; }
 check 'TOGGLE' toggle
 pulse() {
     publish $set '{"state":"ON","for_ms":700}'
@@ -62,13 +62,13 @@ pulse() {
 check 'for_ms: on, and off again by itself' pulse
 refused() {
     publish $set '{"state":"ON","for_ms":0}' && publish $set nonsense &&
-        until_true 5 grep -q 'for_ms. is 0; it can be 1 to' /work/node.log && line_is 10 o0
+        until_true 5 grep -q 'for_ms. is 0; it can be 1 to' /scratch/node.log && line_is 10 o0
 }
 check 'for_ms out of range and nonsense: refused' refused
 
 # The retained state comes at once; what comes after it is counted from here.
-door() { grep -o 'input/door[OF]*' /work/door | wc -l; }
-until_true 5 grep -q 'input/door' /work/door
+door() { grep -o 'input/door[OF]*' /scratch/door | wc -l; }
+until_true 5 grep -q 'input/door' /scratch/door
 known=$(door)
 changed() { [ "$(door)" -gt "$known" ]; }
 fast() {
@@ -116,9 +116,9 @@ rmmod gpio-dhtsim
 insmod /gpio-dhtsim.ko sensor_line=4 irqs=0
 start
 until_true 20 connected 1
-polled() { grep -q 'no interrupts' /work/node.log; }
+polled() { grep -q 'no interrupts' /scratch/node.log; }
 check 'an input without interrupts is polled' polled
-subscribe e humidor/box/input/door /work/door
-until_true 5 grep -q 'input/door' /work/door
+subscribe e humidor/box/input/door /scratch/door
+until_true 5 grep -q 'input/door' /scratch/door
 known=$(door)
 check 'and published within 100 ms too' fast

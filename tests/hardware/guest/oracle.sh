@@ -25,13 +25,13 @@ agree() {
     theirs=$(kernel) || { echo 'the kernel gives nothing'; return 1; }
     # The line is the driver's: it is unbound for our read and bound again.
     echo dht11 >/sys/bus/platform/drivers/dht11/unbind
-    ours "$model" >/work/said 2>&1
+    ours "$model" >/scratch/said 2>&1
     echo dht11 >/sys/bus/platform/drivers/dht11/bind
     device=$(echo /sys/bus/iio/devices/iio:device*)
-    cat /work/said
+    cat /scratch/said
     echo "kernel: $theirs"
     set -- $theirs
-    grep -qF -e "$(thousandths "$1") °C  $(thousandths "$2") %" /work/said
+    grep -qF -e "$(thousandths "$1") °C  $(thousandths "$2") %" /scratch/said
 }
 thousandths() { awk -v n="$1" 'BEGIN { printf "%.1f", n / 1000 }'; }
 check 'kernel and humidor agree: DHT22, 35.1 °C' agree dht22 02 8c 01 5f ee

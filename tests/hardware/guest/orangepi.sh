@@ -7,7 +7,7 @@ check 'a read on header pin 7 gives the cause, no reading' silent dht22@7
 check 'the same line as PA6' silent dht22@PA6
 check 'the same line as chip and offset' silent dht22@1c20800.pinctrl:6
 twice() {
-    exits 78 humidor node --node box --broker mqtt://127.0.0.1 --data /work/twice \
+    exits 78 humidor node --node box --broker mqtt://127.0.0.1 --data /scratch/twice \
         --sensors hall=dht22@7,press=dht11@PA6 && says '1c20800.pinctrl:6'
 }
 check 'header pin 7 and PA6 are the same line' twice
@@ -17,13 +17,13 @@ led() { exits 69 humidor read dht22@PA17 --tries 1 && says 'red status LED'; }
 check 'a reserved line: why' led
 # Bank PC of the H2+ has no interrupts; PA has.
 inputs() {
-    humidor node --node box --broker mqtt://127.0.0.1 --data /work/inputs \
-        --inputs door=1c20800.pinctrl:64,gate=PA1 >/work/said 2>&1 &
+    humidor node --node box --broker mqtt://127.0.0.1 --data /scratch/inputs \
+        --inputs door=1c20800.pinctrl:64,gate=PA1 >/scratch/said 2>&1 &
     node=$!
-    until_true 20 grep -q 'outbox open' /work/said
+    until_true 20 grep -q 'outbox open' /scratch/said
     kill $node
     wait $node
-    cat /work/said
-    grep 'no interrupts' /work/said | grep -q 'input=door' && ! grep 'no interrupts' /work/said | grep -q 'input=gate'
+    cat /scratch/said
+    grep 'no interrupts' /scratch/said | grep -q 'input=door' && ! grep 'no interrupts' /scratch/said | grep -q 'input=gate'
 }
 check 'an input on a bank without interrupts is polled, others have events' inputs

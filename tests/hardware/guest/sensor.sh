@@ -4,13 +4,13 @@ read_dht() { model=$1; shift; humidor read "$model@$at" "$@"; }
 
 # good MODEL COUNT LINE: COUNT readings, every one in the first try.
 good() {
-    exits 0 read_dht "$1" --count "$2" --tries 1 && [ "$(grep -cF -e "$3" /work/said)" = "$2" ] &&
-        [ "$(grep -c refused /work/said)" = 0 ]
+    exits 0 read_dht "$1" --count "$2" --tries 1 && [ "$(grep -cF -e "$3" /scratch/said)" = "$2" ] &&
+        [ "$(grep -c refused /scratch/said)" = 0 ]
 }
 # refused CODE CAUSE [MODEL]: no reading, but its cause.
 refused() {
     exits "$1" read_dht "${3:-dht22}" --tries 3 && says "refused, $2:" &&
-        ! grep -q '°C' /work/said
+        ! grep -q '°C' /scratch/said
 }
 
 nowhere() { unshare -m sh -c 'mount -t tmpfs none /dev && exec humidor read dht22@'$at; }
@@ -77,7 +77,7 @@ check 'a line beyond the chip' beyond
 no_board() { exits 78 humidor read dht22@7 && says 'HUMIDOR_BOARD' 'orange-pi-zero'; }
 check 'a header pin on an unknown board: what to set' no_board
 twice() {
-    exits 78 humidor node --node box --broker mqtt://127.0.0.1 --data /work/twice \
+    exits 78 humidor node --node box --broker mqtt://127.0.0.1 --data /scratch/twice \
         --board orange-pi-zero --sensors hall=dht22@7,press=dht11@PA6 && says 'hall@7' 'press@PA6'
 }
 check 'one line under two names' twice
@@ -97,5 +97,5 @@ doctor_nobody() {
 }
 check 'humidor doctor says the same' doctor_nobody
 chmod 777 /tmp
-doctor_root() { exits 0 humidor doctor --data /work --sensors hall=dht22@$at && says "hall@$at is line $at, free"; }
+doctor_root() { exits 0 humidor doctor --data /scratch --sensors hall=dht22@$at && says "hall@$at is line $at, free"; }
 check 'humidor doctor as root: nothing is wrong' doctor_root
