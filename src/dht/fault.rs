@@ -9,11 +9,11 @@ use crate::gpio::Level;
 pub enum Fault {
     /// The line was never seen high.
     #[error(
-        "the line stayed low after the release: look for a missing pull-up resistor (4.7 to 10 kΩ) or a short to ground"
+        "no response from the sensor, whose line stayed low after the release: look for a missing pull-up resistor (4.7 to 10 kΩ) or a short to ground"
     )]
     StuckLow,
     /// The line rose at the release and nothing followed.
-    #[error("the sensor did not answer: check its power, its data wire and the configured model")]
+    #[error("no response from the sensor: check its power, its data wire and the configured model")]
     NoResponse,
     /// Fewer pulses than a frame has.
     #[error(

@@ -2,8 +2,8 @@
 # nothing behind them: every line reads 0, which is a line that stays low.
 header() { exits 0 humidor gpio header && says 'Orange Pi Zero' 'PA6' 'xunlong,orangepi-zero'; }
 check 'the board is recognised' header
-silent() { exits 69 humidor read "$1" --tries 1 && says 'refused, stuck-low'; }
-check 'a read on header pin 7 gives the cause, no reading' silent dht22@7
+silent() { exits 69 humidor read "$1" --tries 1 && says 'refused, stuck-low: no response from the sensor'; }
+check 'a read on header pin 7: no response from the sensor, with the cause' silent dht22@7
 check 'the same line as PA6' silent dht22@PA6
 check 'the same line as chip and offset' silent dht22@1c20800.pinctrl:6
 twice() {
