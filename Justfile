@@ -29,6 +29,10 @@ test-clients:
 test-hardware *CHECKS:
     tests/hardware/run {{CHECKS}}
 
+# Figures beside mosquitto on this machine, one line of JSON each; or some: just bench --bench ingest
+bench *ARGS:
+    cargo bench {{ARGS}}
+
 # Known vulnerabilities of the dependencies (needs the internet)
 audit:
     cargo deny check advisories

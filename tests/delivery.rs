@@ -259,6 +259,10 @@ fn the_build_context_has_what_the_dockerfiles_copy_and_nothing_else() {
         "an allow-list begins by leaving out everything"
     );
     assert_eq!(set(after(&ignore, "!")), copied);
+    // Cargo refuses a manifest that names a file which is not there.
+    if file("Cargo.toml").contains("[[bench]]") {
+        assert!(copied.contains("benches"), "{copied:?}");
+    }
 }
 
 #[test]
