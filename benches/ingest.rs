@@ -7,7 +7,7 @@
 //! not in the log.
 //!
 //! `INGEST_SECONDS` (5) and `INGEST_ROUNDS` (3) change how long it looks. Without mosquitto
-//! (`apt-get install mosquitto`) the ratio is left out.
+//! (`docker/setup.sh peer`) the ratio is left out.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -7,6 +7,9 @@
 #   docker/setup.sh emulate   qemu's user-mode emulators, to run the other platforms
 #   docker/setup.sh rig       a registry and what the delivery tests look with
 #   docker/setup.sh lint      shellcheck and hadolint (pinned wheels)
+#   docker/setup.sh clients   MQTT clients of others, sqlite3
+#   docker/setup.sh peer      mosquitto, to measure against
+#   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
 # HUMIDOR_RUST=rustup takes the targets' std from rustup (the default where rustup is), HUMIDOR_RUST=debian takes Debian's
@@ -26,6 +29,9 @@ packages_engine=(docker.io docker-cli docker-buildx docker-compose containerd)
 packages_engine_tools=(skopeo jq iptables)
 packages_emulate=(qemu-user-static)
 packages_rig=(docker-registry sqlite3 binutils mmdebstrap)
+packages_clients=(mosquitto-clients sqlite3 python3-venv)
+packages_peer=(mosquitto)
+packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 
 # install_packages PACKAGE…: those that are missing.
 install_packages() {
@@ -39,8 +45,8 @@ install_packages() {
     fi
     say "installing ${missing[*]}"
     # Lists of a fresh machine or image are absent or old.
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # Lets Debian 12 take the engine, and nothing else, from Debian 13.
@@ -130,6 +136,9 @@ for group in "$@"; do
         allow_engine_of_debian_13
         install_packages "${packages_rig[@]}"
         ;;
+    clients) install_packages "${packages_clients[@]}" ;;
+    peer) install_packages "${packages_peer[@]}" ;;
+    hardware) install_packages "${packages_hardware[@]}" ;;
     lint)
         install_packages python3 python3-venv
         setup_lint
