@@ -11,11 +11,10 @@ use rumqttc::mqttbytes::v4::{
 };
 use rumqttd::protocol::Protocol;
 use rumqttd::protocol::v4::V4;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::WriteHalf;
 use tracing::debug;
 
 use super::access::{self, NotGranted};
+use super::carrier::{Carrier, Stream};
 use super::connection::{End, Services};
 use super::intake;
 use super::packet::{self, Message, PacketError};
@@ -283,13 +282,12 @@ impl<'a> Client<'a> {
     }
 
     /// Sees the last commit through and writes its acknowledgements.
-    pub async fn finish(&mut self, writer: &mut WriteHalf<'_>) -> Result<(), End> {
+    pub async fn finish<S: Stream>(&mut self, carrier: &mut Carrier<S>) -> Result<(), End> {
         if self.staged.is_some() {
             committed(&mut self.staged).await?;
             self.acknowledge().await?;
         }
-        writer.write_all_buf(&mut self.out).await?;
-        writer.shutdown().await?;
+        carrier.close(&mut self.out).await?;
         Ok(())
     }
 }

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::carrier::{Carrier, Stream};
 use super::client::{Client, committed, delivered};
 use super::packet::{self, Message, PacketError};
 use super::recorder::{Recorder, Stopped};
@@ -33,8 +31,6 @@ const LINGER: Duration = Duration::from_secs(3);
 const TAKEOVER: Duration = Duration::from_secs(1);
 /// Bytes that wait for the client before the router is asked for more.
 const OUT_HIGH_BYTES: usize = 64 * 1024;
-/// Room made in the read buffer at a time.
-const READ_BYTES: usize = 16 * 1024;
 
 /// What every connection works with.
 #[derive(Clone)]
@@ -85,14 +81,10 @@ impl From<RouterDied> for End {
 }
 
 /// Serves one client until it leaves, misbehaves, or `shutdown`.
-pub async fn serve(
-    mut socket: TcpStream,
-    peer: SocketAddr,
-    services: Services,
-    shutdown: Shutdown,
-) {
+pub async fn serve<S: Stream>(stream: S, peer: SocketAddr, services: Services, shutdown: Shutdown) {
+    let mut carrier = Carrier::new(stream);
     let mut inbound = BytesMut::with_capacity(1024);
-    let opening = timeout(CONNECT_TIMEOUT, open(&mut socket, &mut inbound, &services)).await;
+    let opening = timeout(CONNECT_TIMEOUT, open(&mut carrier, &mut inbound, &services)).await;
     let (connect, mut claim) = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => {
@@ -111,7 +103,7 @@ pub async fn serve(
         payload: Bytes::copy_from_slice(&will.message),
         retain: will.retain,
     });
-    let end = match run(&mut socket, inbound, &connect, &mut claim, &services, shutdown).await {
+    let end = match run(&mut carrier, inbound, &connect, &mut claim, &services, shutdown).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -137,8 +129,8 @@ async fn publish_will(services: &Services, will: Message) {
 }
 
 /// CONNECT to CONNACK.
-async fn open(
-    socket: &mut TcpStream,
+async fn open<S: Stream>(
+    carrier: &mut Carrier<S>,
     inbound: &mut BytesMut,
     services: &Services,
 ) -> Result<(Connect, Claim), End> {
@@ -147,12 +139,12 @@ async fn open(
             Ok(Some(connect)) => break connect,
             Ok(None) => {}
             Err(PacketError::Level(level)) => {
-                socket.write_all(packet::refuse_level(level)).await?;
+                carrier.write_all(packet::refuse_level(level)).await?;
                 return Err(PacketError::Level(level).into());
             }
             Err(error) => return Err(error.into()),
         }
-        if socket.read_buf(inbound).await? == 0 {
+        if carrier.read(inbound).await? == 0 {
             return Err(End::Closed);
         }
     };
@@ -161,7 +153,7 @@ async fn open(
         connect.client_id = format!("auto-{:016x}", fastrand::u64(..));
     }
     if !access::client_id(&connect.client_id) {
-        refuse(socket, ConnectReturnCode::BadClientId).await?;
+        refuse(carrier, ConnectReturnCode::BadClientId).await?;
         return Err(End::Refused("client id"));
     }
     if let Some(will) = &connect.last_will
@@ -171,7 +163,7 @@ async fn open(
     }
     let Ok(claim) = services.sessions.claim(connect.client_id.clone(), connect.clean_session)
     else {
-        refuse(socket, ConnectReturnCode::ServiceUnavailable).await?;
+        refuse(carrier, ConnectReturnCode::ServiceUnavailable).await?;
         return Err(End::Refused("no room for another persistent session"));
     };
     let mut claim = claim;
@@ -186,29 +178,28 @@ async fn open(
     let mut bytes = BytesMut::new();
     let accepted = ConnAck::new(ConnectReturnCode::Success, claim.session_present);
     accepted.write(&mut bytes).map_err(PacketError::from)?;
-    socket.write_all(&bytes).await?;
+    carrier.write_all(&bytes).await?;
     Ok((connect, claim))
 }
 
-async fn refuse(socket: &mut TcpStream, code: ConnectReturnCode) -> Result<(), End> {
+async fn refuse<S: Stream>(carrier: &mut Carrier<S>, code: ConnectReturnCode) -> Result<(), End> {
     let mut bytes = BytesMut::new();
     ConnAck::new(code, false).write(&mut bytes).map_err(PacketError::from)?;
-    socket.write_all(&bytes).await?;
+    carrier.write_all(&bytes).await?;
     Ok(())
 }
 
 enum Never {}
 
 /// The connection's loop. Always returns why it ended.
-async fn run(
-    socket: &mut TcpStream,
+async fn run<S: Stream>(
+    carrier: &mut Carrier<S>,
     inbound: BytesMut,
     connect: &Connect,
     claim: &mut Claim,
     services: &Services,
     mut shutdown: Shutdown,
 ) -> Result<Never, End> {
-    let (mut reader, mut writer) = socket.split();
     let silence = (connect.keep_alive > 0)
         .then(|| Duration::from_secs(u64::from(connect.keep_alive)) * 3 / 2);
     let (_no_takeover, taken_over) = tokio::sync::oneshot::channel();
@@ -221,7 +212,7 @@ async fn run(
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
     tokio::pin!(alarm);
     loop {
-        let nothing_to_write = client.out.is_empty();
+        let nothing_to_write = carrier.is_idle(&client.out);
         client.take_packets().await?;
         if client.has_left() {
             return Err(End::Disconnect);
@@ -231,12 +222,20 @@ async fn run(
         }
         // A client that takes nothing is not listened to either: its answers would have to be kept.
         let room = client.out.len() < OUT_HIGH_BYTES;
+        let listening = room && !client.is_committing();
         tokio::select! {
-            read = read(&mut reader, &mut client.inbound), if !client.is_committing() && room => {
-                if read? == 0 {
+            moved = carrier.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
+                let moved = moved?;
+                if moved.read == Some(0) {
                     return Err(End::Closed);
                 }
-                heard = Instant::now();
+                let now = Instant::now();
+                if moved.read.is_some() {
+                    heard = now;
+                }
+                if moved.wrote {
+                    written = now;
+                }
             }
             committed = committed(&mut client.staged), if client.is_committing() => {
                 committed?;
@@ -247,17 +246,12 @@ async fn run(
             delivery = delivered(&mut client.link), if room => {
                 client.deliver(delivery?)?;
             }
-            wrote = write(&mut writer, &mut client.out), if !client.out.is_empty() => {
-                wrote?;
-                written = Instant::now();
-            }
             () = &mut alarm => {
                 let now = Instant::now();
-                let listening = !client.is_committing() && room;
                 if listening && silence.is_some_and(|limit| now >= heard + limit) {
                     return Err(End::Silent);
                 }
-                if !client.out.is_empty() && now >= written + WRITE_STALL {
+                if !carrier.is_idle(&client.out) && now >= written + WRITE_STALL {
                     return Err(End::Stalled);
                 }
                 let next = silence.map_or(now + WRITE_STALL, |limit| (heard + limit).min(now + WRITE_STALL));
@@ -265,18 +259,9 @@ async fn run(
             }
             _ = &mut taken_over => return Err(End::TakenOver),
             () = shutdown.requested() => {
-                let _ = timeout(LINGER, client.finish(&mut writer)).await;
+                let _ = timeout(LINGER, client.finish(carrier)).await;
                 return Err(End::Stopping);
             }
         }
     }
-}
-
-async fn read(reader: &mut ReadHalf<'_>, inbound: &mut BytesMut) -> std::io::Result<usize> {
-    inbound.reserve(READ_BYTES);
-    reader.read_buf(inbound).await
-}
-
-async fn write(writer: &mut WriteHalf<'_>, out: &mut BytesMut) -> std::io::Result<usize> {
-    writer.write_buf(out).await
 }

@@ -14,6 +14,7 @@
 //! subscribers.
 
 mod access;
+mod carrier;
 mod client;
 mod connection;
 mod door;
