@@ -1,25 +1,27 @@
-//! The writer: appends a batch in one transaction, each reading once, and corrects the times of
-//! readings that were taken before their node's clock was set.
+//! The writer: appends a batch in one transaction, each reading once.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
+use super::family::{READINGS, SAMPLES};
 use super::file::{self, Lock, OpenError};
-use super::schema::{self, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
+use super::kept::Kept;
+use super::names::{self, Names};
+use super::pruned;
+use super::restamp;
+use super::retention::Retention;
+use super::rollup::{self, Marks};
+use super::schema::{self, CLOCK_PARKED, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
+use super::tally::Bucket;
+use super::upkeep::Upkeep;
 use crate::reading::{ClockState, Id};
 use crate::wire::{Numbers, Telemetry};
 
-/// Readings whose time is corrected in one commit, so that an acknowledgement never waits long
-/// behind a correction.
-const RESTAMP_ROWS_PER_COMMIT: i64 = 500;
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
 const REFUSAL_ROWS: i64 = 1000;
 /// Bytes kept of a refused payload.
 pub const EXAMPLE_MAX_BYTES: usize = 256;
-/// Interned names kept in memory, each kind. Past it the cache starts anew from the database.
-const NAMES_CACHED: usize = 5_000;
 
 /// Something to append.
 #[derive(Debug, Clone)]
@@ -68,48 +70,52 @@ pub struct Appended {
     pub refused: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    id: i64,
-    /// Offset and the seq from which the node's own stamps are good.
-    synced: Option<(i64, i64)>,
-}
-
-#[derive(Debug, Default)]
-struct Names {
-    sensors: HashMap<(Id, Id), i64>,
-    runs: HashMap<(Id, Id), Run>,
-    sources: HashMap<(String, String), i64>,
-}
-
-impl Names {
-    fn trim(&mut self) {
-        if self.sensors.len().max(self.runs.len()).max(self.sources.len()) > NAMES_CACHED {
-            *self = Self::default();
-        }
-    }
+/// What the writer remembers of the database, so that an append need not ask it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub names: Names,
+    pub marks: Marks,
+    pub kept: Kept,
+    /// Whether some run has readings that wait for their corrected time.
+    pub restamping: bool,
 }
 
 /// The writing side of the log.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
-    names: Names,
-    /// Whether some run has readings that wait for their corrected time.
-    restamping: bool,
+    pub(super) connection: Connection,
+    pub(super) memory: Memory,
+    pub(super) upkeep: Upkeep,
+    pub(super) retention: Retention,
+    /// Whether a commit is on the disk when it returns.
+    pub(super) durable: bool,
     _lock: Lock,
 }
 
 impl Store {
-    /// Opens the log at `path`, or starts one.
+    /// Opens the log at `path`, or starts one. It keeps everything until [`Store::retain`] says otherwise.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (connection, lock) = file::open_checked(path, schema::LOG)?;
-        // Every append runs the same dozen statements; they stay prepared.
-        connection.set_prepared_statement_cache_capacity(32);
-        Ok(Self { connection, names: Names::default(), restamping: true, _lock: lock })
+        // Every append and every step of the upkeep runs the same few dozen statements; they stay prepared.
+        connection.set_prepared_statement_cache_capacity(96);
+        let kept = Kept::load(&connection)
+            .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
+        Ok(Self {
+            connection,
+            memory: Memory {
+                names: Names::default(),
+                marks: Marks::default(),
+                kept,
+                restamping: true,
+            },
+            upkeep: Upkeep::default(),
+            retention: Retention::EVERYTHING,
+            durable: true,
+            _lock: lock,
+        })
     }
 
     /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
@@ -118,13 +124,19 @@ impl Store {
     /// # Errors
     /// What SQLite said: see [`Store::may_pass`].
     pub fn append(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
-        let outcome = append(&mut self.connection, &mut self.names, &mut self.restamping, records);
+        self.set_durable(true)?;
+        let outcome = append(&mut self.connection, &mut self.memory, records);
         if outcome.is_err() {
-            // Names interned in the transaction that was rolled back do not exist.
-            self.names = Names::default();
-            self.restamping = true;
+            self.forget();
         }
         outcome
+    }
+
+    /// Names interned and marks made in a transaction that was rolled back do not exist.
+    pub(super) fn forget(&mut self) {
+        self.memory.names = Names::default();
+        self.memory.marks.forget();
+        self.memory.restamping = true;
     }
 
     /// Whether an error of [`Store::append`] can go away by itself (disk full, disk error, lock), so
@@ -137,18 +149,17 @@ impl Store {
 
 fn append(
     connection: &mut Connection,
-    names: &mut Names,
-    restamping: &mut bool,
+    memory: &mut Memory,
     records: &[&Record],
 ) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     for record in records {
-        names.trim();
+        memory.names.trim();
         match record {
             Record::Reading { node, sensor, telemetry } => {
-                if insert_reading(&transaction, names, restamping, node, sensor, telemetry)? {
+                if insert_reading(&transaction, memory, node, sensor, telemetry)? {
                     appended.readings += 1;
                 } else {
                     appended.repeats += 1;
@@ -156,10 +167,7 @@ fn append(
             }
             Record::Foreign { topic, at_ms, numbers } => {
                 for (field, value) in numbers {
-                    let source = source_id(&transaction, names, topic, field)?;
-                    transaction
-                        .prepare_cached("INSERT INTO sample (source, at, value) VALUES (?, ?, ?)")?
-                        .execute(params![source, at_ms, value])?;
+                    insert_sample(&transaction, memory, topic, field, *at_ms, *value)?;
                     appended.samples += 1;
                 }
             }
@@ -169,8 +177,8 @@ fn append(
             }
         }
     }
-    if *restamping {
-        *restamping = restamp_some(&transaction)?;
+    if memory.restamping {
+        memory.restamping = restamp::some(&transaction, memory)?;
     }
     transaction.commit()?;
     Ok(appended)
@@ -179,14 +187,13 @@ fn append(
 /// Returns whether the reading was new.
 fn insert_reading(
     transaction: &Transaction<'_>,
-    names: &mut Names,
-    restamping: &mut bool,
+    memory: &mut Memory,
     node: &Id,
     sensor: &Id,
     telemetry: &Telemetry,
 ) -> rusqlite::Result<bool> {
-    let sensor = sensor_id(transaction, names, node, sensor)?;
-    let mut run = run_of(transaction, names, node, &telemetry.boot)?;
+    let sensor = names::sensor_id(transaction, &mut memory.names, node, sensor)?;
+    let mut run = names::run_of(transaction, &mut memory.names, node, &telemetry.boot)?;
     // The payload's check bounds both to i64.
     let seq = i64::try_from(telemetry.seq).unwrap_or(i64::MAX);
     let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
@@ -199,16 +206,35 @@ fn insert_reading(
             )?
             .execute(params![offset, seq, run.id])?;
         run.synced = Some((offset, seq));
-        names.runs.insert((node.clone(), telemetry.boot.clone()), run);
-        *restamping = true;
+        memory.names.runs.insert((node.clone(), telemetry.boot.clone()), run);
+        memory.restamping = true;
     }
     let (at, clock, original) = match (telemetry.clock, run.synced) {
         (ClockState::Synced, _) => (telemetry.at, CLOCK_SYNCED, None),
         (ClockState::Unsynced, Some((offset, synced_seq))) if seq < synced_seq => {
             (mono.saturating_add(offset), CLOCK_RESTAMPED, Some(telemetry.at))
         }
+        // Its time may still be corrected to one that is kept.
+        (ClockState::Unsynced, None) if telemetry.at < memory.kept.rows_from => {
+            (telemetry.at, CLOCK_PARKED, None)
+        }
         (ClockState::Unsynced, _) => (telemetry.at, CLOCK_UNSYNCED, None),
     };
+    if !memory.kept.is_all() && pruned::contains(transaction, run.id, seq)? {
+        return Ok(false);
+    }
+    if at < memory.kept.rows_from && clock != CLOCK_PARKED {
+        let known: bool = transaction
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM reading WHERE run = ? AND seq = ?)")?
+            .query_row(params![run.id, seq], |row| row.get(0))?;
+        if known {
+            return Ok(false);
+        }
+        let row = Bucket::row(at, [telemetry.temperature, telemetry.humidity]);
+        rollup::fold(transaction, &READINGS, sensor, &row, &memory.kept)?;
+        pruned::add(transaction, run.id, seq, seq)?;
+        return Ok(true);
+    }
     let rows = transaction
         .prepare_cached(
             "INSERT INTO reading (run, seq, sensor, at, clock, mono, temperature, humidity, at_original)
@@ -217,81 +243,36 @@ fn insert_reading(
         .execute(params![
             run.id, seq, sensor, at, clock, mono, telemetry.temperature, telemetry.humidity, original
         ])?;
+    if rows == 1 {
+        if clock == CLOCK_PARKED {
+            transaction
+                .prepare_cached("INSERT INTO parked (run) VALUES (?) ON CONFLICT DO NOTHING")?
+                .execute([run.id])?;
+        } else {
+            memory.marks.mark(transaction, &READINGS, sensor, at)?;
+        }
+    }
     Ok(rows == 1)
 }
 
-fn node_id(transaction: &Transaction<'_>, node: &Id) -> rusqlite::Result<i64> {
-    transaction
-        .prepare_cached("INSERT INTO node (name) VALUES (?) ON CONFLICT (name) DO NOTHING")?
-        .execute([node.as_str()])?;
-    transaction
-        .prepare_cached("SELECT id FROM node WHERE name = ?")?
-        .query_row([node.as_str()], |row| row.get(0))
-}
-
-fn sensor_id(
+fn insert_sample(
     transaction: &Transaction<'_>,
-    names: &mut Names,
-    node: &Id,
-    sensor: &Id,
-) -> rusqlite::Result<i64> {
-    let key = (node.clone(), sensor.clone());
-    if let Some(id) = names.sensors.get(&key) {
-        return Ok(*id);
-    }
-    let node = node_id(transaction, node)?;
-    transaction
-        .prepare_cached("INSERT INTO sensor (node, name) VALUES (?, ?) ON CONFLICT DO NOTHING")?
-        .execute(params![node, sensor.as_str()])?;
-    let id = transaction
-        .prepare_cached("SELECT id FROM sensor WHERE node = ? AND name = ?")?
-        .query_row(params![node, sensor.as_str()], |row| row.get(0))?;
-    names.sensors.insert(key, id);
-    Ok(id)
-}
-
-fn run_of(
-    transaction: &Transaction<'_>,
-    names: &mut Names,
-    node: &Id,
-    boot: &Id,
-) -> rusqlite::Result<Run> {
-    let key = (node.clone(), boot.clone());
-    if let Some(run) = names.runs.get(&key) {
-        return Ok(*run);
-    }
-    let node = node_id(transaction, node)?;
-    transaction
-        .prepare_cached("INSERT INTO run (node, boot) VALUES (?, ?) ON CONFLICT DO NOTHING")?
-        .execute(params![node, boot.as_str()])?;
-    let run = transaction
-        .prepare_cached("SELECT id, offset_ms, synced_seq FROM run WHERE node = ? AND boot = ?")?
-        .query_row(params![node, boot.as_str()], |row| {
-            let synced = row.get::<_, Option<i64>>(1)?.zip(row.get::<_, Option<i64>>(2)?);
-            Ok(Run { id: row.get(0)?, synced })
-        })?;
-    names.runs.insert(key, run);
-    Ok(run)
-}
-
-fn source_id(
-    transaction: &Transaction<'_>,
-    names: &mut Names,
+    memory: &mut Memory,
     topic: &str,
     field: &str,
-) -> rusqlite::Result<i64> {
-    let key = (topic.to_owned(), field.to_owned());
-    if let Some(id) = names.sources.get(&key) {
-        return Ok(*id);
+    at: i64,
+    value: f64,
+) -> rusqlite::Result<()> {
+    let source = names::source_id(transaction, &mut memory.names, topic, field)?;
+    if at < memory.kept.rows_from {
+        // The broker's own clock went back behind what is kept.
+        let row = Bucket::row(at, [Some(value)]);
+        return rollup::fold(transaction, &SAMPLES, source, &row, &memory.kept);
     }
     transaction
-        .prepare_cached("INSERT INTO source (topic, field) VALUES (?, ?) ON CONFLICT DO NOTHING")?
-        .execute([topic, field])?;
-    let id = transaction
-        .prepare_cached("SELECT id FROM source WHERE topic = ? AND field = ?")?
-        .query_row([topic, field], |row| row.get(0))?;
-    names.sources.insert(key, id);
-    Ok(id)
+        .prepare_cached("INSERT INTO sample (source, at, value) VALUES (?, ?, ?)")?
+        .execute(params![source, at, value])?;
+    memory.marks.mark(transaction, &SAMPLES, source, at)
 }
 
 fn count_refusal(
@@ -322,42 +303,4 @@ fn count_refusal(
         )?
         .execute(params![cause, topic, at_ms, example])?;
     Ok(())
-}
-
-/// Corrects the next few readings that were taken before their node's clock was set. Returns whether
-/// there is more to do.
-fn restamp_some(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
-    let waiting = transaction
-        .prepare_cached(
-            "SELECT id, offset_ms, synced_seq, restamp_from FROM run
-             WHERE restamp_from IS NOT NULL LIMIT 1",
-        )?
-        .query_row([], |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, i64>(1)?,
-                row.get::<_, i64>(2)?,
-                row.get::<_, i64>(3)?,
-            ))
-        })
-        .optional()?;
-    let Some((run, offset, synced_seq, from)) = waiting else { return Ok(false) };
-    let last: Option<i64> = transaction
-        .prepare_cached(
-            "SELECT max(seq) FROM (SELECT seq FROM reading
-             WHERE run = ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT ?)",
-        )?
-        .query_row(params![run, from, synced_seq, RESTAMP_ROWS_PER_COMMIT], |row| row.get(0))?;
-    if let Some(last) = last {
-        transaction
-            .prepare_cached(
-                "UPDATE reading SET at_original = at, at = mono + ?1, clock = ?2
-                 WHERE run = ?3 AND seq BETWEEN ?4 AND ?5 AND clock = ?6",
-            )?
-            .execute(params![offset, CLOCK_RESTAMPED, run, from, last, CLOCK_UNSYNCED])?;
-    }
-    transaction
-        .prepare_cached("UPDATE run SET restamp_from = ? WHERE id = ?")?
-        .execute(params![last.map(|seq| seq + 1), run])?;
-    Ok(true)
 }

@@ -4,17 +4,28 @@
 //! The view `readings` is an interface for other programs too: see `docs/PROTOCOL.md`.
 
 mod append;
+mod draw;
+mod family;
 mod file;
+mod kept;
+mod names;
 mod overview;
+mod prune;
+mod pruned;
 mod query;
+mod restamp;
+mod retention;
+mod rollup;
 mod schema;
 mod series;
 mod tally;
+mod upkeep;
 
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
+pub use retention::Retention;
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
 };

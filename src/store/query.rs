@@ -94,7 +94,7 @@ pub struct Stats {
 /// indexes the view's names would hide.
 pub(super) const READINGS: &str = "
     SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
-           CASE reading.clock WHEN 0 THEN 'unsynced' WHEN 1 THEN 'synced' ELSE 'restamped' END,
+           CASE reading.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
            reading.temperature, reading.humidity
     FROM reading
     JOIN run ON run.id = reading.run
@@ -223,19 +223,22 @@ impl Log {
     }
 
     /// Holes in the numbering of each run, from 1 to its highest number. Empty when nothing that a
-    /// node counted is missing, apart from what is still on its way.
+    /// node counted is missing, apart from what is still on its way. What retention deleted is no hole.
     ///
     /// # Errors
     /// What SQLite said.
     pub fn gaps(&self) -> rusqlite::Result<Vec<Gap>> {
         self.connection
             .prepare(
-                "WITH numbered AS (
-                     SELECT run, seq, lag(seq, 1, 0) OVER (PARTITION BY run ORDER BY seq) AS before
-                     FROM reading)
-                 SELECT node.name, run.boot, before + 1, seq - 1
+                "WITH stretch AS (
+                     SELECT run, seq AS first, seq AS last FROM reading
+                     UNION ALL SELECT run, first, last FROM pruned),
+                 numbered AS (
+                     SELECT run, first, lag(last, 1, 0) OVER (PARTITION BY run ORDER BY first) AS before
+                     FROM stretch)
+                 SELECT node.name, run.boot, before + 1, first - 1
                  FROM numbered JOIN run ON run.id = numbered.run JOIN node ON node.id = run.node
-                 WHERE seq > before + 1 ORDER BY node.name, run.id, seq",
+                 WHERE first > before + 1 ORDER BY node.name, run.id, first",
             )?
             .query_map([], |row| {
                 Ok(Gap { node: row.get(0)?, boot: row.get(1)?, from: row.get(2)?, to: row.get(3)? })

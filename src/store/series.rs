@@ -1,10 +1,12 @@
 //! A series over a range of time, as a chart draws it: single readings while they are few, least,
 //! mean and greatest of each step when they are many. Its cost is bounded, whatever is asked for.
 
-use rusqlite::params;
+use rusqlite::OptionalExtension;
 
+use super::draw::{Drawn, draw};
+use super::family::{HOUR_MS, MINUTE_MS, QUARTER_MS, READINGS, SAMPLES};
 use super::query::Log;
-use super::tally::{Band, Bucket, start_of};
+use super::tally::{Band, Bucket};
 use crate::reading::Id;
 
 /// Most points of one answer; a screen has about as many columns.
@@ -14,9 +16,6 @@ const POINTS_WANTED: i64 = 720;
 /// Latest time that can be asked for: the end of the year 9999 in Unix ms, as on the wire.
 const TIME_MAX_MS: i64 = 253_402_300_799_999;
 const SECOND_MS: i64 = 1_000;
-const MINUTE_MS: i64 = 60 * SECOND_MS;
-const QUARTER_MS: i64 = 15 * MINUTE_MS;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// Steps that read well on an axis.
 const ROUND_STEPS_MS: [i64; 22] = [
@@ -76,9 +75,9 @@ pub enum RangeError {
 /// A range of time and the step in which to go through it, in ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    from: i64,
-    to: i64,
-    step: i64,
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) step: i64,
 }
 
 impl Range {
@@ -114,7 +113,7 @@ impl Range {
     }
 
     /// Steps in the range, at most [`POINTS_MAX`].
-    const fn steps(&self) -> i64 {
+    pub(super) const fn steps(&self) -> i64 {
         divide_up(self.to - self.from, self.step)
     }
 }
@@ -139,7 +138,7 @@ const fn whole_spans(step: i64) -> i64 {
     divide_up(step, span) * span
 }
 
-const fn divide_up(dividend: i64, divisor: i64) -> i64 {
+pub(super) const fn divide_up(dividend: i64, divisor: i64) -> i64 {
     (dividend + divisor - 1) / divisor
 }
 
@@ -176,6 +175,19 @@ pub struct Series<P = Point> {
     pub partial: bool,
     /// At most [`POINTS_MAX`], and one more where the range begins within a step.
     pub points: Vec<P>,
+}
+
+impl<P> Default for Series<P> {
+    fn default() -> Self {
+        Self { step_ms: None, partial: false, points: Vec::new() }
+    }
+}
+
+impl<const N: usize, P: From<Bucket<N>>> From<Drawn<N>> for Series<P> {
+    fn from(drawn: Drawn<N>) -> Self {
+        let points = drawn.buckets.into_iter().map(P::from).collect();
+        Self { step_ms: drawn.step, partial: drawn.partial, points }
+    }
 }
 
 /// Readings of one step.
@@ -216,17 +228,6 @@ impl From<Bucket<1>> for SamplePoint {
     }
 }
 
-/// What there are series of: `N` numbers in each row.
-struct Family<const N: usize> {
-    table: &'static str,
-    series: &'static str,
-    values: [&'static str; N],
-}
-
-const READINGS: Family<2> =
-    Family { table: "reading", series: "sensor", values: ["temperature", "humidity"] };
-const SAMPLES: Family<1> = Family { table: "sample", series: "source", values: ["value"] };
-
 impl Log {
     /// A sensor's readings over a range. Empty when there is no such sensor.
     ///
@@ -239,9 +240,11 @@ impl Log {
              WHERE node.name = ? AND sensor.name = ?",
             [query.node.as_str(), query.sensor.as_str()],
         )?;
-        let series = self.draw(&READINGS, sensor, query.range)?;
+        let drawn = sensor
+            .map(|sensor| draw(&self.connection, &READINGS, sensor, query.range))
+            .transpose()?;
         snapshot.finish()?;
-        Ok(series)
+        Ok(drawn.map_or_else(Series::default, Series::from))
     }
 
     /// A foreign publisher's numbers over a range. Empty when there are none of that name.
@@ -254,74 +257,16 @@ impl Log {
             "SELECT id FROM source WHERE topic = ? AND field = ?",
             [query.topic.as_str(), query.field.as_str()],
         )?;
-        let series = self.draw(&SAMPLES, source, query.range)?;
+        let drawn = source
+            .map(|source| draw(&self.connection, &SAMPLES, source, query.range))
+            .transpose()?;
         snapshot.finish()?;
-        Ok(series)
+        Ok(drawn.map_or_else(Series::default, Series::from))
     }
 
     fn id_of(&self, sql: &str, names: [&str; 2]) -> rusqlite::Result<Option<i64>> {
-        use rusqlite::OptionalExtension;
         self.connection.prepare_cached(sql)?.query_row(names, |row| row.get(0)).optional()
     }
-
-    fn draw<const N: usize, P: From<Bucket<N>>>(
-        &self,
-        family: &Family<N>,
-        id: Option<i64>,
-        range: Range,
-    ) -> rusqlite::Result<Series<P>> {
-        let Some(id) = id else {
-            return Ok(Series { step_ms: None, partial: false, points: Vec::new() });
-        };
-        let few: i64 = self
-            .connection
-            .prepare_cached(&format!(
-                "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} = ? AND at >= ? AND at < ? LIMIT ?)",
-                family.table, family.series
-            ))?
-            .query_row(params![id, range.from, range.to, range.steps() + 1], |row| row.get(0))?;
-        let step_ms = (few > range.steps()).then_some(range.step);
-        let (from, to) = match step_ms {
-            None => (range.from, range.to),
-            // Whole steps, so that a chart that is moved keeps its points.
-            Some(step) => {
-                (start_of(range.from, step), start_of(range.to - 1, step).saturating_add(step))
-            }
-        };
-        let mut points: Vec<Bucket<N>> = Vec::new();
-        let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT at, {} FROM {} WHERE {} = ? AND at >= ? AND at < ? ORDER BY at",
-            family.values.join(", "),
-            family.table,
-            family.series
-        ))?;
-        let mut rows = statement.query(params![id, from, to])?;
-        while let Some(row) = rows.next()? {
-            let bucket = single(row)?;
-            let Some(step) = step_ms else {
-                points.push(bucket);
-                continue;
-            };
-            let start = start_of(bucket.at, step);
-            match points.last_mut() {
-                Some(last) if last.at == start => last.merge(&bucket),
-                _ => points.push(Bucket { at: start, ..bucket }),
-            }
-        }
-        Ok(Series { step_ms, partial: false, points: points.into_iter().map(P::from).collect() })
-    }
-}
-
-/// A row of one time and `N` values.
-fn single<const N: usize>(row: &rusqlite::Row<'_>) -> rusqlite::Result<Bucket<N>> {
-    let mut bucket = Bucket::empty(row.get(0)?);
-    bucket.count = 1;
-    for (column, tally) in bucket.tallies.iter_mut().enumerate() {
-        if let Some(value) = row.get::<_, Option<f64>>(column + 1)? {
-            tally.add(value);
-        }
-    }
-    Ok(bucket)
 }
 
 #[cfg(test)]

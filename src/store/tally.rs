@@ -58,6 +58,17 @@ impl<const N: usize> Bucket<N> {
         Self { at, count: 0, tallies: [Tally::EMPTY; N] }
     }
 
+    /// A single row.
+    pub fn row(at: i64, values: [Option<f64>; N]) -> Self {
+        let mut row = Self { count: 1, ..Self::empty(at) };
+        for (tally, value) in row.tallies.iter_mut().zip(values) {
+            if let Some(value) = value {
+                tally.add(value);
+            }
+        }
+        row
+    }
+
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         for (mine, theirs) in self.tallies.iter_mut().zip(&other.tallies) {
