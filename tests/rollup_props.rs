@@ -75,7 +75,7 @@ fn temperature((run, seq): Key) -> f64 {
 }
 
 fn humidity(key: Key) -> Option<f64> {
-    (key.1 % 4 != 0).then(|| 40.0 + temperature(key))
+    (!key.1.is_multiple_of(4)).then(|| 40.0 + temperature(key))
 }
 
 fn record(key: Key) -> Record {
@@ -159,13 +159,21 @@ struct World {
     store: Option<Store>,
     now_ms: i64,
     model: Model,
+    /// Readings of another node, which goes on while time passes: nothing is too old before something is
+    /// newer.
+    ticks: u64,
 }
 
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut world =
-            Self { folder, store: None, now_ms: BASE_MS + HOUR_MS, model: Model::default() };
+        let mut world = Self {
+            folder,
+            store: None,
+            now_ms: BASE_MS + HOUR_MS,
+            model: Model::default(),
+            ticks: 0,
+        };
         world.open();
         world
     }
@@ -201,7 +209,7 @@ impl World {
 
     fn parked(&self) -> BTreeSet<Key> {
         self.sql()
-            .prepare("SELECT run.boot, seq FROM reading JOIN run ON run.id = run WHERE clock = 3")
+            .prepare("SELECT run.boot, seq FROM reading JOIN run ON run.id = reading.run WHERE clock = 3")
             .unwrap()
             .query_map([], |row| {
                 let boot: String = row.get(0)?;
@@ -224,10 +232,26 @@ impl World {
         more
     }
 
+    fn pass(&mut self, ms: i64) {
+        self.now_ms += ms;
+        self.ticks += 1;
+        let telemetry = Telemetry {
+            boot: id("b"),
+            seq: self.ticks,
+            at: self.now_ms,
+            clock: ClockState::Synced,
+            mono: self.ticks,
+            temperature: Some(20.0),
+            humidity: None,
+        };
+        let tick = Record::Reading { node: id("tick"), sensor: id("tock"), telemetry };
+        self.store.as_mut().unwrap().append(&[&tick]).unwrap();
+    }
+
     fn settle(&mut self) {
         // Two rounds: a quarter that was touched while a round passed it waits for the next.
         for _ in 0..2 {
-            self.now_ms += HOUR_MS;
+            self.pass(HOUR_MS);
             while self.maintain() {}
         }
     }
@@ -298,7 +322,7 @@ impl World {
                 .unwrap()
                 .query_map([name], |row| {
                     let band = |first| {
-                        let [min, mean, max] =
+                        let [min, mean, max]: [Option<f64>; 3] =
                             [row.get(first)?, row.get(first + 1)?, row.get(first + 2)?];
                         Ok::<_, rusqlite::Error>(
                             min.zip(mean).zip(max).map(|((min, mean), max)| band(min, mean, max)),
@@ -398,7 +422,7 @@ proptest! {
             match op {
                 Op::Append(keys) => world.append(&keys),
                 Op::Maintain { steps, after_ms } => {
-                    world.now_ms += after_ms;
+                    world.pass(after_ms);
                     for _ in 0..steps {
                         world.maintain();
                     }

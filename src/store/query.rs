@@ -228,22 +228,36 @@ impl Log {
     /// # Errors
     /// What SQLite said.
     pub fn gaps(&self) -> rusqlite::Result<Vec<Gap>> {
-        self.connection
-            .prepare(
-                "WITH stretch AS (
-                     SELECT run, seq AS first, seq AS last FROM reading
-                     UNION ALL SELECT run, first, last FROM pruned),
-                 numbered AS (
-                     SELECT run, first, lag(last, 1, 0) OVER (PARTITION BY run ORDER BY first) AS before
-                     FROM stretch)
-                 SELECT node.name, run.boot, before + 1, first - 1
-                 FROM numbered JOIN run ON run.id = numbered.run JOIN node ON node.id = run.node
-                 WHERE first > before + 1 ORDER BY node.name, run.id, first",
-            )?
-            .query_map([], |row| {
-                Ok(Gap { node: row.get(0)?, boot: row.get(1)?, from: row.get(2)?, to: row.get(3)? })
-            })?
-            .collect()
+        // Both halves come in the order of their keys, so that they are merged and nothing is sorted.
+        let mut statement = self.connection.prepare(
+            "SELECT run, seq, seq FROM reading UNION ALL SELECT run, first, last FROM pruned
+             ORDER BY 1, 2",
+        )?;
+        let mut stretches = statement.query([])?;
+        let (mut holes, mut before) = (Vec::new(), (0, 0));
+        while let Some(stretch) = stretches.next()? {
+            let (run, first, last): (i64, i64, i64) =
+                (stretch.get(0)?, stretch.get(1)?, stretch.get(2)?);
+            let expected = if before.0 == run { before.1 + 1 } else { 1 };
+            if first > expected {
+                holes.push((run, expected, first - 1));
+            }
+            before = (run, last);
+        }
+        let mut name = self.connection.prepare(
+            "SELECT node.name, run.boot FROM run JOIN node ON node.id = run.node WHERE run.id = ?",
+        )?;
+        let mut gaps = holes
+            .into_iter()
+            .map(|(run, from, to)| {
+                name.query_row([run], |row| {
+                    Ok(Gap { node: row.get(0)?, boot: row.get(1)?, from, to })
+                })
+            })
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        // Stable: the runs of a node stay in their order.
+        gaps.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(gaps)
     }
 
     /// Counts and sizes.
