@@ -5,12 +5,20 @@
 
 mod append;
 mod file;
+mod overview;
 mod query;
 mod schema;
+mod series;
+mod tally;
 
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
+pub use overview::{Overview, SensorOverview, SourceOverview};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
+pub use series::{
+    POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
+};
+pub use tally::Band;
 
 /// File name of the log inside the data folder.
 pub const LOG_FILE: &str = "humidor.db";

@@ -92,7 +92,7 @@ pub struct Stats {
 
 /// The columns and joins of the view `readings`, open for a WHERE on the table underneath, whose
 /// indexes the view's names would hide.
-const READINGS: &str = "
+pub(super) const READINGS: &str = "
     SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
            CASE reading.clock WHEN 0 THEN 'unsynced' WHEN 1 THEN 'synced' ELSE 'restamped' END,
            reading.temperature, reading.humidity
@@ -101,7 +101,7 @@ const READINGS: &str = "
     JOIN node ON node.id = run.node
     JOIN sensor ON sensor.id = reading.sensor";
 
-fn reading(row: &rusqlite::Row<'_>) -> rusqlite::Result<Reading> {
+pub(super) fn reading(row: &rusqlite::Row<'_>) -> rusqlite::Result<Reading> {
     Ok(Reading {
         node: row.get(0)?,
         sensor: row.get(1)?,
@@ -117,7 +117,7 @@ fn reading(row: &rusqlite::Row<'_>) -> rusqlite::Result<Reading> {
 /// The reading side of the log.
 #[derive(Debug)]
 pub struct Log {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl Log {
