@@ -46,6 +46,12 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
         text.parse::<SocketAddr>()
             .map_err(|_| format!("`{text}` is not an address with a port: 0.0.0.0:1883"))
     });
+    let http_listen = layers.need("http_listen", |text| match text {
+        "off" => Ok(None),
+        _ => text.parse::<SocketAddr>().map(Some).map_err(|_| {
+            format!("`{text}` is neither an address with a port (0.0.0.0:8080) nor off")
+        }),
+    });
     let logged = layers.need("logged_filters", |text| {
         list(text, |item| {
             item.parse::<Filter>().map_err(|error| error.to_string()).and_then(|filter| {
@@ -62,6 +68,7 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
     Some(BrokerConfig {
         data: data?,
         mqtt_listen: mqtt_listen?,
+        http_listen: http_listen?,
         logged: logged?,
         commit_window: commit_window?,
     })

@@ -95,6 +95,13 @@ pub const SETTINGS: &[Setting] = &[
         "Where MQTT clients connect",
     ),
     setting(
+        "http_listen",
+        Scope::Broker,
+        Some("0.0.0.0:8080"),
+        "ADDR",
+        "Where browsers and other HTTP clients connect, or off",
+    ),
+    setting(
         "logged_filters",
         Scope::Broker,
         Some(""),
