@@ -17,6 +17,7 @@
 //! - [`wire`] has topics and payloads, one truth for both roles.
 //! - [`broker`] owns the sockets, commits before it acknowledges, and lets rumqttd's router fan out.
 //! - [`store`] is the log; nothing else knows its SQL.
+//! - [`web`] shows the log and the boards over HTTP.
 //! - [`config`], [`cli`], [`commands`] and [`exit`] are what a user sees.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -36,6 +37,8 @@ pub mod node;
 pub mod broker;
 
 pub mod store;
+
+pub mod web;
 
 pub mod clock;
 pub mod health;

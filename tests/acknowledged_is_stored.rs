@@ -33,6 +33,7 @@ impl Running {
         let config = BrokerConfig {
             data: data.path().to_owned(),
             mqtt_listen: "127.0.0.1:0".parse().unwrap(),
+            http_listen: None,
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
         };

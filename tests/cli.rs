@@ -133,6 +133,14 @@ fn a_port_in_use_is_69_and_says_what_to_change() {
         .args(["broker", "--mqtt-listen", &taken.local_addr().unwrap().to_string(), "--data"])
         .arg(folder.path());
     assert_refused(command, 69, &["cannot listen on", "HUMIDOR_MQTT_LISTEN"]);
+    let mut command = humidor();
+    command
+        .args(["broker", "--mqtt-listen", "127.0.0.1:0", "--http-listen"])
+        .arg(taken.local_addr().unwrap().to_string())
+        .arg("--data")
+        .arg(folder.path());
+    assert_refused(command, 69, &["cannot listen on", "HUMIDOR_HTTP_LISTEN"]);
+    assert!(!folder.path().join("humidor.db").exists(), "it left the log alone");
 }
 
 #[test]

@@ -146,7 +146,11 @@ fn no_other_file_spells_a_triple_that_the_table_has_not() {
     {
         for word in file(path).split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
         {
-            if word.matches('-').count() >= 3 && word.contains("-linux-") {
+            // A cross compiler of Debian is named by the GNU triple.
+            if word.matches('-').count() >= 3
+                && word.contains("-linux-")
+                && !word.starts_with("gcc-")
+            {
                 assert!(triples.contains(word), "{path} has {word}, docker/targets has not");
             }
         }
@@ -181,10 +185,8 @@ fn the_image_exposes_the_ports_that_the_broker_listens_on() {
     assert_eq!(exposed, listens);
     let compose = file("docker/compose.yaml");
     for port in &listens {
-        assert!(
-            compose.contains(&format!("\"{port}:{port}\"")),
-            "compose.yaml publishes no {port}"
-        );
+        let published = |to: &str| compose.contains(&format!("\"{to}{port}:{port}\""));
+        assert!(published("") || published("127.0.0.1:"), "compose.yaml publishes no {port}");
     }
 }
 

@@ -25,6 +25,7 @@ static BROKER: LazyLock<SocketAddr> = LazyLock::new(|| {
     let config = BrokerConfig {
         data,
         mqtt_listen: "127.0.0.1:0".parse().unwrap(),
+        http_listen: None,
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
     };

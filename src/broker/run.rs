@@ -17,6 +17,7 @@ use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Store};
+use crate::web::{self, Web};
 use crate::wire::{BROKER_STATUS, Filter, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
@@ -26,6 +27,8 @@ pub struct BrokerConfig {
     pub data: PathBuf,
     /// Where MQTT clients connect. Port 0 lets the system choose.
     pub mqtt_listen: SocketAddr,
+    /// Where HTTP clients connect, if anywhere. Port 0 lets the system choose.
+    pub http_listen: Option<SocketAddr>,
     /// Filters of foreign topics to log.
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
@@ -40,9 +43,11 @@ pub enum BrokerError {
     Open(#[from] OpenError),
     /// The address cannot be listened on.
     #[error(
-        "cannot listen on {address}: {source}; is another broker running? Choose another address with HUMIDOR_MQTT_LISTEN"
+        "cannot listen on {address}: {source}; is another broker running? Choose another address with {setting}"
     )]
     Listen {
+        /// The variable that chooses another.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -62,6 +67,7 @@ pub enum BrokerError {
 /// A broker that is listening.
 pub struct Broker {
     address: SocketAddr,
+    http_address: Option<SocketAddr>,
     recorder: Recorder,
     running: tokio::task::JoinHandle<Result<(), BrokerError>>,
 }
@@ -72,11 +78,12 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`] when it cannot start; what happens later, [`Broker::ended`] tells.
     pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
-        // The port first: a broker that cannot have it leaves the log alone.
-        let address = config.mqtt_listen;
-        let listen = |source| BrokerError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        // The ports first: a broker that cannot have them leaves the log alone.
+        let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen).await?;
+        let http = match config.http_listen {
+            Some(address) => Some(listen("HUMIDOR_HTTP_LISTEN", address).await?),
+            None => None,
+        };
 
         let path = config.data.join(LOG_FILE);
         let store = Store::open(&path)?;
@@ -98,14 +105,26 @@ impl Broker {
             sessions: Sessions::default(),
             logged: config.logged.into(),
         };
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        if let Some((listener, address)) = http {
+            info!(%address, "listening for HTTP");
+            let app = web::router(Web { counters: Arc::clone(recorder.counters()) });
+            tokio::spawn(web::serve(listener, app, shutdown.clone()));
+        }
         let running = tokio::spawn(run(listener, services, writer, died, lost, shutdown));
-        Ok(Self { address, recorder, running })
+        Ok(Self { address, http_address, recorder, running })
     }
 
     /// The address it listens on, with the real port.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of its pages, with the real port.
+    #[must_use]
+    pub const fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// What it recorded so far.
@@ -132,6 +151,16 @@ impl Broker {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
+}
+
+async fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let refused = |source| BrokerError::Listen { setting, address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
 }
 
 async fn run(

@@ -22,10 +22,19 @@ const BOARDS: [(&str, &str, u64, f64); 3] = [
 /// Readings that each board's outbox holds.
 const OUTBOX_CAPACITY: u64 = 10_000;
 
+/// Which ports nobody asked for by number.
+#[derive(Debug, Clone, Copy)]
+struct Movable {
+    mqtt: bool,
+    http: bool,
+}
+
 /// Runs until Ctrl-C or for `seconds`.
 pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
     start_log(&quiet(&layers));
-    let (data, listen) = (layers.get("data"), layers.get("mqtt_listen"));
+    let data = layers.get("data");
+    let by_default = |key| matches!(layers.get(key), Some((_, Origin::Default)));
+    let movable = Movable { mqtt: by_default("mqtt_listen"), http: by_default("http_listen") };
     let mut config = config::broker(layers)?;
     // Without a folder of the user's the demo leaves nothing behind.
     let scratch = match data {
@@ -36,8 +45,7 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
         }
         Some(_) => None,
     };
-    let own_port = matches!(listen, Some((_, Origin::Default)));
-    let outcome = block_on(play(config.clone(), own_port, seconds));
+    let outcome = block_on(play(config.clone(), movable, seconds));
     if let Some(folder) = scratch {
         let _ = std::fs::remove_dir_all(folder);
     }
@@ -46,16 +54,21 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
 
 async fn play(
     mut config: crate::broker::BrokerConfig,
-    own_port: bool,
+    movable: Movable,
     seconds: Option<u64>,
 ) -> Result<(), Failure> {
     let mut signals = roles::signals()?;
     let (stop_broker, broker_stopped) = shutdown::channel();
     let data = config.data.clone();
     let broker = match Broker::start(config.clone(), broker_stopped.clone()).await {
-        // The default port is another broker's: the demo takes any other rather than fail.
-        Err(BrokerError::Listen { .. }) if own_port => {
-            config.mqtt_listen.set_port(0);
+        // A default port is another's: the demo takes any other rather than fail.
+        Err(BrokerError::Listen { .. }) if movable.mqtt || movable.http => {
+            if movable.mqtt {
+                config.mqtt_listen.set_port(0);
+            }
+            if movable.http {
+                config.http_listen.iter_mut().for_each(|address| address.set_port(0));
+            }
             Broker::start(config, broker_stopped).await?
         }
         other => other?,

@@ -10,9 +10,9 @@ use super::pins;
 use super::settings::nearest;
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
-use crate::node::{BrokerAddress, NodeConfig};
+use crate::node::{BrokerAddress, Forget, NodeConfig};
 use crate::reading::Id;
-use crate::wire::Filter;
+use crate::wire::{Discovery, Filter};
 
 /// Longest that a commit may wait for company.
 const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
@@ -46,6 +46,12 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
         text.parse::<SocketAddr>()
             .map_err(|_| format!("`{text}` is not an address with a port: 0.0.0.0:1883"))
     });
+    let http_listen = layers.need("http_listen", |text| match text {
+        "off" => Ok(None),
+        _ => text.parse::<SocketAddr>().map(Some).map_err(|_| {
+            format!("`{text}` is neither an address with a port (0.0.0.0:8080) nor off")
+        }),
+    });
     let logged = layers.need("logged_filters", |text| {
         list(text, |item| {
             item.parse::<Filter>().map_err(|error| error.to_string()).and_then(|filter| {
@@ -62,6 +68,7 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
     Some(BrokerConfig {
         data: data?,
         mqtt_listen: mqtt_listen?,
+        http_listen: http_listen?,
         logged: logged?,
         commit_window: commit_window?,
     })
@@ -75,6 +82,28 @@ pub fn node(mut layers: Layers) -> Result<NodeConfig, Problems> {
     let config = node_fields(&mut layers, true);
     log_fields(&mut layers);
     layers.finish(config)
+}
+
+/// What `humidor node --forget` needs of the node's configuration.
+///
+/// # Errors
+/// Every mistake.
+pub fn forget(mut layers: Layers) -> Result<Forget, Problems> {
+    let node = node_id(&mut layers);
+    let broker = layers.need("broker", str::parse::<BrokerAddress>);
+    let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
+    let discovery = discovery(&mut layers);
+    let forget = (|| Some(Forget { node: node?, broker: broker?, password, discovery }))();
+    layers.finish(forget)
+}
+
+/// Where Home Assistant looks; `None` when it is to be told nothing, or when that has a mistake.
+fn discovery(layers: &mut Layers) -> Option<Discovery> {
+    let parse = |text: &str| match text {
+        "off" => Ok(None),
+        prefix => prefix.parse::<Discovery>().map(Some),
+    };
+    layers.need("discovery", parse).flatten()
 }
 
 fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
@@ -106,6 +135,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
             ));
         }
     }
+    let discovery = discovery(layers);
     let backend = pins::backend(layers);
     let board = pins::board(layers);
     let clock = layers.need("clock", |text| match text {
@@ -131,6 +161,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         interval: interval?,
         data: data?,
         outbox_capacity: outbox_capacity?,
+        discovery,
         backend: backend?,
         board: board?,
         clock: clock?,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // every test binary uses its part
 
+pub mod http;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ pub fn humidor() -> Command {
     {
         command.env_remove(name);
     }
+    // Tests run side by side.
+    command.env("HUMIDOR_HTTP_LISTEN", "127.0.0.1:0");
     command
 }
 
