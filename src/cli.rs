@@ -242,11 +242,11 @@ group! {
     /// Of every command.
     General: All;
     /// Of commands on the log.
-    DataScope: All Data;
+    DataScope: All Data Log;
     /// Of the demo, whose boards need no settings.
-    DemoScope: All Data Broker Roles;
+    DemoScope: All Data Broker Log Roles;
     /// Of the broker.
-    BrokerScope: All Data Broker Roles;
+    BrokerScope: All Data Broker Log Roles;
     /// Of the node.
     Node: All Data Node Roles Lines;
     /// Of commands on the lines.
@@ -256,7 +256,7 @@ group! {
     /// Of the health check, which only needs to find the process.
     Health: All Broker Node Roles Lines;
     /// All.
-    All: All Data Broker Node Roles Lines;
+    All: All Data Broker Log Node Roles Lines;
 }
 
 /// The flags of a group of settings, as typed. They come from the table of settings, so that a flag, its

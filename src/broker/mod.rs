@@ -20,6 +20,7 @@ mod connection;
 mod door;
 mod intake;
 mod ledger;
+mod pace;
 mod packet;
 mod recorder;
 mod router;

@@ -3,6 +3,8 @@
 //! A batch's sender waits for its commit. While the store cannot commit (disk full, disk error, a
 //! lock), nothing is answered and the bounded queue fills, so that the connections stop reading and
 //! TCP carries the pressure back to the publishers, who keep their readings.
+//!
+//! Between commits the same thread looks after the log, in steps of a few milliseconds: see [`super::pace`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::timeout;
 use tracing::{error, info};
 
+use super::pace::Pace;
 use crate::store::{Appended, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.
@@ -125,9 +129,11 @@ impl Recorder {
         let (live, _) = broadcast::channel(LIVE_BATCHES);
         let counters = Arc::new(Counters::default());
         let recorder = Self { queue, counters: Arc::clone(&counters), live: live.clone() };
+        // Only for waiting on the queue with a limit.
+        let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
-            write(store, batches, window, &counters, &live)
+            write(store, batches, &timer, window, &counters, &live)
         })?;
         Ok((recorder, Writer { thread }))
     }
@@ -157,12 +163,22 @@ impl Recorder {
 fn write(
     mut store: Store,
     mut queue: mpsc::Receiver<Batch>,
+    timer: &tokio::runtime::Runtime,
     window: Duration,
     counters: &Counters,
     live: &broadcast::Sender<Live>,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
-    while let Some(first) = queue.blocking_recv() {
+    let mut pace = Pace::start();
+    loop {
+        let first = match timer.block_on(async { timeout(pace.wait(), queue.recv()).await }) {
+            Ok(Some(first)) => first,
+            Ok(None) => return Ok(()),
+            Err(_nothing_to_commit) => {
+                look_after(&mut store, &mut pace, false, counters)?;
+                continue;
+            }
+        };
         batches.push(first);
         gather(&mut queue, &mut batches, window);
         let records: Vec<&Record> = batches.iter().flat_map(|batch| &batch.records).collect();
@@ -179,8 +195,22 @@ fn write(
         if live.receiver_count() > 0 {
             let _ = live.send(Arc::new(committed));
         }
+        look_after(&mut store, &mut pace, true, counters)?;
     }
-    Ok(())
+}
+
+fn look_after(
+    store: &mut Store,
+    pace: &mut Pace,
+    busy: bool,
+    counters: &Counters,
+) -> rusqlite::Result<()> {
+    pace.step(store, busy).inspect_err(|cause| damaged(cause, counters))
+}
+
+fn damaged(cause: &rusqlite::Error, counters: &Counters) {
+    error!(%cause, "the log is damaged; stopping so that a restart moves it aside");
+    counters.set_blocked(Some(cause.to_string()));
 }
 
 /// Takes what is waiting, and with a window what arrives within it: fewer commits wear an SD card
@@ -229,8 +259,7 @@ fn commit(
             Err(cause) => cause,
         };
         if !Store::may_pass(&cause) {
-            error!(%cause, "the log is damaged; stopping so that a restart moves it aside");
-            counters.set_blocked(Some(cause.to_string()));
+            damaged(&cause, counters);
             return Err(cause);
         }
         if leaving() {

@@ -16,7 +16,7 @@ use super::recorder::{Counters, Live, Recorder, Writer};
 use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
 use crate::shutdown::{self, Shutdown};
-use crate::store::{LOG_FILE, OpenError, Store};
+use crate::store::{LOG_FILE, OpenError, Retention, Store};
 use crate::web::{self, Web};
 use crate::wire::{BROKER_STATUS, Filter, OFFLINE, ONLINE};
 
@@ -33,6 +33,8 @@ pub struct BrokerConfig {
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
     pub commit_window: Duration,
+    /// What the log may keep.
+    pub retention: Retention,
 }
 
 /// Why the broker did not start or did not go on.
@@ -86,7 +88,8 @@ impl Broker {
         };
 
         let path = config.data.join(LOG_FILE);
-        let store = Store::open(&path)?;
+        let mut store = Store::open(&path)?;
+        store.retain(config.retention);
         info!(database = %path.display(), "log open");
 
         let (ended, lost) = oneshot::channel();

@@ -3,6 +3,7 @@
 
 mod layers;
 mod pins;
+mod retention;
 mod roles;
 mod settings;
 
@@ -10,6 +11,7 @@ pub use layers::{Layers, Origin, Problem, Problems};
 #[cfg(test)]
 pub use pins::THINGS_MAX;
 pub use pins::{Probe, board, probe, uses};
+pub use retention::retention;
 pub use roles::{
     LogFormat, broker, data_folder, forget, log_filter, log_format, node, node_id, validate_all,
 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::layers::{Layers, Problems};
 use super::pins;
+use super::retention::retention;
 use super::settings::nearest;
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
@@ -63,6 +64,7 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
             })
         })
     });
+    let retention = retention(layers);
     let commit_window =
         layers.need("commit_window", |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX));
     Some(BrokerConfig {
@@ -71,6 +73,7 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
         http_listen: http_listen?,
         logged: logged?,
         commit_window: commit_window?,
+        retention: retention?,
     })
 }
 

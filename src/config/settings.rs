@@ -14,6 +14,8 @@ pub enum Scope {
     Data,
     /// The broker's role.
     Broker,
+    /// The broker's role, and commands on its log.
+    Log,
     /// The board's role.
     Node,
     /// Both roles.
@@ -121,6 +123,20 @@ pub const SETTINGS: &[Setting] = &[
         Some("homeassistant"),
         "PREFIX",
         "Where Home Assistant looks for devices; off tells it nothing",
+    ),
+    setting(
+        "keep_raw",
+        Scope::Log,
+        Some("90d"),
+        "AGE",
+        "How long single readings are kept, from 1d: 90d, 36h, forever; their minutes, quarters and hours stay",
+    ),
+    setting(
+        "max_db",
+        Scope::Log,
+        Some("1GiB"),
+        "SIZE",
+        "Largest size of the log's file, from 16MiB; beyond it the oldest of the finest goes",
     ),
     setting("node", Scope::Lines, None, "ID", "Node id, a-z 0-9 and - [default: the host name]"),
     setting("broker", Scope::Node, None, "URL", "The broker: mqtt://[user@]host[:1883]"),
