@@ -46,6 +46,8 @@ pub enum Task {
     Export(Export),
     /// Look after the log
     Db(Db),
+    /// Fill a log as if simulated boards had reported for a long time
+    Sim(Sim),
     /// Ask the broker or node on this machine how it is; for container health checks
     Health(Settings<Health>),
     /// Show the effective configuration, where each value comes from, and every mistake
@@ -216,6 +218,28 @@ pub struct Backup {
     /// File to write; must not exist
     #[arg(value_name = "FILE")]
     pub target: PathBuf,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<DataScope>,
+}
+
+/// `humidor sim`
+#[derive(Debug, Args)]
+pub struct Sim {
+    /// Days up to now
+    #[arg(long, value_name = "N", default_value = "365",
+          value_parser = clap::value_parser!(u32).range(1..=3_660))]
+    pub days: u32,
+    /// Boards, each with one sensor
+    #[arg(long, value_name = "N", default_value = "10",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000))]
+    pub nodes: usize,
+    /// Between two readings of a board, from 1s
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub interval: String,
+    /// Put the simulated boards beside what is in an existing log
+    #[arg(long)]
+    pub add: bool,
     /// Settings.
     #[command(flatten)]
     pub settings: Settings<DataScope>,

@@ -13,6 +13,7 @@ pub use pins::THINGS_MAX;
 pub use pins::{Probe, board, probe, uses};
 pub use retention::retention;
 pub use roles::{
-    LogFormat, broker, data_folder, forget, log_filter, log_format, node, node_id, validate_all,
+    LogFormat, broker, data_folder, forget, interval, log_filter, log_format, node, node_id,
+    validate_all,
 };
 pub use settings::{SETTINGS, Scope, Setting};

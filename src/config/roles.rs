@@ -128,8 +128,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         (None, false) if !complete => None,
         _ => layers.need("sensors", pins::sensors),
     };
-    let interval =
-        layers.need("interval", |text| duration(text, Duration::from_secs(1)..=INTERVAL_MAX));
+    let interval = layers.need("interval", interval);
     if let (Some(interval), Some(sensors)) = (interval, &sensors) {
         for sensor in sensors.iter().filter(|sensor| interval < sensor.model.min_interval()) {
             layers.problem(format!(
@@ -256,6 +255,14 @@ pub(super) fn list<T>(
         .filter(|item| !item.is_empty())
         .map(|item| parse(item).map_err(|error| format!("`{item}`: {error}")))
         .collect()
+}
+
+/// A time between two readings.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_secs(1)..=INTERVAL_MAX)
 }
 
 pub(super) fn duration(

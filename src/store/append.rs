@@ -70,6 +70,17 @@ pub struct Appended {
     pub refused: u64,
 }
 
+/// What a commit waits for: `PRAGMA synchronous`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// The disk.
+    Full,
+    /// Nothing; the next one that waits for the disk puts this one there too.
+    Normal,
+    /// Nothing, and nobody ever does.
+    Off,
+}
+
 /// What the writer remembers of the database, so that an append need not ask it.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -87,8 +98,7 @@ pub struct Store {
     pub(super) memory: Memory,
     pub(super) upkeep: Upkeep,
     pub(super) retention: Retention,
-    /// Whether a commit is on the disk when it returns.
-    pub(super) durable: bool,
+    pub(super) durability: Durability,
     _lock: Lock,
 }
 
@@ -113,7 +123,7 @@ impl Store {
             },
             upkeep: Upkeep::default(),
             retention: Retention::EVERYTHING,
-            durable: true,
+            durability: Durability::Full,
             _lock: lock,
         })
     }
@@ -124,12 +134,34 @@ impl Store {
     /// # Errors
     /// What SQLite said: see [`Store::may_pass`].
     pub fn append(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
-        self.set_durable(true)?;
+        self.append_with(records, Durability::Full)
+    }
+
+    pub(super) fn append_with(
+        &mut self,
+        records: &[&Record],
+        durability: Durability,
+    ) -> rusqlite::Result<Appended> {
+        self.set_durability(durability)?;
         let outcome = append(&mut self.connection, &mut self.memory, records);
         if outcome.is_err() {
             self.forget();
         }
         outcome
+    }
+
+    /// Says what the next commits wait for.
+    pub(super) fn set_durability(&mut self, durability: Durability) -> rusqlite::Result<()> {
+        if self.durability != durability {
+            let level = match durability {
+                Durability::Full => "FULL",
+                Durability::Normal => "NORMAL",
+                Durability::Off => "OFF",
+            };
+            self.connection.pragma_update(None, "synchronous", level)?;
+            self.durability = durability;
+        }
+        Ok(())
     }
 
     /// Names interned and marks made in a transaction that was rolled back do not exist.

@@ -7,6 +7,7 @@ mod append;
 mod draw;
 mod family;
 mod file;
+mod fill;
 mod kept;
 mod names;
 mod overview;

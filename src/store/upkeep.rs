@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tracing::{info, warn};
 
-use super::append::{Memory, Store};
+use super::append::{Durability, Memory, Store};
 use super::family::{Family, HOUR_MS, MINUTE_MS, QUARTER_MS, READINGS, SAMPLES, Tier};
 use super::kept::Kept;
 use super::prune::{self, Cursor};
@@ -92,7 +92,15 @@ impl Store {
     /// # Errors
     /// What SQLite said: see [`Store::may_pass`].
     pub fn maintain(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
-        self.set_durable(false)?;
+        self.maintain_with(now_ms, Durability::Normal)
+    }
+
+    pub(super) fn maintain_with(
+        &mut self,
+        now_ms: i64,
+        durability: Durability,
+    ) -> rusqlite::Result<bool> {
+        self.set_durability(durability)?;
         let outcome = self.step(now_ms);
         if outcome.is_err() {
             self.forget();
@@ -100,16 +108,6 @@ impl Store {
             self.memory.kept = Kept::load(&self.connection)?;
         }
         outcome
-    }
-
-    /// Whether a commit waits until it is on the disk (`FULL`), or only until the next one that does.
-    pub(super) fn set_durable(&mut self, durable: bool) -> rusqlite::Result<()> {
-        if self.durable != durable {
-            let level = if durable { "FULL" } else { "NORMAL" };
-            self.connection.pragma_update(None, "synchronous", level)?;
-            self.durable = durable;
-        }
-        Ok(())
     }
 
     fn step(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
