@@ -1,6 +1,7 @@
 //! The writer: appends a batch in one transaction, each reading once.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -8,15 +9,16 @@ use super::family::{READINGS, SAMPLES};
 use super::file::{self, Lock, OpenError};
 use super::kept::Kept;
 use super::names::{self, Names};
-use super::pruned;
 use super::restamp;
 use super::retention::Retention;
 use super::rollup::{self, Marks};
 use super::schema::{self, CLOCK_PARKED, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
+use super::sessions::{self, Change, Queues, Stored};
 use super::tally::Bucket;
 use super::upkeep::Upkeep;
+use super::{pruned, retained};
 use crate::reading::{ClockState, Id};
-use crate::wire::{Numbers, Telemetry};
+use crate::wire::{Message, Numbers, Telemetry};
 
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
 const REFUSAL_ROWS: i64 = 1000;
@@ -68,6 +70,8 @@ pub struct Appended {
     pub samples: u64,
     /// Messages refused.
     pub refused: u64,
+    /// Messages that waited for a session and had to make room.
+    pub dropped: u64,
 }
 
 /// What a commit waits for: `PRAGMA synchronous`.
@@ -99,6 +103,8 @@ pub struct Store {
     pub(super) upkeep: Upkeep,
     pub(super) retention: Retention,
     pub(super) durability: Durability,
+    /// What waits for sessions; `None` until it is counted, and after a failure.
+    queues: Option<Queues>,
     _lock: Lock,
 }
 
@@ -110,7 +116,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (connection, lock) = file::open_checked(path, schema::LOG)?;
         // Every append and every step of the upkeep runs the same few dozen statements; they stay prepared.
-        connection.set_prepared_statement_cache_capacity(96);
+        connection.set_prepared_statement_cache_capacity(128);
         let kept = Kept::load(&connection)
             .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
         Ok(Self {
@@ -124,8 +130,17 @@ impl Store {
             upkeep: Upkeep::default(),
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
+            queues: None,
             _lock: lock,
         })
+    }
+
+    /// Retained messages and persistent sessions, as the last commit left them.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn kept(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
+        Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
     }
 
     /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
@@ -134,20 +149,50 @@ impl Store {
     /// # Errors
     /// What SQLite said: see [`Store::may_pass`].
     pub fn append(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
-        self.append_with(records, Durability::Full)
+        self.commit(records, &[])
     }
 
-    pub(super) fn append_with(
+    /// Appends `records` and makes `changes`, in one transaction as [`Store::append`].
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn commit(
         &mut self,
         records: &[&Record],
+        changes: &[&Change],
+    ) -> rusqlite::Result<Appended> {
+        self.commit_with(records, changes, Durability::Full)
+    }
+
+    pub(super) fn commit_with(
+        &mut self,
+        records: &[&Record],
+        changes: &[&Change],
         durability: Durability,
     ) -> rusqlite::Result<Appended> {
         self.set_durability(durability)?;
-        let outcome = append(&mut self.connection, &mut self.memory, records);
+        let outcome = self.attempt(records, changes);
         if outcome.is_err() {
             self.forget();
         }
         outcome
+    }
+
+    fn attempt(&mut self, records: &[&Record], changes: &[&Change]) -> rusqlite::Result<Appended> {
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let mut appended = append(&transaction, &mut self.memory, records)?;
+        if !changes.is_empty() {
+            if self.queues.is_none() {
+                self.queues = Some(Queues::load(&transaction)?);
+            }
+            let queues = self.queues.get_or_insert_default();
+            for change in changes {
+                appended.dropped += sessions::apply(&transaction, queues, change)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(appended)
     }
 
     /// Says what the next commits wait for.
@@ -164,11 +209,12 @@ impl Store {
         Ok(())
     }
 
-    /// Names interned and marks made in a transaction that was rolled back do not exist.
+    /// Names interned, marks made and messages counted in a transaction that was rolled back do not exist.
     pub(super) fn forget(&mut self) {
         self.memory.names = Names::default();
         self.memory.marks.forget();
         self.memory.restamping = true;
+        self.queues = None;
     }
 
     /// Whether an error of [`Store::append`] can go away by itself (disk full, disk error, lock), so
@@ -180,18 +226,16 @@ impl Store {
 }
 
 fn append(
-    connection: &mut Connection,
+    transaction: &Transaction<'_>,
     memory: &mut Memory,
     records: &[&Record],
 ) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
-    let transaction =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     for record in records {
         memory.names.trim();
         match record {
             Record::Reading { node, sensor, telemetry } => {
-                if insert_reading(&transaction, memory, node, sensor, telemetry)? {
+                if insert_reading(transaction, memory, node, sensor, telemetry)? {
                     appended.readings += 1;
                 } else {
                     appended.repeats += 1;
@@ -199,20 +243,19 @@ fn append(
             }
             Record::Foreign { topic, at_ms, numbers } => {
                 for (field, value) in numbers {
-                    insert_sample(&transaction, memory, topic, field, *at_ms, *value)?;
+                    insert_sample(transaction, memory, topic, field, *at_ms, *value)?;
                     appended.samples += 1;
                 }
             }
             Record::Refused { topic, at_ms, cause, payload } => {
-                count_refusal(&transaction, topic, *at_ms, cause, payload)?;
+                count_refusal(transaction, topic, *at_ms, cause, payload)?;
                 appended.refused += 1;
             }
         }
     }
     if memory.restamping {
-        memory.restamping = restamp::some(&transaction, memory)?;
+        memory.restamping = restamp::some(transaction, memory)?;
     }
-    transaction.commit()?;
     Ok(appended)
 }
 

@@ -13,7 +13,7 @@ impl Store {
     /// # Errors
     /// What SQLite said.
     pub fn fill(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
-        self.append_with(records, Durability::Off)
+        self.commit_with(records, &[], Durability::Off)
     }
 
     /// As [`Store::maintain`], with the risk of [`Store::fill`].

@@ -15,10 +15,12 @@ mod prune;
 mod pruned;
 mod query;
 mod restamp;
+mod retained;
 mod retention;
 mod rollup;
 mod schema;
 mod series;
+mod sessions;
 mod tally;
 mod upkeep;
 
@@ -30,6 +32,7 @@ pub use retention::Retention;
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
 };
+pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
 pub use tally::Band;
 
 /// File name of the log inside the data folder.
