@@ -4,7 +4,9 @@
 //! The view `readings` is an interface for other programs too: see `docs/PROTOCOL.md`.
 
 mod append;
+mod backlog;
 mod draw;
+mod export;
 mod family;
 mod file;
 mod fill;

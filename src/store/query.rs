@@ -54,6 +54,12 @@ pub struct Selection {
     pub sensor: Option<Id>,
 }
 
+impl Selection {
+    pub(super) fn bounds(&self) -> (i64, i64) {
+        (self.from_ms.unwrap_or(i64::MIN), self.to_ms.unwrap_or(i64::MAX))
+    }
+}
+
 /// Numbers that a node counted but that are not in the log: `from..=to` of one run.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Gap {
@@ -95,7 +101,7 @@ pub struct Stats {
 pub(super) const READINGS: &str = "
     SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
            CASE reading.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
-           reading.temperature, reading.humidity
+           reading.temperature, reading.humidity, reading.run
     FROM reading
     JOIN run ON run.id = reading.run
     JOIN node ON node.id = run.node
@@ -135,32 +141,7 @@ impl Log {
         Ok(Self { connection })
     }
 
-    /// Calls `each` for every selected reading, sensor by sensor, each in the order of time. Nothing
-    /// is collected: memory stays the same for ten rows and ten million.
-    ///
-    /// # Errors
-    /// What SQLite said, or what `each` returned.
-    pub fn export<E: From<rusqlite::Error>>(
-        &self,
-        selection: &Selection,
-        mut each: impl FnMut(Reading) -> Result<(), E>,
-    ) -> Result<(), E> {
-        for sensor in self.sensors(selection)? {
-            let mut statement = self.connection.prepare_cached(&format!(
-                "{READINGS} WHERE reading.sensor = ? AND reading.at >= ? AND reading.at < ?
-                 ORDER BY reading.at"
-            ))?;
-            let from = selection.from_ms.unwrap_or(i64::MIN);
-            let to = selection.to_ms.unwrap_or(i64::MAX);
-            let mut rows = statement.query(params![sensor, from, to])?;
-            while let Some(row) = rows.next()? {
-                each(reading(row)?)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn sensors(&self, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
+    pub(super) fn sensors(&self, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
         self.connection
             .prepare_cached(
                 "SELECT sensor.id FROM sensor JOIN node ON node.id = sensor.node
@@ -175,34 +156,6 @@ impl Log {
                 |row| row.get(0),
             )?
             .collect()
-    }
-
-    /// Calls `each` for every foreign number in the time range, source by source.
-    ///
-    /// # Errors
-    /// What SQLite said, or what `each` returned.
-    pub fn export_samples<E: From<rusqlite::Error>>(
-        &self,
-        selection: &Selection,
-        mut each: impl FnMut(Foreign) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT source.topic, source.field, sample.at, sample.value
-             FROM source CROSS JOIN sample ON sample.source = source.id
-             WHERE sample.at >= ? AND sample.at < ? ORDER BY source.id, sample.at",
-        )?;
-        let from = selection.from_ms.unwrap_or(i64::MIN);
-        let to = selection.to_ms.unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![from, to])?;
-        while let Some(row) = rows.next()? {
-            each(Foreign {
-                topic: row.get(0)?,
-                field: row.get(1)?,
-                at: row.get(2)?,
-                value: row.get(3)?,
-            })?;
-        }
-        Ok(())
     }
 
     /// The latest `count` readings, oldest first.

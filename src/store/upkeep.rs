@@ -3,16 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tracing::{info, warn};
+use rusqlite::{Connection, Transaction, params};
+use tracing::warn;
 
 use super::append::{Durability, Memory, Store};
-use super::family::{Family, HOUR_MS, MINUTE_MS, QUARTER_MS, READINGS, SAMPLES, Tier};
+use super::family::{MINUTE_MS, QUARTER_MS, READINGS, SAMPLES, Tier};
 use super::kept::Kept;
 use super::prune::{self, Cursor};
 use super::retention::{self, Oldest, Retention};
-use super::tally::start_of;
-use super::{restamp, rollup};
+use super::{backlog, restamp, rollup};
 
 /// A step ends after the piece of work in which this has passed.
 const STEP_TIME: Duration = Duration::from_millis(4);
@@ -138,7 +137,7 @@ impl Store {
                 })?;
             }
             Phase::Backlog => self.in_transaction(|upkeep, _, transaction| {
-                if roll_backlog(transaction, upkeep, has_time)? {
+                if backlog::roll(transaction, || upkeep.tells(), has_time)? {
                     upkeep.phase = Phase::Retain;
                 }
                 Ok(())
@@ -239,67 +238,6 @@ fn roll_dirty(
     }
     memory.marks.forget();
     Ok(last)
-}
-
-/// Rolls up some hours of what was recorded before there were roll-ups. Returns whether that is all.
-fn roll_backlog(
-    transaction: &Transaction<'_>,
-    upkeep: &mut Upkeep,
-    has_time: impl Fn() -> bool,
-) -> rusqlite::Result<bool> {
-    loop {
-        let next: Option<Mark> = transaction
-            .prepare_cached("SELECT family, series, before FROM backlog LIMIT 1")?
-            .query_row([], mark)
-            .optional()?;
-        let Some((family, series, before)) = next else { return Ok(true) };
-        let newest = if family == READINGS.code {
-            backlog_hour(transaction, &READINGS, series, before)?
-        } else {
-            backlog_hour(transaction, &SAMPLES, series, before)?
-        };
-        if upkeep.tells() {
-            let left: i64 = transaction
-                .prepare_cached("SELECT count(*) FROM backlog")?
-                .query_row([], |row| row.get(0))?;
-            let at = newest.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-            info!(
-                series_left = left,
-                at = at.map(|at| at.to_string()),
-                "rolling up older readings"
-            );
-        }
-        match newest {
-            Some(hour) => transaction
-                .prepare_cached("UPDATE backlog SET before = ? WHERE family = ? AND series = ?")?
-                .execute(params![hour, family, series])?,
-            None => transaction
-                .prepare_cached("DELETE FROM backlog WHERE family = ? AND series = ?")?
-                .execute(params![family, series])?,
-        };
-        if !has_time() {
-            return Ok(false);
-        }
-    }
-}
-
-/// Rolls up the newest hour before `before` that has rows, and returns its start.
-fn backlog_hour<const N: usize>(
-    transaction: &Transaction<'_>,
-    family: &Family<N>,
-    series: i64,
-    before: i64,
-) -> rusqlite::Result<Option<i64>> {
-    let newest: Option<i64> = transaction
-        .prepare_cached(&format!(
-            "SELECT max(at) FROM {} WHERE {} = ? AND at < ?",
-            family.table, family.series
-        ))?
-        .query_row(params![series, before], |row| row.get(0))?;
-    let Some(newest) = newest else { return Ok(None) };
-    let hour = start_of(newest, HOUR_MS);
-    rollup::roll_hour(transaction, family, series, hour)?;
-    Ok(Some(hour))
 }
 
 /// Decides what to give up, and gives it up once all of it is rolled up.
