@@ -13,7 +13,7 @@ use rumqttd::protocol::Protocol;
 use rumqttd::protocol::v4::V4;
 use tracing::debug;
 
-use super::access::{self, NotGranted};
+use super::access::{Grants, NotGranted};
 use super::carrier::{Carrier, Stream};
 use super::connection::{End, Services};
 use super::intake;
@@ -56,6 +56,7 @@ pub async fn delivered(link: &mut Option<Link>) -> Result<Delivery, RouterDied> 
 pub struct Client<'a> {
     services: &'a Services,
     claim: &'a mut Claim,
+    grants: &'a Grants,
     /// Opened with the first subscription: a client that only publishes costs the router nothing.
     pub link: Option<Link>,
     /// Bytes read and not taken yet.
@@ -72,10 +73,16 @@ pub struct Client<'a> {
 
 impl<'a> Client<'a> {
     /// A client that was just accepted; `inbound` may hold what it sent after its CONNECT.
-    pub fn new(services: &'a Services, claim: &'a mut Claim, inbound: BytesMut) -> Self {
+    pub fn new(
+        services: &'a Services,
+        claim: &'a mut Claim,
+        grants: &'a Grants,
+        inbound: BytesMut,
+    ) -> Self {
         Self {
             services,
             claim,
+            grants,
             link: None,
             inbound,
             out: BytesMut::new(),
@@ -206,6 +213,10 @@ impl<'a> Client<'a> {
             debug!(topic, "a client published into the broker's own tree; ignored");
             return Ok(());
         }
+        if !self.grants.may_write(&topic) {
+            // MQTT 3.1.1 has no way to say so ([MQTT-3.3.5-2]): acknowledged, and that is all.
+            return Ok(());
+        }
         // A copy: a slice would keep the whole read buffer alive for as long as the router keeps the message.
         let message = Message { topic, payload: Bytes::copy_from_slice(&payload), retain };
         batch.records.extend(intake::record(&message, &self.services.logged, clock::unix_ms()));
@@ -264,7 +275,7 @@ impl<'a> Client<'a> {
 
     fn grant(&self, filter: &str, more: usize) -> Result<Filter, NotGranted> {
         let held = self.claim.state().filters.len() + more;
-        let filter = access::subscription(filter, held)?;
+        let filter = self.grants.subscription(filter, held)?;
         if self.services.router.admit(&filter) { Ok(filter) } else { Err(NotGranted::RouterFull) }
     }
 

@@ -10,13 +10,14 @@ use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::access::{self, Access, Grants, NotAdmitted};
 use super::carrier::{Carrier, Stream};
 use super::client::{Client, committed, delivered};
+use super::intake;
 use super::packet::{self, Message, PacketError};
 use super::recorder::{Recorder, Stopped};
 use super::router::{LinkError, Router, RouterDied};
 use super::sessions::{Claim, Sessions};
-use super::{access, intake};
 use crate::clock;
 use crate::shutdown::Shutdown;
 use crate::wire::{Filter, topic_name};
@@ -41,6 +42,8 @@ pub struct Services {
     pub router: Router,
     /// Who is connected.
     pub sessions: Sessions,
+    /// Who may do what.
+    pub access: Access,
     /// Topic filters of foreign publishers that are logged.
     pub logged: Arc<[Filter]>,
 }
@@ -58,6 +61,10 @@ pub enum End {
     Packet(#[from] PacketError),
     #[error("refused at CONNECT: {0}")]
     Refused(&'static str),
+    #[error("not admitted: {0}")]
+    NotAdmitted(#[from] NotAdmitted),
+    #[error("its user was changed")]
+    Withdrawn,
     #[error("protocol error: {0}")]
     Protocol(&'static str),
     #[error("nothing heard for 1.5 × keep-alive")]
@@ -84,8 +91,8 @@ impl From<RouterDied> for End {
 pub async fn serve<S: Stream>(stream: S, peer: SocketAddr, services: Services, shutdown: Shutdown) {
     let mut carrier = Carrier::new(stream);
     let mut inbound = BytesMut::with_capacity(1024);
-    let opening = timeout(CONNECT_TIMEOUT, open(&mut carrier, &mut inbound, &services)).await;
-    let (connect, mut claim) = match opening {
+    let opening = timeout(CONNECT_TIMEOUT, open(&mut carrier, peer, &mut inbound, &services)).await;
+    let (connect, mut claim, grants) = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => {
             debug!(%peer, reason = %end, "no connection");
@@ -103,7 +110,9 @@ pub async fn serve<S: Stream>(stream: S, peer: SocketAddr, services: Services, s
         payload: Bytes::copy_from_slice(&will.message),
         retain: will.retain,
     });
-    let end = match run(&mut carrier, inbound, &connect, &mut claim, &services, shutdown).await {
+    let end = match run(&mut carrier, inbound, &connect, &mut claim, &grants, &services, shutdown)
+        .await
+    {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -131,9 +140,10 @@ async fn publish_will(services: &Services, will: Message) {
 /// CONNECT to CONNACK.
 async fn open<S: Stream>(
     carrier: &mut Carrier<S>,
+    peer: SocketAddr,
     inbound: &mut BytesMut,
     services: &Services,
-) -> Result<(Connect, Claim), End> {
+) -> Result<(Connect, Claim, Grants), End> {
     let mut connect = loop {
         match packet::first(inbound) {
             Ok(Some(connect)) => break connect,
@@ -161,8 +171,27 @@ async fn open<S: Stream>(
     {
         return Err(End::Protocol("the will's topic is not a topic name"));
     }
-    let Ok(claim) = services.sessions.claim(connect.client_id.clone(), connect.clean_session)
-    else {
+    let login = connect.login.as_ref();
+    let login = login.map(|login| (login.username.as_str(), login.password.as_bytes()));
+    let grants = match services.access.admit(peer, &connect.client_id, login).await {
+        Ok(grants) => grants,
+        Err(refusal) => {
+            let code = match refusal {
+                NotAdmitted::NotAuthorized => ConnectReturnCode::NotAuthorized,
+                NotAdmitted::ClientId(_) => ConnectReturnCode::BadClientId,
+                NotAdmitted::Busy => ConnectReturnCode::ServiceUnavailable,
+            };
+            refuse(carrier, code).await?;
+            return Err(refusal.into());
+        }
+    };
+    if let Some(will) = &connect.last_will
+        && !grants.may_write(&will.topic)
+    {
+        refuse(carrier, ConnectReturnCode::NotAuthorized).await?;
+        return Err(NotAdmitted::NotAuthorized.into());
+    }
+    let Ok(claim) = services.sessions.claim(grants.session(), connect.clean_session) else {
         refuse(carrier, ConnectReturnCode::ServiceUnavailable).await?;
         return Err(End::Refused("no room for another persistent session"));
     };
@@ -179,7 +208,7 @@ async fn open<S: Stream>(
     let accepted = ConnAck::new(ConnectReturnCode::Success, claim.session_present);
     accepted.write(&mut bytes).map_err(PacketError::from)?;
     carrier.write_all(&bytes).await?;
-    Ok((connect, claim))
+    Ok((connect, claim, grants))
 }
 
 async fn refuse<S: Stream>(carrier: &mut Carrier<S>, code: ConnectReturnCode) -> Result<(), End> {
@@ -197,6 +226,7 @@ async fn run<S: Stream>(
     inbound: BytesMut,
     connect: &Connect,
     claim: &mut Claim,
+    grants: &Grants,
     services: &Services,
     mut shutdown: Shutdown,
 ) -> Result<Never, End> {
@@ -204,13 +234,14 @@ async fn run<S: Stream>(
         .then(|| Duration::from_secs(u64::from(connect.keep_alive)) * 3 / 2);
     let (_no_takeover, taken_over) = tokio::sync::oneshot::channel();
     let mut taken_over = std::mem::replace(&mut claim.taken_over, taken_over);
-    let mut client = Client::new(services, claim, inbound);
+    let mut client = Client::new(services, claim, grants, inbound);
     client.resume().await?;
 
     let started = Instant::now();
     let (mut heard, mut written) = (started, started);
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
-    tokio::pin!(alarm);
+    let withdrawn = grants.withdrawn();
+    tokio::pin!(alarm, withdrawn);
     loop {
         let nothing_to_write = carrier.is_idle(&client.out);
         client.take_packets().await?;
@@ -257,6 +288,7 @@ async fn run<S: Stream>(
                 let next = silence.map_or(now + WRITE_STALL, |limit| (heard + limit).min(now + WRITE_STALL));
                 alarm.as_mut().reset(next.max(now + Duration::from_secs(1)));
             }
+            () = &mut withdrawn => return Err(End::Withdrawn),
             _ = &mut taken_over => return Err(End::TakenOver),
             () = shutdown.requested() => {
                 let _ = timeout(LINGER, client.finish(carrier)).await;
