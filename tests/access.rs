@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::process::{Output, Stdio};
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
-    Connect, ConnectReturnCode, LastWill, Login, Packet, SubscribeReasonCode,
+    Connect, ConnectReturnCode, LastWill, Login, Packet, PubAck, Publish, SubscribeReasonCode,
 };
 use support::{Client, Process, broker, humidor, stored, telemetry, wait_until};
 
@@ -289,4 +289,90 @@ fn the_users_file_keeps_what_was_written_by_hand() {
     }
     assert!(user(data.path(), &["remove", "oven"], "").status.success());
     assert!(!std::fs::read_to_string(&file).unwrap().contains("oven"));
+}
+
+#[test]
+fn what_a_rule_denies_is_held_back_from_a_wider_filter() {
+    let data = tempfile::tempdir().unwrap();
+    let users = data.path().join("users.toml");
+    std::fs::write(&users, "rules = [\"deny read secret/#\"]\n").unwrap();
+    let (_broker, address) = broker(data.path(), "127.0.0.1:0", &[]);
+    let mut publisher = Client::connect(address, "publisher");
+    let mut say = |retain: bool| {
+        for (pkid, topic) in [(1, "secret/recipe"), (2, "open/recipe")] {
+            let mut publish = Publish::new(topic, QoS::AtLeastOnce, "1");
+            (publish.pkid, publish.retain) = (pkid, retain);
+            publisher.send(&Packet::Publish(publish));
+            publisher.expect_puback(pkid);
+        }
+    };
+    say(true);
+    // Retained, live, and what waited in the log for a persistent session.
+    let mut session = Connect::new("watcher");
+    session.clean_session = false;
+    let (mut watcher, _) = Client::connect_with(address, &session);
+    assert_eq!(
+        watcher.subscribe("+/recipe", QoS::AtLeastOnce),
+        SubscribeReasonCode::Success(QoS::AtLeastOnce)
+    );
+    let next = |watcher: &mut Client| match watcher.receive() {
+        Some(Packet::Publish(publish)) => {
+            watcher.send(&Packet::PubAck(PubAck::new(publish.pkid)));
+            assert_eq!(publish.topic, "open/recipe");
+        }
+        other => panic!("no message but {other:?}"),
+    };
+    next(&mut watcher);
+    say(false);
+    next(&mut watcher);
+    watcher.ping();
+    drop(watcher);
+    say(false);
+    let (mut watcher, present) = Client::connect_with(address, &session);
+    assert!(present);
+    next(&mut watcher);
+    watcher.ping();
+    assert!(watcher.is_silent());
+    assert_eq!(
+        watcher.subscribe("$share/g/+/recipe", QoS::AtMostOnce),
+        SubscribeReasonCode::Failure
+    );
+}
+
+#[test]
+fn mqtt_5_is_told_why() {
+    let data = tempfile::tempdir().unwrap();
+    add(data.path(), "press", "node");
+    let (_broker, address) = broker(data.path(), "127.0.0.1:0", &[]);
+    // CONNECT with user and password, as MQTT 5.0 §3.1 has it: no properties, keep-alive 60 s.
+    let opening = |password: &str| {
+        let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 0xc2, 0, 60, 0];
+        for text in ["five", "press", password] {
+            body.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            body.extend(text.as_bytes());
+        }
+        let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
+        packet.extend(body);
+        packet
+    };
+    let mut refused = Client::open(address);
+    refused.stream.write_all(&opening("guess")).unwrap();
+    let mut answer = Vec::new();
+    refused.stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer[..4], [0x20, 3, 0, 0x87]);
+
+    let mut press = Client::open(address);
+    press.stream.write_all(&opening("press-secret")).unwrap();
+    let mut header = [0; 2];
+    press.stream.read_exact(&mut header).unwrap();
+    let mut connack = vec![0; usize::from(header[1])];
+    press.stream.read_exact(&mut connack).unwrap();
+    assert_eq!((header[0], connack[1]), (0x20, 0));
+    // PUBLISH at QoS 1 to another's topic, packet id 9; then SUBSCRIBE to everything, packet id 10.
+    press.stream.write_all(b"\x32\x13\0\x0ehumidor/oven/x\0\x09\0").ok();
+    press.stream.write_all(b"\x82\x07\0\x0a\0\0\x01#\0").unwrap();
+    let mut answers = [0; 12];
+    press.stream.read_exact(&mut answers).unwrap();
+    assert_eq!(answers[..6], [0x40, 4, 0, 9, 0x87, 0], "PUBACK");
+    assert_eq!(answers[6..], [0x90, 4, 0, 10, 0, 0x87], "SUBACK");
 }

@@ -107,6 +107,18 @@ pub enum NotAdmitted {
     Busy,
 }
 
+impl NotAdmitted {
+    /// The reason code of MQTT 5.0 §3.2.2.2. As other brokers do, a wrong password is "not authorized": whether
+    /// there is such a user is nobody's business.
+    pub const fn reason(self) -> u8 {
+        match self {
+            Self::NotAuthorized => 0x87,
+            Self::ClientId(_) => 0x85,
+            Self::Busy => 0x89,
+        }
+    }
+}
+
 /// Decides who may come.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -299,6 +311,7 @@ impl Access {
             None => Rulings::new(&[&directory.rules], Role::Admin, None, client_id)?,
         };
         let client_id = client_id.to_owned();
+        let rulings = Arc::new(rulings);
         Ok(Grants { access: self.clone(), client_id, known, directory, changes, rulings })
     }
 }
@@ -337,7 +350,7 @@ pub struct Grants {
     known: Option<(String, Arc<Account>)>,
     directory: Arc<Directory>,
     changes: watch::Receiver<Arc<Directory>>,
-    rulings: Rulings,
+    rulings: Arc<Rulings>,
 }
 
 impl Grants {
@@ -351,10 +364,10 @@ impl Grants {
         }
     }
 
-    /// Whether a message of this topic may be received.
+    /// By which each message is looked at before it is delivered.
     #[must_use]
-    pub fn may_read(&self, topic: &str) -> bool {
-        self.rulings.may_read(topic)
+    pub fn rulings(&self) -> Arc<Rulings> {
+        Arc::clone(&self.rulings)
     }
 
     /// Whether this topic may be published to; a refusal is counted and, now and then, logged.
@@ -372,16 +385,18 @@ impl Grants {
         may
     }
 
-    /// Checks one filter of a SUBSCRIBE for a session that holds `held` others.
+    /// Checks one filter of a SUBSCRIBE for a session that holds `held`; `known` tells whether it is one of these.
     ///
     /// # Errors
     /// Why it is not granted.
-    pub fn subscription(&self, filter: &str, held: usize) -> Result<Filter, NotGranted> {
+    pub fn subscription(
+        &self,
+        filter: &str,
+        held: usize,
+        known: impl Fn(&Filter) -> bool,
+    ) -> Result<Filter, NotGranted> {
         let filter: Filter = filter.parse()?;
-        if filter.is_shared() {
-            return Err(NotGranted::Shared);
-        }
-        if held >= SESSION_FILTERS {
+        if held >= SESSION_FILTERS && !known(&filter) {
             return Err(NotGranted::TooMany);
         }
         if !self.rulings.may_subscribe(&filter) {
@@ -409,24 +424,29 @@ impl Grants {
     }
 }
 
-/// Why a filter was not granted; the client sees 0x80 in its SUBACK.
+/// Why a filter was not granted; the client sees it in its SUBACK.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotGranted {
     /// Not a filter, or a reserved one.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// One member that stalls would stop its group and keep the router busy; see `router`.
-    #[error("shared subscriptions are not offered")]
-    Shared,
-    /// The router has no room for another filter; see `ledger`.
-    #[error("no room for another topic filter")]
-    RouterFull,
     /// More than [`SESSION_FILTERS`].
     #[error("more than {SESSION_FILTERS} subscriptions in one session")]
     TooMany,
     /// The user's rules do not allow it.
     #[error("not authorized")]
     NotAuthorized,
+}
+
+impl NotGranted {
+    /// The reason code of MQTT 5.0 §3.9.3.
+    pub const fn reason(&self) -> u8 {
+        match self {
+            Self::Filter(_) => 0x8f,
+            Self::TooMany => 0x97,
+            Self::NotAuthorized => 0x87,
+        }
+    }
 }
 
 /// Whether a client id can be taken: 1 to 256 bytes without control characters. What it contains

@@ -2,11 +2,12 @@
 //! order.
 //!
 //! ```text
-//! socket → door → connection → client → intake ─ records ─→ recorder → store (commit)
-//!                                ↑                             │ committed
-//!                                ├── PUBACK ←──────────────────┤
-//!                                │                             ↓
-//! subscribers ←──────────────────┴──── messages ←───── router (rumqttd)
+//! socket → door → connection → client → publication ─ records, changes ─→ recorder → store (commit)
+//!                                ↑                                           │ committed
+//!                                ├── PUBACK ←────────────────────────────────┤
+//!                                │                                           ↓
+//! subscribers ←─── outflow ←─────┼──── live messages ←──────────── router (rumqttd)
+//!                                └──── what waits for persistent sessions ←─ store
 //! ```
 //!
 //! rumqttd acknowledges a publish before it is even appended in memory, so the sockets, the packets
@@ -18,18 +19,29 @@ mod carrier;
 mod client;
 mod connection;
 mod door;
+mod envelope;
 mod intake;
 mod ledger;
 mod limits;
 mod login;
+mod opening;
+mod outflow;
 mod packet;
+mod publication;
 mod recorder;
 mod reload;
+mod retained;
 mod router;
+mod routes;
 mod rules;
 mod run;
 mod sessions;
+mod subscribing;
+mod sys;
+mod traffic;
+mod tree;
 mod users;
+mod will;
 
 pub use access::{Access, AccessConfig, AccessError, Anonymous, Password};
 pub use login::LoginError;

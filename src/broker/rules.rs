@@ -165,6 +165,12 @@ pub struct Rulings(Vec<Ruling>);
 pub struct UnfitClientId;
 
 impl Rulings {
+    /// Of somebody who may do everything.
+    #[cfg(test)]
+    pub fn everything() -> Self {
+        Self::new(&[], Role::Admin, None, "anybody").expect("no rule speaks of the client id")
+    }
+
     /// Fills `rules`, and then those of `role`, in for one user and client id.
     ///
     /// # Errors
