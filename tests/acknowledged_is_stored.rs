@@ -37,6 +37,7 @@ impl Running {
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
             retention: humidor::store::Retention::EVERYTHING,
+            access: humidor::broker::AccessConfig::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
         Self { runtime, broker: Some(broker), trigger, data }

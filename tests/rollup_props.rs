@@ -225,10 +225,9 @@ impl World {
         let more = self.store.as_mut().unwrap().maintain(self.now_ms).unwrap();
         let rows_from =
             self.sql().query_row("SELECT rows FROM kept", [], |row| row.get(0)).unwrap();
-        if self.model.rows_from != Some(rows_from) {
-            let parked = self.parked();
-            self.model.give_up(rows_from, &parked);
-        }
+        // What is parked goes too when it has waited for too long.
+        let parked = self.parked();
+        self.model.give_up(rows_from, &parked);
         more
     }
 

@@ -10,6 +10,7 @@ mod print;
 mod read;
 mod roles;
 mod sim;
+mod user;
 
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
             DbTask::Backup(backup) => log::backup(&backup.target, layers(&backup.settings.flags)),
         },
         Task::Sim(sim) => sim::run(&sim, layers(&sim.settings.flags)),
+        Task::User(user) => user::run(&user.task),
         Task::Health(settings) => health::run(&layers(&settings.flags)),
         Task::Config(settings) => config::run(&layers(&settings.flags)),
     }

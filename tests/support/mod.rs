@@ -148,6 +148,7 @@ pub fn lasting_broker() -> SocketAddr {
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
         retention: humidor::store::Retention::EVERYTHING,
+        access: humidor::broker::AccessConfig::default(),
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
     let address = broker.address();
