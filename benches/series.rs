@@ -133,7 +133,7 @@ fn export(folder: &Path) {
             break;
         }
         first.get_or_insert_with(|| started.elapsed());
-        let newlines = chunk[..count].iter().filter(|byte| **byte == b'\n').count();
+        let newlines = chunk[..count].split(|byte| *byte == b'\n').count() - 1;
         lines += i64::try_from(newlines).expect("fits");
         most_kib = most_kib.max(resident_kib(child.id()));
     }

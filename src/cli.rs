@@ -245,6 +245,8 @@ pub struct Sim {
     /// Settings.
     #[command(flatten)]
     pub settings: Settings<DataScope>,
+}
+
 /// `humidor user`
 #[derive(Debug, Args)]
 pub struct User {
@@ -318,8 +320,7 @@ group! {
     /// Of the demo, whose boards need no settings.
     DemoScope: All Data Broker Log Roles;
     /// Of the broker.
-    BrokerScope: All Data Broker Log Roles;
-    BrokerScope: All Data Broker Users Access Login Roles;
+    BrokerScope: All Data Broker Log Users Access Login Roles;
     /// Of commands on the users.
     UsersScope: All Data Users;
     /// Of the node.
@@ -331,8 +332,7 @@ group! {
     /// Of the health check, which only needs to find the process.
     Health: All Broker Node Roles Lines;
     /// All.
-    All: All Data Broker Log Node Roles Lines;
-    All: All Data Broker Users Access Login Node Roles Lines;
+    All: All Data Broker Log Users Access Login Node Roles Lines;
 }
 
 /// The flags of a group of settings, as typed. They come from the table of settings, so that a flag, its

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Layers, Problems};
-use super::pins;
 use super::retention::retention;
 use super::settings::nearest;
 use super::{access, pins};
