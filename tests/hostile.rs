@@ -28,6 +28,8 @@ static BROKER: LazyLock<SocketAddr> = LazyLock::new(|| {
         http_listen: None,
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
+        alarms: Vec::new(),
+        discovery: None,
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
     let address = broker.address();

@@ -14,6 +14,8 @@
 //! subscribers.
 
 mod access;
+mod alarm;
+mod alarms;
 mod carrier;
 mod client;
 mod connection;
@@ -26,5 +28,7 @@ mod router;
 mod run;
 mod sessions;
 
+pub use alarm::{Alarm, AlarmConfig, Change, Now, Quantity, Rule, Seen, Side};
+pub use alarms::{AlarmState, Alarms};
 pub use recorder::{Counters, Live};
 pub use run::{Broker, BrokerConfig, BrokerError};

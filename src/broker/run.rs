@@ -9,6 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 use tracing::{error, info};
 
+use super::alarm::AlarmConfig;
+use super::alarms::{self, Alarms};
 use super::connection::Services;
 use super::door;
 use super::packet::Message;
@@ -18,7 +20,7 @@ use super::sessions::Sessions;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Store};
 use crate::web::{self, Web};
-use crate::wire::{BROKER_STATUS, Filter, OFFLINE, ONLINE};
+use crate::wire::{BROKER_STATUS, Discovery, Filter, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
 #[derive(Debug, Clone)]
@@ -33,6 +35,10 @@ pub struct BrokerConfig {
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
     pub commit_window: Duration,
+    /// What is watched for.
+    pub alarms: Vec<AlarmConfig>,
+    /// Where Home Assistant looks; `None` tells it nothing.
+    pub discovery: Option<Discovery>,
 }
 
 /// Why the broker did not start or did not go on.
@@ -69,6 +75,7 @@ pub struct Broker {
     address: SocketAddr,
     http_address: Option<SocketAddr>,
     recorder: Recorder,
+    alarms: Alarms,
     running: tokio::task::JoinHandle<Result<(), BrokerError>>,
 }
 
@@ -88,6 +95,7 @@ impl Broker {
         let path = config.data.join(LOG_FILE);
         let store = Store::open(&path)?;
         info!(database = %path.display(), "log open");
+        let left = store.alarms().map_err(BrokerError::Damaged)?;
 
         let (ended, lost) = oneshot::channel();
         let (recorder, writer) =
@@ -99,6 +107,13 @@ impl Broker {
         }
         router.publish(&[status(ONLINE)]).await?;
 
+        // Alarms end with the connections: what these have committed they still see.
+        let (end_alarms, alarms_end) = shutdown::channel();
+        let discovery = config.discovery.as_ref();
+        let (alarms, watching) =
+            alarms::start(config.alarms, left, &recorder, router.clone(), discovery, alarms_end)
+                .await?;
+
         let services = Services {
             recorder: recorder.clone(),
             router: router.clone(),
@@ -108,11 +123,20 @@ impl Broker {
         let http_address = http.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = http {
             info!(%address, "listening for HTTP");
-            let app = web::router(Web { counters: Arc::clone(recorder.counters()) });
+            let app = web::router(Web {
+                counters: Arc::clone(recorder.counters()),
+                alarms: alarms.clone(),
+            });
             tokio::spawn(web::serve(listener, app, shutdown.clone()));
         }
-        let running = tokio::spawn(run(listener, services, writer, died, lost, shutdown));
-        Ok(Self { address, http_address, recorder, running })
+        let serving = run(listener, services, writer, died, lost, shutdown, async move {
+            end_alarms.throw();
+            if let Some(watching) = watching {
+                let _ = watching.await;
+            }
+        });
+        let running = tokio::spawn(serving);
+        Ok(Self { address, http_address, recorder, alarms, running })
     }
 
     /// The address it listens on, with the real port.
@@ -131,6 +155,12 @@ impl Broker {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(self.recorder.counters())
+    }
+
+    /// How its alarms are.
+    #[must_use]
+    pub fn alarms(&self) -> Alarms {
+        self.alarms.clone()
     }
 
     /// Committed records from now on.
@@ -170,6 +200,7 @@ async fn run(
     died: impl Future<Output = RouterDied>,
     lost: oneshot::Receiver<()>,
     shutdown: Shutdown,
+    end_alarms: impl Future<Output = ()>,
 ) -> Result<(), BrokerError> {
     let router = services.router.clone();
     // The door has its own switch: it also closes when the store or the router is lost.
@@ -190,6 +221,7 @@ async fn run(
     close.throw();
     let _ = door.await;
     info!("connections closed");
+    end_alarms.await;
 
     let written = tokio::task::spawn_blocking(move || writer.join()).await;
     match written {

@@ -1,6 +1,7 @@
 //! Settings: from flags, environment and a TOML file to the objects the roles take, with every
 //! mistake reported at once.
 
+mod alarms;
 mod layers;
 mod pins;
 mod roles;

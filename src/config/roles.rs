@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Layers, Problems};
-use super::pins;
 use super::settings::nearest;
+use super::{alarms, pins};
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
 use crate::node::{BrokerAddress, Forget, NodeConfig};
@@ -65,12 +65,16 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
     });
     let commit_window =
         layers.need("commit_window", |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX));
+    let alarms = layers.need("alarms", alarms::alarms);
+    let discovery = discovery(layers);
     Some(BrokerConfig {
         data: data?,
         mqtt_listen: mqtt_listen?,
         http_listen: http_listen?,
         logged: logged?,
         commit_window: commit_window?,
+        alarms: alarms?,
+        discovery,
     })
 }
 
@@ -171,8 +175,8 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
 /// The node's id: as set, or the host name.
 pub fn node_id(layers: &mut Layers) -> Option<Id> {
     let reserved = |id: Id| {
-        if id.as_str() == "broker" {
-            Err("`broker` is the broker's own name".to_owned())
+        if matches!(id.as_str(), "broker" | "alarm") {
+            Err(format!("`{id}` is the broker's own name"))
         } else {
             Ok(id)
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::alarms;
 use super::file::{self, Lock, OpenError};
 use super::schema::{self, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
 use crate::reading::{ClockState, Id};
@@ -52,6 +53,17 @@ pub enum Record {
         cause: &'static str,
         /// The payload; its first 256 bytes are kept.
         payload: Vec<u8>,
+    },
+    /// An alarm was raised or cleared.
+    Alarm {
+        /// Its name.
+        name: Id,
+        /// When, Unix ms UTC by the broker's clock.
+        at_ms: i64,
+        /// Raised, or cleared.
+        raised: bool,
+        /// Why, for people.
+        detail: String,
     },
 }
 
@@ -112,6 +124,10 @@ impl Store {
         Ok(Self { connection, names: Names::default(), restamping: true, _lock: lock })
     }
 
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
     /// when it fails, none of them is, and the same call may be made again.
     ///
@@ -166,6 +182,9 @@ fn append(
             Record::Refused { topic, at_ms, cause, payload } => {
                 count_refusal(&transaction, topic, *at_ms, cause, payload)?;
                 appended.refused += 1;
+            }
+            Record::Alarm { name, at_ms, raised, detail } => {
+                alarms::append(&transaction, name.as_str(), *at_ms, *raised, detail)?;
             }
         }
     }

@@ -10,7 +10,7 @@ pub const CLOCK_SYNCED: i64 = 1;
 pub const CLOCK_RESTAMPED: i64 = 2;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
-pub const LOG: Database = Database { application_id: 0x686d_6472, migrations: &[V1] };
+pub const LOG: Database = Database { application_id: 0x686d_6472, migrations: &[V1, V2] };
 
 // `reading` has no rowid: its key *is* the idempotency key (run, seq), so that a repeat costs one
 // look-up and the table needs no second index to refuse it. Names are interned: a row is about 40
@@ -96,4 +96,20 @@ CREATE TABLE refusal (
     example BLOB NOT NULL,
     PRIMARY KEY (cause, topic)
 ) STRICT, WITHOUT ROWID;
+";
+
+// When alarms were raised and cleared.
+const V2: &str = "
+CREATE TABLE alarm (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    raised INTEGER NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX alarm_by_name ON alarm (name, id);
+
+CREATE VIEW alarms (name, at, state, detail) AS
+SELECT name, at, CASE raised WHEN 0 THEN 'OFF' ELSE 'ON' END, detail FROM alarm;
 ";
