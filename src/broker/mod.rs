@@ -23,6 +23,8 @@ mod door;
 mod intake;
 mod ledger;
 mod packet;
+#[cfg(any(test, fuzzing))]
+pub mod probe;
 mod recorder;
 mod router;
 mod run;
