@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rumqttd::protocol::Packet;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -13,15 +12,16 @@ use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::alarm::{Alarm, AlarmConfig, Change, Now, Seen};
-use super::packet::Message;
-use super::recorder::{Live, Recorder};
-use super::router::{Delivery, Link, Router, RouterDied};
+use super::connection::Services;
+use super::recorder::{Batch, Live, Recorder};
+use super::router::{Delivery, Link, RouterDied};
 use crate::clock::unix_ms;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::{AlarmRow, Record};
 use crate::wire::{
-    BROKER_STATUS, Discovery, NodeTopics, ONLINE, STATUSES, Switch, alarm_topic, status_source,
+    BROKER_STATUS, Discovery, Message, NodeTopics, ONLINE, STATUSES, Switch, alarm_topic,
+    status_source,
 };
 
 /// Changes that wait for the store, at most. While it cannot commit, only silence raises alarms, each once.
@@ -74,8 +74,7 @@ impl Alarms {
 pub async fn start(
     configs: Vec<AlarmConfig>,
     left: Vec<AlarmRow>,
-    recorder: &Recorder,
-    router: Router,
+    services: &Services,
     discovery: Option<&Discovery>,
     shutdown: Shutdown,
 ) -> Result<(Alarms, Option<JoinHandle<()>>), RouterDied> {
@@ -89,12 +88,8 @@ pub async fn start(
     if let Some(discovery) = discovery
         && !(known.is_empty() && gone.is_empty())
     {
-        router
-            .publish(&[retained(discovery.device("humidor_broker"), announcement(&known, &gone))])
-            .await?;
-    }
-    for name in &gone {
-        router.publish(&[retained(alarm_topic(name), Vec::new())]).await?;
+        let device = discovery.device("humidor_broker");
+        say(services, [Message::own(device, announcement(&known, &gone))]).await?;
     }
     if configs.is_empty() {
         return Ok((Alarms::default(), None));
@@ -106,7 +101,7 @@ pub async fn start(
         let row = left.iter().find(|row| row.name == config.name.as_str());
         let raised = row.is_some_and(|row| row.raised);
         info!(alarm = %config.name, raised, "watching");
-        router.publish(&[state(&config.name, raised)]).await?;
+        say(services, [state(&config.name, raised)]).await?;
         states.push(AlarmState {
             name: config.name.clone(),
             raised,
@@ -117,18 +112,18 @@ pub async fn start(
         alarms.push(Alarm::new(config, raised, start));
     }
     let statuses = if alarms.iter().any(|alarm| alarm.config().output.is_some()) {
-        let mut link = router.clean_link().await?;
+        let mut link = services.router.link().await?;
         let filter = STATUSES.parse().expect("a filter of ours is one");
-        link.subscribe(&[(filter, 0)]).await?;
+        link.subscribe(&[filter]).await?;
         Some(link)
     } else {
         None
     };
     let handle = Alarms(Arc::new(Mutex::new(states)));
     let (history, changes) = mpsc::channel(HISTORY_CHANGES);
-    let mut keeping = tokio::spawn(keep(changes, recorder.clone()));
-    let live = recorder.live();
-    let watch = Watch { alarms, states: handle.clone(), router, history };
+    let mut keeping = tokio::spawn(keep(changes, services.recorder.clone()));
+    let live = services.recorder.live();
+    let watch = Watch { alarms, states: handle.clone(), services: services.clone(), history };
     let running = tokio::spawn(async move {
         // What it cannot do without is the router, and the broker sees to that one's death itself.
         let _ = watch.run(live, statuses, shutdown).await;
@@ -144,7 +139,7 @@ pub async fn start(
 /// Commits changes in their order, on a task of its own: alarms do not wait for a full disk.
 async fn keep(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
     while let Some(change) = changes.recv().await {
-        if recorder.commit(vec![change]).await.is_err() {
+        if recorder.commit(Batch { records: vec![change], ..Batch::default() }).await.is_err() {
             return;
         }
     }
@@ -153,7 +148,7 @@ async fn keep(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
 struct Watch {
     alarms: Vec<Alarm>,
     states: Alarms,
-    router: Router,
+    services: Services,
     history: mpsc::Sender<Record>,
 }
 
@@ -233,16 +228,15 @@ impl Watch {
         {
             warn!(alarm = %name, "its change is not in the log: {HISTORY_CHANGES} wait for the store already");
         }
-        self.router.publish(&messages).await
+        say(&self.services, messages).await
     }
 
     /// A node that comes back has its outputs at their safe level.
     async fn tell_again(&self, node: &Id) -> Result<(), RouterDied> {
         let outputs = self.alarms.iter().filter_map(|alarm| alarm.config().output.as_ref());
         let outputs: BTreeSet<&(Id, Id)> = outputs.filter(|(owner, _)| owner == node).collect();
-        let commands: Vec<Message> =
-            outputs.into_iter().map(|(node, output)| self.command(node, output)).collect();
-        self.router.publish(&commands).await
+        let commands = outputs.into_iter().map(|(node, output)| self.command(node, output));
+        say(&self.services, commands).await
     }
 
     /// An output is on while any of its alarms is raised.
@@ -256,7 +250,7 @@ impl Watch {
         });
         let state = if drives.any(Alarm::is_raised) { Switch::On } else { Switch::Off };
         let topic = NodeTopics::new(node.clone()).command(output);
-        Message { topic, payload: state.as_str().into(), retain: false }
+        Message { retain: false, ..Message::own(topic, state.as_str()) }
     }
 }
 
@@ -264,22 +258,30 @@ impl Watch {
 async fn came_back(statuses: &mut Option<Link>) -> Result<Id, RouterDied> {
     let Some(link) = statuses else { return std::future::pending().await };
     loop {
-        if let Delivery::Packet(Packet::Publish(publish, _)) = link.next().await?
-            && publish.payload == ONLINE.as_bytes()
-            && let Some(node) = std::str::from_utf8(&publish.topic).ok().and_then(status_source)
+        if let Delivery::Message(message) = link.next().await?
+            && message.payload == ONLINE.as_bytes()
+            && let Some(node) = status_source(&message.topic)
         {
             return Ok(node);
         }
     }
 }
 
-fn state(name: &Id, raised: bool) -> Message {
-    let state = if raised { Switch::On } else { Switch::Off };
-    retained(alarm_topic(name), state.as_str().into())
+/// Publishes messages of the broker's own. Retained ones are so in memory, and said anew at each start.
+async fn say(
+    services: &Services,
+    messages: impl IntoIterator<Item = Message>,
+) -> Result<(), RouterDied> {
+    let messages: Vec<Message> = messages.into_iter().collect();
+    for message in messages.iter().filter(|message| message.retain) {
+        services.retained.set(Arc::new(message.clone()));
+    }
+    services.router.publish(&messages).await
 }
 
-fn retained(topic: String, payload: Vec<u8>) -> Message {
-    Message { topic, payload: payload.into(), retain: true }
+fn state(name: &Id, raised: bool) -> Message {
+    let state = if raised { Switch::On } else { Switch::Off };
+    Message::own(alarm_topic(name), state.as_str())
 }
 
 /// What Home Assistant is told of the broker's alarms, in its device discovery. A component with nothing but its

@@ -18,14 +18,18 @@ pub struct Read {
 pub fn read(bytes: &[u8], piece: usize) -> Read {
     let mut read = Read::default();
     let mut stream = BytesMut::new();
-    let mut connected = false;
+    let mut version = None;
     for piece in bytes.chunks(piece.max(1)) {
         stream.extend_from_slice(piece);
         loop {
-            let packet = if connected {
-                packet::next(&mut stream).map(|packet| packet.map(|packet| format!("{packet:?}")))
-            } else {
-                packet::first(&mut stream).map(|packet| packet.map(|packet| format!("{packet:?}")))
+            let packet = match version {
+                Some(version) => packet::next(version, &mut stream)
+                    .map(|packet| packet.map(|p| format!("{p:?}"))),
+                None => packet::first(&mut stream).map(|opening| {
+                    let opening = opening?;
+                    version = Some(opening.version);
+                    Some(format!("{:?} {:?}", opening.version, opening.connect))
+                }),
             };
             match packet {
                 Ok(Some(packet)) => read.packets.push(packet),
@@ -35,7 +39,6 @@ pub fn read(bytes: &[u8], piece: usize) -> Read {
                     return read;
                 }
             }
-            connected = true;
         }
     }
     read

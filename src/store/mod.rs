@@ -8,8 +8,10 @@ mod append;
 mod file;
 mod overview;
 mod query;
+mod retained;
 mod schema;
 mod series;
+mod sessions;
 mod tally;
 
 pub use alarms::AlarmRow;
@@ -20,6 +22,7 @@ pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
 };
+pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
 pub use tally::Band;
 
 /// File name of the log inside the data folder.
