@@ -38,6 +38,7 @@ impl Running {
             commit_window: std::time::Duration::ZERO,
             alarms: Vec::new(),
             discovery: None,
+            access: humidor::broker::AccessConfig::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
         Self { runtime, broker: Some(broker), trigger, data }

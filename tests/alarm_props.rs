@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use humidor::broker::{Alarm, AlarmConfig, Change, Now, Quantity, Rule, Seen, Side};
+use humidor::broker::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
 use humidor::reading::{ClockState, Id};
 use humidor::wire::Telemetry;
 use proptest::prelude::*;
@@ -14,13 +14,13 @@ fn id(text: &str) -> Id {
     text.parse().unwrap()
 }
 
-fn alarm(rule: Rule, raised: bool, start: Instant) -> Alarm {
+fn alarm(rule: AlarmRule, raised: bool, start: Instant) -> Alarm {
     Alarm::new(AlarmConfig { name: id("a"), node: id("press"), rule, output: None }, raised, start)
 }
 
-fn threshold(side: Side, delay: Duration) -> Rule {
+fn threshold(side: Side, delay: Duration) -> AlarmRule {
     let quantity = Quantity::Temperature;
-    Rule::Threshold {
+    AlarmRule::Threshold {
         sensor: id("hall"),
         quantity,
         side,
@@ -140,7 +140,7 @@ proptest! {
     fn silence_is_seen_within_its_limit(story in story(), limit_ms in 1_u64..30_000) {
         let start = Instant::now();
         let limit = Duration::from_millis(limit_ms);
-        let mut alarm = alarm(Rule::Silent { sensor: id("hall"), limit }, false, start);
+        let mut alarm = alarm(AlarmRule::Silent { sensor: id("hall"), limit }, false, start);
         let mut last = 0;
         let mut ms = 0;
         for (wait, happens) in &story {
@@ -170,7 +170,7 @@ proptest! {
     fn a_gap_is_a_skipped_number_and_nothing_else(steps in prop::collection::vec((0_u64..4, any::<bool>()), 1..60)) {
         let start = Instant::now();
         let quiet = Duration::from_mins(1);
-        let mut alarm = alarm(Rule::Gap { quiet }, false, start);
+        let mut alarm = alarm(AlarmRule::Gap { quiet }, false, start);
         let (mut boot, mut seq, mut at) = (0, 7, start);
         see(&mut alarm, "press", "hall", &reading("r0", seq, 20.0), at);
         for (step, restart) in steps {
@@ -198,7 +198,7 @@ proptest! {
 fn a_clock_that_is_not_set_or_runs_ahead_is_wrong() {
     let start = Instant::now();
     let (ahead, delay) = (Duration::from_mins(1), Duration::ZERO);
-    let mut alarm = alarm(Rule::Clock { ahead, delay }, false, start);
+    let mut alarm = alarm(AlarmRule::Clock { ahead, delay }, false, start);
     for (at, clock, wrong) in [
         (0, ClockState::Unsynced, true),
         (0, ClockState::Synced, false),
@@ -219,11 +219,11 @@ fn what_was_raised_before_a_restart_stays_so_until_it_is_good() {
     assert_eq!(see(&mut hot, "press", "hall", &reading("b", 1, 29.0), start), vec![]);
     assert!(!see(&mut hot, "press", "hall", &reading("b", 1, 28.0), start)[0].raised);
     let mut quiet =
-        alarm(Rule::Silent { sensor: id("hall"), limit: Duration::from_mins(5) }, true, start);
+        alarm(AlarmRule::Silent { sensor: id("hall"), limit: Duration::from_mins(5) }, true, start);
     assert_eq!(quiet.deadline(), None);
     assert!(!see(&mut quiet, "press", "hall", &reading("b", 1, 20.0), start)[0].raised);
     assert_eq!(quiet.deadline(), Some(start + Duration::from_mins(5)));
-    let mut gap = alarm(Rule::Gap { quiet: Duration::from_mins(9) }, true, start);
+    let mut gap = alarm(AlarmRule::Gap { quiet: Duration::from_mins(9) }, true, start);
     assert_eq!(gap.deadline(), Some(start + Duration::from_mins(9)));
     assert!(!gap.pass(start + Duration::from_mins(9)).unwrap().raised);
 }

@@ -18,14 +18,14 @@ pub struct AlarmConfig {
     /// Whose readings are looked at.
     pub node: Id,
     /// What is wrong when it is raised.
-    pub rule: Rule,
+    pub rule: AlarmRule,
     /// Node and output that are on while it is raised.
     pub output: Option<(Id, Id)>,
 }
 
 /// What raises an alarm.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Rule {
+pub enum AlarmRule {
     /// A value beyond its limit for as long as `delay`. Good again at `hysteresis` on the right side of it.
     Threshold {
         /// Sensor of the node.
@@ -155,12 +155,12 @@ impl Alarm {
     /// Readings may have been missed: what follows from missing ones counts from now.
     pub fn lost_track(&mut self, now: Instant) {
         match self.config.rule {
-            Rule::Silent { .. } => self.wait(now),
-            Rule::Gap { quiet } => {
+            AlarmRule::Silent { .. } => self.wait(now),
+            AlarmRule::Gap { quiet } => {
                 self.runs = [None, None];
                 self.good_at = self.raised.then(|| now + quiet);
             }
-            Rule::Threshold { .. } | Rule::Clock { .. } => {}
+            AlarmRule::Threshold { .. } | AlarmRule::Clock { .. } => {}
         }
     }
 
@@ -185,7 +185,7 @@ impl Alarm {
                 }
             }
         }
-        if let Rule::Silent { .. } = self.config.rule {
+        if let AlarmRule::Silent { .. } = self.config.rule {
             self.wait(now.instant);
         }
         changes
@@ -203,7 +203,7 @@ impl Alarm {
         let delay = self.delay();
         let (_, detail) = self.bad.take_if(|(since, _)| *since + delay <= now)?;
         self.raised = true;
-        if let Rule::Gap { quiet } = self.config.rule {
+        if let AlarmRule::Gap { quiet } = self.config.rule {
             self.good_at = Some(now + quiet);
         }
         Some(Change { raised: true, detail })
@@ -219,9 +219,9 @@ impl Alarm {
 
     const fn delay(&self) -> Duration {
         match self.config.rule {
-            Rule::Threshold { delay, .. } | Rule::Clock { delay, .. } => delay,
-            Rule::Silent { limit, .. } => limit,
-            Rule::Gap { .. } => Duration::ZERO,
+            AlarmRule::Threshold { delay, .. } | AlarmRule::Clock { delay, .. } => delay,
+            AlarmRule::Silent { limit, .. } => limit,
+            AlarmRule::Gap { .. } => Duration::ZERO,
         }
     }
 
@@ -238,12 +238,12 @@ impl Alarm {
             return None;
         }
         match &self.config.rule {
-            Rule::Threshold { sensor, .. } | Rule::Silent { sensor, .. }
+            AlarmRule::Threshold { sensor, .. } | AlarmRule::Silent { sensor, .. }
                 if sensor != seen.sensor =>
             {
                 None
             }
-            Rule::Threshold { quantity, side, limit, hysteresis, .. } => {
+            AlarmRule::Threshold { quantity, side, limit, hysteresis, .. } => {
                 let value = match quantity {
                     Quantity::Temperature => seen.telemetry.temperature?,
                     Quantity::Humidity => seen.telemetry.humidity?,
@@ -259,8 +259,8 @@ impl Alarm {
                     (false, false) => Verdict::Between,
                 })
             }
-            Rule::Silent { .. } => Some(Verdict::Good("it reads again".to_owned())),
-            Rule::Gap { quiet } => {
+            AlarmRule::Silent { .. } => Some(Verdict::Good("it reads again".to_owned())),
+            AlarmRule::Gap { quiet } => {
                 let quiet = *quiet;
                 let missing = self.count(&seen.telemetry.boot, seen.telemetry.seq)?;
                 if self.raised {
@@ -271,7 +271,7 @@ impl Alarm {
                     seen.telemetry.seq, seen.telemetry.boot
                 )))
             }
-            Rule::Clock { ahead, .. } => {
+            AlarmRule::Clock { ahead, .. } => {
                 let lead = seen.telemetry.at.saturating_sub(now.unix_ms);
                 let ahead = i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX);
                 Some(if seen.telemetry.clock == ClockState::Unsynced {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::roles::{duration, list, one_of};
-use crate::broker::{AlarmConfig, Quantity, Rule, Side};
+use crate::broker::{AlarmConfig, AlarmRule, Quantity, Side};
 use crate::reading::{Id, IdError};
 
 /// Alarms of one broker, at most.
@@ -72,7 +72,7 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
     let cut = condition.find(['<', '>']).unwrap_or(condition.len());
     let (what, compared) = (condition[..cut].trim(), condition.get(cut + 1..).map(str::trim));
     let side = if condition[cut..].starts_with('<') { Side::Below } else { Side::Above };
-    let (node, rule, known): (Id, Rule, &[&str]) = match (what, compared) {
+    let (node, rule, known): (Id, AlarmRule, &[&str]) = match (what, compared) {
         ("temperature" | "humidity", Some(limit)) => {
             let (node, sensor) = pair(target)?;
             let (quantity, default) = match what {
@@ -84,21 +84,21 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
                 return Err(format!("hysteresis={hysteresis} is below 0"));
             }
             let (limit, delay) = (number(limit)?, time(take("delay"), Duration::ZERO)?);
-            let rule = Rule::Threshold { sensor, quantity, side, limit, hysteresis, delay };
+            let rule = AlarmRule::Threshold { sensor, quantity, side, limit, hysteresis, delay };
             (node, rule, &["hysteresis", "delay", "output"])
         }
         ("silent", Some(limit)) if side == Side::Above => {
             let (node, sensor) = pair(target)?;
-            (node, Rule::Silent { sensor, limit: duration(limit, SILENT)? }, &["output"])
+            (node, AlarmRule::Silent { sensor, limit: duration(limit, SILENT)? }, &["output"])
         }
         ("gap", None) => (
             id(target)?,
-            Rule::Gap { quiet: time(take("clear"), GAP_QUIET)? },
+            AlarmRule::Gap { quiet: time(take("clear"), GAP_QUIET)? },
             &["clear", "output"],
         ),
         ("clock", None) => {
             let ahead = time(take("ahead"), CLOCK_AHEAD)?;
-            let rule = Rule::Clock { ahead, delay: time(take("delay"), CLOCK_DELAY)? };
+            let rule = AlarmRule::Clock { ahead, delay: time(take("delay"), CLOCK_DELAY)? };
             (id(target)?, rule, &["ahead", "delay", "output"])
         }
         ("temperature" | "humidity" | "silent" | "gap" | "clock", _) => {
@@ -138,18 +138,24 @@ mod tests {
         let delay = Duration::from_mins(1);
         assert_eq!(all[0].output, Some(("roof".parse().unwrap(), "fan".parse().unwrap())));
         let (quantity, side) = (Quantity::Temperature, Side::Above);
-        let hot =
-            Rule::Threshold { sensor: hall, quantity, side, limit: 30.0, hysteresis: 2.0, delay };
+        let hot = AlarmRule::Threshold {
+            sensor: hall,
+            quantity,
+            side,
+            limit: 30.0,
+            hysteresis: 2.0,
+            delay,
+        };
         assert_eq!(all[0].rule, hot);
         assert!(matches!(
             all[1].rule,
-            Rule::Threshold { side: Side::Below, limit: 20.0, hysteresis: 2.0, .. }
+            AlarmRule::Threshold { side: Side::Below, limit: 20.0, hysteresis: 2.0, .. }
         ));
         assert!(
-            matches!(all[2].rule, Rule::Silent { limit, .. } if limit == Duration::from_mins(5))
+            matches!(all[2].rule, AlarmRule::Silent { limit, .. } if limit == Duration::from_mins(5))
         );
-        assert_eq!(all[3].rule, Rule::Gap { quiet: Duration::from_mins(10) });
-        assert!(matches!(all[4].rule, Rule::Clock { .. }));
+        assert_eq!(all[3].rule, AlarmRule::Gap { quiet: Duration::from_mins(10) });
+        assert!(matches!(all[4].rule, AlarmRule::Clock { .. }));
     }
 
     #[test]

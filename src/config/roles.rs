@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::layers::{Layers, Problems};
 use super::settings::nearest;
-use super::{alarms, pins};
+use super::{access, alarms, pins};
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
 use crate::node::{BrokerAddress, Forget, NodeConfig};
@@ -67,8 +67,10 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
         layers.need("commit_window", |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX));
     let alarms = layers.need("alarms", alarms::alarms);
     let discovery = discovery(layers);
+    let access = data.as_deref().and_then(|data| access::access(layers, data));
     Some(BrokerConfig {
         data: data?,
+        access: access?,
         mqtt_listen: mqtt_listen?,
         http_listen: http_listen?,
         logged: logged?,

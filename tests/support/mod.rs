@@ -147,6 +147,7 @@ pub fn lasting_broker() -> SocketAddr {
         commit_window: std::time::Duration::ZERO,
         alarms: Vec::new(),
         discovery: None,
+        access: humidor::broker::AccessConfig::default(),
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
     let address = broker.address();
