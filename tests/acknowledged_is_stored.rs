@@ -36,6 +36,7 @@ impl Running {
             http_listen: None,
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
+            access: humidor::broker::AccessConfig::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
         Self { runtime, broker: Some(broker), trigger, data }

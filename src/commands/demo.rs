@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{block_on, print, quiet, roles, start_log};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{AccessConfig, Anonymous, Broker, BrokerError};
 use crate::clock::ClockTrust;
 use crate::config::{self, Layers, Origin};
 use crate::exit::Failure;
@@ -36,6 +36,8 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
     let by_default = |key| matches!(layers.get(key), Some((_, Origin::Default)));
     let movable = Movable { mqtt: by_default("mqtt_listen"), http: by_default("http_listen") };
     let mut config = config::broker(layers)?;
+    // Its boards have no passwords, and one that is at hand may join.
+    config.access = AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
     // Without a folder of the user's the demo leaves nothing behind.
     let scratch = match data {
         Some((_, Origin::Default)) | None => {
