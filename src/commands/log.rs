@@ -12,8 +12,11 @@ use crate::cli::{Export, ExportFormat, Tail as TailOptions};
 use crate::config::{self, Layers};
 use crate::exit::{Code, Failure};
 use crate::reading::Id;
-use crate::store::{LOG_FILE, Log, Reading, Selection, Tail};
+use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
 
+/// Bytes of the file that a row and a rolled-up minute take with their share of the indexes.
+const ROW_BYTES: f64 = 95.0;
+const SPAN_BYTES: f64 = 90.0;
 /// How often a tail looks for new commits. SQLite tells by a counter, so a look costs microseconds.
 const TAIL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -137,9 +140,13 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
 }
 
 /// What the log holds.
-pub fn stats(layers: Layers) -> Result<(), Failure> {
+pub fn stats(mut layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let path = log_path(layers)?;
+    let retention = config::retention(&mut layers);
+    let (path, retention) = layers
+        .clone()
+        .finish(config::data_folder(&mut layers).zip(retention))
+        .map(|(folder, retention)| (folder.join(LOG_FILE), retention))?;
     let stats = open(&path)?.stats()?;
     let time = |ms: Option<i64>| {
         ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
@@ -155,13 +162,53 @@ pub fn stats(layers: Layers) -> Result<(), Failure> {
         ("to", time(stats.last_ms)),
         ("samples", stats.samples.to_string()),
     ];
+    let [minutes, quarters, hours] = stats.rolled_up;
+    rows.push(("roll-ups", format!("{minutes} minutes, {quarters} quarters, {hours} hours")));
+    rows.push(("to roll up", format!("{} quarters, {} older series", stats.dirty, stats.backlog)));
+    rows.push(("rows from", stats.rows_from_ms.map_or("all".to_owned(), |ms| time(Some(ms)))));
+    rows.extend(outlook(&stats, &retention));
     let refused: Vec<String> =
         stats.refused.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
     rows.push(("refused", if refused.is_empty() { "0".to_owned() } else { refused.join(", ") }));
     for (name, value) in rows {
-        writeln!(out, "{name:<10}{value}")?;
+        writeln!(out, "{name:<11}{value}")?;
     }
     Ok(())
+}
+
+/// What a day takes, and what retention will do about it. Rows are about [`ROW_BYTES`] each, a minute of a
+/// series [`SPAN_BYTES`]: measured on a year of ten boards, docs/PERFORMANCE.md.
+fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] {
+    let days = retention.keep_raw.map_or(f64::INFINITY, |keep| keep.as_secs_f64() / 86_400.0);
+    // Estimates, and far below 2^53.
+    #[expect(clippy::cast_precision_loss)]
+    let (rows, series, max) = (
+        stats.rows_last_day as f64 * ROW_BYTES,
+        stats.sensors.max(1) as f64 * 1440.0 * SPAN_BYTES,
+        retention.max_bytes as f64,
+    );
+    let minutes = series.min(rows / ROW_BYTES * SPAN_BYTES);
+    let mib = |bytes: f64| format!("{:.1} MiB", bytes / 1_048_576.0);
+    let full = max / (rows + minutes).max(1.0);
+    let verdict = if full < days {
+        format!(
+            "the limit of {} is reached after about {full:.0} days; then the oldest rows go",
+            mib(max)
+        )
+    } else {
+        format!(
+            "rows go after {days:.0} days, at about {}; the limit is {}",
+            mib((rows + minutes) * days),
+            mib(max)
+        )
+    };
+    let a_day = format!(
+        "{} rows, about {} and {} of roll-ups",
+        stats.rows_last_day,
+        mib(rows),
+        mib(minutes)
+    );
+    [("last day", a_day), ("retention", verdict)]
 }
 
 /// Missing numbers.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::alarms;
 use super::family::{READINGS, SAMPLES};
 use super::file::{self, Lock, OpenError};
 use super::kept::Kept;
@@ -56,6 +57,17 @@ pub enum Record {
         cause: &'static str,
         /// The payload; its first 256 bytes are kept.
         payload: Vec<u8>,
+    },
+    /// An alarm was raised or cleared.
+    Alarm {
+        /// Its name.
+        name: Id,
+        /// When, Unix ms UTC by the broker's clock.
+        at_ms: i64,
+        /// Raised, or cleared.
+        raised: bool,
+        /// Why, for people.
+        detail: String,
     },
 }
 
@@ -141,6 +153,10 @@ impl Store {
     /// What SQLite said.
     pub fn kept(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
         Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
+    }
+
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
@@ -250,6 +266,9 @@ fn append(
             Record::Refused { topic, at_ms, cause, payload } => {
                 count_refusal(transaction, topic, *at_ms, cause, payload)?;
                 appended.refused += 1;
+            }
+            Record::Alarm { name, at_ms, raised, detail } => {
+                alarms::append(transaction, name.as_str(), *at_ms, *raised, detail)?;
             }
         }
     }

@@ -80,7 +80,7 @@ mod tests {
     const ROWS: i64 = 3_000;
 
     fn old_log(path: &std::path::Path) {
-        let before = Database { migrations: &schema::LOG.migrations[..2], ..schema::LOG };
+        let before = Database { migrations: &schema::LOG.migrations[..3], ..schema::LOG };
         let (connection, _lock) = open_checked(path, before).unwrap();
         connection
             .execute_batch(&format!(

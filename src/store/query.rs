@@ -5,7 +5,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::family::{READINGS as READING_SPANS, SAMPLES, Tier};
+use super::kept::Kept;
 use crate::reading::Id;
+
+const DAY_MS: i64 = 86_400_000;
 
 /// A stored reading, as the view `readings` has it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -90,6 +94,16 @@ pub struct Stats {
     pub first_ms: Option<i64>,
     /// Time of the newest reading, Unix ms UTC.
     pub last_ms: Option<i64>,
+    /// Rows of both in the last 24 hours before the newest reading.
+    pub rows_last_day: i64,
+    /// Spans of a minute, a quarter of an hour and an hour, of readings and samples.
+    pub rolled_up: [i64; 3],
+    /// From when on single rows are kept, Unix ms UTC; `None`: all of them.
+    pub rows_from_ms: Option<i64>,
+    /// Quarters of an hour whose roll-ups are to be computed.
+    pub dirty: i64,
+    /// Series of an older log that are still to be rolled up.
+    pub backlog: i64,
     /// Size of the database in bytes, without its write-ahead log.
     pub bytes: i64,
     /// Bytes inside it that are free for new rows.
@@ -220,7 +234,7 @@ impl Log {
     pub fn stats(&self) -> rusqlite::Result<Stats> {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let page = one("PRAGMA page_size")?;
-        let (first_ms, last_ms) = self.connection.query_row(
+        let (first_ms, last_ms): (Option<i64>, Option<i64>) = self.connection.query_row(
             // Per sensor, so that both ends come from the index.
             "SELECT min((SELECT min(at) FROM reading WHERE sensor = sensor.id)),
                     max((SELECT max(at) FROM reading WHERE sensor = sensor.id)) FROM sensor",
@@ -232,7 +246,28 @@ impl Log {
             .prepare("SELECT cause, sum(count) FROM refusal GROUP BY cause ORDER BY cause")?
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
+        let rows_last_day = self.connection.query_row(
+            "SELECT (SELECT total((SELECT count(*) FROM reading WHERE sensor = sensor.id AND at > ?1))
+                     FROM sensor)
+                  + (SELECT total((SELECT count(*) FROM sample WHERE source = source.id AND at > ?1))
+                     FROM source)",
+            [last_ms.unwrap_or(i64::MAX).saturating_sub(DAY_MS)],
+            |row| row.get::<_, f64>(0),
+        )?;
+        let mut rolled_up = [0; 3];
+        for (count, tier) in rolled_up.iter_mut().zip(Tier::ALL) {
+            *count = one(&format!("SELECT count(*) FROM {}", READING_SPANS.rolled(tier)))?
+                + one(&format!("SELECT count(*) FROM {}", SAMPLES.rolled(tier)))?;
+        }
+        let kept = Kept::load(&self.connection)?;
         Ok(Stats {
+            // A count, far below 2^53.
+            #[expect(clippy::cast_possible_truncation)]
+            rows_last_day: rows_last_day as i64,
+            rolled_up,
+            rows_from_ms: (!kept.is_all()).then_some(kept.rows_from),
+            dirty: one("SELECT count(*) FROM dirty")?,
+            backlog: one("SELECT count(*) FROM backlog")?,
             readings: one("SELECT count(*) FROM reading")?,
             samples: one("SELECT count(*) FROM sample")?,
             refused,

@@ -148,6 +148,8 @@ pub fn lasting_broker() -> SocketAddr {
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
         retention: humidor::store::Retention::EVERYTHING,
+        alarms: Vec::new(),
+        discovery: None,
         access: humidor::broker::AccessConfig::default(),
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
