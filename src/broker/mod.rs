@@ -28,7 +28,7 @@ mod limits;
 mod login;
 mod opening;
 mod outflow;
-mod pace;
+
 mod packet;
 #[cfg(any(test, fuzzing))]
 pub mod probe;
@@ -45,6 +45,7 @@ mod subscribing;
 mod sys;
 mod traffic;
 mod tree;
+mod upkeep;
 mod users;
 mod will;
 

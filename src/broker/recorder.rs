@@ -4,7 +4,7 @@
 //! lock), nothing is answered and the bounded queue fills, so that the connections stop reading and
 //! TCP carries the pressure back to the publishers, who keep their readings.
 //!
-//! Between commits the same thread looks after the log, in steps of a few milliseconds: see [`super::pace`].
+//! Between commits the same thread looks after the log, in steps of a few milliseconds: see [`super::upkeep`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use super::pace::Pace;
+use super::upkeep::Pace;
 use super::retained::Retained;
 use crate::store::{Appended, Change, Record, Store};
 
