@@ -37,6 +37,8 @@ impl Running {
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
             access: humidor::broker::AccessConfig::default(),
+            tls: None,
+            limits: humidor::broker::Limits::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
         Self { runtime, broker: Some(broker), trigger, data }

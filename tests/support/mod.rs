@@ -146,6 +146,8 @@ pub fn lasting_broker() -> SocketAddr {
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
         access: humidor::broker::AccessConfig::default(),
+        tls: None,
+        limits: humidor::broker::Limits::default(),
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
     let address = broker.address();
