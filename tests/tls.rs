@@ -57,9 +57,13 @@ fn address(broker: &Process, said: &str) -> SocketAddr {
 }
 
 fn node(data: &Path, name: &str, tls: SocketAddr, ca: &Path) -> Command {
+    node_of(data, name, &tls.to_string(), ca)
+}
+
+fn node_of(data: &Path, name: &str, broker: &str, ca: &Path) -> Command {
     let mut command = humidor();
     command.args(["node", "--node", name, "--gpio", "sim", "--sensors", "hall=dht11@7"]);
-    command.args(["--interval", "1s", "--broker", &format!("mqtts://127.0.0.1:{}", tls.port())]);
+    command.args(["--interval", "1s", "--broker", &format!("mqtts://{broker}")]);
     command.arg("--data").arg(data.join(name)).arg("--tls-ca").arg(ca).env("NO_COLOR", "1");
     command
 }
@@ -94,8 +98,8 @@ fn a_node_trusts_only_its_authority_and_its_brokers_name() {
     let fooled = Process::start(node(data.path(), "press", tls, &other.ca()));
     let line = fooled.said("no broker");
     assert!(line.contains("invalid peer certificate"), "{line}");
-    let mut elsewhere = node(data.path(), "oven", tls, &authority.ca());
-    elsewhere.args(["--broker", &format!("mqtts://localhost:{}", tls.port())]);
+    let by_name = format!("localhost:{}", tls.port());
+    let elsewhere = node_of(data.path(), "oven", &by_name, &authority.ca());
     let line = Process::start(elsewhere).said("no broker");
     assert!(line.contains("not valid for name"), "{line}");
     assert_eq!(stored(data.path()), 0);

@@ -15,6 +15,8 @@
 //! subscribers.
 
 mod access;
+mod alarm;
+mod alarms;
 mod carrier;
 mod client;
 mod connection;
@@ -29,6 +31,8 @@ mod opening;
 mod outflow;
 mod pace;
 mod packet;
+#[cfg(any(test, fuzzing))]
+pub mod probe;
 mod publication;
 mod recorder;
 mod reload;
@@ -47,6 +51,8 @@ mod users;
 mod will;
 
 pub use access::{Access, AccessConfig, AccessError, Anonymous, Password};
+pub use alarm::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
+pub use alarms::{AlarmState, Alarms};
 pub use limits::Limits;
 pub use login::LoginError;
 pub use recorder::{Counters, Live};

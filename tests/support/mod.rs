@@ -145,6 +145,8 @@ pub fn lasting_broker() -> SocketAddr {
         http_listen: None,
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
+        alarms: Vec::new(),
+        discovery: None,
         access: humidor::broker::AccessConfig::default(),
         tls: None,
         limits: humidor::broker::Limits::default(),
