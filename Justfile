@@ -37,6 +37,15 @@ test-hardware *CHECKS:
 bench *ARGS:
     cargo bench {{ARGS}}
 
+# Each fuzz target for so many seconds (nightly; cargo install cargo-fuzz). What it finds stays in fuzz/artifacts
+fuzz SECONDS='60':
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for target in packet payload topic config decode; do
+        mkdir -p fuzz/corpus/$target
+        cargo +nightly fuzz run $target fuzz/corpus/$target fuzz/seeds/$target -- -max_total_time={{SECONDS}} -max_len=4096 -print_final_stats=1
+    done
+
 # Known vulnerabilities of the dependencies (needs the internet)
 audit:
     cargo deny check advisories

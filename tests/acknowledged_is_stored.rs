@@ -36,6 +36,8 @@ impl Running {
             http_listen: None,
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
+            alarms: Vec::new(),
+            discovery: None,
             access: humidor::broker::AccessConfig::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();

@@ -11,6 +11,8 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
 use super::access::{Access, AccessConfig, AccessError};
+use super::alarm::AlarmConfig;
+use super::alarms::{self, Alarms};
 use super::connection::Services;
 use super::door;
 use super::recorder::{Counters, Live, Recorder, Writer};
@@ -23,7 +25,7 @@ use crate::clock;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Store};
 use crate::web::{self, Web};
-use crate::wire::{BROKER_STATUS, Filter, Message, OFFLINE, ONLINE};
+use crate::wire::{BROKER_STATUS, Discovery, Filter, Message, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
 #[derive(Debug, Clone)]
@@ -38,6 +40,10 @@ pub struct BrokerConfig {
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
     pub commit_window: Duration,
+    /// What is watched for.
+    pub alarms: Vec<AlarmConfig>,
+    /// Where Home Assistant looks; `None` tells it nothing.
+    pub discovery: Option<Discovery>,
     /// Who may connect.
     pub access: AccessConfig,
 }
@@ -80,6 +86,7 @@ pub struct Broker {
     access: Access,
     http_address: Option<SocketAddr>,
     recorder: Recorder,
+    alarms: Alarms,
     running: tokio::task::JoinHandle<Result<(), BrokerError>>,
 }
 
@@ -104,6 +111,7 @@ impl Broker {
 
         let path = config.data.join(LOG_FILE);
         let store = Store::open(&path)?;
+        let left = store.alarms().map_err(BrokerError::Damaged)?;
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
         let (retained, sessions) = store.kept().map_err(sqlite)?;
         let queued = Queued::open(&path).map_err(sqlite)?;
@@ -135,14 +143,28 @@ impl Broker {
             logged: config.logged.into(),
         };
         say(&services, ONLINE).await?;
+        // Alarms end with the connections: what these have committed they still see.
+        let (end_alarms, alarms_end) = shutdown::channel();
+        let discovery = config.discovery.as_ref();
+        let (alarms, watching) =
+            alarms::start(config.alarms, left, &services, discovery, alarms_end).await?;
         let http_address = http.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = http {
             info!(%address, "listening for HTTP");
-            let app = web::router(Web { counters: Arc::clone(recorder.counters()) });
+            let app = web::router(Web {
+                counters: Arc::clone(recorder.counters()),
+                alarms: alarms.clone(),
+            });
             tokio::spawn(web::serve(listener, app, shutdown.clone()));
         }
-        let running = tokio::spawn(run(listener, services, writer, died, lost, shutdown));
-        Ok(Self { address, access, http_address, recorder, running })
+        let serving = run(listener, services, writer, died, lost, shutdown, async move {
+            end_alarms.throw();
+            if let Some(watching) = watching {
+                let _ = watching.await;
+            }
+        });
+        let running = tokio::spawn(serving);
+        Ok(Self { address, access, http_address, recorder, alarms, running })
     }
 
     /// The address it listens on, with the real port.
@@ -167,6 +189,12 @@ impl Broker {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(self.recorder.counters())
+    }
+
+    /// How its alarms are.
+    #[must_use]
+    pub fn alarms(&self) -> Alarms {
+        self.alarms.clone()
     }
 
     /// Committed records from now on.
@@ -206,6 +234,7 @@ async fn run(
     died: impl Future<Output = RouterDied>,
     lost: oneshot::Receiver<()>,
     shutdown: Shutdown,
+    end_alarms: impl Future<Output = ()>,
 ) -> Result<(), BrokerError> {
     let speaking = services.clone();
     // The door has its own switch: it also closes when the store or the router is lost.
@@ -229,6 +258,7 @@ async fn run(
     // The writer thread ends with the last handle to it.
     drop(speaking);
     info!("connections closed");
+    end_alarms.await;
 
     let written = spawn_blocking(move || writer.join()).await;
     match written {

@@ -11,13 +11,15 @@ use axum::routing::get;
 
 pub use server::{Peer, serve};
 
-use crate::broker::Counters;
+use crate::broker::{Alarms, Counters};
 
 /// What the pages and answers are made of.
 #[derive(Debug, Clone)]
 pub struct Web {
     /// The recorder's own word on how it is.
     pub counters: Arc<Counters>,
+    /// How the alarms are.
+    pub alarms: Alarms,
 }
 
 /// Everything that is served, for [`serve`].
