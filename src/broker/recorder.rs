@@ -17,8 +17,8 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use super::upkeep::Pace;
 use super::retained::Retained;
+use super::upkeep::Pace;
 use crate::store::{Appended, Change, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.

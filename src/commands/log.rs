@@ -164,14 +164,14 @@ pub fn stats(mut layers: Layers) -> Result<(), Failure> {
     ];
     let [minutes, quarters, hours] = stats.rolled_up;
     rows.push(("roll-ups", format!("{minutes} minutes, {quarters} quarters, {hours} hours")));
-    rows.push(("to roll up", format!("{} quarters, {} older series", stats.dirty, stats.backlog)));
+    rows.push(("waiting", format!("{} quarters, {} older series", stats.dirty, stats.backlog)));
     rows.push(("rows from", stats.rows_from_ms.map_or("all".to_owned(), |ms| time(Some(ms)))));
     rows.extend(outlook(&stats, &retention));
     let refused: Vec<String> =
         stats.refused.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
     rows.push(("refused", if refused.is_empty() { "0".to_owned() } else { refused.join(", ") }));
     for (name, value) in rows {
-        writeln!(out, "{name:<11}{value}")?;
+        writeln!(out, "{name:<10}{value}")?;
     }
     Ok(())
 }
@@ -208,7 +208,7 @@ fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] 
         mib(rows),
         mib(minutes)
     );
-    [("last day", a_day), ("retention", verdict)]
+    [("last day", a_day), ("outlook", verdict)]
 }
 
 /// Missing numbers.
