@@ -26,6 +26,7 @@ static BROKER: LazyLock<SocketAddr> = LazyLock::new(|| {
         data,
         mqtt_listen: "127.0.0.1:0".parse().unwrap(),
         http_listen: None,
+        web: humidor::web::WebConfig::default(),
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
     };

@@ -18,6 +18,7 @@ mod carrier;
 mod client;
 mod connection;
 mod door;
+mod insider;
 mod intake;
 mod ledger;
 mod packet;
@@ -26,5 +27,6 @@ mod router;
 mod run;
 mod sessions;
 
+pub use insider::{Heard, Insider};
 pub use recorder::{Counters, Live};
 pub use run::{Broker, BrokerConfig, BrokerError};

@@ -11,13 +11,14 @@ use tracing::{error, info};
 
 use super::connection::Services;
 use super::door;
+use super::insider::Insider;
 use super::packet::Message;
 use super::recorder::{Counters, Live, Recorder, Writer};
 use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Store};
-use crate::web::{self, Web};
+use crate::web::{self, Sources, WebConfig};
 use crate::wire::{BROKER_STATUS, Filter, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
@@ -29,6 +30,8 @@ pub struct BrokerConfig {
     pub mqtt_listen: SocketAddr,
     /// Where HTTP clients connect, if anywhere. Port 0 lets the system choose.
     pub http_listen: Option<SocketAddr>,
+    /// Who may look and switch there.
+    pub web: WebConfig,
     /// Filters of foreign topics to log.
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
@@ -108,7 +111,13 @@ impl Broker {
         let http_address = http.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = http {
             info!(%address, "listening for HTTP");
-            let app = web::router(Web { counters: Arc::clone(recorder.counters()) });
+            let sources = Sources {
+                database: path,
+                counters: Arc::clone(recorder.counters()),
+                live: recorder.live(),
+                insider: Insider::new(router),
+            };
+            let app = web::router(&config.web, sources, shutdown.clone());
             tokio::spawn(web::serve(listener, app, shutdown.clone()));
         }
         let running = tokio::spawn(run(listener, services, writer, died, lost, shutdown));

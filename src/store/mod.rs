@@ -6,6 +6,8 @@
 mod append;
 mod file;
 mod overview;
+mod pace;
+mod page;
 mod query;
 mod schema;
 mod series;
@@ -14,6 +16,7 @@ mod tally;
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
+pub use page::{PAGE_ROWS, Pages};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,

@@ -1,10 +1,12 @@
 //! What travels over MQTT: topics and payloads, one truth for the node that sends and the broker
 //! that stores. The full text is in `docs/PROTOCOL.md`.
 
+mod board;
 mod payload;
 mod switch;
 mod topic;
 
+pub use board::BoardTopic;
 pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{
