@@ -25,6 +25,10 @@ check:
 test-clients:
     tests/clients/run
 
+# What a node announces, read by Home Assistant's own code (root: gives it a root of Debian 13 with a newer Python)
+test-home-assistant:
+    tests/clients/home-assistant
+
 # Sensors on stock ARM kernels in QEMU (root installs what is missing); or some: just test-hardware arm64/sensor
 test-hardware *CHECKS:
     tests/hardware/run {{CHECKS}}

@@ -31,7 +31,7 @@ pub enum Task {
     /// Broker and three simulated boards in one process; nothing to configure
     Demo(Demo),
     /// The board's role: read sensors, keep the readings, deliver them
-    Node(Settings<Node>),
+    Node(NodeCommand),
     /// The broker's role: take readings, store them, acknowledge, pass on
     Broker(Broker),
     /// One reading now, or decode recorded pulse trains
@@ -61,6 +61,17 @@ pub struct Demo {
     /// Settings.
     #[command(flatten)]
     pub settings: Settings<DemoScope>,
+}
+
+/// `humidor node`
+#[derive(Debug, Args)]
+pub struct NodeCommand {
+    /// Instead of running: delete what this node left on the broker, its place in Home Assistant too
+    #[arg(long)]
+    pub forget: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<Node>,
 }
 
 /// `humidor broker`
@@ -233,19 +244,19 @@ group! {
     /// Of commands on the log.
     DataScope: All Data;
     /// Of the demo, whose boards need no settings.
-    DemoScope: All Data Broker;
+    DemoScope: All Data Broker Roles;
     /// Of the broker.
-    BrokerScope: All Data Broker;
+    BrokerScope: All Data Broker Roles;
     /// Of the node.
-    Node: All Data Node Lines;
+    Node: All Data Node Roles Lines;
     /// Of commands on the lines.
     Lines: All Lines;
     /// Of the check of a board.
     Doctor: All Data Lines;
     /// Of the health check, which only needs to find the process.
-    Health: All Broker Node Lines;
+    Health: All Broker Node Roles Lines;
     /// All.
-    All: All Data Broker Node Lines;
+    All: All Data Broker Node Roles Lines;
 }
 
 /// The flags of a group of settings, as typed. They come from the table of settings, so that a flag, its

@@ -146,7 +146,11 @@ fn no_other_file_spells_a_triple_that_the_table_has_not() {
     {
         for word in file(path).split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
         {
-            if word.matches('-').count() >= 3 && word.contains("-linux-") {
+            // A cross compiler of Debian is named by the GNU triple.
+            if word.matches('-').count() >= 3
+                && word.contains("-linux-")
+                && !word.starts_with("gcc-")
+            {
                 assert!(triples.contains(word), "{path} has {word}, docker/targets has not");
             }
         }

@@ -32,7 +32,8 @@ impl From<Problems> for Failure {
 pub fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Demo(demo) => demo::run(demo.seconds, layers(&demo.settings.flags)),
-        Task::Node(settings) => roles::node(layers(&settings.flags)),
+        Task::Node(node) if node.forget => roles::forget(layers(&node.settings.flags)),
+        Task::Node(node) => roles::node(layers(&node.settings.flags)),
         Task::Broker(broker) => roles::broker(broker.print, layers(&broker.settings.flags)),
         Task::Read(read) => read::run(&read),
         Task::Gpio(gpio) => {

@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use super::{block_on, print, start_log};
+use super::{block_on, print, quiet, start_log};
 use crate::broker::{Broker, Counters};
 use crate::config::{self, Layers};
 use crate::exit::{Code, Failure};
@@ -23,6 +23,30 @@ pub fn node(layers: Layers) -> Result<(), Failure> {
         tokio::spawn(health::serve(health_name, move || node_health(&outbox), shutdown));
         until_signalled(node.ended(), signals, &trigger).await?;
         info!("stopped");
+        Ok(())
+    })
+}
+
+/// Deletes what a node left on its broker, and says what that was.
+pub fn forget(layers: Layers) -> Result<(), Failure> {
+    start_log(&quiet(&layers));
+    let forget = config::forget(layers)?;
+    block_on(async {
+        let done = forget.run().await.map_err(|error| Failure::new(Code::Unavailable, error))?;
+        for topic in &done.topics {
+            println!("deleted {topic}");
+        }
+        if done.topics.is_empty() {
+            println!("{} has nothing of `{}`", forget.broker, forget.node);
+        }
+        if done.online {
+            println!(
+                "its last word was `online`: if it still runs, it comes back with its next connection; stop it and say this again"
+            );
+        }
+        if done.more {
+            println!("there is more than was taken in one go: say this again");
+        }
         Ok(())
     })
 }

@@ -7,8 +7,10 @@ mod roles;
 mod settings;
 
 pub use layers::{Layers, Origin, Problem, Problems};
+#[cfg(test)]
+pub use pins::THINGS_MAX;
 pub use pins::{Probe, board, probe, uses};
 pub use roles::{
-    LogFormat, broker, data_folder, log_filter, log_format, node, node_id, validate_all,
+    LogFormat, broker, data_folder, forget, log_filter, log_format, node, node_id, validate_all,
 };
 pub use settings::{SETTINGS, Scope, Setting};

@@ -14,8 +14,8 @@ use crate::node::{Backend, InputConfig, OutputConfig, Safety, SensorConfig};
 use crate::reading::{Id, IdError};
 use crate::wire::Switch;
 
-/// Sensors on one board; more than any header has pins.
-const SENSORS_MAX: usize = 40;
+/// Sensors, inputs and outputs on one board, of each; more than any header has pins.
+pub const THINGS_MAX: usize = 40;
 /// How long an input's level has to last, where nobody says otherwise, and at most.
 const DEBOUNCE_DEFAULT: Duration = Duration::from_millis(50);
 const DEBOUNCE_MAX: Duration = Duration::from_secs(10);
@@ -142,6 +142,10 @@ fn active(text: &str) -> Result<Level, String> {
 
 fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), String> {
     let (mut names, mut pins) = (HashSet::new(), HashSet::new());
+    let things: Vec<_> = things.collect();
+    if things.len() > THINGS_MAX {
+        return Err(format!("{} are more than the {THINGS_MAX} that a board takes", things.len()));
+    }
     for (name, pin) in things {
         if !names.insert(name) {
             return Err(format!("the name `{name}` is given twice"));
@@ -204,12 +208,6 @@ pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
     })?;
     if sensors.is_empty() {
         return Err("at least one sensor is needed: hall=dht22@7".to_owned());
-    }
-    if sensors.len() > SENSORS_MAX {
-        return Err(format!(
-            "{} sensors are more than the {SENSORS_MAX} that a board takes",
-            sensors.len()
-        ));
     }
     once(sensors.iter().map(|sensor| (&sensor.name, &sensor.pin)))?;
     Ok(sensors)

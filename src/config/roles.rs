@@ -10,10 +10,14 @@ use super::pins;
 use super::settings::nearest;
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
-use crate::node::{BrokerAddress, NodeConfig};
+use crate::node::{BrokerAddress, Forget, NodeConfig};
 use crate::reading::Id;
+<<<<<<< HEAD
 use crate::web::{Guests, WebConfig};
 use crate::wire::Filter;
+=======
+use crate::wire::{Discovery, Filter};
+>>>>>>> main
 
 /// Longest that a commit may wait for company.
 const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
@@ -108,6 +112,28 @@ pub fn node(mut layers: Layers) -> Result<NodeConfig, Problems> {
     layers.finish(config)
 }
 
+/// What `humidor node --forget` needs of the node's configuration.
+///
+/// # Errors
+/// Every mistake.
+pub fn forget(mut layers: Layers) -> Result<Forget, Problems> {
+    let node = node_id(&mut layers);
+    let broker = layers.need("broker", str::parse::<BrokerAddress>);
+    let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
+    let discovery = discovery(&mut layers);
+    let forget = (|| Some(Forget { node: node?, broker: broker?, password, discovery }))();
+    layers.finish(forget)
+}
+
+/// Where Home Assistant looks; `None` when it is to be told nothing, or when that has a mistake.
+fn discovery(layers: &mut Layers) -> Option<Discovery> {
+    let parse = |text: &str| match text {
+        "off" => Ok(None),
+        prefix => prefix.parse::<Discovery>().map(Some),
+    };
+    layers.need("discovery", parse).flatten()
+}
+
 fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
     let need = |layers: &Layers, key| complete || layers.get(key).is_some();
     let data = data_folder(layers);
@@ -137,6 +163,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
             ));
         }
     }
+    let discovery = discovery(layers);
     let backend = pins::backend(layers);
     let board = pins::board(layers);
     let clock = layers.need("clock", |text| match text {
@@ -162,6 +189,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         interval: interval?,
         data: data?,
         outbox_capacity: outbox_capacity?,
+        discovery,
         backend: backend?,
         board: board?,
         clock: clock?,

@@ -16,6 +16,8 @@ pub enum Scope {
     Broker,
     /// The board's role.
     Node,
+    /// Both roles.
+    Roles,
     /// The board's role, and every other command on its lines.
     Lines,
 }
@@ -126,6 +128,13 @@ pub const SETTINGS: &[Setting] = &[
         Some("0ms"),
         "TIME",
         "How long a commit waits for company, up to 1s: fewer writes to an SD card, later acknowledgements",
+    ),
+    setting(
+        "discovery",
+        Scope::Roles,
+        Some("homeassistant"),
+        "PREFIX",
+        "Where Home Assistant looks for devices; off tells it nothing",
     ),
     setting("node", Scope::Lines, None, "ID", "Node id, a-z 0-9 and - [default: the host name]"),
     setting("broker", Scope::Node, None, "URL", "The broker: mqtt://[user@]host[:1883]"),

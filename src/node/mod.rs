@@ -7,6 +7,8 @@
 //! ```
 
 mod address;
+mod announce;
+mod forget;
 mod inputs;
 mod judge;
 pub mod lines;
@@ -19,6 +21,8 @@ mod switches;
 mod window;
 
 pub use address::{AddressError, BrokerAddress};
+pub use announce::device_id;
+pub use forget::{Forget, ForgetError, Forgotten};
 pub use judge::{Hold, Judge, Verdict};
 pub use lines::LinesError;
 pub use outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};

@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::info;
 
 use super::address::BrokerAddress;
+use super::announce::Announcement;
 use super::inputs;
 use super::lines::{Lines, LinesError, Opened};
 use super::outbox::Outbox;
@@ -23,7 +24,7 @@ use crate::gpio::{Level, Pin};
 use crate::reading::Id;
 use crate::shutdown::{self, Shutdown};
 use crate::store::OpenError;
-use crate::wire::Health;
+use crate::wire::{Discovery, Health};
 
 /// Longest silence on the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -104,6 +105,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// Readings the outbox holds.
     pub outbox_capacity: u64,
+    /// Where Home Assistant looks; `None` tells it nothing.
+    pub discovery: Option<Discovery>,
     /// How lines are reached.
     pub backend: Backend,
     /// The board, which says what the pins are.
@@ -142,6 +145,8 @@ impl Node {
     /// [`NodeError`] when it cannot start.
     pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
         let boot = new_boot();
+        let announcement =
+            config.discovery.as_ref().map(|discovery| Announcement::new(&config, discovery));
         info!(node = %config.node, %boot, broker = %config.broker, "starting");
         let Opened { sensors, inputs, outputs } = Lines::new(
             &config.node,
@@ -197,6 +202,7 @@ impl Node {
             outbox: Arc::clone(&outbox),
             switches,
             commanded,
+            announcement,
             keep_alive,
             health: health(Arc::clone(&outbox), stamper, failures),
         };

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::address::BrokerAddress;
+use super::announce::Announcement;
 use super::outbox::Outbox;
 use super::switches::{Direction, Switches};
 use super::window::{Sent, WINDOW, Window};
@@ -25,7 +26,7 @@ use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::wire::{Command, Health, NodeTopics, OFFLINE, ONLINE};
 
-/// Room for what is not a reading: status, health, one subscription and the states of switches.
+/// Room for what is not a reading: status, health, two subscriptions, the announcement and the states of switches.
 const EXTRA: usize = 32;
 /// States of switches on their way, at most; the rest waits and is overtaken by later states.
 const STATES: usize = 16;
@@ -34,10 +35,13 @@ const FORGET_BATCH: usize = 64;
 /// First and longest wait before a reconnect; the jitter keeps a hall of boards from coming back at
 /// the same instant.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
-/// Largest packet in either direction; health of forty failing sensors is about 12 KiB.
-const PACKET_MAX_BYTES: usize = 64 * 1024;
+/// Largest packet from the broker: commands and a word from Home Assistant.
+const PACKET_IN_MAX_BYTES: usize = 64 * 1024;
+/// Largest packet to the broker: the announcement of forty sensors, inputs and outputs with the longest names. A
+/// test holds it against this; usual ones have 4 KiB.
+pub(super) const PACKET_OUT_MAX_BYTES: usize = 128 * 1024;
 /// How often health is published.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process may wait for the outbox to drain, and then for the farewell.
 const DRAIN: Duration = Duration::from_secs(3);
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -58,6 +62,8 @@ pub struct Session {
     pub switches: Arc<Switches>,
     /// Whether there are outputs to command.
     pub commanded: bool,
+    /// What to tell Home Assistant.
+    pub announcement: Option<Announcement>,
     /// Seconds of silence after which either side asks.
     pub keep_alive: Duration,
     /// What to say about oneself.
@@ -99,20 +105,13 @@ impl Session {
     }
 
     fn options(&self) -> MqttOptions {
-        let mut options = MqttOptions::new(
-            format!("humidor-{}", self.node),
-            self.broker.host.clone(),
-            self.broker.port,
-        );
+        let name = format!("humidor-{}", self.node);
+        let mut options = options(name, &self.broker, self.password.as_deref());
         let status = NodeTopics::new(self.node.clone()).status();
         options
             .set_keep_alive(self.keep_alive)
-            .set_max_packet_size(PACKET_MAX_BYTES, PACKET_MAX_BYTES)
             .set_inflight(u16::try_from(WINDOW + EXTRA).unwrap_or(u16::MAX))
             .set_last_will(LastWill::new(status, OFFLINE, QoS::AtLeastOnce, true));
-        if let Some(user) = &self.broker.user {
-            options.set_credentials(user, self.password.clone().unwrap_or_default());
-        }
         options
     }
 
@@ -125,6 +124,8 @@ impl Session {
             topics: NodeTopics::new(self.node.clone()),
             outbox: Arc::clone(&self.outbox),
             switches: Arc::clone(&self.switches),
+            announcement: self.announcement.clone(),
+            announce: self.announcement.is_some(),
             window: Window::default(),
         };
         let mut connected = false;
@@ -171,12 +172,16 @@ impl Session {
                     *connected = true;
                     info!(broker = %self.broker, waiting = self.outbox.depth(), "connected");
                     self.switches.heard();
-                    delivery.say(delivery.topics.status(), ONLINE.into(), true)?;
+                    // Every broker is taken for one that has forgotten. Commands are heard before `online` is said:
+                    // whoever waits for that may command at once.
                     if self.commanded {
-                        // Every broker is taken for one that has forgotten.
                         let commands = delivery.topics.commands();
                         delivery.client.try_subscribe(commands, QoS::AtLeastOnce)?;
                     }
+                    if let Some(announcement) = &self.announcement {
+                        delivery.client.try_subscribe(&announcement.birth, QoS::AtMostOnce)?;
+                    }
+                    delivery.say(delivery.topics.status(), ONLINE.into(), true)?;
                     self.switches.publish_all();
                     delivery.say_states()?;
                     delivery.fill().await?;
@@ -231,6 +236,16 @@ impl Session {
     }
 }
 
+/// What every connection to the broker has.
+pub(super) fn options(name: String, broker: &BrokerAddress, password: Option<&str>) -> MqttOptions {
+    let mut options = MqttOptions::new(name, broker.host.clone(), broker.port);
+    options.set_max_packet_size(PACKET_IN_MAX_BYTES, PACKET_OUT_MAX_BYTES);
+    if let Some(user) = &broker.user {
+        options.set_credentials(user, password.unwrap_or_default());
+    }
+    options
+}
+
 fn back_off() -> impl Iterator<Item = Duration> {
     backon::ExponentialBuilder::default()
         .with_min_delay(BACK_OFF.0)
@@ -267,6 +282,9 @@ struct Delivery {
     topics: NodeTopics,
     outbox: Arc<Outbox>,
     switches: Arc<Switches>,
+    announcement: Option<Announcement>,
+    /// Whether the announcement is due.
+    announce: bool,
     window: Window,
 }
 
@@ -287,8 +305,15 @@ impl Delivery {
         Ok(())
     }
 
-    /// Publishes the states that changed, as many as there is room for.
+    /// Publishes the announcement, if it is due, and the states that changed, as many as there is room for.
     fn say_states(&mut self) -> Result<(), DeliveryError> {
+        if self.announce
+            && self.window.others() < STATES
+            && let Some(announcement) = self.announcement.clone()
+        {
+            self.announce = false;
+            self.say(announcement.topic, announcement.payload, true)?;
+        }
         let room = STATES.saturating_sub(self.window.others());
         for (direction, name, state) in self.switches.take(room) {
             let topic = match direction {
@@ -298,6 +323,14 @@ impl Delivery {
             self.say(topic, state.as_str().into(), true)?;
         }
         Ok(())
+    }
+
+    /// Whether Home Assistant says that it has started. A retained word is from before this connection, which
+    /// announces anyway.
+    fn is_birth(&self, publish: &Publish) -> bool {
+        self.announcement.as_ref().is_some_and(|announcement| announcement.birth == publish.topic)
+            && publish.payload == ONLINE.as_bytes()
+            && !publish.retain
     }
 
     /// A command to an output. One that the broker had kept is from a time that is over: it is not carried
@@ -322,6 +355,11 @@ impl Delivery {
             self.switches.heard();
         }
         match event {
+            Event::Incoming(Packet::Publish(publish)) if self.is_birth(publish) => {
+                debug!("Home Assistant has started");
+                self.announce = true;
+                self.say_states()?;
+            }
             Event::Incoming(Packet::Publish(publish)) => self.obey(publish),
             Event::Outgoing(Outgoing::Publish(pkid)) => self.window.left(*pkid),
             Event::Incoming(Packet::PubAck(ack)) => {

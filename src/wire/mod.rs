@@ -2,11 +2,13 @@
 //! that stores. The full text is in `docs/PROTOCOL.md`.
 
 mod board;
+mod discovery;
 mod payload;
 mod switch;
 mod topic;
 
 pub use board::BoardTopic;
+pub use discovery::{Discovery, DiscoveryError};
 pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{

@@ -207,6 +207,18 @@ impl NodeTopics {
         format!("{ROOT}/{}/output/{output}", self.node)
     }
 
+    /// Where one output is commanded.
+    #[must_use]
+    pub fn command(&self, output: &Id) -> String {
+        format!("{ROOT}/{}/output/{output}/set", self.node)
+    }
+
+    /// The filter of all that this node says and hears.
+    #[must_use]
+    pub fn everything(&self) -> String {
+        format!("{ROOT}/{}/#", self.node)
+    }
+
     /// The filter of the commands to all outputs.
     #[must_use]
     pub fn commands(&self) -> String {
