@@ -12,12 +12,8 @@ use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
 use crate::node::{BrokerAddress, Forget, NodeConfig};
 use crate::reading::Id;
-<<<<<<< HEAD
 use crate::web::{Guests, WebConfig};
-use crate::wire::Filter;
-=======
 use crate::wire::{Discovery, Filter};
->>>>>>> main
 
 /// Longest that a commit may wait for company.
 const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
