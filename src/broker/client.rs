@@ -1,39 +1,43 @@
 //! A connected client: what each of its packets does, up to the commit, and what follows the commit.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{
-    Packet, PingResp, PubAck, PubComp, PubRec, Publish, SubAck, Subscribe, SubscribeReasonCode,
-    UnsubAck, Unsubscribe,
-};
-use rumqttd::protocol::Protocol;
-use rumqttd::protocol::v4::V4;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, Publish};
+use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::access::{self, NotGranted};
-use super::carrier::{Carrier, Stream};
 use super::connection::{End, Services};
-use super::intake;
-use super::packet::{self, Message, PacketError};
+use super::opening::{ALIASES, Opened, RECEIVE_MAXIMUM};
+use super::outflow::{Outflow, Parcel};
+use super::packet::{self, Ack, Version};
+use super::publication::Publication;
 use super::recorder::Stopped;
-use super::router::{Delivery, Link, LinkError, RouterDied};
-use super::sessions::Claim;
+use super::router::{Delivery, Link, RouterDied};
+use super::sessions::Session;
+use super::subscribing::{Subscribing, Unconfirmed};
 use crate::clock;
-use crate::wire::{Filter, topic_name};
+use crate::store::{Change, Waiting};
+use crate::wire::{Message, encode_properties, topic_name};
 
 /// PUBLISH packets that one connection has in one commit.
 const BATCH_PACKETS: usize = 256;
+/// Retained messages that wait for a client before its next packet is looked at: each SUBSCRIBE may bring all.
+const RETAINED_WAITING: usize = 1000;
 
-/// Publishes that wait for their commit, and what follows it.
+/// What waits for its commit, and what follows it.
 pub struct Staged {
-    messages: Vec<Message>,
+    publication: Publication,
     acknowledgements: BytesMut,
-    received: Vec<u16>,
+    subscribing: Vec<Subscribing>,
     commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
 }
+
+type Page = Pin<Box<dyn Future<Output = rusqlite::Result<Vec<Waiting>>> + Send>>;
 
 /// Waits for the commit under way; for ever when there is none. Cancelling and calling again is fine. On the
 /// field and not on the client, so that it can be awaited beside the client's other fields.
@@ -52,42 +56,81 @@ pub async fn delivered(link: &mut Option<Link>) -> Result<Delivery, RouterDied> 
     }
 }
 
+/// Waits for a shared message; for ever when no shared subscription is held. As [`committed`].
+pub async fn handed(inbox: &mut Option<mpsc::Receiver<Parcel>>) -> Parcel {
+    if let Some(inbox) = inbox
+        && let Some(parcel) = inbox.recv().await
+    {
+        return parcel;
+    }
+    std::future::pending().await
+}
+
+/// Waits for a page of what waits in the log; for ever when none is being read. As [`committed`].
+pub async fn read(page: &mut Option<Page>) -> rusqlite::Result<Vec<Waiting>> {
+    match page {
+        Some(page) => page.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A connected client.
 pub struct Client<'a> {
-    services: &'a Services,
-    claim: &'a mut Claim,
+    pub(super) services: &'a Services,
+    pub(super) session: Arc<Session>,
+    pub(super) version: Version,
     /// Opened with the first subscription: a client that only publishes costs the router nothing.
     pub link: Option<Link>,
+    /// Shared messages, once a shared subscription is held.
+    pub inbox: Option<mpsc::Receiver<Parcel>>,
     /// Bytes read and not taken yet.
     pub inbound: BytesMut,
     /// Bytes to write.
     pub out: BytesMut,
     /// What waits for its commit.
     pub staged: Option<Staged>,
-    /// SUBACKs that wait for the router; none for the subscriptions that a session took up again.
-    unconfirmed: VecDeque<Option<SubAck>>,
+    /// What is on its way to the client.
+    pub outflow: Outflow,
+    /// What is being read of what waits in the log.
+    pub page: Option<Page>,
+    /// Number of the latest message read from the log, and whether there may be more.
+    page_after: i64,
+    pub may_wait: bool,
+    /// SUBSCRIBEs that wait for the router.
+    pub(super) unconfirmed: VecDeque<Unconfirmed>,
+    /// Topics that the client has given an alias (MQTT 5.0 §3.3.2.3.4).
+    aliases: HashMap<u16, String>,
     /// DISCONNECT was read; what was published before it is still committed.
-    leaving: bool,
+    goodbye: Option<Disconnect>,
 }
 
 impl<'a> Client<'a> {
     /// A client that was just accepted; `inbound` may hold what it sent after its CONNECT.
-    pub fn new(services: &'a Services, claim: &'a mut Claim, inbound: BytesMut) -> Self {
+    pub fn new(services: &'a Services, opened: &Opened, inbound: BytesMut) -> Self {
+        let session = Arc::clone(&opened.claim.session);
+        let sent_before = session.state().sent;
         Self {
             services,
-            claim,
+            version: opened.appetite.version,
             link: None,
+            inbox: None,
             inbound,
             out: BytesMut::new(),
             staged: None,
+            outflow: Outflow::new(opened.appetite, sent_before, Arc::clone(&services.traffic)),
+            page: None,
+            page_after: 0,
+            may_wait: session.persistent.is_some() && opened.claim.session_present,
             unconfirmed: VecDeque::new(),
-            leaving: false,
+            aliases: HashMap::new(),
+            goodbye: None,
+            session,
         }
     }
 
-    /// Whether it said DISCONNECT and everything before that is done.
-    pub const fn has_left(&self) -> bool {
-        self.leaving && self.staged.is_none()
+    /// The DISCONNECT, when everything before it is done.
+    pub const fn has_left(&mut self) -> Option<Disconnect> {
+        if self.staged.is_none() { self.goodbye.take() } else { None }
     }
 
     /// Whether publishes wait for their commit.
@@ -95,82 +138,116 @@ impl<'a> Client<'a> {
         self.staged.is_some()
     }
 
-    /// Takes a persistent session's subscriptions up again.
-    pub async fn resume(&mut self) -> Result<(), End> {
-        let held: Vec<_> =
-            self.claim.state().filters.iter().map(|filter| (filter.clone(), 0)).collect();
-        if !held.is_empty() {
-            // The router knows them, with their QoS; saying them again lets it accept an UNSUBSCRIBE.
-            self.link().await?.subscribe(&held).await?;
-            self.unconfirmed.push_back(None);
-        }
-        Ok(())
-    }
-
     /// Takes what the router has.
-    pub fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+    pub fn deliver(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Nothing => {}
-            Delivery::Subscribed => {
-                // Written now and not before: from here on no message is missed ([MQTT-3.8.4-1]).
-                if let Some(Some(confirmed)) = self.unconfirmed.pop_front() {
-                    confirmed.write(&mut self.out).map_err(PacketError::from)?;
-                }
-            }
-            Delivery::Packet(packet) => {
-                let is_publish = matches!(packet, rumqttd::protocol::Packet::Publish(..));
-                let before = self.out.len();
-                V4.write(packet, &mut self.out).map_err(|_| End::Protocol("unwritable packet"))?;
-                if is_publish
-                    && let Some(pkid) = self.out.get(before..).and_then(packet::publish_id)
-                {
-                    self.delivery()?.sent(pkid);
+            Delivery::Subscribed => self.confirm(),
+            Delivery::Message(message) => {
+                let Some(wanted) = self.session.wanted(&message) else { return };
+                // The rest waits in the log for a persistent session, and is delivered from there.
+                if wanted.qos == QoS::AtMostOnce || self.session.persistent.is_none() {
+                    self.outflow.queue(Parcel {
+                        message: Arc::new(*message),
+                        qos: wanted.qos,
+                        retain: wanted.retain,
+                        identifiers: wanted.identifiers,
+                    });
                 }
             }
         }
-        Ok(())
     }
 
-    async fn link(&mut self) -> Result<&mut Link, RouterDied> {
-        if self.link.is_none() {
-            let router = &self.services.router;
-            self.link = Some(match self.claim.persistent {
-                Some(number) => router.persistent_link(number, false).await?,
-                None => router.clean_link().await?,
-            });
+    /// Takes what was read of what waits in the log.
+    pub fn take_page(&mut self, page: Vec<Waiting>) {
+        self.page = None;
+        if let Some(last) = page.last() {
+            self.may_wait = true;
+            self.page_after = last.number;
+            let mut state = self.session.state();
+            state.sent = state.sent.max(last.number);
         }
-        self.link.as_mut().ok_or(RouterDied)
+        self.outflow.queue_page(page);
+    }
+
+    /// Starts reading what waits in the log, when it is needed.
+    pub fn read_on(&mut self) {
+        if let Some(session) = self.session.persistent
+            && self.may_wait
+            && self.page.is_none()
+            && self.outflow.wants_page()
+        {
+            self.may_wait = false;
+            let (queued, after) = (Arc::clone(&self.services.queued), self.page_after);
+            let reading = tokio::task::spawn_blocking(move || {
+                queued
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .page(session, after)
+            });
+            self.page = Some(Box::pin(async move {
+                match reading.await {
+                    Ok(page) => page,
+                    // The runtime is going down.
+                    Err(_) => Ok(Vec::new()),
+                }
+            }));
+        }
+    }
+
+    /// Writes what is on its way as far as there is room.
+    pub async fn write_deliveries(&mut self) -> Result<(), End> {
+        let settled = self.outflow.write(clock::unix_ms(), &mut self.out)?;
+        if let Some(session) = self.session.persistent
+            && !settled.is_empty()
+        {
+            let done = settled.into_iter().map(|number| Change::Done { session, number });
+            self.services.recorder.note(done.collect()).await;
+        }
+        Ok(())
     }
 
     /// Takes packets off the read buffer until it holds no whole one or a batch is staged.
     pub async fn take_packets(&mut self) -> Result<(), End> {
-        if self.staged.is_some() || self.leaving {
+        if self.staged.is_some() || self.goodbye.is_some() {
             return Ok(());
         }
         let mut batch = Batch::default();
         while batch.packets < BATCH_PACKETS
-            && let Some(packet) = packet::next(&mut self.inbound)?
+            && self.outflow.waiting_retained() < RETAINED_WAITING
+            && let Some(packet) = packet::next(self.version, &mut self.inbound)?
         {
             match packet {
                 Packet::Publish(publish) => self.take_publish(publish, &mut batch)?,
-                Packet::PubRel(release) => {
-                    self.claim.state().received.remove(&release.pkid);
-                    PubComp::new(release.pkid).write(&mut self.out).map_err(PacketError::from)?;
+                Packet::PubRel(release) => self.take_pubrel(release.pkid, &mut batch),
+                Packet::Subscribe(subscribe) => self.subscribe(subscribe, &mut batch)?,
+                Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, &mut batch),
+                Packet::PubAck(ack) => {
+                    let number = self.outflow.puback(ack.pkid);
+                    self.settle(number, &mut batch)?;
                 }
-                Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-                Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await?,
-                Packet::PubAck(ack) => self.delivery()?.puback(ack.pkid).await?,
-                Packet::PubRec(ack) => self.delivery()?.pubrec(ack.pkid).await?,
-                Packet::PubComp(ack) => self.delivery()?.pubcomp(ack.pkid).await?,
-                Packet::PingReq => {
-                    PingResp.write(&mut self.out).map_err(PacketError::from)?;
+                Packet::PubRec(ack) => {
+                    let refused = !matches!(
+                        ack.reason,
+                        PubRecReason::Success | PubRecReason::NoMatchingSubscribers
+                    );
+                    self.take_pubrec(ack.pkid, refused, &mut batch)?;
                 }
-                Packet::Disconnect => {
-                    self.leaving = true;
+                Packet::PubComp(ack) => {
+                    let number = self.outflow.pubcomp(ack.pkid);
+                    self.settle(number, &mut batch)?;
+                }
+                Packet::PingReq(_) => packet::write_pingresp(&mut self.out),
+                Packet::Disconnect(disconnect) => {
+                    self.goodbye = Some(disconnect);
                     break;
                 }
-                Packet::Connect(_) => return Err(End::Protocol("a second CONNECT")),
-                Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Packet::Connect(..) => return Err(End::Protocol("a second CONNECT")),
+                Packet::Auth(_)
+                | Packet::ConnAck(_)
+                | Packet::SubAck(_)
+                | Packet::UnsubAck(_)
+                | Packet::PingResp(_) => {
                     return Err(End::Protocol("a packet that only servers send"));
                 }
             }
@@ -178,126 +255,213 @@ impl<'a> Client<'a> {
         self.stage(batch).await
     }
 
-    fn delivery(&mut self) -> Result<&mut Link, LinkError> {
-        self.link.as_mut().ok_or(LinkError::Unasked)
+    /// Notes that nothing is left to say about a message that waited in the log.
+    fn settle(
+        &self,
+        number: Result<Option<i64>, super::outflow::Unasked>,
+        batch: &mut Batch,
+    ) -> Result<(), End> {
+        match (number, self.session.persistent) {
+            (Ok(Some(number)), Some(session)) => {
+                batch.settled.push(Change::Done { session, number });
+                Ok(())
+            }
+            // It may speak of what an earlier connection of its session sent.
+            (Ok(_), _) | (Err(_), Some(_)) => Ok(()),
+            (Err(unasked), None) => Err(unasked.into()),
+        }
     }
 
-    fn take_publish(&mut self, publish: Publish, batch: &mut Batch) -> Result<(), End> {
-        let Publish { qos, topic, pkid, payload, retain, .. } = publish;
-        if topic_name(topic.as_bytes()).is_err() {
-            return Err(End::Protocol("PUBLISH to what is not a topic name"));
+    fn take_pubrec(&mut self, pkid: u16, refused: bool, batch: &mut Batch) -> Result<(), End> {
+        let number = self.outflow.pubrec(pkid, refused);
+        if refused {
+            return self.settle(number, batch);
         }
-        batch.packets += 1;
-        match qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => {
-                PubAck::new(pkid).write(&mut batch.acknowledgements).map_err(PacketError::from)?;
+        let reason = match (number, self.session.persistent) {
+            (Ok(Some(number)), Some(session)) => {
+                // Committed before PUBREL leaves: sent again after it, the message would be another one.
+                batch.publication.batch.changes.push(Change::Release { session, number });
+                0
             }
-            QoS::ExactlyOnce => {
-                PubRec::new(pkid).write(&mut batch.acknowledgements).map_err(PacketError::from)?;
-                if batch.received.contains(&pkid) || self.claim.state().received.contains(&pkid) {
-                    // Taken before and not released yet: the same message again.
-                    return Ok(());
-                }
-                batch.received.push(pkid);
-            }
-        }
-        if topic.starts_with('$') {
-            debug!(topic, "a client published into the broker's own tree; ignored");
-            return Ok(());
-        }
-        // A copy: a slice would keep the whole read buffer alive for as long as the router keeps the message.
-        let message = Message { topic, payload: Bytes::copy_from_slice(&payload), retain };
-        batch.records.extend(intake::record(&message, &self.services.logged, clock::unix_ms()));
-        batch.messages.push(message);
+            (Ok(_), _) => 0,
+            // Packet identifier not found: the client can end its side.
+            (Err(_), Some(_)) => 0x92,
+            (Err(unasked), None) => return Err(unasked.into()),
+        };
+        packet::write_ack(self.version, Ack::Release, pkid, reason, &mut batch.acknowledgements);
         Ok(())
     }
 
-    /// Starts the commit of a batch, or goes on at once when it has nothing for the log.
-    async fn stage(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch { packets, records, messages, acknowledgements, received } = batch;
-        if packets == 0 {
+    fn take_pubrel(&self, pkid: u16, batch: &mut Batch) {
+        let known = self.session.state().received.remove(&pkid);
+        if let Some(session) = self.session.persistent {
+            // Committed before PUBCOMP leaves: the next message with this packet id is a new one.
+            let released = Change::Released { session, packet_id: pkid };
+            batch.publication.batch.changes.push(released);
+        }
+        let reason = if known { 0 } else { 0x92 };
+        packet::write_ack(self.version, Ack::Complete, pkid, reason, &mut batch.acknowledgements);
+    }
+
+    fn take_publish(&mut self, mut publish: Publish, batch: &mut Batch) -> Result<(), End> {
+        batch.packets += 1;
+        self.services.traffic.received.fetch_add(1, Relaxed);
+        self.resolve_alias(&mut publish)?;
+        if topic_name(&publish.topic).is_err() {
+            return Err(End::TopicName);
+        }
+        let pkid = publish.pkid;
+        // Clients say nothing in the broker's own tree.
+        let reserved = publish.topic.starts_with(b"$");
+        let reason = if reserved { 0x87 } else { 0 };
+        match publish.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
+                packet::write_ack(
+                    self.version,
+                    Ack::Acknowledge,
+                    pkid,
+                    reason,
+                    &mut batch.acknowledgements,
+                );
+            }
+            QoS::ExactlyOnce => {
+                packet::write_ack(
+                    self.version,
+                    Ack::Receive,
+                    pkid,
+                    reason,
+                    &mut batch.acknowledgements,
+                );
+                // A PUBREC that refuses ends the exchange in MQTT 5.0; 3.1.1 goes on to PUBREL.
+                let ended = reserved && self.version == Version::V5;
+                if !ended && !self.receive(pkid, batch)? {
+                    // Taken before and not released yet: the same message again.
+                    return Ok(());
+                }
+            }
+        }
+        if reserved {
+            debug!("a client published into the broker's own tree; ignored");
             return Ok(());
         }
+        let message = self.message(publish)?;
+        batch.publication.add(self.services, message);
+        Ok(())
+    }
+
+    /// Notes a `QoS` 2 message; whether it is a new one.
+    fn receive(&self, pkid: u16, batch: &mut Batch) -> Result<bool, End> {
+        let mut state = self.session.state();
+        let full = state.received.len() >= usize::from(RECEIVE_MAXIMUM);
+        if full && self.version == Version::V5 && !state.received.contains(&pkid) {
+            return Err(End::ReceiveMaximum);
+        }
+        if let Some(session) = self.session.persistent {
+            // Again too: then the PUBREC waits for the commit of the first.
+            let received = Change::Received { session, packet_id: pkid };
+            batch.publication.batch.changes.push(received);
+        }
+        Ok(state.received.insert(pkid))
+    }
+
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), End> {
+        let alias =
+            publish.properties.as_mut().and_then(|properties| properties.topic_alias.take());
+        let Some(alias) = alias else { return Ok(()) };
+        if alias == 0 || alias > ALIASES {
+            return Err(End::TopicAlias);
+        }
+        if publish.topic.is_empty() {
+            let topic = self.aliases.get(&alias).ok_or(End::TopicAlias)?;
+            publish.topic = Bytes::copy_from_slice(topic.as_bytes());
+        } else {
+            let topic = topic_name(&publish.topic).map_err(|_| End::TopicName)?;
+            self.aliases.insert(alias, topic.to_owned());
+        }
+        Ok(())
+    }
+
+    fn message(&self, publish: Publish) -> Result<Message, End> {
+        let Publish { qos, topic, payload, retain, properties, .. } = publish;
+        let (mut expires_at_ms, mut carried) = (None, Bytes::new());
+        if let Some(mut properties) = properties {
+            let response = properties.response_topic.as_ref();
+            if response.is_some_and(|topic| topic_name(topic.as_bytes()).is_err()) {
+                return Err(End::Protocol("a response topic that is not a topic name"));
+            }
+            let interval_s = properties.message_expiry_interval.take();
+            expires_at_ms =
+                interval_s.map(|s| clock::unix_ms().saturating_add(i64::from(s) * 1000));
+            carried = encode_properties(&properties);
+        }
+        Ok(Message {
+            topic: String::from_utf8(Vec::from(topic)).map_err(|_| End::TopicName)?,
+            // A copy: a slice would keep the whole read buffer alive for as long as the message is kept.
+            payload: Bytes::copy_from_slice(&payload),
+            qos,
+            retain,
+            expires_at_ms,
+            publisher: Arc::clone(&self.session.client_id),
+            properties: carried,
+        })
+    }
+
+    /// Starts the commit of a batch, or goes on at once when there is nothing to wait for.
+    async fn stage(&mut self, batch: Batch) -> Result<(), End> {
+        let Batch { packets: _, mut publication, settled, acknowledgements, subscribing } = batch;
+        let mut commit = std::mem::take(&mut publication.batch);
         let recorder = self.services.recorder.clone();
-        let nothing = records.is_empty();
-        let commit = Box::pin(async move { recorder.commit(records).await });
-        self.staged = Some(Staged { messages, acknowledgements, received, commit });
+        if commit.is_empty() {
+            recorder.note(settled).await;
+        } else {
+            commit.changes.extend(settled);
+        }
+        let nothing = commit.is_empty();
+        let commit = async move { if nothing { Ok(()) } else { recorder.commit(commit).await } };
+        let commit = Box::pin(commit);
+        self.staged = Some(Staged { publication, acknowledgements, subscribing, commit });
         if nothing { self.acknowledge().await } else { Ok(()) }
     }
 
     /// After the commit: tells the client, then everybody else.
     pub async fn acknowledge(&mut self) -> Result<(), End> {
-        if let Some(staged) = self.staged.take() {
-            self.claim.state().received.extend(staged.received);
+        if let Some(mut staged) = self.staged.take() {
             self.out.put(staged.acknowledgements);
-            self.services.router.publish(&staged.messages).await?;
-        }
-        Ok(())
-    }
-
-    async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let mut granted = Vec::new();
-        let mut codes = Vec::new();
-        for wanted in &subscribe.filters {
-            match self.grant(&wanted.path, granted.len()) {
-                Ok(filter) => {
-                    granted.push((filter, wanted.qos as u8));
-                    codes.push(SubscribeReasonCode::Success(wanted.qos));
-                }
-                Err(reason) => {
-                    debug!(filter = wanted.path, %reason, "subscription not granted");
-                    codes.push(SubscribeReasonCode::Failure);
-                }
+            staged.publication.pass_on(self.services).await?;
+            for subscribing in staged.subscribing {
+                self.subscribe_at_router(subscribing).await?;
             }
         }
-        let confirmed = SubAck::new(subscribe.pkid, codes);
-        if granted.is_empty() {
-            confirmed.write(&mut self.out).map_err(PacketError::from)?;
-        } else {
-            self.link().await?.subscribe(&granted).await?;
-            self.unconfirmed.push_back(Some(confirmed));
-            self.claim.state().filters.extend(granted.into_iter().map(|(filter, _)| filter));
-        }
         Ok(())
     }
 
-    fn grant(&self, filter: &str, more: usize) -> Result<Filter, NotGranted> {
-        let held = self.claim.state().filters.len() + more;
-        let filter = access::subscription(filter, held)?;
-        if self.services.router.admit(&filter) { Ok(filter) } else { Err(NotGranted::RouterFull) }
-    }
-
-    async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
-        let held: Vec<Filter> = {
-            let mut state = self.claim.state();
-            let named = unsubscribe.topics.iter().filter_map(|topic| topic.parse::<Filter>().ok());
-            named.filter(|filter| state.filters.remove(filter)).collect()
-        };
-        if !held.is_empty() {
-            self.link().await?.unsubscribe(&held).await?;
-        }
-        UnsubAck::new(unsubscribe.pkid).write(&mut self.out).map_err(PacketError::from)?;
-        Ok(())
-    }
-
-    /// Sees the last commit through and writes its acknowledgements.
-    pub async fn finish<S: Stream>(&mut self, carrier: &mut Carrier<S>) -> Result<(), End> {
+    /// Sees the last commit through: what is committed is also passed on, since a client that sends it again may
+    /// be told that it was taken.
+    pub async fn finish(&mut self) -> Result<(), End> {
         if self.staged.is_some() {
             committed(&mut self.staged).await?;
             self.acknowledge().await?;
         }
-        carrier.close(&mut self.out).await?;
         Ok(())
     }
 }
 
+/// What a DISCONNECT says about the will and the session.
+pub fn says_goodbye(disconnect: &Disconnect) -> (bool, Option<u32>) {
+    // [MQTT-3.14.4-3]: only this reason takes the will along.
+    let polite = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
+    let properties = disconnect.properties.as_ref();
+    (polite, properties.and_then(|properties| properties.session_expiry_interval))
+}
+
+/// What is taken off the read buffer in one go.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     packets: usize,
-    records: Vec<crate::store::Record>,
-    messages: Vec<Message>,
-    acknowledgements: BytesMut,
-    /// Packet ids of QoS 2 messages; taken over into the session when they are committed.
-    received: Vec<u16>,
+    pub(super) publication: Publication,
+    /// About messages that waited in the log; nobody waits for its commit.
+    settled: Vec<Change>,
+    pub(super) acknowledgements: BytesMut,
+    pub(super) subscribing: Vec<Subscribing>,
 }

@@ -1,25 +1,29 @@
 //! One client's connection: reads packets, has them committed, acknowledges, passes on, and writes
-//! what the router has for the client. One task, one loop; nothing in it waits for the other side.
+//! what the client is to get. One task, one loop; nothing in it waits for the other side.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode};
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::v5::Disconnect;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::carrier::{Carrier, Stream};
-use super::client::{Client, committed, delivered};
-use super::packet::{self, Message, PacketError};
+use super::client::{Client, committed, delivered, handed, read, says_goodbye};
+use super::opening::{self, Opened};
+use super::outflow::Unasked;
+use super::packet::{self, PacketError, Version};
 use super::recorder::{Recorder, Stopped};
-use super::router::{LinkError, Router, RouterDied};
-use super::sessions::{Claim, Sessions};
-use super::{access, intake};
+use super::retained::Retained;
+use super::router::{Router, RouterDied};
+use super::sessions::Sessions;
+use super::traffic::Traffic;
 use crate::clock;
 use crate::shutdown::Shutdown;
-use crate::wire::{Filter, topic_name};
+use crate::store::Queued;
+use crate::wire::Filter;
 
 /// How long a client may take from the connection to its whole CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,9 +31,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a closing connection still waits for its last commit and acknowledgements.
 const LINGER: Duration = Duration::from_secs(3);
-/// How long a connection that takes a client id over waits for the other to leave.
-const TAKEOVER: Duration = Duration::from_secs(1);
-/// Bytes that wait for the client before the router is asked for more.
+/// How long a client that is told why it is closed may go on sending: closed at once, the system would throw away
+/// what it was told.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// Bytes that wait for the client before its next packet is looked at.
 const OUT_HIGH_BYTES: usize = 64 * 1024;
 
 /// What every connection works with.
@@ -41,6 +46,12 @@ pub struct Services {
     pub router: Router,
     /// Who is connected.
     pub sessions: Sessions,
+    /// What later subscribers get.
+    pub retained: Retained,
+    /// What waits for persistent sessions.
+    pub queued: Arc<Mutex<Queued>>,
+    /// Counts.
+    pub traffic: Arc<Traffic>,
     /// Topic filters of foreign publishers that are logged.
     pub logged: Arc<[Filter]>,
 }
@@ -49,7 +60,7 @@ pub struct Services {
 #[derive(Debug, thiserror::Error)]
 pub enum End {
     #[error("the client said goodbye")]
-    Disconnect,
+    Disconnect(Disconnect),
     #[error("the client closed the connection")]
     Closed,
     #[error("{0}")]
@@ -60,6 +71,14 @@ pub enum End {
     Refused(&'static str),
     #[error("protocol error: {0}")]
     Protocol(&'static str),
+    #[error("PUBLISH to what is not a topic name")]
+    TopicName,
+    #[error("a topic alias that is not known or not allowed")]
+    TopicAlias,
+    #[error("more QoS 2 messages begun than the Receive Maximum")]
+    ReceiveMaximum,
+    #[error("{0}")]
+    Unasked(#[from] Unasked),
     #[error("nothing heard for 1.5 × keep-alive")]
     Silent,
     #[error("the client takes nothing off its socket")]
@@ -69,14 +88,43 @@ pub enum End {
     #[error("the broker is stopping")]
     Stopping,
     #[error("{0}")]
-    Link(#[from] LinkError),
+    Router(#[from] RouterDied),
     #[error("{0}")]
     Store(#[from] Stopped),
+    #[error("what waits for the session cannot be read: {0}")]
+    Queued(#[from] rusqlite::Error),
 }
 
-impl From<RouterDied> for End {
-    fn from(died: RouterDied) -> Self {
-        Self::Link(died.into())
+impl End {
+    /// What an MQTT 5.0 client is told (§3.14.2.1); `None` when nothing is to be said.
+    const fn reason(&self) -> Option<u8> {
+        Some(match self {
+            Self::Disconnect(_) | Self::Closed | Self::Io(_) | Self::Refused(_) | Self::Stalled => {
+                return None;
+            }
+            Self::Packet(error) => error.reason(),
+            Self::Protocol(_) | Self::Unasked(_) => 0x82,
+            Self::TopicName => 0x90,
+            Self::ReceiveMaximum => 0x93,
+            Self::TopicAlias => 0x94,
+            Self::Silent => 0x8d,
+            Self::TakenOver => 0x8e,
+            Self::Stopping => 0x8b,
+            Self::Router(_) | Self::Store(_) | Self::Queued(_) => 0x83,
+        })
+    }
+
+    /// Whether the client broke the protocol.
+    const fn is_breach(&self) -> bool {
+        matches!(
+            self,
+            Self::Packet(_)
+                | Self::Protocol(_)
+                | Self::Unasked(_)
+                | Self::TopicName
+                | Self::ReceiveMaximum
+                | Self::TopicAlias
+        )
     }
 }
 
@@ -84,10 +132,14 @@ impl From<RouterDied> for End {
 pub async fn serve<S: Stream>(stream: S, peer: SocketAddr, services: Services, shutdown: Shutdown) {
     let mut carrier = Carrier::new(stream);
     let mut inbound = BytesMut::with_capacity(1024);
-    let opening = timeout(CONNECT_TIMEOUT, open(&mut carrier, &mut inbound, &services)).await;
-    let (connect, mut claim) = match opening {
+    let opening =
+        timeout(CONNECT_TIMEOUT, opening::open(&mut carrier, &mut inbound, &services)).await;
+    let mut opened = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => {
+            if end.is_breach() {
+                Traffic::count(&services.traffic.malformed);
+            }
             debug!(%peer, reason = %end, "no connection");
             return;
         }
@@ -96,97 +148,58 @@ pub async fn serve<S: Stream>(stream: S, peer: SocketAddr, services: Services, s
             return;
         }
     };
-    let client = connect.client_id.clone();
-    debug!(%peer, client, "connected");
-    let mut will = connect.last_will.as_ref().map(|will| Message {
-        topic: will.topic.clone(),
-        payload: Bytes::copy_from_slice(&will.message),
-        retain: will.retain,
-    });
-    let end = match run(&mut carrier, inbound, &connect, &mut claim, &services, shutdown).await {
+    let client_id = Arc::clone(&opened.claim.session.client_id);
+    debug!(%peer, client = &*client_id, version = ?opened.appetite.version, "connected");
+    let mut client = Client::new(&services, &opened, inbound);
+    let mut end = match run(&mut carrier, &mut client, &mut opened, shutdown.clone()).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
-    debug!(%peer, client, reason = %end, "disconnected");
-    if matches!(end, End::Disconnect) {
-        // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
-        will = None;
+    let (polite, expiry_s) = match &end {
+        End::Disconnect(disconnect) => says_goodbye(disconnect),
+        _ => (false, None),
+    };
+    if expiry_s.is_some_and(|wanted| wanted > 0 && opened.expiry_s == 0) {
+        // [MQTT-3.14.2-2]
+        end = End::Protocol("a session that ends with its connection is to outlive it");
     }
-    if let Some(will) = will {
-        publish_will(&services, will).await;
+    if end.is_breach() {
+        Traffic::count(&services.traffic.malformed);
+    }
+    debug!(%peer, client = &*client_id, reason = %end, "disconnected");
+    let _ = timeout(LINGER, client.finish()).await;
+    farewell(&mut carrier, &mut client, &end).await;
+    drop((client, carrier));
+
+    let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
+    let changes = opened.claim.leave(expiry_s, clock::unix_ms());
+    let _ = timeout(LINGER, services.recorder.note(changes)).await;
+    // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
+    if let Some(will) = opened.will.take().filter(|_| !polite) {
+        will.say(&opened.claim, expiry_s, &services, shutdown).await;
     }
     // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before
     // its own `online`.
-    drop(claim);
+    drop(opened);
 }
 
-async fn publish_will(services: &Services, will: Message) {
-    if let Some(record) = intake::record(&will, &services.logged, clock::unix_ms()) {
-        // A will is acknowledged to nobody: a store that cannot commit does not hold it up.
-        let _ = timeout(LINGER, services.recorder.commit(vec![record])).await;
-    }
-    let _ = services.router.publish(&[will]).await;
-}
-
-/// CONNECT to CONNACK.
-async fn open<S: Stream>(
-    carrier: &mut Carrier<S>,
-    inbound: &mut BytesMut,
-    services: &Services,
-) -> Result<(Connect, Claim), End> {
-    let mut connect = loop {
-        match packet::first(inbound) {
-            Ok(Some(connect)) => break connect,
-            Ok(None) => {}
-            Err(PacketError::Level(level)) => {
-                carrier.write_all(packet::refuse_level(level)).await?;
-                return Err(PacketError::Level(level).into());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if carrier.read(inbound).await? == 0 {
-            return Err(End::Closed);
-        }
-    };
-    if connect.client_id.is_empty() && connect.clean_session {
-        // [MQTT-3.1.3-6]: the server names it.
-        connect.client_id = format!("auto-{:016x}", fastrand::u64(..));
-    }
-    if !access::client_id(&connect.client_id) {
-        refuse(carrier, ConnectReturnCode::BadClientId).await?;
-        return Err(End::Refused("client id"));
-    }
-    if let Some(will) = &connect.last_will
-        && topic_name(will.topic.as_bytes()).is_err()
+/// Writes what is still to be written, and why the connection ends.
+async fn farewell<S: Stream>(carrier: &mut Carrier<S>, client: &mut Client<'_>, end: &End) {
+    if let Some(reason) = end.reason()
+        && client.version == Version::V5
     {
-        return Err(End::Protocol("the will's topic is not a topic name"));
+        packet::write_disconnect(reason, &mut client.out);
+    } else if !matches!(end, End::Stopping) {
+        return;
     }
-    let Ok(claim) = services.sessions.claim(connect.client_id.clone(), connect.clean_session)
-    else {
-        refuse(carrier, ConnectReturnCode::ServiceUnavailable).await?;
-        return Err(End::Refused("no room for another persistent session"));
+    let last_word = async {
+        carrier.close(&mut client.out).await?;
+        while carrier.read(&mut client.inbound).await? > 0 {
+            client.inbound.clear();
+        }
+        std::io::Result::Ok(())
     };
-    let mut claim = claim;
-    if let Some(predecessor) = claim.predecessor.take() {
-        let _ = timeout(TAKEOVER, predecessor).await;
-    }
-    if let Some(number) = claim.discarded {
-        // Opened clean, the router forgets what it kept under this number.
-        drop(services.router.persistent_link(number, true).await?);
-        services.sessions.forgotten(number);
-    }
-    let mut bytes = BytesMut::new();
-    let accepted = ConnAck::new(ConnectReturnCode::Success, claim.session_present);
-    accepted.write(&mut bytes).map_err(PacketError::from)?;
-    carrier.write_all(&bytes).await?;
-    Ok((connect, claim))
-}
-
-async fn refuse<S: Stream>(carrier: &mut Carrier<S>, code: ConnectReturnCode) -> Result<(), End> {
-    let mut bytes = BytesMut::new();
-    ConnAck::new(code, false).write(&mut bytes).map_err(PacketError::from)?;
-    carrier.write_all(&bytes).await?;
-    Ok(())
+    let _ = timeout(if matches!(end, End::Stopping) { LINGER } else { LAST_WORD }, last_word).await;
 }
 
 enum Never {}
@@ -194,17 +207,13 @@ enum Never {}
 /// The connection's loop. Always returns why it ended.
 async fn run<S: Stream>(
     carrier: &mut Carrier<S>,
-    inbound: BytesMut,
-    connect: &Connect,
-    claim: &mut Claim,
-    services: &Services,
+    client: &mut Client<'_>,
+    opened: &mut Opened,
     mut shutdown: Shutdown,
 ) -> Result<Never, End> {
-    let silence = (connect.keep_alive > 0)
-        .then(|| Duration::from_secs(u64::from(connect.keep_alive)) * 3 / 2);
-    let (_no_takeover, taken_over) = tokio::sync::oneshot::channel();
-    let mut taken_over = std::mem::replace(&mut claim.taken_over, taken_over);
-    let mut client = Client::new(services, claim, inbound);
+    let silence = opened.silence;
+    let taken_over = &mut opened.claim.taken_over;
+    let session = Arc::clone(&opened.claim.session);
     client.resume().await?;
 
     let started = Instant::now();
@@ -214,9 +223,11 @@ async fn run<S: Stream>(
     loop {
         let nothing_to_write = carrier.is_idle(&client.out);
         client.take_packets().await?;
-        if client.has_left() {
-            return Err(End::Disconnect);
+        if let Some(disconnect) = client.has_left() {
+            return Err(End::Disconnect(disconnect));
         }
+        client.write_deliveries().await?;
+        client.read_on();
         if nothing_to_write {
             written = Instant::now();
         }
@@ -243,9 +254,11 @@ async fn run<S: Stream>(
                 // While a commit is awaited nothing is read; that silence is ours.
                 heard = Instant::now();
             }
-            delivery = delivered(&mut client.link), if room => {
-                client.deliver(delivery?)?;
-            }
+            // Also when there is no room: what cannot be kept is dropped here and not held by the router.
+            delivery = delivered(&mut client.link) => client.deliver(delivery?),
+            parcel = handed(&mut client.inbox) => client.outflow.queue(parcel),
+            page = read(&mut client.page) => client.take_page(page?),
+            () = session.wake.notified() => client.may_wait = true,
             () = &mut alarm => {
                 let now = Instant::now();
                 if listening && silence.is_some_and(|limit| now >= heard + limit) {
@@ -257,11 +270,8 @@ async fn run<S: Stream>(
                 let next = silence.map_or(now + WRITE_STALL, |limit| (heard + limit).min(now + WRITE_STALL));
                 alarm.as_mut().reset(next.max(now + Duration::from_secs(1)));
             }
-            _ = &mut taken_over => return Err(End::TakenOver),
-            () = shutdown.requested() => {
-                let _ = timeout(LINGER, client.finish(carrier)).await;
-                return Err(End::Stopping);
-            }
+            _ = &mut *taken_over => return Err(End::TakenOver),
+            () = shutdown.requested() => return Err(End::Stopping),
         }
     }
 }

@@ -1,16 +1,21 @@
 //! The broker's own client: hears what is published and publishes itself, without a socket.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use rumqttd::protocol::Packet;
+use rumqttc::v5::mqttbytes::QoS;
 
-use super::packet::Message;
-use super::router::{Delivery, Router, RouterDied};
-use crate::wire::Filter;
+use super::connection::Services;
+use super::publication::Publication;
+use super::recorder::Stopped;
+use super::router::{Delivery, RouterDied};
+use crate::clock;
+use crate::wire::{Filter, Message};
 
-/// A client inside the process.
+/// A client inside the process. It holds the recorder, which ends with its last holder.
 #[derive(Clone)]
 pub struct Insider {
-    router: Router,
+    services: Services,
 }
 
 /// A message that the insider heard.
@@ -24,39 +29,66 @@ pub struct Heard<'a> {
     pub retained: bool,
 }
 
+/// What was to be said reaches nobody: the broker is ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the broker is stopping")]
+pub struct Ending;
+
+impl From<Stopped> for Ending {
+    fn from(_: Stopped) -> Self {
+        Self
+    }
+}
+
+impl From<RouterDied> for Ending {
+    fn from(_: RouterDied) -> Self {
+        Self
+    }
+}
+
 impl Insider {
-    pub(super) const fn new(router: Router) -> Self {
-        Self { router }
+    pub(super) const fn new(services: Services) -> Self {
+        Self { services }
     }
 
-    /// Publishes a message that is not retained.
+    /// Publishes a message that is not retained, at the `QoS` of each subscription.
     ///
     /// # Errors
-    /// When the router has died; the broker ends then.
-    pub async fn say(&self, topic: String, payload: Bytes) -> Result<(), RouterDied> {
-        self.router.publish(&[Message { topic, payload, retain: false }]).await
+    /// When the broker is ending.
+    pub async fn say(&self, topic: String, payload: Bytes) -> Result<(), Ending> {
+        let mut publication = Publication::default();
+        let message =
+            Message { retain: false, qos: QoS::AtLeastOnce, ..Message::own(topic, payload) };
+        publication.add(&self.services, message);
+        let batch = std::mem::take(&mut publication.batch);
+        if !batch.is_empty() {
+            self.services.recorder.commit(batch).await?;
+        }
+        Ok(publication.pass_on(&self.services).await?)
     }
 
-    /// Calls `each` with whatever matches `filters`: first what is retained, then what
-    /// comes. Returns when the router has died.
-    pub async fn hear(&self, filters: &[Filter], mut each: impl FnMut(Heard<'_>)) -> RouterDied {
-        let wanted: Vec<_> = filters.iter().map(|filter| (filter.clone(), 0)).collect();
-        let mut link = match self.router.clean_link().await {
-            Ok(link) => link,
-            Err(died) => return died,
-        };
-        if let Err(died) = link.subscribe(&wanted).await {
-            return died;
+    /// Calls `each` with whatever matches `filters`: first what is retained, then what comes.
+    ///
+    /// # Errors
+    /// It only returns when the router has died.
+    pub async fn hear(
+        &self,
+        filters: &[Filter],
+        mut each: impl FnMut(Heard<'_>),
+    ) -> Result<std::convert::Infallible, RouterDied> {
+        let mut link = self.services.router.link().await?;
+        link.subscribe(filters).await?;
+        while !matches!(link.next().await?, Delivery::Subscribed) {}
+        // What comes meanwhile waits in the link, and is newer.
+        let now_ms = clock::unix_ms();
+        let retained =
+            filters.iter().flat_map(|filter| self.services.retained.matching(filter, now_ms));
+        for message in retained.collect::<Vec<Arc<Message>>>() {
+            each(Heard { topic: &message.topic, payload: &message.payload, retained: true });
         }
         loop {
-            match link.next().await {
-                Ok(Delivery::Packet(Packet::Publish(publish, _))) => {
-                    if let Ok(topic) = std::str::from_utf8(&publish.topic) {
-                        each(Heard { topic, payload: &publish.payload, retained: publish.retain });
-                    }
-                }
-                Ok(_) => {}
-                Err(died) => return died,
+            if let Delivery::Message(message) = link.next().await? {
+                each(Heard { topic: &message.topic, payload: &message.payload, retained: false });
             }
         }
     }

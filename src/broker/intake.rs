@@ -1,8 +1,7 @@
 //! What a PUBLISH means to the log: a reading, a stranger's numbers, a refusal, or nothing.
 
-use super::packet::Message;
 use crate::store::{EXAMPLE_MAX_BYTES, Record};
-use crate::wire::{Filter, Telemetry, numbers, telemetry_source};
+use crate::wire::{Filter, Message, Telemetry, numbers, telemetry_source};
 
 /// Decides what of a message is kept. `logged` are the topic filters of foreign publishers; `at_ms`
 /// is now, Unix ms UTC.
@@ -37,8 +36,7 @@ mod tests {
     use super::*;
 
     fn kept(topic: &str, payload: &str) -> Option<Record> {
-        let message =
-            Message { topic: topic.to_owned(), payload: payload.to_owned().into(), retain: false };
+        let message = Message { retain: false, ..Message::own(topic, payload.to_owned()) };
         record(&message, &["plant/#".parse().unwrap()], 7)
     }
 

@@ -1,27 +1,26 @@
 //! What the router has been given to remember. rumqttd forgets nothing: each filter ever subscribed has a log,
-//! each topic ever passed on an entry, each retained message its bytes. So what may enter is counted here.
+//! each topic ever passed on an entry. So what may enter is counted here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use tracing::warn;
 
-use super::packet::Message;
+use super::tree::Tree;
 use crate::wire::Filter;
 
 /// Distinct filters that may ever be subscribed. Each costs the router up to 512 KiB of log.
 const FILTERS: usize = 500;
 /// Distinct topics that may ever be passed on, about 200 bytes each. A hall of 100 nodes has 1,000.
 const TOPICS: usize = 20_000;
-/// Bytes of all retained payloads and their topics together.
-const RETAINED_BYTES: usize = 8 * 1024 * 1024;
 
 /// What was let in.
 #[derive(Debug, Default)]
 pub struct Ledger {
     filters: HashSet<Filter>,
+    by_level: Tree<()>,
     topics: HashSet<String>,
-    retained: HashMap<String, usize>,
-    retained_bytes: usize,
+    /// Whether some link has `#`, which gets everything.
+    everything: bool,
     warned: bool,
 }
 
@@ -34,57 +33,39 @@ impl Ledger {
         let room = self.filters.len() < FILTERS;
         if room {
             self.filters.insert(filter.clone());
+            self.by_level.insert(filter, ());
         } else {
-            self.warn("further topic filters are refused until a restart");
+            self.warn("subscribers to further topic filters get everything and have it sorted out by their connections");
         }
         room
     }
 
-    /// Whether a message is passed on, and if so whether it is retained.
-    pub fn pass(&mut self, message: &Message) -> Option<bool> {
-        let Message { topic, payload, retain } = message;
-        // The router would delete what is retained there, which only a retained empty message may.
-        if !retain && payload.is_empty() && self.retained.contains_key(topic) {
-            return None;
-        }
-        if !retain && !self.filters.iter().any(|filter| filter.matches(topic)) {
-            return None;
+    /// Lets `#` in, for which there is always room.
+    pub const fn subscribe_to_everything(&mut self) {
+        self.everything = true;
+    }
+
+    /// Whether a message on `topic` is passed on.
+    pub fn pass(&mut self, topic: &str) -> bool {
+        let mut wanted = self.everything;
+        self.by_level.matching(topic, &mut |()| wanted = true);
+        if !wanted {
+            return false;
         }
         if !self.topics.contains(topic) {
             if self.topics.len() >= TOPICS {
                 self.warn("messages on further topics are not passed on until a restart; readings are stored");
-                return None;
+                return false;
             }
-            self.topics.insert(topic.clone());
+            self.topics.insert(topic.to_owned());
         }
-        Some(*retain && self.retain(topic, payload.len()))
-    }
-
-    fn retain(&mut self, topic: &str, bytes: usize) -> bool {
-        let before = self.retained.get(topic).map_or(0, |bytes| topic.len() + bytes);
-        if bytes == 0 {
-            self.retained.remove(topic);
-            self.retained_bytes -= before;
-            return true;
-        }
-        let after = self.retained_bytes - before + topic.len() + bytes;
-        if after > RETAINED_BYTES {
-            self.warn("further messages are passed on without being retained");
-            return false;
-        }
-        self.retained_bytes = after;
-        self.retained.insert(topic.to_owned(), bytes);
         true
     }
 
     fn warn(&mut self, consequence: &'static str) {
         if !std::mem::replace(&mut self.warned, true) {
-            warn!(
-                filters = self.filters.len(),
-                topics = self.topics.len(),
-                retained_bytes = self.retained_bytes,
-                "the router's memory is full: {consequence}"
-            );
+            let (filters, topics) = (self.filters.len(), self.topics.len());
+            warn!(filters, topics, "the router's memory is full: {consequence}");
         }
     }
 }
@@ -93,56 +74,29 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn message(topic: &str, payload: &[u8], retain: bool) -> Message {
-        Message { topic: topic.to_owned(), payload: payload.to_vec().into(), retain }
-    }
-
     #[test]
-    fn only_what_somebody_may_want_is_passed_on() {
+    fn only_what_somebody_wants_is_passed_on() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.pass(&message("a/b", b"1", false)), None);
-        assert_eq!(
-            ledger.pass(&message("a/b", b"1", true)),
-            Some(true),
-            "a later subscriber may want it"
-        );
+        assert!(!ledger.pass("a/b"));
         ledger.subscribe(&"a/#".parse().unwrap());
-        assert_eq!(ledger.pass(&message("a/b", b"1", false)), Some(false));
-        assert_eq!(ledger.pass(&message("c", b"1", false)), None);
-    }
-
-    #[test]
-    fn only_a_retained_empty_message_deletes_a_retained_one() {
-        let mut ledger = Ledger::default();
-        ledger.subscribe(&"#".parse().unwrap());
-        assert_eq!(ledger.pass(&message("a", b"1", true)), Some(true));
-        assert_eq!(ledger.pass(&message("a", b"", false)), None);
-        assert_eq!(ledger.pass(&message("a", b"", true)), Some(true));
-        assert_eq!(ledger.pass(&message("a", b"", false)), Some(false));
-        assert_eq!(ledger.retained_bytes, 0);
+        assert!(ledger.pass("a/b") && !ledger.pass("c"));
+        ledger.subscribe_to_everything();
+        assert!(ledger.pass("c"));
     }
 
     #[test]
     fn what_strangers_send_is_bounded() {
         let mut ledger = Ledger::default();
-        for n in 0..FILTERS {
+        ledger.subscribe(&"#".parse().unwrap());
+        for n in 1..FILTERS {
             assert!(ledger.subscribe(&format!("f/{n}").parse().unwrap()));
         }
         assert!(!ledger.subscribe(&"one/more".parse().unwrap()));
         assert!(ledger.subscribe(&"f/7".parse().unwrap()), "known ones stay welcome");
-        let big = vec![0; 1024 * 1024];
-        let kept = (0..20)
-            .filter(|n| ledger.pass(&message(&format!("big/{n}"), &big, true)) == Some(true));
-        assert_eq!(kept.count(), 7);
-        assert_eq!(
-            ledger.pass(&message("big/3", &big, true)),
-            Some(true),
-            "replacing costs nothing"
-        );
         for n in 0..TOPICS + 10 {
-            let _ = ledger.pass(&message(&format!("t/{n}"), b"1", true));
+            let _ = ledger.pass(&format!("t/{n}"));
         }
         assert_eq!(ledger.topics.len(), TOPICS);
-        assert_eq!(ledger.pass(&message("t/new", b"1", true)), None);
+        assert!(!ledger.pass("t/new"));
     }
 }

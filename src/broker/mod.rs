@@ -2,11 +2,12 @@
 //! order.
 //!
 //! ```text
-//! socket → door → connection → client → intake ─ records ─→ recorder → store (commit)
-//!                                ↑                             │ committed
-//!                                ├── PUBACK ←──────────────────┤
-//!                                │                             ↓
-//! subscribers ←──────────────────┴──── messages ←───── router (rumqttd)
+//! socket → door → connection → client → publication ─ records, changes ─→ recorder → store (commit)
+//!                                ↑                                           │ committed
+//!                                ├── PUBACK ←────────────────────────────────┤
+//!                                │                                           ↓
+//! subscribers ←─── outflow ←─────┼──── live messages ←──────────── router (rumqttd)
+//!                                └──── what waits for persistent sessions ←─ store
 //! ```
 //!
 //! rumqttd acknowledges a publish before it is even appended in memory, so the sockets, the packets
@@ -18,15 +19,26 @@ mod carrier;
 mod client;
 mod connection;
 mod door;
+mod envelope;
 mod insider;
 mod intake;
 mod ledger;
+mod opening;
+mod outflow;
 mod packet;
+mod publication;
 mod recorder;
+mod retained;
 mod router;
+mod routes;
 mod run;
 mod sessions;
+mod subscribing;
+mod sys;
+mod traffic;
+mod tree;
+mod will;
 
-pub use insider::{Heard, Insider};
+pub use insider::{Ending, Heard, Insider};
 pub use recorder::{Counters, Live};
 pub use run::{Broker, BrokerConfig, BrokerError};

@@ -1,100 +1,174 @@
-//! MQTT 3.1.1 packets on the socket: framing, and what the decoder leaves unchecked.
+//! MQTT packets on the socket, of both versions: framing, translation, and what the decoders leave unchecked.
+//!
+//! Past this file there is one kind of packet, that of MQTT 5.0; one of 3.1.1 is the same without properties.
 
-use bytes::{Buf, Bytes, BytesMut};
-use rumqttc::mqttbytes::v4::{Connect, Packet};
-use rumqttc::mqttbytes::{self, QoS};
+use bytes::{BufMut, Bytes, BytesMut};
+use rumqttc::mqttbytes::{self as old, v4};
+use rumqttc::v5::mqttbytes::v5::{
+    Connect, ConnectProperties, Filter as SubscribeFilter, LastWill, Login, Packet, PubAck,
+    PubComp, PubRec, PubRel, Publish, PublishProperties, Subscribe, Unsubscribe,
+};
+use rumqttc::v5::mqttbytes::{self as new, QoS};
+
+use crate::wire::Message;
 
 /// Largest packet taken from a client, in bytes after the fixed header.
-pub const PACKET_MAX_BYTES: usize = 256 * 1024;
-/// Protocol level of MQTT 3.1.1 (§3.1.2.2).
-const LEVEL_3_1_1: u8 = 4;
-/// Protocol level of MQTT 5.0.
-const LEVEL_5: u8 = 5;
+pub const PACKET_MAX_BYTES: u32 = 256 * 1024;
+/// Most properties of the user's that one packet may carry; each costs some dozen bytes of memory.
+const USER_PROPERTIES: usize = 64;
 
-/// An accepted PUBLISH, without its delivery flags.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// Topic name, checked.
-    pub topic: String,
-    /// Payload.
-    pub payload: Bytes,
-    /// Whether it stays for later subscribers.
-    pub retain: bool,
+/// A protocol version that is spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1, protocol level 4.
+    V4,
+    /// MQTT 5.0.
+    V5,
+}
+
+/// A client's CONNECT.
+#[derive(Debug)]
+pub struct Opening {
+    pub version: Version,
+    pub connect: Connect,
+    pub will: Option<LastWill>,
+    // Read by `access`.
+    #[allow(dead_code)]
+    pub login: Option<Login>,
 }
 
 /// Why a client's bytes end its connection.
 #[derive(Debug, thiserror::Error)]
 pub enum PacketError {
-    /// The decoder's verdict.
+    /// The decoder's verdict on MQTT 3.1.1.
     #[error("malformed packet: {0}")]
-    Malformed(#[from] mqttbytes::Error),
+    Malformed(#[from] old::Error),
+    /// The decoder's verdict on MQTT 5.0.
+    #[error("malformed packet: {0}")]
+    Malformed5(#[from] new::Error),
+    /// More than [`PACKET_MAX_BYTES`].
+    #[error("a packet of {0} bytes")]
+    TooLarge(usize),
     /// [MQTT-2.2.2-2]
     #[error("reserved flags of packet type {0} are not as the specification has them")]
     Flags(u8),
     /// [MQTT-2.3.1-1]
     #[error("a packet that must have a packet id has none")]
     NoPacketId,
-    /// A protocol level other than 3.1.1's; answered before the connection is closed.
-    #[error("protocol level {0} is not MQTT 3.1.1")]
+    /// A protocol level that is neither 4 nor 5; answered before the connection is closed.
+    #[error("protocol level {0} is neither MQTT 3.1.1 nor 5.0")]
     Level(u8),
     /// [MQTT-3.1.2-3], [MQTT-3.1.2-14], [MQTT-3.1.2-22] and the like.
     #[error("CONNECT contradicts itself")]
     Connect,
+    /// A property twice, one that has no business in this packet, or a value out of its range.
+    #[error("{0}")]
+    Property(&'static str),
+    /// Enhanced authentication is not offered (MQTT 5.0 §4.12).
+    #[error("AUTH without an authentication method")]
+    Auth,
+}
+
+impl PacketError {
+    /// The reason code that an MQTT 5.0 client is told (§4.13).
+    pub const fn reason(&self) -> u8 {
+        match self {
+            Self::TooLarge(_) => 0x95,
+            Self::Property(_) | Self::Connect | Self::Auth => 0x82,
+            Self::Level(_) => 0x84,
+            _ => 0x81,
+        }
+    }
+}
+
+/// The length of the frame that `stream` begins with, fixed header included; `None` when its header or its body
+/// has not arrived.
+fn frame(stream: &[u8]) -> Result<Option<usize>, PacketError> {
+    let mut length = 0;
+    for (n, byte) in stream.iter().skip(1).take(4).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * n);
+        if byte & 0x80 == 0 {
+            if length > PACKET_MAX_BYTES as usize {
+                return Err(PacketError::TooLarge(length));
+            }
+            let whole = n + 2 + length;
+            return Ok((stream.len() >= whole).then_some(whole));
+        }
+    }
+    if stream.len() > 4 { Err(old::Error::MalformedRemainingLength.into()) } else { Ok(None) }
 }
 
 /// Takes the next whole packet off `stream`; `None` when it is not complete yet.
 ///
 /// # Errors
 /// When the bytes can become no packet. The connection must be closed ([MQTT-4.8.0-1]).
-pub fn next(stream: &mut BytesMut) -> Result<Option<Packet>, PacketError> {
+pub fn next(version: Version, stream: &mut BytesMut) -> Result<Option<Packet>, PacketError> {
     let Some(first) = stream.first().copied() else { return Ok(None) };
     check_flags(first)?;
-    match Packet::read(stream, PACKET_MAX_BYTES) {
-        Ok(packet) => {
-            check_packet_id(&packet)?;
-            Ok(Some(packet))
+    let Some(length) = frame(stream)? else { return Ok(None) };
+    let mut bytes = stream.split_to(length);
+    let packet = match version {
+        Version::V4 => translate(v4::Packet::read(&mut bytes, PACKET_MAX_BYTES as usize)?),
+        Version::V5 => {
+            // The decoder takes neither a DISCONNECT without a reason nor one without properties (§3.14.2).
+            let bytes = match bytes.as_ref() {
+                [0xe0, 0] => &mut BytesMut::from(&[0xe0, 2, 0, 0][..]),
+                [0xe0, 1, reason] => &mut BytesMut::from(&[0xe0, 2, *reason, 0][..]),
+                [0xf0, ..] => return Err(PacketError::Auth),
+                _ => &mut bytes,
+            };
+            let length = bytes.len();
+            let packet = Packet::read(bytes, Some(PACKET_MAX_BYTES))?;
+            check_v5(&packet, length)?;
+            packet
         }
-        Err(mqttbytes::Error::InsufficientBytes(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    };
+    check_packet_id(&packet)?;
+    Ok(Some(packet))
 }
 
 /// Takes the first packet, which must be a CONNECT; `None` when it is not complete yet.
 ///
 /// # Errors
 /// As [`next`]; [`PacketError::Level`] when the client speaks another version.
-pub fn first(stream: &mut BytesMut) -> Result<Option<Connect>, PacketError> {
-    if let Some((flags, level)) = variable_header(stream) {
-        // Looked at before the packet is decoded: the rest of another version's CONNECT has another
-        // form.
-        if level != LEVEL_3_1_1 {
-            return Err(PacketError::Level(level));
-        }
-        let (will, will_qos, will_retain) =
-            (flags & 0x04 != 0, flags >> 3 & 0x03, flags & 0x20 != 0);
-        let (password, user) = (flags & 0x40 != 0, flags & 0x80 != 0);
-        let contradicts = flags & 0x01 != 0
-            || will_qos == 3
-            || (!will && (will_qos != 0 || will_retain))
-            || (password && !user);
-        if contradicts {
-            return Err(PacketError::Connect);
-        }
+pub fn first(stream: &mut BytesMut) -> Result<Option<Opening>, PacketError> {
+    let Some((flags, level)) = variable_header(stream) else {
+        return match stream.first() {
+            Some(first) if first >> 4 != 1 => Err(PacketError::Connect),
+            Some(_) => frame(stream)?.map_or(Ok(None), |_| Err(PacketError::Connect)),
+            None => Ok(None),
+        };
+    };
+    // Looked at before the packet is decoded: the rest of another version's CONNECT has another form.
+    let version = match level {
+        4 => Version::V4,
+        5 => Version::V5,
+        other => return Err(PacketError::Level(other)),
+    };
+    let (will, will_qos, will_retain) = (flags & 0x04 != 0, flags >> 3 & 0x03, flags & 0x20 != 0);
+    let (password, user) = (flags & 0x40 != 0, flags & 0x80 != 0);
+    let contradicts = flags & 0x01 != 0
+        || will_qos == 3
+        || (!will && (will_qos != 0 || will_retain))
+        || (password && !user && version == Version::V4);
+    if contradicts {
+        return Err(PacketError::Connect);
     }
-    match next(stream)? {
+    match next(version, stream)? {
         None => Ok(None),
-        Some(Packet::Connect(connect)) => Ok(Some(connect)),
+        Some(Packet::Connect(connect, will, login)) => {
+            Ok(Some(Opening { version, connect, will, login }))
+        }
         Some(_) => Err(PacketError::Connect),
     }
 }
 
 /// Connect flags and protocol level of a CONNECT, as soon as they have arrived.
-fn variable_header(stream: &BytesMut) -> Option<(u8, u8)> {
-    let mut bytes = stream.chunk();
-    if bytes.first()? >> 4 != 1 {
+fn variable_header(stream: &[u8]) -> Option<(u8, u8)> {
+    if stream.first()? >> 4 != 1 {
         return None;
     }
-    bytes.advance(1);
+    let bytes = stream.get(1..)?;
     // Remaining length: up to four bytes with a continuation bit (§2.2.3).
     let length = bytes.iter().take(4).position(|byte| byte & 0x80 == 0)?;
     let bytes = bytes.get(length + 1..)?;
@@ -103,31 +177,137 @@ fn variable_header(stream: &BytesMut) -> Option<(u8, u8)> {
     Some((*bytes.get(1)?, *bytes.first()?))
 }
 
-/// The packet id of a whole PUBLISH, `None` at QoS 0. The router's packets do not show theirs until they
-/// are written.
-#[must_use]
-pub fn publish_id(frame: &[u8]) -> Option<u16> {
-    let qos = frame.first()? >> 1 & 0x03;
-    if qos == 0 {
-        return None;
+/// A packet of MQTT 3.1.1 as one of 5.0.
+fn translate(packet: v4::Packet) -> Packet {
+    match packet {
+        v4::Packet::Connect(connect) => {
+            let mut properties = ConnectProperties::new();
+            // §3.1.2.4: a session that is not clean has no end by itself.
+            properties.session_expiry_interval =
+                Some(if connect.clean_session { 0 } else { u32::MAX });
+            let will = connect.last_will.map(|will| LastWill {
+                topic: will.topic.into(),
+                message: will.message,
+                qos: qos(will.qos),
+                retain: will.retain,
+                properties: None,
+            });
+            let login = connect.login.map(|login| Login::new(login.username, login.password));
+            let connect = Connect {
+                keep_alive: connect.keep_alive,
+                client_id: connect.client_id,
+                clean_start: connect.clean_session,
+                properties: Some(properties),
+            };
+            Packet::Connect(connect, will, login)
+        }
+        v4::Packet::Publish(publish) => Packet::Publish(Publish {
+            dup: publish.dup,
+            qos: qos(publish.qos),
+            retain: publish.retain,
+            topic: publish.topic.into(),
+            pkid: publish.pkid,
+            payload: publish.payload,
+            properties: None,
+        }),
+        v4::Packet::PubAck(ack) => Packet::PubAck(PubAck::new(ack.pkid, None)),
+        v4::Packet::PubRec(ack) => Packet::PubRec(PubRec::new(ack.pkid, None)),
+        v4::Packet::PubRel(ack) => Packet::PubRel(PubRel::new(ack.pkid, None)),
+        v4::Packet::PubComp(ack) => Packet::PubComp(PubComp::new(ack.pkid, None)),
+        v4::Packet::Subscribe(subscribe) => {
+            let filters = subscribe.filters.into_iter();
+            let filters =
+                filters.map(|filter| SubscribeFilter::new(filter.path, qos(filter.qos))).collect();
+            Packet::Subscribe(Subscribe { pkid: subscribe.pkid, filters, properties: None })
+        }
+        v4::Packet::Unsubscribe(unsubscribe) => Packet::Unsubscribe(Unsubscribe {
+            pkid: unsubscribe.pkid,
+            filters: unsubscribe.topics,
+            properties: None,
+        }),
+        v4::Packet::PingReq => Packet::PingReq(new::v5::PingReq),
+        v4::Packet::Disconnect => Packet::Disconnect(new::v5::Disconnect::new(
+            new::v5::DisconnectReasonCode::NormalDisconnection,
+        )),
+        v4::Packet::ConnAck(_)
+        | v4::Packet::SubAck(_)
+        | v4::Packet::UnsubAck(_)
+        | v4::Packet::PingResp => Packet::PingResp(new::v5::PingResp),
     }
-    let length = frame.get(1..)?.iter().take(4).position(|byte| byte & 0x80 == 0)?;
-    let rest = frame.get(length + 2..)?;
-    let topic = usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?]));
-    let id = rest.get(2 + topic..)?;
-    Some(u16::from_be_bytes([*id.first()?, *id.get(1)?]))
 }
 
-/// The CONNACK that tells a client of another protocol version so, in that version's form.
-#[must_use]
-pub fn refuse_level(level: u8) -> &'static [u8] {
-    if level == LEVEL_5 {
-        // Reason 0x84, unsupported protocol version, and no properties (MQTT 5.0 §3.2).
-        &[0x20, 0x03, 0x00, 0x84, 0x00]
-    } else {
-        // Return code 1, unacceptable protocol version (MQTT 3.1.1 §3.2.2.3).
-        &[0x20, 0x02, 0x00, 0x01]
+const fn qos(qos: old::QoS) -> QoS {
+    match qos {
+        old::QoS::AtMostOnce => QoS::AtMostOnce,
+        old::QoS::AtLeastOnce => QoS::AtLeastOnce,
+        old::QoS::ExactlyOnce => QoS::ExactlyOnce,
     }
+}
+
+const fn old_qos(qos: QoS) -> old::QoS {
+    match qos {
+        QoS::AtMostOnce => old::QoS::AtMostOnce,
+        QoS::AtLeastOnce => old::QoS::AtLeastOnce,
+        QoS::ExactlyOnce => old::QoS::ExactlyOnce,
+    }
+}
+
+/// What the decoder of MQTT 5.0 lets through.
+fn check_v5(packet: &Packet, length: usize) -> Result<(), PacketError> {
+    let property =
+        |wrong: bool, what| if wrong { Err(PacketError::Property(what)) } else { Ok(()) };
+    let user = |properties: &[(String, String)]| {
+        property(properties.len() > USER_PROPERTIES, "more than 64 user properties")
+    };
+    match packet {
+        Packet::Connect(connect, will, _) => {
+            if let Some(properties) = &connect.properties {
+                user(&properties.user_properties)?;
+                property(properties.receive_maximum == Some(0), "Receive Maximum 0")?;
+                property(properties.max_packet_size == Some(0), "Maximum Packet Size 0")?;
+                let switch = |value: Option<u8>| value.is_some_and(|value| value > 1);
+                property(
+                    switch(properties.request_problem_info),
+                    "Request Problem Information is 0 or 1",
+                )?;
+                property(
+                    switch(properties.request_response_info),
+                    "Request Response Information is 0 or 1",
+                )?;
+            }
+            if let Some(properties) = will.as_ref().and_then(|will| will.properties.as_ref()) {
+                user(&properties.user_properties)?;
+            }
+        }
+        Packet::Publish(publish) => {
+            property(publish.dup && publish.qos == QoS::AtMostOnce, "DUP at QoS 0")?;
+            if let Some(properties) = &publish.properties {
+                user(&properties.user_properties)?;
+                property(
+                    properties.payload_format_indicator.is_some_and(|f| f > 1),
+                    "Payload Format Indicator is 0 or 1",
+                )?;
+                property(
+                    !properties.subscription_identifiers.is_empty(),
+                    "a Subscription Identifier from a client",
+                )?;
+                // A property that comes twice is decoded once.
+                property(publish.size() != length, "a property twice")?;
+            }
+        }
+        Packet::Subscribe(subscribe) => {
+            if let Some(properties) = &subscribe.properties {
+                user(&properties.user_properties)?;
+                property(properties.id == Some(0), "Subscription Identifier 0")?;
+                property(subscribe.size() != length, "a property twice")?;
+            }
+        }
+        Packet::Unsubscribe(unsubscribe) => {
+            property(unsubscribe.filters.is_empty(), "UNSUBSCRIBE from nothing")?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn check_flags(first: u8) -> Result<(), PacketError> {
@@ -155,6 +335,149 @@ fn check_packet_id(packet: &Packet) -> Result<(), PacketError> {
     if id == 0 { Err(PacketError::NoPacketId) } else { Ok(()) }
 }
 
+/// How one delivery of a message looks on the wire.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// As delivered, not as published.
+    pub qos: QoS,
+    /// 0 at `QoS` 0.
+    pub packet_id: u16,
+    pub dup: bool,
+    pub retain: bool,
+    /// Subscription identifiers (MQTT 5.0 §3.3.2.3.8).
+    pub identifiers: &'a [u32],
+    /// Topic alias, and whether it stands for the topic already.
+    pub alias: Option<(u16, bool)>,
+}
+
+/// Writes a PUBLISH to a client.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub fn write_publish(
+    version: Version,
+    message: &Message,
+    envelope: Envelope<'_>,
+    now_ms: i64,
+    out: &mut BytesMut,
+) -> Result<(), PacketError> {
+    let Envelope { qos, packet_id, dup, retain, identifiers, alias } = envelope;
+    if version == Version::V4 {
+        let publish = v4::Publish {
+            dup,
+            qos: old_qos(qos),
+            retain,
+            topic: message.topic.clone(),
+            pkid: packet_id,
+            payload: message.payload.clone(),
+        };
+        publish.write(out)?;
+        return Ok(());
+    }
+    let mut properties = message.decoded_properties(now_ms);
+    if !identifiers.is_empty() || alias.is_some() {
+        let properties = properties.get_or_insert_with(PublishProperties::default);
+        properties.subscription_identifiers = identifiers.iter().map(|id| *id as usize).collect();
+        properties.topic_alias = alias.map(|(alias, _)| alias);
+    }
+    let known = alias.is_some_and(|(_, known)| known);
+    let publish = Publish {
+        dup,
+        qos,
+        retain,
+        topic: if known { Bytes::new() } else { Bytes::copy_from_slice(message.topic.as_bytes()) },
+        pkid: packet_id,
+        payload: message.payload.clone(),
+        properties,
+    };
+    publish.write(out)?;
+    Ok(())
+}
+
+/// An acknowledgement of one packet id.
+#[derive(Debug, Clone, Copy)]
+pub enum Ack {
+    /// PUBACK
+    Acknowledge = 0x40,
+    /// PUBREC
+    Receive = 0x50,
+    /// PUBREL
+    Release = 0x62,
+    /// PUBCOMP
+    Complete = 0x70,
+}
+
+/// Writes PUBACK, PUBREC, PUBREL or PUBCOMP; `reason` is for MQTT 5.0 and 0 when all is well.
+pub fn write_ack(version: Version, ack: Ack, packet_id: u16, reason: u8, out: &mut BytesMut) {
+    let told = version == Version::V5 && reason != 0;
+    out.put_slice(&[ack as u8, if told { 3 } else { 2 }]);
+    out.put_u16(packet_id);
+    if told {
+        out.put_u8(reason);
+    }
+}
+
+/// Writes SUBACK. `reasons` are those of MQTT 5.0 §3.9.3; 3.1.1 knows one for all failures.
+pub fn write_suback(version: Version, packet_id: u16, reasons: &[u8], out: &mut BytesMut) {
+    match version {
+        Version::V4 => {
+            let codes: Vec<u8> = reasons.iter().map(|reason| (*reason).min(0x80)).collect();
+            write_codes(0x90, packet_id, &[], &codes, out);
+        }
+        Version::V5 => write_codes(0x90, packet_id, &[0], reasons, out),
+    }
+}
+
+/// Writes UNSUBACK with the reasons of MQTT 5.0 §3.11.3, of which 3.1.1 knows none.
+pub fn write_unsuback(version: Version, packet_id: u16, reasons: &[u8], out: &mut BytesMut) {
+    match version {
+        Version::V4 => write_codes(0xb0, packet_id, &[], &[], out),
+        Version::V5 => write_codes(0xb0, packet_id, &[0], reasons, out),
+    }
+}
+
+fn write_codes(first: u8, packet_id: u16, properties: &[u8], codes: &[u8], out: &mut BytesMut) {
+    out.put_u8(first);
+    let mut length = 2 + properties.len() + codes.len();
+    while length > 0x7f {
+        out.put_u8(length.to_le_bytes()[0] | 0x80);
+        length >>= 7;
+    }
+    out.put_u8(length.to_le_bytes()[0]);
+    out.put_u16(packet_id);
+    out.put_slice(properties);
+    out.put_slice(codes);
+}
+
+/// Writes PINGRESP.
+pub fn write_pingresp(out: &mut BytesMut) {
+    out.put_slice(&[0xd0, 0]);
+}
+
+/// Writes the DISCONNECT that tells an MQTT 5.0 client why its connection ends. The decoder's own `write` gets
+/// the length of one without properties wrong.
+pub fn write_disconnect(reason: u8, out: &mut BytesMut) {
+    out.put_slice(&[0xe0, 2, reason, 0]);
+}
+
+/// A CONNACK that refuses, with the reason in MQTT 5.0's terms (§3.2.2.2).
+pub fn write_refusal(version: Version, reason: u8, out: &mut BytesMut) {
+    match version {
+        Version::V4 => {
+            // MQTT 3.1.1 §3.2.2.3.
+            let code = match reason {
+                0x84 => 1,
+                0x85 => 2,
+                0x86 => 4,
+                0x87 => 5,
+                _ => 3,
+            };
+            out.put_slice(&[0x20, 2, 0, code]);
+        }
+        Version::V5 => out.put_slice(&[0x20, 3, 0, reason, 0]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,28 +487,13 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_of_another_version_is_told_so_in_its_own_form() {
+    fn both_versions_open_and_others_are_told_apart() {
         let v5 = [0x10, 0x0d, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 0, 0, 0];
-        assert!(matches!(first(&mut stream(&v5)), Err(PacketError::Level(5))));
-        assert_eq!(refuse_level(5)[3], 0x84);
+        assert_eq!(first(&mut stream(&v5)).unwrap().unwrap().version, Version::V5);
         let v31 = [0x10, 0x0e, 0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, 2, 0, 60, 0, 0];
         assert!(matches!(first(&mut stream(&v31)), Err(PacketError::Level(3))));
-    }
-
-    #[test]
-    fn a_written_publish_shows_its_packet_id() {
-        for (qos, id) in
-            [(QoS::AtMostOnce, None), (QoS::AtLeastOnce, Some(513)), (QoS::ExactlyOnce, Some(513))]
-        {
-            let mut publish = rumqttc::mqttbytes::v4::Publish::new("a/b", qos, vec![7; 300]);
-            publish.pkid = 513;
-            let mut frame = BytesMut::new();
-            if qos == QoS::AtMostOnce {
-                publish.pkid = 0;
-            }
-            publish.write(&mut frame).unwrap();
-            assert_eq!(publish_id(&frame), id);
-        }
+        let v6 = [0x10, 0x0d, 0, 4, b'M', b'Q', b'T', b'T', 6, 2, 0, 60, 0, 0, 0];
+        assert!(matches!(first(&mut stream(&v6)), Err(PacketError::Level(6))));
     }
 
     #[test]
@@ -198,10 +506,34 @@ mod tests {
         let mut reserved = good;
         reserved[9] |= 1;
         assert!(matches!(first(&mut stream(&reserved)), Err(PacketError::Connect)));
-        assert!(matches!(next(&mut stream(&[0x80, 0])), Err(PacketError::Flags(8))));
-        assert!(matches!(
-            next(&mut stream(&[0x32, 5, 0, 1, b'a', 0, 0])),
-            Err(PacketError::Malformed(_))
-        ));
+        assert!(matches!(next(Version::V4, &mut stream(&[0x80, 0])), Err(PacketError::Flags(8))));
+        for version in [Version::V4, Version::V5] {
+            let no_id = [0x32, 6, 0, 1, b'a', 0, 0, 0];
+            assert!(next(version, &mut stream(&no_id)).is_err());
+        }
+    }
+
+    #[test]
+    fn what_the_decoder_of_mqtt_5_lets_through_is_caught() {
+        let attacks: [(&str, &[u8]); 8] = [
+            (
+                "receive maximum 0",
+                &[0x10, 16, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 3, 33, 0, 0, 0, 0],
+            ),
+            ("a subscription identifier from a client", &[0x30, 6, 0, 1, b'a', 2, 11, 1]),
+            ("an expiry twice", &[0x30, 14, 0, 1, b'a', 10, 2, 0, 0, 0, 1, 2, 0, 0, 0, 1]),
+            ("properties longer than the packet", &[0x30, 4, 0, 1, b'a', 0x7f]),
+            ("a property length without end", &[0x30, 4, 0, 1, b'a', 0xff]),
+            ("subscription identifier 0", &[0x82, 9, 0, 1, 2, 11, 0, 0, 1, b'a', 0]),
+            ("UNSUBSCRIBE from nothing", &[0xa2, 3, 0, 1, 0]),
+            ("AUTH", &[0xf0, 0]),
+        ];
+        for (attack, bytes) in attacks {
+            assert!(next(Version::V5, &mut stream(bytes)).is_err(), "{attack}");
+        }
+        for goodbye in [&[0xe0, 0][..], &[0xe0, 1, 4], &[0xe0, 2, 4, 0]] {
+            let packet = next(Version::V5, &mut stream(goodbye)).unwrap();
+            assert!(matches!(packet, Some(Packet::Disconnect(_))), "{goodbye:?}");
+        }
     }
 }

@@ -11,10 +11,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tracing::{error, info};
 
-use crate::store::{Appended, Record, Store};
+use super::retained::Retained;
+use crate::store::{Appended, Change, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.
 const QUEUE_BATCHES: usize = 256;
@@ -30,9 +31,32 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 /// Committed records, for who wants to see them as they come.
 pub type Live = Arc<Vec<Record>>;
 
-struct Batch {
-    records: Vec<Record>,
-    committed: oneshot::Sender<()>,
+/// What is committed together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// For the log.
+    pub records: Vec<Record>,
+    /// For sessions and retained messages.
+    pub changes: Vec<Change>,
+    /// Sessions that have something new waiting when it is committed.
+    pub wake: Vec<Arc<Notify>>,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    pub const fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.changes.is_empty()
+    }
+
+    const fn len(&self) -> usize {
+        self.records.len() + self.changes.len()
+    }
+}
+
+struct Queued {
+    batch: Batch,
+    /// `None` when nobody waits.
+    committed: Option<oneshot::Sender<()>>,
 }
 
 /// What was recorded since the start, and what stands in the way.
@@ -43,6 +67,10 @@ pub struct Counters {
     samples: AtomicU64,
     refused: AtomicU64,
     commits: AtomicU64,
+    /// Messages that waited for a persistent session and had to make room.
+    dropped: AtomicU64,
+    /// How long the latest commit took, µs.
+    commit_us: AtomicU64,
     /// Why nothing is acknowledged at present.
     blocked: Mutex<Option<String>>,
 }
@@ -56,8 +84,15 @@ impl Counters {
             repeats: self.repeats.load(Relaxed),
             samples: self.samples.load(Relaxed),
             refused: self.refused.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
         };
         (appended, self.commits.load(Relaxed))
+    }
+
+    /// How long the latest commit took.
+    #[must_use]
+    pub fn commit_time(&self) -> Duration {
+        Duration::from_micros(self.commit_us.load(Relaxed))
     }
 
     /// Why the store cannot commit, while it cannot.
@@ -75,6 +110,7 @@ impl Counters {
         self.repeats.fetch_add(appended.repeats, Relaxed);
         self.samples.fetch_add(appended.samples, Relaxed);
         self.refused.fetch_add(appended.refused, Relaxed);
+        self.dropped.fetch_add(appended.dropped, Relaxed);
         self.commits.fetch_add(1, Relaxed);
     }
 }
@@ -87,7 +123,7 @@ pub struct Stopped;
 /// The connections' handle to the writer thread.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Batch>,
+    queue: mpsc::Sender<Queued>,
     counters: Arc<Counters>,
     live: broadcast::Sender<Live>,
 }
@@ -119,6 +155,7 @@ impl Recorder {
     pub fn start(
         store: Store,
         window: Duration,
+        retained: Retained,
         ended: oneshot::Sender<()>,
     ) -> std::io::Result<(Self, Writer)> {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
@@ -127,20 +164,29 @@ impl Recorder {
         let recorder = Self { queue, counters: Arc::clone(&counters), live: live.clone() };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
-            write(store, batches, window, &counters, &live)
+            write(store, batches, window, &counters, &retained, &live)
         })?;
         Ok((recorder, Writer { thread }))
     }
 
-    /// Commits `records` together with whatever else is waiting. When this returns `Ok` they are on
-    /// the disk.
+    /// Commits `batch` together with whatever else is waiting. When this returns `Ok` it is on the disk.
     ///
     /// # Errors
     /// When the store has stopped for good. While it merely cannot commit, this does not return.
-    pub async fn commit(&self, records: Vec<Record>) -> Result<(), Stopped> {
+    pub async fn commit(&self, batch: Batch) -> Result<(), Stopped> {
         let (committed, done) = oneshot::channel();
-        self.queue.send(Batch { records, committed }).await.map_err(|_| Stopped)?;
+        let queued = Queued { batch, committed: Some(committed) };
+        self.queue.send(queued).await.map_err(|_| Stopped)?;
         done.await.map_err(|_| Stopped)
+    }
+
+    /// Hands changes over that nobody waits for: they are made after what was handed over before.
+    pub async fn note(&self, changes: Vec<Change>) {
+        let batch = Batch { changes, ..Batch::default() };
+        if !batch.is_empty() {
+            // A store that has stopped ends the broker; who comes after it starts from what was committed.
+            let _ = self.queue.send(Queued { batch, committed: None }).await;
+        }
     }
 
     /// What was recorded so far.
@@ -156,27 +202,38 @@ impl Recorder {
 
 fn write(
     mut store: Store,
-    mut queue: mpsc::Receiver<Batch>,
+    mut queue: mpsc::Receiver<Queued>,
     window: Duration,
     counters: &Counters,
+    retained: &Retained,
     live: &broadcast::Sender<Live>,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
     while let Some(first) = queue.blocking_recv() {
         batches.push(first);
         gather(&mut queue, &mut batches, window);
-        let records: Vec<&Record> = batches.iter().flat_map(|batch| &batch.records).collect();
-        let Some(appended) = commit(&mut store, &records, counters, || queue.is_closed())? else {
+        let records: Vec<&Record> =
+            batches.iter().flat_map(|queued| &queued.batch.records).collect();
+        let changes: Vec<&Change> =
+            batches.iter().flat_map(|queued| &queued.batch.changes).collect();
+        let started = Instant::now();
+        let leaving = || queue.is_closed();
+        let Some(appended) = commit(&mut store, &records, &changes, counters, leaving)? else {
             return Ok(());
         };
+        let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counters.commit_us.store(took, Relaxed);
         counters.add(appended);
+        // By this one thread, so that what is retained in memory changes in the order of the disk.
+        retained.follow(&changes);
         let mut committed = Vec::new();
-        for batch in batches.drain(..) {
+        for Queued { batch, committed: waiting } in batches.drain(..) {
             // The connection may be gone; its client will send the same again and be told so.
-            let _ = batch.committed.send(());
+            let _ = waiting.map(|waiting| waiting.send(()));
+            batch.wake.iter().for_each(|session| session.notify_one());
             committed.extend(batch.records);
         }
-        if live.receiver_count() > 0 {
+        if live.receiver_count() > 0 && !committed.is_empty() {
             let _ = live.send(Arc::new(committed));
         }
     }
@@ -185,15 +242,15 @@ fn write(
 
 /// Takes what is waiting, and with a window what arrives within it: fewer commits wear an SD card
 /// less, at the cost of that much latency.
-fn gather(queue: &mut mpsc::Receiver<Batch>, batches: &mut Vec<Batch>, window: Duration) {
+fn gather(queue: &mut mpsc::Receiver<Queued>, batches: &mut Vec<Queued>, window: Duration) {
     let deadline = Instant::now() + window;
-    let mut records: usize = batches.iter().map(|batch| batch.records.len()).sum();
+    let mut records: usize = batches.iter().map(|queued| queued.batch.len()).sum();
     loop {
         while records < COMMIT_RECORDS
-            && let Ok(batch) = queue.try_recv()
+            && let Ok(queued) = queue.try_recv()
         {
-            records += batch.records.len();
-            batches.push(batch);
+            records += queued.batch.len();
+            batches.push(queued);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || records >= COMMIT_RECORDS || queue.is_closed() {
@@ -208,6 +265,7 @@ fn gather(queue: &mut mpsc::Receiver<Batch>, batches: &mut Vec<Batch>, window: D
 fn commit(
     store: &mut Store,
     records: &[&Record],
+    changes: &[&Change],
     counters: &Counters,
     leaving: impl Fn() -> bool,
 ) -> rusqlite::Result<Option<Appended>> {
@@ -218,7 +276,7 @@ fn commit(
         .build();
     let mut complained: Option<Instant> = None;
     loop {
-        let cause = match store.append(records) {
+        let cause = match store.commit(records, changes) {
             Ok(appended) => {
                 if complained.is_some() {
                     counters.set_blocked(None);

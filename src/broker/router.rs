@@ -1,53 +1,63 @@
 //! rumqttd behind one file: its router fans out what was accepted, nothing more.
 //!
 //! What its source and measurements taught, and where it is answered:
-//! - It acknowledges before it appends. So it is given `QoS` 0 copies, and the connection acknowledges.
+//! - It acknowledges before it appends. So it is given `QoS` 0 copies, what else a subscriber must know travels
+//!   in the payload (`envelope`), and the connections number and acknowledge.
 //! - It keeps counters of every client id for ever and panics on some ids. So a link's name is a
 //!   number of ours that is used again, and a client that only publishes has no link at all.
-//! - `topic[..1]` panics on a topic whose first character is not ASCII. So such topics and filters
-//!   travel inside with a marker in front.
+//! - `topic[..1]` panics on a topic whose first character is not ASCII, and `$…` cannot be subscribed to. So such
+//!   topics and filters travel inside with a marker in front.
 //! - A persistent member that is the last of a `$share` group panics it on leaving, and a member that
-//!   stalls makes it spin. So there are no shared subscriptions (`access`).
-//! - An acknowledgement out of order makes it drop the link, and a word on a dropped link panics it. So a
-//!   link keeps its own count and lets only acknowledgements in order through.
-//! - It remembers every filter, topic and retained message. So `ledger` counts what goes in.
+//!   stalls makes it spin. So shared subscriptions are dealt out by `routes`.
+//! - Retained messages are lost with it, deleted by any empty message and cut off at a count. So it has none
+//!   (`retained`).
+//! - It remembers every filter and topic. So `ledger` counts what goes in.
+//! - Each filter of a subscriber that matches brings a copy. So a link lets one of them through.
 //! - An UNSUBSCRIBE from what was not subscribed is never answered, and one from two filters twice.
 //!   So the connection answers SUBSCRIBE and UNSUBSCRIBE itself.
 //! - It has no end and no error to wait for. So a link that breaks by itself means that it died.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{
-    Disconnect, DisconnectReasonCode, Filter as RouterFilter, Packet, PubAck, PubAckReason,
-    PubComp, PubCompReason, PubRec, PubRecReason, Publish, QoS, RetainForwardRule, Subscribe,
-    Unsubscribe,
+    Disconnect, DisconnectReasonCode, Filter as RouterFilter, Packet, Publish, QoS,
+    RetainForwardRule, Subscribe, Unsubscribe,
 };
 use rumqttd::{Notification, RouterConfig};
 use tokio::sync::Mutex;
 
+use super::envelope;
 use super::ledger::Ledger;
-use super::packet::Message;
-use crate::wire::Filter;
+use crate::wire::{Filter, Message};
 
 /// Links at once: subscribers, and the one that publishes.
 const LINKS: usize = 4096;
+/// Links kept open for who subscribes next: opening one takes a turn of the router's thread, and meanwhile a
+/// message that is published after the SUBSCRIBE would overtake it.
+const SPARE_LINKS: usize = 4;
 /// Log segments a filter keeps for readers that lag, and their size in bytes.
 const SEGMENTS: usize = 2;
 const SEGMENT_BYTES: usize = 256 * 1024;
-/// Most messages in one go to a `QoS` 0 subscriber. rumqttd also cuts off retained messages here, so it
-/// is far above what one hall has (a node has about ten).
+/// Most messages in one go to a subscriber.
 const OUTGOING_BURST: u64 = 5000;
-/// Messages that wait for the router before publishers wait too, and how long they wait between looks.
+/// Messages and their bytes that wait for the router before publishers wait too, and how long they wait between
+/// looks.
 const PENDING_MESSAGES: usize = 4096;
+const PENDING_BYTES: usize = 4 * 1024 * 1024;
 const PENDING_PAUSE: Duration = Duration::from_millis(1);
-/// In front of a topic whose first character is not ASCII. No client can send it: topics with control
+/// Messages of which a subscriber with overlapping filters still expects copies; of older ones it may get two.
+const COPIES: usize = 4096;
+/// In front of a topic whose first character is not ASCII, or `$`. No client can send it: topics with control
 /// characters are refused.
 const MARKER: &str = "\u{1}";
+/// The filter that gets everything, `$…` too, whose first level inside is not `$…`.
+const EVERYTHING: &str = "#";
 
 /// The router's thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,12 +71,21 @@ type Connect = dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx), RouterDied> + Send
 pub struct Router {
     /// rumqttd does not export the type of its event channel, so the sender lives in a closure.
     connect: Arc<Connect>,
-    publisher: Arc<Mutex<LinkTx>>,
+    publisher: Arc<Mutex<Publisher>>,
     ledger: Arc<StdMutex<Ledger>>,
+    /// Messages passed on so far.
+    serial: Arc<AtomicU64>,
     names: Arc<Names>,
+    spare: Arc<StdMutex<Vec<Link>>>,
 }
 
-/// Names of clean links. They are used again, so that the router's memory of names stays as small as
+struct Publisher {
+    link: LinkTx,
+    /// Bytes handed over since the router last took all.
+    pending_bytes: usize,
+}
+
+/// Names of links. They are used again, so that the router's memory of names stays as small as
 /// the most links that were ever open at once.
 #[derive(Debug, Default)]
 struct Names {
@@ -113,8 +132,15 @@ impl Router {
             while watch.next().await.is_ok() {}
             RouterDied
         };
-        let publisher = Arc::new(Mutex::new(publisher));
-        Ok((Self { connect, publisher, ledger: Arc::default(), names: Arc::default() }, died))
+        let publisher = Arc::new(Mutex::new(Publisher { link: publisher, pending_bytes: 0 }));
+        let (ledger, names, serial) = <(Arc<_>, Arc<_>, Arc<_>)>::default();
+        let spare = Arc::default();
+        let router = Self { connect, publisher, ledger, serial, names, spare };
+        for _ in 0..SPARE_LINKS {
+            let link = router.open_link().await?;
+            router.spare().push(link);
+        }
+        Ok((router, died))
     }
 
     /// Passes messages on to whoever is subscribed, in this order.
@@ -122,54 +148,75 @@ impl Router {
     /// # Errors
     /// When the router has died.
     pub async fn publish(&self, messages: &[Message]) -> Result<(), RouterDied> {
+        let mut bytes = 0;
         let packets: Vec<Packet> = {
             let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            let passed = messages.iter().filter_map(|message| {
-                let retain = ledger.pass(message)?;
+            let passed = messages.iter().filter(|message| ledger.pass(&message.topic));
+            let packed = passed.map(|message| {
                 let topic = Bytes::copy_from_slice(inside(&message.topic).as_bytes());
-                Some(Packet::Publish(Publish::new(topic, message.payload.clone(), retain), None))
+                let packed = envelope::pack(message, self.serial.fetch_add(1, Relaxed));
+                bytes += topic.len() + packed.len();
+                Packet::Publish(Publish::new(topic, packed, false), None)
             });
-            passed.collect()
+            packed.collect()
         };
         if packets.is_empty() {
             return Ok(());
         }
         let mut publisher = self.publisher.lock().await;
         // The router says nothing when it has caught up, so it is looked at.
-        while publisher.buffer().len() > PENDING_MESSAGES {
+        loop {
+            let pending = publisher.link.buffer().len();
+            if pending == 0 {
+                publisher.pending_bytes = 0;
+            }
+            if pending <= PENDING_MESSAGES && publisher.pending_bytes <= PENDING_BYTES {
+                break;
+            }
             tokio::time::sleep(PENDING_PAUSE).await;
         }
-        push(&mut publisher, packets).await
+        publisher.pending_bytes += bytes;
+        push(&mut publisher.link, packets).await
     }
 
-    /// Whether a filter may be subscribed: the router keeps a log for each one ever.
-    pub fn admit(&self, filter: &Filter) -> bool {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).subscribe(filter)
-    }
-
-    /// Opens a link for a subscriber that leaves nothing behind.
+    /// A link for a subscriber.
     ///
     /// # Errors
     /// When the router has died or all links are taken.
-    pub async fn clean_link(&self) -> Result<Link, RouterDied> {
+    pub async fn link(&self) -> Result<Link, RouterDied> {
+        let spare = self.spare().pop();
+        let Some(link) = spare else { return self.open_link().await };
+        let router = self.clone();
+        tokio::spawn(async move {
+            // Whoever subscribes next hears of it when it fails.
+            if let Ok(link) = router.open_link().await {
+                router.spare().push(link);
+            }
+        });
+        Ok(link)
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open_link(&self) -> Result<Link, RouterDied> {
         let name = self.names.take();
         match open(&self.connect, format!("c{name}"), true).await {
-            Ok((tx, rx)) => Ok(Link::new(tx, rx, Some((name, Arc::clone(&self.names))))),
+            Ok((tx, rx)) => Ok(Link {
+                tx,
+                rx,
+                name,
+                names: Arc::clone(&self.names),
+                ledger: Arc::clone(&self.ledger),
+                filters: HashMap::new(),
+                copies: BTreeMap::new(),
+            }),
             Err(died) => {
                 self.names.give_back(name);
                 Err(died)
             }
         }
-    }
-
-    /// Opens the link of persistent session `number`, which finds its subscriptions, and what waits
-    /// for it, again. With `clean` it forgets them.
-    ///
-    /// # Errors
-    /// When the router has died or all links are taken.
-    pub async fn persistent_link(&self, number: u64, clean: bool) -> Result<Link, RouterDied> {
-        let (tx, rx) = open(&self.connect, format!("p{number}"), clean).await?;
-        Ok(Link::new(tx, rx, None))
     }
 }
 
@@ -208,68 +255,27 @@ async fn push(
 pub struct Link {
     tx: LinkTx,
     rx: LinkRx,
-    name: Option<(u64, Arc<Names>)>,
-    /// Delivered, not acknowledged; and whether the client has acknowledged already, before its turn.
-    delivered: Acknowledgements,
-    /// Released (PUBREL sent), not completed.
-    released: Acknowledgements,
+    name: u64,
+    names: Arc<Names>,
+    ledger: Arc<StdMutex<Ledger>>,
+    /// What is subscribed, and under which filter the router knows it.
+    filters: HashMap<Filter, Filter>,
+    /// Messages of which further copies will come, by serial number.
+    copies: BTreeMap<u64, usize>,
 }
 
 /// What the router has for a connection.
-// On the stack for a moment; a box would cost an allocation a message.
-#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
 pub enum Delivery {
-    /// For the client: a PUBLISH or a PUBREL.
-    Packet(Packet),
+    /// A message that one of the filters matches, once.
+    Message(Box<Message>),
     /// The router knows the filters of the oldest SUBSCRIBE that is not confirmed yet.
     Subscribed,
     /// Something between the router and us.
     Nothing,
 }
 
-/// Packet ids in the order in which the router wants them acknowledged.
-#[derive(Debug, Default)]
-struct Acknowledgements(VecDeque<(u16, bool)>);
-
-impl Acknowledgements {
-    fn expect(&mut self, pkid: u16) {
-        self.0.push_back((pkid, false));
-    }
-
-    /// Notes one and returns those whose turn has come; `None` when it was not expected.
-    fn take(&mut self, pkid: u16) -> Option<Vec<u16>> {
-        self.0.iter_mut().find(|(expected, taken)| *expected == pkid && !taken)?.1 = true;
-        let mut due = Vec::new();
-        while let Some((pkid, true)) = self.0.front().copied() {
-            self.0.pop_front();
-            due.push(pkid);
-        }
-        Some(due)
-    }
-}
-
-/// Why a link does not take an acknowledgement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// Of nothing that was sent.
-    #[error("an acknowledgement of what was never sent")]
-    Unasked,
-    /// See [`RouterDied`].
-    #[error(transparent)]
-    Died(#[from] RouterDied),
-}
-
 impl Link {
-    fn new(tx: LinkTx, rx: LinkRx, name: Option<(u64, Arc<Names>)>) -> Self {
-        Self {
-            tx,
-            rx,
-            name,
-            delivered: Acknowledgements::default(),
-            released: Acknowledgements::default(),
-        }
-    }
-
     /// What comes next. Cancelling and calling again loses nothing.
     ///
     /// # Errors
@@ -285,17 +291,17 @@ impl Link {
                 self.rx.ready().map_err(|_| RouterDied)?;
                 Delivery::Nothing
             }
-            Notification::Forward(mut forward) => {
-                if let Some(topic) = forward.publish.topic.strip_prefix(MARKER.as_bytes()) {
-                    forward.publish.topic = forward.publish.topic.slice_ref(topic);
+            Notification::Forward(forward) => {
+                let topic = &forward.publish.topic;
+                let topic = topic.strip_prefix(MARKER.as_bytes()).unwrap_or(topic);
+                match envelope::unpack(topic, forward.publish.payload) {
+                    Some((message, serial)) if self.is_first(&message.topic, serial) => {
+                        Delivery::Message(Box::new(message))
+                    }
+                    _ => Delivery::Nothing,
                 }
-                Delivery::Packet(Packet::Publish(forward.publish, forward.properties))
             }
             other => match Option::<Packet>::from(other) {
-                Some(Packet::PubRel(release, properties)) => {
-                    self.released.expect(release.pkid);
-                    Delivery::Packet(Packet::PubRel(release, properties))
-                }
                 Some(Packet::SubAck(..)) => Delivery::Subscribed,
                 // Everything else the connection has said itself.
                 _ => Delivery::Nothing,
@@ -303,27 +309,57 @@ impl Link {
         })
     }
 
-    /// Notes that a PUBLISH with this packet id went to the client.
-    pub fn sent(&mut self, pkid: u16) {
-        self.delivered.expect(pkid);
+    fn is_first(&mut self, topic: &str, serial: u64) -> bool {
+        if self.filters.len() < 2 {
+            return true;
+        }
+        if let Some(left) = self.copies.get_mut(&serial) {
+            *left -= 1;
+            if *left == 0 {
+                self.copies.remove(&serial);
+            }
+            return false;
+        }
+        // Two of the client's filters may be one of the router's.
+        let mut matching: Vec<&Filter> =
+            self.filters.values().filter(|filter| filter.covers(topic)).collect();
+        matching.sort_unstable_by_key(|filter| filter.as_str());
+        matching.dedup();
+        if matching.len() > 1 {
+            self.copies.insert(serial, matching.len() - 1);
+            if self.copies.len() > COPIES {
+                self.copies.pop_first();
+            }
+        }
+        true
     }
 
-    /// Subscribes, with retained messages to follow.
+    /// Subscribes; [`Delivery::Subscribed`] follows.
     ///
     /// # Errors
     /// When the router has died.
-    pub async fn subscribe(&mut self, filters: &[(Filter, u8)]) -> Result<(), RouterDied> {
-        let filters = filters
-            .iter()
-            .map(|(filter, qos)| RouterFilter {
-                path: inside_filter(filter),
-                qos: rumqttd::protocol::qos(*qos).unwrap_or(QoS::AtMostOnce),
-                nolocal: false,
-                preserve_retain: false,
-                retain_forward_rule: RetainForwardRule::OnEverySubscribe,
-            })
-            .collect();
-        self.send(Packet::Subscribe(Subscribe { pkid: 1, filters }, None)).await
+    pub async fn subscribe(&mut self, filters: &[Filter]) -> Result<(), RouterDied> {
+        let known = {
+            let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = filters.iter().map(|filter| match EVERYTHING.parse() {
+                Ok(everything) if !ledger.subscribe(filter) => {
+                    ledger.subscribe_to_everything();
+                    everything
+                }
+                _ => filter.clone(),
+            });
+            known.collect::<Vec<Filter>>()
+        };
+        let wanted = known.iter().map(|filter| RouterFilter {
+            path: inside(filter.as_str()).into_owned(),
+            qos: QoS::AtMostOnce,
+            nolocal: false,
+            preserve_retain: false,
+            retain_forward_rule: RetainForwardRule::Never,
+        });
+        let subscribe = Subscribe { pkid: 1, filters: wanted.collect() };
+        self.filters.extend(filters.iter().cloned().zip(known));
+        push(&mut self.tx, [Packet::Subscribe(subscribe, None)]).await
     }
 
     /// Unsubscribes from filters that were subscribed.
@@ -331,45 +367,16 @@ impl Link {
     /// # Errors
     /// When the router has died.
     pub async fn unsubscribe(&mut self, filters: &[Filter]) -> Result<(), RouterDied> {
-        let filters = filters.iter().map(inside_filter).collect();
-        self.send(Packet::Unsubscribe(Unsubscribe { pkid: 1, filters }, None)).await
-    }
-
-    /// The subscriber's PUBACK.
-    ///
-    /// # Errors
-    /// When it was not asked for, or the router has died.
-    pub async fn puback(&mut self, pkid: u16) -> Result<(), LinkError> {
-        let due = self.delivered.take(pkid).ok_or(LinkError::Unasked)?;
-        let reason = PubAckReason::Success;
-        let packets = due.into_iter().map(|pkid| Packet::PubAck(PubAck { pkid, reason }, None));
-        Ok(push(&mut self.tx, packets).await?)
-    }
-
-    /// The subscriber's PUBREC.
-    ///
-    /// # Errors
-    /// When it was not asked for, or the router has died.
-    pub async fn pubrec(&mut self, pkid: u16) -> Result<(), LinkError> {
-        let due = self.delivered.take(pkid).ok_or(LinkError::Unasked)?;
-        let reason = PubRecReason::Success;
-        let packets = due.into_iter().map(|pkid| Packet::PubRec(PubRec { pkid, reason }, None));
-        Ok(push(&mut self.tx, packets).await?)
-    }
-
-    /// The subscriber's PUBCOMP.
-    ///
-    /// # Errors
-    /// When it was not asked for, or the router has died.
-    pub async fn pubcomp(&mut self, pkid: u16) -> Result<(), LinkError> {
-        let due = self.released.take(pkid).ok_or(LinkError::Unasked)?;
-        let reason = PubCompReason::Success;
-        let packets = due.into_iter().map(|pkid| Packet::PubComp(PubComp { pkid, reason }, None));
-        Ok(push(&mut self.tx, packets).await?)
-    }
-
-    async fn send(&mut self, packet: Packet) -> Result<(), RouterDied> {
-        push(&mut self.tx, [packet]).await
+        let gone: Vec<Filter> =
+            filters.iter().filter_map(|filter| self.filters.remove(filter)).collect();
+        let unused =
+            gone.iter().filter(|known| !self.filters.values().any(|other| other == *known));
+        let filters: Vec<String> =
+            unused.map(|known| inside(known.as_str()).into_owned()).collect();
+        if filters.is_empty() {
+            return Ok(());
+        }
+        push(&mut self.tx, [Packet::Unsubscribe(Unsubscribe { pkid: 1, filters }, None)]).await
     }
 }
 
@@ -380,38 +387,14 @@ impl Drop for Link {
         // Only a packet brings a wake-up with it, and the router stops at the DISCONNECT before it
         // sees this one. An error means that the router is gone, which its watch reports.
         let _ = self.tx.unsubscribe(String::new());
-        if let Some((name, names)) = self.name.take() {
-            names.give_back(name);
-        }
+        self.names.give_back(self.name);
     }
 }
 
 fn inside(topic: &str) -> Cow<'_, str> {
-    if topic.is_ascii() || topic.starts_with(|first: char| first.is_ascii()) {
+    if topic.starts_with(|first: char| first.is_ascii() && first != '$') {
         Cow::Borrowed(topic)
     } else {
         Cow::Owned([MARKER, topic].concat())
-    }
-}
-
-fn inside_filter(filter: &Filter) -> String {
-    let (share, filter) = filter.parts();
-    [share, &inside(filter)].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn acknowledgements_reach_the_router_in_its_order_and_unasked_ones_never() {
-        let mut expected = Acknowledgements::default();
-        (1..=3).for_each(|pkid| expected.expect(pkid));
-        assert_eq!(expected.take(2), Some(vec![]));
-        assert_eq!(expected.take(2), None);
-        assert_eq!(expected.take(9), None);
-        assert_eq!(expected.take(1), Some(vec![1, 2]));
-        assert_eq!(expected.take(3), Some(vec![3]));
-        assert_eq!(expected.take(3), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -12,14 +12,17 @@ use tracing::{error, info};
 use super::connection::Services;
 use super::door;
 use super::insider::Insider;
-use super::packet::Message;
 use super::recorder::{Counters, Live, Recorder, Writer};
+use super::retained::Retained;
 use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
+use super::sys;
+use super::traffic::Traffic;
+use crate::clock;
 use crate::shutdown::{self, Shutdown};
-use crate::store::{LOG_FILE, OpenError, Store};
+use crate::store::{LOG_FILE, OpenError, Queued, Store};
 use crate::web::{self, Sources, WebConfig};
-use crate::wire::{BROKER_STATUS, Filter, OFFLINE, ONLINE};
+use crate::wire::{BROKER_STATUS, Filter, Message, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
 #[derive(Debug, Clone)]
@@ -90,37 +93,48 @@ impl Broker {
 
         let path = config.data.join(LOG_FILE);
         let store = Store::open(&path)?;
-        info!(database = %path.display(), "log open");
+        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        let (retained, sessions) = store.kept().map_err(sqlite)?;
+        let queued = Queued::open(&path).map_err(sqlite)?;
+        info!(
+            database = %path.display(), retained = retained.len(), sessions = sessions.len(),
+            "log open"
+        );
+        let retained = Retained::new(retained);
+        let sessions = Sessions::new(sessions, clock::unix_ms());
 
         let (ended, lost) = oneshot::channel();
         let (recorder, writer) =
-            Recorder::start(store, config.commit_window, ended).map_err(BrokerError::Thread)?;
+            Recorder::start(store, config.commit_window, retained.clone(), ended)
+                .map_err(BrokerError::Thread)?;
         let (router, died) = Router::start().await?;
-        info!(%address, "listening for MQTT 3.1.1");
+        info!(%address, "listening for MQTT 3.1.1 and 5.0");
         for filter in &config.logged {
             info!(filter = filter.as_str(), "logging foreign topics");
         }
-        router.publish(&[status(ONLINE)]).await?;
 
         let services = Services {
             recorder: recorder.clone(),
             router: router.clone(),
-            sessions: Sessions::default(),
+            sessions,
+            retained,
+            queued: Arc::new(Mutex::new(queued)),
+            traffic: Arc::new(Traffic::default()),
             logged: config.logged.into(),
         };
+        say(&services, ONLINE).await?;
         let http_address = http.as_ref().map(|(_, address)| *address);
-        if let Some((listener, address)) = http {
+        let pages = http.map(|(listener, address)| {
             info!(%address, "listening for HTTP");
             let sources = Sources {
                 database: path,
                 counters: Arc::clone(recorder.counters()),
                 live: recorder.live(),
-                insider: Insider::new(router),
+                insider: Insider::new(services.clone()),
             };
-            let app = web::router(&config.web, sources, shutdown.clone());
-            tokio::spawn(web::serve(listener, app, shutdown.clone()));
-        }
-        let running = tokio::spawn(run(listener, services, writer, died, lost, shutdown));
+            Pages { listener, config: config.web, sources }
+        });
+        let running = tokio::spawn(run(listener, pages, services, writer, died, lost, shutdown));
         Ok(Self { address, http_address, recorder, running })
     }
 
@@ -172,19 +186,33 @@ async fn listen(
     Ok((listener, address))
 }
 
+/// What is served over HTTP, and where.
+struct Pages {
+    listener: TcpListener,
+    config: WebConfig,
+    sources: Sources,
+}
+
 async fn run(
     listener: TcpListener,
+    pages: Option<Pages>,
     services: Services,
     writer: Writer,
     died: impl Future<Output = RouterDied>,
     lost: oneshot::Receiver<()>,
     shutdown: Shutdown,
 ) -> Result<(), BrokerError> {
-    let router = services.router.clone();
+    let speaking = services.clone();
     // The door has its own switch: it also closes when the store or the router is lost.
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
-    let door = tokio::spawn(door::serve(listener, services, closing));
+    let door = tokio::spawn(door::serve(listener, services.clone(), closing.clone()));
+    let sys = tokio::spawn(sys::run(services, closing.clone()));
+    let web = tokio::spawn(async move {
+        if let Some(Pages { listener, config, sources }) = pages {
+            web::serve(listener, web::router(&config, sources, closing.clone()), closing).await;
+        }
+    });
 
     let failure = tokio::select! {
         () = requested.requested() => None,
@@ -194,10 +222,12 @@ async fn run(
     if let Some(failure) = &failure {
         error!(%failure);
     } else {
-        let _ = router.publish(&[status(OFFLINE)]).await;
+        let _ = say(&speaking, OFFLINE).await;
     }
     close.throw();
-    let _ = door.await;
+    let _ = tokio::join!(door, sys, web);
+    // The writer thread ends with the last handle to it.
+    drop(speaking);
     info!("connections closed");
 
     let written = tokio::task::spawn_blocking(move || writer.join()).await;
@@ -209,6 +239,9 @@ async fn run(
     failure.map_or(Ok(()), Err)
 }
 
-fn status(word: &'static str) -> Message {
-    Message { topic: BROKER_STATUS.to_owned(), payload: word.into(), retain: true }
+/// Says the broker's own status, retained in memory: it is said anew at each start.
+async fn say(services: &Services, word: &'static str) -> Result<(), RouterDied> {
+    let status = Message::own(BROKER_STATUS, word);
+    services.retained.set(Arc::new(status.clone()));
+    services.router.publish(&[status]).await
 }

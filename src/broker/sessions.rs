@@ -1,22 +1,113 @@
-//! Which client ids are connected, and what a persistent session keeps between connections.
+//! Which client ids are connected, and what a session keeps between connections. What must survive a restart is
+//! said as [`Change`]s, which whoever asks has to commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use rumqttc::v5::mqttbytes::QoS;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::warn;
 
-use crate::wire::Filter;
+use super::outflow::Parcel;
+use super::routes::Routes;
+use crate::store::{Change, Options, Stored};
+use crate::wire::{Filter, Message};
 
 /// Persistent sessions that are kept. Beyond it the one that has been away for longest ends.
 const PERSISTENT_SESSIONS: usize = 1000;
+/// Session expiry interval of a session that has no end by itself (MQTT 5.0 §3.1.2.11.2), seconds.
+pub const FOR_EVER: u32 = u32::MAX;
 
-/// What belongs to a session: it outlives the connection unless the session is clean.
+/// A session: it outlives the connection unless its expiry interval is 0.
+#[derive(Debug)]
+pub struct Session {
+    /// Whose it is.
+    pub client_id: Arc<str>,
+    /// Its number in the log, if it may outlive a connection.
+    pub persistent: Option<i64>,
+    /// Told when something new waits for it in the log.
+    pub wake: Arc<Notify>,
+    state: Mutex<State>,
+}
+
+/// What belongs to a session.
 #[derive(Debug, Default)]
 pub struct State {
-    /// What is subscribed.
-    pub filters: HashSet<Filter>,
+    /// What is subscribed, shared subscriptions too.
+    pub subscriptions: HashMap<Filter, Options>,
     /// Packet ids of `QoS` 2 messages that were taken but not released yet.
     pub received: HashSet<u16>,
+    /// Highest number of a waiting message that was ever sent: it is a duplicate when it is sent again.
+    pub sent: i64,
+    /// Where shared messages are handed to, while there is a connection that can take them.
+    pub inbox: Option<mpsc::Sender<Parcel>>,
+    /// Somebody waits to say the session's will.
+    will: Option<oneshot::Sender<()>>,
+    expiry_s: u32,
+    /// Unix ms UTC; meaningless while connected.
+    left_at_ms: i64,
+}
+
+/// How a message is to be delivered to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub qos: QoS,
+    pub retain: bool,
+    pub identifiers: Vec<u32>,
+}
+
+impl Wanted {
+    fn add(this: &mut Option<Self>, options: Options, message: &Message) {
+        let qos = lower(options.qos, message.qos);
+        let retain = options.retain_as_published && message.retain;
+        let wanted = this.get_or_insert(Self { qos, retain, identifiers: Vec::new() });
+        if qos > wanted.qos {
+            wanted.qos = qos;
+        }
+        wanted.retain |= retain;
+        if options.identifier > 0 {
+            wanted.identifiers.push(options.identifier);
+        }
+    }
+}
+
+/// The lower of two ([MQTT-3.8.4-6]).
+pub fn lower(one: QoS, other: QoS) -> QoS {
+    if one < other { one } else { other }
+}
+
+impl Session {
+    fn new(client_id: &str, persistent: Option<i64>, state: State) -> Arc<Self> {
+        let client_id = Arc::from(client_id);
+        Arc::new(Self { client_id, persistent, wake: Arc::default(), state: Mutex::new(state) })
+    }
+
+    /// The session's state, for a moment.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its own subscriptions make of `message`: one delivery for all that match ([MQTT-3.3.4-2]).
+    pub fn wanted(&self, message: &Message) -> Option<Wanted> {
+        let own = *message.publisher == *self.client_id;
+        let mut wanted = None;
+        for (filter, options) in &self.state().subscriptions {
+            let left_out = filter.is_shared() || (own && options.no_local);
+            if !left_out && filter.matches(&message.topic) {
+                Wanted::add(&mut wanted, *options, message);
+            }
+        }
+        wanted
+    }
+
+    /// What its shared subscription to `filter` makes of `message`, and whether it is connected.
+    pub fn share(&self, filter: &Filter, message: &Message) -> Option<(Wanted, bool)> {
+        let state = self.state();
+        let options = state.subscriptions.get(filter)?;
+        let mut wanted = None;
+        Wanted::add(&mut wanted, *options, message);
+        wanted.map(|wanted| (wanted, state.inbox.is_some()))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,37 +118,51 @@ struct Entry {
     left: Option<oneshot::Receiver<()>>,
     /// Tells this connection's claim from the one that took over.
     claim: u64,
-    persistent: Option<(u64, Arc<Mutex<State>>)>,
+    /// The session that outlives connections.
+    persistent: Option<Arc<Session>>,
+}
+
+impl Entry {
+    fn has_expired(&self, now_ms: i64) -> bool {
+        let Some(session) = self.persistent.as_ref().filter(|_| self.takeover.is_none()) else {
+            return false;
+        };
+        let state = session.state();
+        let expires_at_ms = state.left_at_ms.saturating_add(i64::from(state.expiry_s) * 1000);
+        state.expiry_s != FOR_EVER && expires_at_ms <= now_ms
+    }
 }
 
 #[derive(Debug, Default)]
 struct Table {
     entries: HashMap<String, Entry>,
     claims: u64,
-    /// Numbers of persistent sessions: the highest given, and those that may be given again.
-    highest: u64,
-    free: Vec<u64>,
+    /// Highest number given to a persistent session.
+    highest: i64,
     persistent: usize,
 }
 
 impl Table {
-    /// Ends the persistent session that has been without a connection for longest.
-    fn evict(&mut self) -> Option<u64> {
+    /// The client id of the persistent session that has been without a connection for longest.
+    fn longest_away(&self) -> Option<String> {
         let idle = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.takeover.is_none() && entry.persistent.is_some());
-        let oldest = idle.min_by_key(|(_, entry)| entry.claim).map(|(id, _)| id.clone())?;
-        let (number, _) = self.entries.remove(&oldest)?.persistent?;
-        self.persistent -= 1;
-        Some(number)
+        idle.min_by_key(|(_, entry)| entry.claim).map(|(id, _)| id.clone())
     }
 
-    fn number(&mut self) -> u64 {
-        self.free.pop().unwrap_or_else(|| {
-            self.highest += 1;
-            self.highest
-        })
+    fn end(&mut self, client_id: &str, routes: &Routes) -> Option<Change> {
+        let entry = self.entries.get_mut(client_id)?;
+        let session = entry.persistent.take()?;
+        if entry.takeover.is_none() {
+            self.entries.remove(client_id);
+        }
+        self.persistent -= 1;
+        routes.forget(&session);
+        // Whoever waits to say its will hears that the session is over.
+        session.state().will = None;
+        session.persistent.map(|session| Change::End { session })
     }
 }
 
@@ -65,13 +170,14 @@ impl Table {
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     table: Arc<Mutex<Table>>,
+    /// Who gets what beside the router.
+    pub routes: Routes,
 }
 
-/// A client id's present connection. Dropping it leaves.
+/// A client id's present connection. Dropping it leaves; [`Claim::leave`] says what is to be committed then.
 #[derive(Debug)]
 pub struct Claim {
     sessions: Sessions,
-    client_id: String,
     number: u64,
     /// Resolves when another connection takes the client id over.
     pub taken_over: oneshot::Receiver<()>,
@@ -79,15 +185,23 @@ pub struct Claim {
     pub predecessor: Option<oneshot::Receiver<()>>,
     /// For the CONNACK.
     pub session_present: bool,
-    /// Number of the persistent session, if it is one.
-    pub persistent: Option<u64>,
-    /// Number of a persistent session that ended to make way for this one. The router has to forget it,
-    /// then [`Sessions::forgotten`].
-    pub discarded: Option<u64>,
-    /// The session's state.
-    state: Arc<Mutex<State>>,
+    /// To commit before the CONNACK.
+    pub changes: Vec<Change>,
+    /// The session.
+    pub session: Arc<Session>,
     /// Dropped with the claim.
     _leaving: oneshot::Sender<()>,
+}
+
+/// What has become of a session whose connection broke.
+#[derive(Debug)]
+pub enum Fate {
+    /// Its client is back.
+    Back,
+    /// It is over.
+    Over,
+    /// It waits for its client. Resolves to `Ok` when that is back, to an error when the session is over.
+    Alone(oneshot::Receiver<()>),
 }
 
 /// There are [`PERSISTENT_SESSIONS`] already, all of them connected.
@@ -96,60 +210,123 @@ pub struct Claim {
 pub struct TooMany;
 
 impl Sessions {
-    /// Connects `client_id`; whoever had it is told to leave ([MQTT-3.1.4-2]).
+    /// With the sessions that were there when the broker last ended, the one that has been away for longest
+    /// first. Those whose client was connected then have been away since `now_ms`.
+    pub fn new(stored: Vec<Stored>, now_ms: i64) -> Self {
+        let sessions = Self::default();
+        let mut table = sessions.lock();
+        for stored in stored {
+            let mut subscriptions = HashMap::new();
+            for (filter, options) in stored.subscriptions {
+                match filter.parse::<Filter>() {
+                    Ok(filter) => drop(subscriptions.insert(filter, options)),
+                    Err(error) => warn!(filter, %error, "a stored subscription is left out"),
+                }
+            }
+            let state = State {
+                subscriptions,
+                received: stored.received.into_iter().collect(),
+                // Nobody knows what of it was sent; better marked as a duplicate too often than too seldom.
+                sent: stored.latest,
+                expiry_s: stored.expiry_s,
+                left_at_ms: stored.left_at_ms.unwrap_or(now_ms),
+                ..State::default()
+            };
+            let session = Session::new(&stored.client_id, Some(stored.session), state);
+            let filters: Vec<Filter> = session.state().subscriptions.keys().cloned().collect();
+            for filter in &filters {
+                sessions.routes.add(filter, &session);
+            }
+            table.claims += 1;
+            table.persistent += 1;
+            table.highest = table.highest.max(stored.session);
+            let entry =
+                Entry { claim: table.claims, persistent: Some(session), ..Entry::default() };
+            table.entries.insert(stored.client_id, entry);
+        }
+        drop(table);
+        sessions
+    }
+
+    /// Connects `client_id`; whoever had it is told to leave ([MQTT-3.1.4-2]). `clean_start` ends the session that
+    /// is there; the new one outlives its connection by `expiry_s` seconds.
     ///
     /// # Errors
     /// When a new persistent session finds no room.
-    pub fn claim(&self, client_id: String, clean: bool) -> Result<Claim, TooMany> {
+    pub fn claim(
+        &self,
+        client_id: &str,
+        clean_start: bool,
+        expiry_s: u32,
+        now_ms: i64,
+    ) -> Result<Claim, TooMany> {
         let (takeover, taken_over) = oneshot::channel();
         let (leaving, left) = oneshot::channel();
         let mut table = self.lock();
-        let known = table.entries.get(&client_id).and_then(|entry| entry.persistent.clone());
-        let session_present = !clean && known.is_some();
-        let (persistent, discarded) = match (clean, known) {
-            (true, None) => (None, None),
-            (true, Some((number, _))) => {
-                table.persistent -= 1;
-                (None, Some(number))
-            }
-            (false, Some(known)) => (Some(known), None),
-            (false, None) => {
-                let full = table.persistent >= PERSISTENT_SESSIONS;
-                let evicted = if full { Some(table.evict().ok_or(TooMany)?) } else { None };
+        let mut changes = Vec::new();
+        let over = |entry: &Entry| clean_start || entry.has_expired(now_ms);
+        if table.entries.get(client_id).is_some_and(over) {
+            changes.extend(table.end(client_id, &self.routes));
+        }
+        let known = table.entries.get(client_id).and_then(|entry| entry.persistent.clone());
+        let session_present = known.is_some();
+        let session = match known {
+            Some(session) => session,
+            None if expiry_s == 0 => Session::new(client_id, None, State::default()),
+            None => {
+                if table.persistent >= PERSISTENT_SESSIONS {
+                    let evicted = table.longest_away().ok_or(TooMany)?;
+                    changes.extend(table.end(&evicted, &self.routes));
+                }
                 table.persistent += 1;
-                (Some((table.number(), Arc::default())), evicted)
+                table.highest += 1;
+                Session::new(client_id, Some(table.highest), State::default())
             }
         };
+        {
+            let mut state = session.state();
+            state.expiry_s = expiry_s;
+            state.inbox = None;
+            let _ = state.will.take().map(|waiting| waiting.send(()));
+        }
+        if let Some(number) = session.persistent {
+            let client_id = Arc::clone(&session.client_id);
+            changes.push(Change::Begin { session: number, client_id, expiry_s });
+        }
         table.claims += 1;
         let number = table.claims;
-        let entry = table.entries.entry(client_id.clone()).or_default();
+        let entry = table.entries.entry(client_id.to_owned()).or_default();
         if let Some(previous) = entry.takeover.replace(takeover) {
             let _ = previous.send(());
         }
         let predecessor = entry.left.replace(left);
         entry.claim = number;
-        entry.persistent.clone_from(&persistent);
-        let (persistent, state) = match persistent {
-            Some((number, state)) => (Some(number), state),
-            None => (None, Arc::default()),
-        };
+        entry.persistent = session.persistent.map(|_| Arc::clone(&session));
         Ok(Claim {
             sessions: self.clone(),
-            client_id,
             number,
             taken_over,
             predecessor,
             session_present,
-            persistent,
-            discarded,
-            state,
+            changes,
+            session,
             _leaving: leaving,
         })
     }
 
-    /// The router has forgotten persistent session `number`, which may be used anew.
-    pub fn forgotten(&self, number: u64) {
-        self.lock().free.push(number);
+    /// Ends the sessions that have expired; to be committed.
+    pub fn expire(&self, now_ms: i64) -> Vec<Change> {
+        let mut table = self.lock();
+        let expired = table.entries.iter().filter(|(_, entry)| entry.has_expired(now_ms));
+        let expired: Vec<String> = expired.map(|(id, _)| id.clone()).collect();
+        expired.iter().filter_map(|id| table.end(id, &self.routes)).collect()
+    }
+
+    /// Connected clients, persistent sessions, and subscriptions of both.
+    pub fn count(&self) -> (usize, usize) {
+        let table = self.lock();
+        let connected = table.entries.values().filter(|entry| entry.takeover.is_some()).count();
+        (connected, table.persistent)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -158,23 +335,64 @@ impl Sessions {
 }
 
 impl Claim {
-    /// The session's state, for a moment.
-    pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The session's connection is over; it lasts `expiry_s` more seconds. What is to be committed.
+    pub fn leave(&self, expiry_s: u32, now_ms: i64) -> Vec<Change> {
+        let mut table = self.sessions.lock();
+        let client_id = &*self.session.client_id;
+        let present = table.entries.get(client_id).is_some_and(|entry| entry.claim == self.number);
+        if !present {
+            // Who took over decides. What was not persistent has ended.
+            if self.session.persistent.is_none() {
+                self.sessions.routes.forget(&self.session);
+            }
+            return Vec::new();
+        }
+        {
+            let mut state = self.session.state();
+            state.inbox = None;
+            state.expiry_s = expiry_s;
+            state.left_at_ms = now_ms;
+        }
+        let Some(session) = self.session.persistent else {
+            self.sessions.routes.forget(&self.session);
+            return Vec::new();
+        };
+        if expiry_s > 0 {
+            return vec![Change::Left { session, at_ms: now_ms, expiry_s }];
+        }
+        table.end(client_id, &self.sessions.routes).into_iter().collect()
+    }
+
+    /// What becomes of the session after [`Claim::leave`], for a will that is to wait.
+    pub fn fate(&self) -> Fate {
+        let table = self.sessions.lock();
+        let entry = table.entries.get(&*self.session.client_id);
+        let Some(entry) = entry else { return Fate::Over };
+        let same = entry.persistent.as_ref().is_some_and(|other| Arc::ptr_eq(other, &self.session));
+        if !same {
+            return Fate::Over;
+        }
+        if entry.claim != self.number {
+            return Fate::Back;
+        }
+        let (will, waiting) = oneshot::channel();
+        self.session.state().will = Some(will);
+        Fate::Alone(waiting)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut table = self.sessions.lock();
-        let Some(entry) = table.entries.get_mut(&self.client_id) else { return };
+        let client_id = &*self.session.client_id;
+        let Some(entry) = table.entries.get_mut(client_id) else { return };
         if entry.claim != self.number {
             return;
         }
         entry.takeover = None;
         entry.left = None;
         if entry.persistent.is_none() {
-            table.entries.remove(&self.client_id);
+            table.entries.remove(client_id);
         }
     }
 }
@@ -183,63 +401,140 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
+    const NOW: i64 = 1_760_000_000_000;
+
+    fn claim(sessions: &Sessions, id: &str, clean: bool) -> Claim {
+        sessions.claim(id, clean, if clean { 0 } else { FOR_EVER }, NOW).unwrap()
+    }
+
+    fn go(claim: Claim) {
+        let expiry_s = claim.session.state().expiry_s;
+        claim.leave(expiry_s, NOW);
+        drop(claim);
+    }
+
     #[test]
     fn a_second_connection_takes_over_and_the_first_leaves_no_trace() {
         let sessions = Sessions::default();
-        let mut first = sessions.claim("a".to_owned(), true).unwrap();
-        let second = sessions.claim("a".to_owned(), true).unwrap();
+        let mut first = claim(&sessions, "a", true);
+        let second = claim(&sessions, "a", true);
         assert!(first.taken_over.try_recv().is_ok());
-        drop(first);
+        go(first);
         assert_eq!(sessions.lock().entries.len(), 1);
-        drop(second);
+        go(second);
         assert!(sessions.lock().entries.is_empty());
     }
 
     #[test]
     fn a_persistent_session_is_present_until_a_clean_one_ends_it() {
         let sessions = Sessions::default();
-        let first = sessions.claim("a".to_owned(), false).unwrap();
+        let first = claim(&sessions, "a", false);
         assert!(!first.session_present);
-        first.state().received.insert(7);
+        first.session.state().received.insert(7);
+        go(first);
+        let again = claim(&sessions, "a", false);
+        assert!(again.session_present && again.session.state().received.contains(&7));
+        let number = again.session.persistent.unwrap();
+        go(again);
+        let clean = claim(&sessions, "a", true);
+        assert!(!clean.session_present);
+        assert!(matches!(clean.changes[..], [Change::End { session }] if session == number));
+        go(clean);
+        let anew = claim(&sessions, "a", false);
+        assert!(!anew.session_present && anew.session.state().received.is_empty());
+        assert_eq!(sessions.count(), (1, 1));
+    }
+
+    #[test]
+    fn a_session_ends_when_its_interval_is_over_and_not_before() {
+        let sessions = Sessions::default();
+        let connect = |now| sessions.claim("a", false, 5, now).unwrap();
+        let first = connect(NOW);
+        first.leave(5, NOW);
         drop(first);
-        let again = sessions.claim("a".to_owned(), false).unwrap();
-        assert!(again.session_present && again.state().received.contains(&7));
-        let number = again.persistent;
-        drop(again);
-        let clean = sessions.claim("a".to_owned(), true).unwrap();
-        assert_eq!((clean.session_present, clean.discarded), (false, number));
-        drop(clean);
-        sessions.forgotten(number.unwrap());
-        let anew = sessions.claim("a".to_owned(), false).unwrap();
-        assert!(!anew.session_present && anew.state().received.is_empty());
-        assert_eq!((anew.persistent, sessions.lock().persistent), (number, 1));
+        assert!(sessions.expire(NOW + 4_999).is_empty());
+        let second = connect(NOW + 4_999);
+        assert!(second.session_present);
+        assert!(sessions.expire(NOW + 60_000).is_empty(), "it is connected");
+        second.leave(5, NOW + 60_000);
+        drop(second);
+        assert!(!connect(NOW + 65_000).session_present);
+        assert!(matches!(sessions.expire(NOW + 70_000)[..], [Change::End { .. }]));
+        assert_eq!(sessions.count(), (0, 0));
     }
 
     #[test]
     fn the_session_that_was_away_for_longest_makes_way() {
         let sessions = Sessions::default();
-        let keep = |n: usize| sessions.claim(format!("c{n}"), false).unwrap();
+        let keep = |n: usize| claim(&sessions, &format!("c{n}"), false);
         let connected = keep(0);
-        let first_away = keep(1).persistent;
+        let first_away = keep(1).session.persistent.unwrap();
         for n in 2..PERSISTENT_SESSIONS {
-            drop(keep(n));
+            go(keep(n));
         }
         let new = keep(PERSISTENT_SESSIONS);
-        assert_eq!(new.discarded, first_away);
+        assert!(matches!(new.changes[0], Change::End { session } if session == first_away));
         assert!(!keep(1).session_present);
         assert!(keep(3).session_present);
-        drop(connected);
-        assert_eq!(sessions.lock().persistent, PERSISTENT_SESSIONS);
+        go(connected);
+        assert_eq!(sessions.count().1, PERSISTENT_SESSIONS);
     }
 
     #[tokio::test]
     async fn who_takes_over_can_wait_for_the_other_to_leave() {
         let sessions = Sessions::default();
-        let first = sessions.claim("a".to_owned(), true).unwrap();
-        let mut second = sessions.claim("a".to_owned(), true).unwrap();
+        let first = claim(&sessions, "a", true);
+        let mut second = claim(&sessions, "a", true);
         let mut gone = second.predecessor.take().unwrap();
         assert!(gone.try_recv().is_err());
-        drop(first);
+        go(first);
         assert!(gone.await.is_err(), "closed, which is the news");
+    }
+
+    #[tokio::test]
+    async fn a_waiting_will_hears_whether_its_client_is_back_or_its_session_over() {
+        let sessions = Sessions::default();
+        for back in [true, false] {
+            let first = claim(&sessions, "a", false);
+            first.leave(FOR_EVER, NOW);
+            let Fate::Alone(waiting) = first.fate() else { panic!("nobody else is there") };
+            drop(first);
+            let second = claim(&sessions, "a", !back);
+            assert_eq!(waiting.await.is_ok(), back);
+            go(second);
+        }
+    }
+
+    #[test]
+    fn one_delivery_stands_for_all_subscriptions_that_match() {
+        let sessions = Sessions::default();
+        let claim = claim(&sessions, "a", true);
+        let options = |qos, identifier| Options {
+            qos,
+            no_local: identifier == 9,
+            retain_as_published: identifier == 2,
+            identifier,
+        };
+        let subscribe = |filter: &str, qos, identifier| {
+            let filter = filter.parse().unwrap();
+            claim.session.state().subscriptions.insert(filter, options(qos, identifier));
+        };
+        subscribe("a/#", QoS::AtLeastOnce, 1);
+        subscribe("a/+", QoS::ExactlyOnce, 2);
+        subscribe("a/b", QoS::AtMostOnce, 9);
+        subscribe("c", QoS::AtMostOnce, 0);
+        subscribe("$share/g/a/b", QoS::AtMostOnce, 4);
+        let mut message = Message { qos: QoS::ExactlyOnce, ..Message::own("a/b", "1") };
+        message.publisher = Arc::from("a");
+        let mut wanted = claim.session.wanted(&message).unwrap();
+        wanted.identifiers.sort_unstable();
+        assert_eq!(
+            (wanted.qos, wanted.retain, wanted.identifiers),
+            (QoS::ExactlyOnce, true, vec![1, 2])
+        );
+        message.qos = QoS::AtLeastOnce;
+        assert_eq!(claim.session.wanted(&message).unwrap().qos, QoS::AtLeastOnce);
+        message.topic = "d".to_owned();
+        assert_eq!(claim.session.wanted(&message), None);
     }
 }

@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::file::{self, Lock, OpenError};
+use super::retained;
 use super::schema::{self, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
+use super::sessions::{self, Change, Queues, Stored};
 use crate::reading::{ClockState, Id};
-use crate::wire::{Numbers, Telemetry};
+use crate::wire::{Message, Numbers, Telemetry};
 
 /// Readings whose time is corrected in one commit, so that an acknowledgement never waits long
 /// behind a correction.
@@ -66,6 +69,8 @@ pub struct Appended {
     pub samples: u64,
     /// Messages refused.
     pub refused: u64,
+    /// Messages that waited for a session and had to make room.
+    pub dropped: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +102,8 @@ pub struct Store {
     names: Names,
     /// Whether some run has readings that wait for their corrected time.
     restamping: bool,
+    /// What waits for sessions; `None` until it is counted, and after a failure.
+    queues: Option<Queues>,
     _lock: Lock,
 }
 
@@ -108,8 +115,17 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (connection, lock) = file::open_checked(path, schema::LOG)?;
         // Every append runs the same dozen statements; they stay prepared.
-        connection.set_prepared_statement_cache_capacity(32);
-        Ok(Self { connection, names: Names::default(), restamping: true, _lock: lock })
+        connection.set_prepared_statement_cache_capacity(64);
+        let names = Names::default();
+        Ok(Self { connection, names, restamping: true, queues: None, _lock: lock })
+    }
+
+    /// Retained messages and persistent sessions, as the last commit left them.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn kept(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
+        Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
     }
 
     /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
@@ -118,13 +134,43 @@ impl Store {
     /// # Errors
     /// What SQLite said: see [`Store::may_pass`].
     pub fn append(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
-        let outcome = append(&mut self.connection, &mut self.names, &mut self.restamping, records);
+        self.commit(records, &[])
+    }
+
+    /// Appends `records` and makes `changes`, in one transaction as [`Store::append`].
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn commit(
+        &mut self,
+        records: &[&Record],
+        changes: &[&Change],
+    ) -> rusqlite::Result<Appended> {
+        let outcome = self.attempt(records, changes);
         if outcome.is_err() {
-            // Names interned in the transaction that was rolled back do not exist.
+            // Names interned and messages counted in the transaction that was rolled back do not exist.
             self.names = Names::default();
             self.restamping = true;
+            self.queues = None;
         }
         outcome
+    }
+
+    fn attempt(&mut self, records: &[&Record], changes: &[&Change]) -> rusqlite::Result<Appended> {
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let mut appended = append(&transaction, &mut self.names, &mut self.restamping, records)?;
+        if !changes.is_empty() {
+            if self.queues.is_none() {
+                self.queues = Some(Queues::load(&transaction)?);
+            }
+            let queues = self.queues.get_or_insert_default();
+            for change in changes {
+                appended.dropped += sessions::apply(&transaction, queues, change)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(appended)
     }
 
     /// Whether an error of [`Store::append`] can go away by itself (disk full, disk error, lock), so
@@ -136,19 +182,17 @@ impl Store {
 }
 
 fn append(
-    connection: &mut Connection,
+    transaction: &Transaction<'_>,
     names: &mut Names,
     restamping: &mut bool,
     records: &[&Record],
 ) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
-    let transaction =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     for record in records {
         names.trim();
         match record {
             Record::Reading { node, sensor, telemetry } => {
-                if insert_reading(&transaction, names, restamping, node, sensor, telemetry)? {
+                if insert_reading(transaction, names, restamping, node, sensor, telemetry)? {
                     appended.readings += 1;
                 } else {
                     appended.repeats += 1;
@@ -156,7 +200,7 @@ fn append(
             }
             Record::Foreign { topic, at_ms, numbers } => {
                 for (field, value) in numbers {
-                    let source = source_id(&transaction, names, topic, field)?;
+                    let source = source_id(transaction, names, topic, field)?;
                     transaction
                         .prepare_cached("INSERT INTO sample (source, at, value) VALUES (?, ?, ?)")?
                         .execute(params![source, at_ms, value])?;
@@ -164,15 +208,14 @@ fn append(
                 }
             }
             Record::Refused { topic, at_ms, cause, payload } => {
-                count_refusal(&transaction, topic, *at_ms, cause, payload)?;
+                count_refusal(transaction, topic, *at_ms, cause, payload)?;
                 appended.refused += 1;
             }
         }
     }
     if *restamping {
-        *restamping = restamp_some(&transaction)?;
+        *restamping = restamp_some(transaction)?;
     }
-    transaction.commit()?;
     Ok(appended)
 }
 

@@ -9,8 +9,10 @@ mod overview;
 mod pace;
 mod page;
 mod query;
+mod retained;
 mod schema;
 mod series;
+mod sessions;
 mod tally;
 
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
@@ -21,6 +23,7 @@ pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
 };
+pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
 pub use tally::Band;
 
 /// File name of the log inside the data folder.

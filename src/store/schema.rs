@@ -10,7 +10,7 @@ pub const CLOCK_SYNCED: i64 = 1;
 pub const CLOCK_RESTAMPED: i64 = 2;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
-pub const LOG: Database = Database { application_id: 0x686d_6472, migrations: &[V1] };
+pub const LOG: Database = Database { application_id: 0x686d_6472, migrations: &[V1, V2] };
 
 // `reading` has no rowid: its key *is* the idempotency key (run, seq), so that a repeat costs one
 // look-up and the table needs no second index to refuse it. Names are interned: a row is about 40
@@ -96,4 +96,58 @@ CREATE TABLE refusal (
     example BLOB NOT NULL,
     PRIMARY KEY (cause, topic)
 ) STRICT, WITHOUT ROWID;
+";
+
+// What MQTT asks a server to keep, over a restart too. `session.expiry_s` is 4294967295 when the session has no
+// end; `left_at` is null while its client is connected. In `queued`, `payload` is null when the client has the
+// message and only its PUBREL is left to say.
+const V2: &str = "
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    client_id TEXT NOT NULL UNIQUE,
+    expiry_s INTEGER NOT NULL,
+    left_at INTEGER
+) STRICT;
+
+CREATE TABLE subscription (
+    session INTEGER NOT NULL REFERENCES session (id),
+    filter TEXT NOT NULL,
+    qos INTEGER NOT NULL,
+    no_local INTEGER NOT NULL,
+    as_published INTEGER NOT NULL,
+    identifier INTEGER NOT NULL,
+    PRIMARY KEY (session, filter)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE queued (
+    session INTEGER NOT NULL REFERENCES session (id),
+    number INTEGER NOT NULL,
+    qos INTEGER NOT NULL,
+    retain INTEGER NOT NULL,
+    identifiers BLOB NOT NULL,
+    topic TEXT,
+    payload BLOB,
+    properties BLOB,
+    publisher TEXT NOT NULL,
+    expires_at INTEGER,
+    size INTEGER NOT NULL,
+    PRIMARY KEY (session, number)
+) STRICT;
+
+CREATE TABLE received (
+    session INTEGER NOT NULL REFERENCES session (id),
+    packet_id INTEGER NOT NULL,
+    PRIMARY KEY (session, packet_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE retained (
+    topic TEXT PRIMARY KEY,
+    qos INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    properties BLOB NOT NULL,
+    publisher TEXT NOT NULL,
+    expires_at INTEGER
+) STRICT;
+
+CREATE INDEX retained_by_expiry ON retained (expires_at) WHERE expires_at IS NOT NULL;
 ";

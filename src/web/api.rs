@@ -185,7 +185,7 @@ pub async fn switch(
         Some(ms) => json!({ "state": state, "for_ms": ms }).to_string(),
     };
     tracing::info!(%node, %output, command, user = visitor.user.as_deref(), "an output is told by HTTP");
-    let stopping = |_| Problem::busy("the broker is stopping");
+    let stopping = |error: crate::broker::Ending| Problem::busy(error.to_string());
     web.insider.say(topic, command.into()).await.map_err(stopping)?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -3,12 +3,14 @@
 
 mod board;
 mod discovery;
+mod message;
 mod payload;
 mod switch;
 mod topic;
 
 pub use board::BoardTopic;
 pub use discovery::{Discovery, DiscoveryError};
+pub use message::{Message, encode_properties};
 pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{

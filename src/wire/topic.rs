@@ -83,9 +83,6 @@ pub enum FilterError {
     /// MQTT 5.0 §4.8.2; in 3.1.1 the form is a habit of brokers.
     #[error("a shared subscription is `$share/<group>/<filter>`, the group without wildcards")]
     Share,
-    /// The broker's own tree is not published here.
-    #[error("topics that begin with `$` are the broker's own")]
-    Reserved,
 }
 
 impl Filter {
@@ -111,10 +108,13 @@ impl Filter {
     /// ([MQTT-4.7.2-1]).
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
+        !(topic.starts_with('$') && self.parts().1.starts_with(['+', '#'])) && self.covers(topic)
+    }
+
+    /// As [`Filter::matches`], but a wildcard matches any first level.
+    #[must_use]
+    pub fn covers(&self, topic: &str) -> bool {
         let filter = self.parts().1;
-        if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-            return false;
-        }
         let mut levels = topic.split('/');
         for wanted in filter.split('/') {
             match (wanted, levels.next()) {
@@ -134,15 +134,12 @@ impl FromStr for Filter {
     fn from_str(filter: &str) -> Result<Self, FilterError> {
         text(filter.as_bytes())?;
         let share = match filter.strip_prefix("$share/") {
-            None if filter.starts_with('$') => return Err(FilterError::Reserved),
+            None if filter == "$share" => return Err(FilterError::Share),
             None => 0,
             Some(rest) => {
                 let (group, rest) = rest.split_once('/').ok_or(FilterError::Share)?;
                 if group.is_empty() || group.contains(['+', '#']) || rest.is_empty() {
                     return Err(FilterError::Share);
-                }
-                if rest.starts_with('$') {
-                    return Err(FilterError::Reserved);
                 }
                 filter.len() - rest.len()
             }
@@ -266,6 +263,7 @@ mod tests {
             ("+", "/finance", false),
             ("#", "$SYS/uptime", false),
             ("+/uptime", "$SYS/uptime", false),
+            ("$SYS/#", "$SYS/uptime", true),
             ("plant/#", "plant/press/temperature", true),
             ("$share/g/plant/#", "plant/x", true),
             ("온도/+", "온도/1", true),
@@ -286,7 +284,7 @@ mod tests {
             ("$share//x", FilterError::Share),
             ("$share/+/x", FilterError::Share),
             ("$share/g/", FilterError::Share),
-            ("$SYS/#", FilterError::Reserved),
+            ("$share", FilterError::Share),
             ("a\0b", FilterError::Topic(TopicError::Control)),
         ] {
             assert_eq!(filter.parse::<Filter>(), Err(cause), "{filter}");

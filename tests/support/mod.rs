@@ -12,6 +12,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use humidor::broker::{Broker, BrokerConfig};
+use humidor::shutdown;
 use humidor::store::{LOG_FILE, Log, Selection};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Connect, Packet, Publish, Subscribe, SubscribeReasonCode};
@@ -131,6 +133,47 @@ pub fn broker(data: &Path, address: &str, more: &[&str]) -> (Process, SocketAddr
     (process, address.parse().expect("an address"))
 }
 
+/// A broker inside the test process, for as long as that lives. It logs everything.
+pub fn lasting_broker() -> SocketAddr {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let data = tempfile::tempdir().unwrap().keep();
+    let (trigger, shutdown) = shutdown::channel();
+    let config = BrokerConfig {
+        data,
+        mqtt_listen: "127.0.0.1:0".parse().unwrap(),
+        http_listen: None,
+        web: humidor::web::WebConfig::default(),
+        logged: vec!["#".parse().unwrap()],
+        commit_window: std::time::Duration::ZERO,
+    };
+    let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
+    let address = broker.address();
+    // Both live as long as the test process.
+    std::mem::forget((runtime, broker, trigger));
+    address
+}
+
+/// Others still connect, subscribe, publish, get their acknowledgement and each other's messages.
+pub fn assert_serving(address: SocketAddr) {
+    let id = format!("bystander-{}", fastrand::u64(..));
+    let topic = format!("humidor/{id}/sensor/s");
+    let mut bystander = Client::connect(address, &id);
+    assert_eq!(
+        bystander.subscribe(&topic, QoS::AtMostOnce),
+        SubscribeReasonCode::Success(QoS::AtMostOnce)
+    );
+    bystander.publish(&topic, QoS::AtLeastOnce, 5, &telemetry("b", 1));
+    let (mut acknowledged, mut delivered) = (false, false);
+    while !(acknowledged && delivered) {
+        match bystander.receive() {
+            Some(Packet::PubAck(ack)) => acknowledged = ack.pkid == 5,
+            Some(Packet::Publish(publish)) => delivered = publish.topic == topic,
+            other => panic!("the broker does not serve: {other:?}"),
+        }
+    }
+}
+
 /// The log of a broker.
 pub fn log(data: &Path) -> Log {
     Log::open(&data.join(LOG_FILE)).expect("the log opens")
@@ -186,6 +229,14 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
         stream.set_nodelay(true).expect("nodelay can be set");
         Self { stream, inbound: BytesMut::new() }
+    }
+
+    /// As [`Client::open`], for a broker that may be dead by now.
+    pub fn try_open(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).ok().map(|stream| {
+            stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+            Self { stream, inbound: BytesMut::new() }
+        })
     }
 
     /// Connects with a clean session.

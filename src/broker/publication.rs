@@ -1,0 +1,76 @@
+//! What accepting messages comes to: what is committed first, and who gets them then.
+
+use std::sync::Arc;
+
+use super::connection::Services;
+use super::intake;
+use super::recorder::Batch;
+use super::router::RouterDied;
+use super::routes::{self, Found};
+use super::sessions::{Session, Wanted};
+use super::traffic::Traffic;
+use crate::clock;
+use crate::store::Change;
+use crate::wire::Message;
+
+/// Accepted messages.
+#[derive(Debug, Default)]
+pub struct Publication {
+    /// To commit.
+    pub batch: Batch,
+    /// For the router.
+    messages: Vec<Message>,
+    /// For members of shared subscriptions.
+    handed: Vec<(Arc<Session>, Arc<Message>, Wanted)>,
+}
+
+impl Publication {
+    /// Adds one message.
+    pub fn add(&mut self, services: &Services, message: Message) {
+        self.batch.records.extend(intake::record(&message, &services.logged, clock::unix_ms()));
+        let retain = message.retain && services.retained.admits(&message);
+        let found = services.sessions.routes.find(&message);
+        if retain || found.is_some() {
+            let shared = Arc::new(message.clone());
+            if let Some(Found { targets, wake, handed }) = found {
+                if !targets.is_empty() {
+                    let message = Arc::clone(&shared);
+                    self.batch.changes.push(Change::Queue { message, targets });
+                }
+                self.batch.wake.extend(wake);
+                let handed = handed.into_iter();
+                self.handed.extend(handed.map(|(to, wanted)| (to, Arc::clone(&shared), wanted)));
+            }
+            if retain {
+                self.batch.changes.push(Change::Retain(shared));
+            }
+        }
+        self.messages.push(message);
+    }
+
+    /// After the commit: everybody else gets them.
+    ///
+    /// # Errors
+    /// When the router has died.
+    pub async fn pass_on(&mut self, services: &Services) -> Result<(), RouterDied> {
+        for (session, message, wanted) in self.handed.drain(..) {
+            if !routes::hand(&session, &message, wanted) {
+                Traffic::count(&services.traffic.dropped);
+            }
+        }
+        let messages = std::mem::take(&mut self.messages);
+        if messages.is_empty() { Ok(()) } else { services.router.publish(&messages).await }
+    }
+}
+
+/// Publishes what comes from no client's packet, a will: committed, then passed on.
+pub async fn publish(services: &Services, message: Message) {
+    let mut publication = Publication::default();
+    publication.add(services, message);
+    let batch = std::mem::take(&mut publication.batch);
+    if !batch.is_empty() && services.recorder.commit(batch).await.is_err() {
+        return;
+    }
+    // A router that has died ends the broker by itself.
+    let _ = publication.pass_on(services).await;
+}

@@ -1,0 +1,218 @@
+//! SUBSCRIBE and UNSUBSCRIBE: what is granted is committed, made known to the router, confirmed, and followed by
+//! the retained messages.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{RetainForwardRule, Subscribe, Unsubscribe};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::access::{self, NotGranted};
+use super::client::{Batch, Client};
+use super::connection::End;
+use super::outflow::Parcel;
+use super::packet;
+use super::router::RouterDied;
+use super::sessions::lower;
+use crate::clock;
+use crate::store::{Change, Options, Target};
+use crate::wire::{Filter, Message};
+
+/// Shared messages that wait between their publisher and a member's connection.
+const INBOX_MESSAGES: usize = 64;
+
+/// What the router is told after the commit.
+pub(super) enum Subscribing {
+    Subscribe { filters: Vec<Filter>, unconfirmed: Unconfirmed },
+    Unsubscribe(Vec<Filter>),
+}
+
+/// What follows when the router knows a SUBSCRIBE.
+#[derive(Default)]
+pub(super) struct Unconfirmed {
+    suback: BytesMut,
+    /// Whose retained messages follow.
+    retained: Vec<(Filter, Options)>,
+}
+
+impl Client<'_> {
+    /// Takes a persistent session's subscriptions up again.
+    pub async fn resume(&mut self) -> Result<(), End> {
+        let held: Vec<Filter> = self.session.state().subscriptions.keys().cloned().collect();
+        if held.iter().any(Filter::is_shared) {
+            self.open_inbox();
+        }
+        let filters: Vec<Filter> = held.into_iter().filter(|filter| !filter.is_shared()).collect();
+        if !filters.is_empty() {
+            let unconfirmed = Unconfirmed::default();
+            self.subscribe_at_router(Subscribing::Subscribe { filters, unconfirmed }).await?;
+        }
+        Ok(())
+    }
+
+    fn open_inbox(&mut self) {
+        if self.inbox.is_none() {
+            let (sender, inbox) = mpsc::channel(INBOX_MESSAGES);
+            self.session.state().inbox = Some(sender);
+            self.inbox = Some(inbox);
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, batch: &mut Batch) -> Result<(), End> {
+        let identifier = subscribe.properties.as_ref().and_then(|properties| properties.id);
+        let identifier = identifier.and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+        let (mut filters, mut retained, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+        for wanted in subscribe.filters {
+            let filter = match self.grant(&wanted.path) {
+                Ok(filter) if filter.is_shared() && wanted.nolocal => {
+                    // [MQTT-3.8.3-4]
+                    return Err(End::Protocol("No Local on a shared subscription"));
+                }
+                Ok(filter) => filter,
+                Err(refusal) => {
+                    debug!(filter = wanted.path, reason = %refusal, "subscription not granted");
+                    reasons.push(refusal.reason());
+                    continue;
+                }
+            };
+            reasons.push(wanted.qos as u8);
+            let options = Options {
+                qos: wanted.qos,
+                no_local: wanted.nolocal,
+                retain_as_published: wanted.preserve_retain,
+                identifier,
+            };
+            let known = self.hold(&filter, options, batch);
+            let follow = match wanted.retain_forward_rule {
+                RetainForwardRule::OnEverySubscribe => true,
+                RetainForwardRule::OnNewSubscribe => !known,
+                RetainForwardRule::Never => false,
+            };
+            if filter.is_shared() {
+                self.open_inbox();
+                continue;
+            }
+            if follow {
+                self.keep_retained(&filter, options, batch);
+                retained.push((filter.clone(), options));
+            }
+            filters.push(filter);
+        }
+        let mut suback = BytesMut::new();
+        packet::write_suback(self.version, subscribe.pkid, &reasons, &mut suback);
+        if filters.is_empty() {
+            batch.acknowledgements.extend_from_slice(&suback);
+        } else {
+            let unconfirmed = Unconfirmed { suback, retained };
+            batch.subscribing.push(Subscribing::Subscribe { filters, unconfirmed });
+        }
+        Ok(())
+    }
+
+    fn grant(&self, filter: &str) -> Result<Filter, NotGranted> {
+        let state = self.session.state();
+        let held = state.subscriptions.len();
+        access::subscription(filter, held, |filter| state.subscriptions.contains_key(filter))
+    }
+
+    /// Adds a subscription to the session; whether there was one to this filter.
+    fn hold(&self, filter: &Filter, options: Options, batch: &mut Batch) -> bool {
+        let known = self.session.state().subscriptions.insert(filter.clone(), options).is_some();
+        self.services.sessions.routes.add(filter, &self.session);
+        if let Some(session) = self.session.persistent {
+            let filter = filter.as_str().to_owned();
+            batch.publication.batch.changes.push(Change::Subscribe { session, filter, options });
+        }
+        known
+    }
+
+    /// Retained messages that a persistent session is owed are committed with its subscription.
+    fn keep_retained(&self, filter: &Filter, options: Options, batch: &mut Batch) {
+        let Some(session) = self.session.persistent else { return };
+        if options.qos == QoS::AtMostOnce {
+            return;
+        }
+        for parcel in self.retained(filter, options) {
+            if parcel.qos > QoS::AtMostOnce {
+                let Parcel { message, qos, retain, identifiers } = parcel;
+                let targets = vec![Target { session, qos, retain, identifiers }];
+                batch.publication.batch.changes.push(Change::Queue { message, targets });
+            }
+        }
+        batch.publication.batch.wake.push(Arc::clone(&self.session.wake));
+    }
+
+    fn retained(&self, filter: &Filter, options: Options) -> impl Iterator<Item = Parcel> + use<> {
+        let identifiers = if options.identifier > 0 { vec![options.identifier] } else { vec![] };
+        let client_id = Arc::clone(&self.session.client_id);
+        let foreign =
+            move |message: &Arc<Message>| !options.no_local || message.publisher != client_id;
+        let found = self.services.retained.matching(filter, clock::unix_ms());
+        found.into_iter().filter(foreign).map(move |message| Parcel {
+            qos: lower(options.qos, message.qos),
+            message,
+            retain: true,
+            identifiers: identifiers.clone(),
+        })
+    }
+
+    pub(super) async fn subscribe_at_router(
+        &mut self,
+        change: Subscribing,
+    ) -> Result<(), RouterDied> {
+        match change {
+            Subscribing::Subscribe { filters, unconfirmed } => {
+                let link = match &mut self.link {
+                    Some(link) => link,
+                    None => self.link.insert(self.services.router.link().await?),
+                };
+                link.subscribe(&filters).await?;
+                self.unconfirmed.push_back(unconfirmed);
+            }
+            Subscribing::Unsubscribe(filters) => {
+                if let Some(link) = &mut self.link {
+                    link.unsubscribe(&filters).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The router knows the oldest SUBSCRIBE that is not confirmed: from here on no message is missed
+    /// ([MQTT-3.8.4-1]).
+    pub(super) fn confirm(&mut self) {
+        let Some(Unconfirmed { suback, retained }) = self.unconfirmed.pop_front() else { return };
+        self.out.extend_from_slice(&suback);
+        let persistent = self.session.persistent.is_some();
+        for (filter, options) in retained {
+            // The others wait in the log.
+            let own = |parcel: &Parcel| !persistent || parcel.qos == QoS::AtMostOnce;
+            let parcels = self.retained(&filter, options).filter(own);
+            self.outflow.queue_retained(parcels);
+        }
+    }
+
+    pub(super) fn unsubscribe(&self, unsubscribe: &Unsubscribe, batch: &mut Batch) {
+        let (mut gone, mut reasons) = (Vec::new(), Vec::new());
+        for named in &unsubscribe.filters {
+            let filter = named.parse::<Filter>();
+            let held = filter
+                .ok()
+                .filter(|filter| self.session.state().subscriptions.remove(filter).is_some());
+            // 0x11: no subscription existed.
+            reasons.push(if held.is_some() { 0 } else { 0x11 });
+            let Some(filter) = held else { continue };
+            self.services.sessions.routes.remove(&filter, &self.session);
+            if let Some(session) = self.session.persistent {
+                let filter = filter.as_str().to_owned();
+                batch.publication.batch.changes.push(Change::Unsubscribe { session, filter });
+            }
+            gone.push(filter);
+        }
+        let acknowledgements = &mut batch.acknowledgements;
+        packet::write_unsuback(self.version, unsubscribe.pkid, &reasons, acknowledgements);
+        batch.subscribing.push(Subscribing::Unsubscribe(gone));
+    }
+}

@@ -1,0 +1,161 @@
+//! Who has subscribed to what, by the levels of the filters: finding the takers of a topic costs its levels and
+//! not the number of filters.
+
+use std::collections::HashMap;
+
+use crate::wire::Filter;
+
+/// Things filed under topic filters.
+#[derive(Debug)]
+pub struct Tree<T> {
+    root: Node<T>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    here: Vec<T>,
+    below: HashMap<Box<str>, Node<T>>,
+}
+
+impl<T> Default for Tree<T> {
+    fn default() -> Self {
+        Self { root: Node::default(), len: 0 }
+    }
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self { here: Vec::new(), below: HashMap::new() }
+    }
+}
+
+impl<T> Tree<T> {
+    /// Whether nothing is filed.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Files `thing` under `filter`, its `$share/<group>/` left aside.
+    pub fn insert(&mut self, filter: &Filter, thing: T) {
+        let mut node = &mut self.root;
+        for level in filter.parts().1.split('/') {
+            if !node.below.contains_key(level) {
+                node.below.insert(level.into(), Node::default());
+            }
+            node = node.below.entry(level.into()).or_default();
+        }
+        node.here.push(thing);
+        self.len += 1;
+    }
+
+    /// What is filed under exactly this filter.
+    pub fn get(&self, filter: &Filter) -> &[T] {
+        let mut node = &self.root;
+        for level in filter.parts().1.split('/') {
+            match node.below.get(level) {
+                Some(next) => node = next,
+                None => return &[],
+            }
+        }
+        &node.here
+    }
+
+    /// Takes out what is filed under exactly this filter and is `gone`.
+    pub fn remove(&mut self, filter: &Filter, gone: impl Fn(&T) -> bool) {
+        let levels: Vec<&str> = filter.parts().1.split('/').collect();
+        self.len -= self.root.remove(&levels, &gone);
+    }
+
+    /// Calls `take` for all that is filed under filters which match `topic` (MQTT 3.1.1 §4.7).
+    pub fn matching<'a>(&'a self, topic: &str, take: &mut impl FnMut(&'a T)) {
+        if self.is_empty() {
+            return;
+        }
+        // [MQTT-4.7.2-1]: a wildcard does not match a first level that begins with `$`.
+        self.root.matching(topic, topic.starts_with('$'), take);
+    }
+}
+
+impl<T> Node<T> {
+    fn remove(&mut self, levels: &[&str], gone: &impl Fn(&T) -> bool) -> usize {
+        let Some((level, rest)) = levels.split_first() else {
+            let before = self.here.len();
+            self.here.retain(|thing| !gone(thing));
+            return before - self.here.len();
+        };
+        let Some(next) = self.below.get_mut(*level) else { return 0 };
+        let removed = next.remove(rest, gone);
+        if next.here.is_empty() && next.below.is_empty() {
+            self.below.remove(*level);
+        }
+        removed
+    }
+
+    fn matching<'a>(&'a self, topic: &str, literal: bool, take: &mut impl FnMut(&'a T)) {
+        let (level, rest) = match topic.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (topic, None),
+        };
+        if !literal && let Some(all) = self.below.get("#") {
+            all.here.iter().for_each(&mut *take);
+        }
+        let wild = if literal { None } else { self.below.get("+") };
+        for next in [self.below.get(level), wild].into_iter().flatten() {
+            let Some(rest) = rest else {
+                next.here.iter().for_each(&mut *take);
+                // `sport/#` matches `sport` too.
+                if let Some(all) = next.below.get("#") {
+                    all.here.iter().for_each(&mut *take);
+                }
+                continue;
+            };
+            next.matching(rest, false, take);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn levels(of: &'static str) -> impl Strategy<Value = String> {
+        proptest::collection::vec(of, 1..4).prop_map(|levels| levels.join("/"))
+    }
+
+    proptest! {
+        #[test]
+        fn a_tree_finds_what_looking_at_every_filter_finds(
+            filters in proptest::collection::vec(levels("[ab+$]?|[$]S"), 0..12),
+            deep in proptest::collection::vec(levels("[ab+]"), 0..4),
+            topic in levels("[ab$]?|[$]S"),
+            removed in proptest::collection::vec(any::<bool>(), 16),
+        ) {
+            let deep = deep.into_iter().map(|filter| filter + "/#");
+            let filters: Vec<Filter> = filters.into_iter().chain(deep).chain(["#".to_owned()])
+                .filter_map(|filter| filter.parse().ok()).collect();
+            let mut tree = Tree::default();
+            for (n, filter) in filters.iter().enumerate() {
+                tree.insert(filter, n);
+            }
+            for (n, filter) in filters.iter().enumerate().filter(|(n, _)| removed[*n % 16]) {
+                tree.remove(filter, |thing| *thing == n);
+            }
+            let mut found = Vec::new();
+            if !topic.is_empty() {
+                tree.matching(&topic, &mut |n| found.push(*n));
+                found.sort_unstable();
+                let expected: Vec<usize> = filters.iter().enumerate()
+                    .filter(|(n, filter)| !removed[*n % 16] && filter.matches(&topic))
+                    .map(|(n, _)| n).collect();
+                prop_assert_eq!(found, expected);
+            }
+            for (n, filter) in filters.iter().enumerate() {
+                tree.remove(filter, |thing| *thing == n);
+            }
+            prop_assert!(tree.is_empty() && tree.root.below.is_empty());
+        }
+    }
+}
