@@ -154,6 +154,7 @@ fn what_must_close_a_connection_does_and_nothing_else() {
         ("control character", publish_to("a\u{1}b")),
         ("NUL", publish_to("a\0b")),
         ("topic that is not text", vec![0x30, 4, 0, 1, 0xff, b'1']),
+        ("topic of 65,535 bytes", publish_to(&"t".repeat(65_535))),
         ("topic longer than its packet", vec![0x30, 4, 0xff, 0xff, b'a', b'1']),
         ("QoS 3", vec![0x36, 5, 0, 1, b'a', 0, 1]),
         ("packet id 0", vec![0x32, 5, 0, 1, b'a', 0, 0]),
