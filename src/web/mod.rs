@@ -15,6 +15,7 @@ mod export;
 mod feed;
 mod guard;
 mod limits;
+mod page;
 mod problem;
 mod ready;
 mod server;
@@ -99,6 +100,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .layer(axum::middleware::from_fn(entry::readers));
     let routes = Router::new()
         .merge(for_readers)
+        .merge(page::routes())
         .route("/api/v1/about", get(api::about))
         .route("/api/v1/outputs/{node}/{output}", post(api::switch))
         .layer(axum::middleware::from_fn_with_state(web.entry.clone(), entry::meet))
