@@ -46,6 +46,8 @@ pub enum Task {
     Export(Export),
     /// Look after the log
     Db(Db),
+    /// Who may connect to the broker; a running one takes it over by itself
+    User(User),
     /// Ask the broker or node on this machine how it is; for container health checks
     Health(Settings<Health>),
     /// Show the effective configuration, where each value comes from, and every mistake
@@ -221,6 +223,54 @@ pub struct Backup {
     pub settings: Settings<DataScope>,
 }
 
+/// `humidor user`
+#[derive(Debug, Args)]
+pub struct User {
+    /// What to do.
+    #[command(subcommand)]
+    pub task: UserTask,
+}
+
+/// What to do with the users.
+#[derive(Debug, Subcommand)]
+pub enum UserTask {
+    /// Add a user; the password is asked for, or read from standard input
+    Add(UserAdd),
+    /// Give a user another password
+    Passwd(UserName),
+    /// Remove a user; its connections end
+    Remove(UserName),
+    /// Names, roles and how many rules each has
+    List(Settings<UsersScope>),
+}
+
+/// `humidor user add`
+#[derive(Debug, Args)]
+pub struct UserAdd {
+    /// Name: of a board, its node id
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// admin: everything. operator: read everything, command outputs. reader: read everything. node: one board,
+    /// named like its node id. fleet: one user for all boards. none: only the rules in the file
+    #[arg(long, value_name = "ROLE", default_value = "node",
+          value_parser = clap::builder::PossibleValuesParser::new(crate::broker::ROLES.map(|(name, _)| name)))]
+    pub role: String,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<UsersScope>,
+}
+
+/// A user.
+#[derive(Debug, Args)]
+pub struct UserName {
+    /// Name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<UsersScope>,
+}
+
 /// A set of settings that a command takes.
 pub trait Group {
     /// Their scopes.
@@ -246,9 +296,11 @@ group! {
     /// Of the demo, whose boards need no settings.
     DemoScope: All Data Broker Roles;
     /// Of the broker.
-    BrokerScope: All Data Broker Roles;
+    BrokerScope: All Data Broker Users Access Login Roles;
+    /// Of commands on the users.
+    UsersScope: All Data Users;
     /// Of the node.
-    Node: All Data Node Roles Lines;
+    Node: All Data Node Login Roles Lines;
     /// Of commands on the lines.
     Lines: All Lines;
     /// Of the check of a board.
@@ -256,7 +308,7 @@ group! {
     /// Of the health check, which only needs to find the process.
     Health: All Broker Node Roles Lines;
     /// All.
-    All: All Data Broker Node Roles Lines;
+    All: All Data Broker Users Access Login Node Roles Lines;
 }
 
 /// The flags of a group of settings, as typed. They come from the table of settings, so that a flag, its

@@ -126,6 +126,7 @@ impl From<crate::broker::BrokerError> for Failure {
                 Code::Permission
             }
             BrokerError::Listen { .. } => Code::Unavailable,
+            BrokerError::Access(_) => Code::Config,
             BrokerError::Thread(_) | BrokerError::Router(_) => Code::Internal,
             BrokerError::Damaged(_) => Code::Io,
         };

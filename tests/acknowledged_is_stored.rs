@@ -37,6 +37,7 @@ impl Running {
             web: humidor::web::WebConfig::default(),
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
+            access: humidor::broker::AccessConfig::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
         Self { runtime, broker: Some(broker), trigger, data }

@@ -354,3 +354,69 @@ fn no_bytes_on_the_http_port_harm_anybody() {
     client.expect_puback(1);
     assert_eq!(broker.terminate(), Some(0));
 }
+
+#[test]
+fn a_login_opens_a_session_and_wrong_ones_run_into_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("password");
+    std::fs::write(&secret, "a long secret").unwrap();
+    let mut command = support::humidor();
+    command
+        .args(["broker", "--mqtt-listen", "127.0.0.1:0", "--http-guests", "none", "--user", "kim"])
+        .args(["--data".as_ref(), folder.path().as_os_str()])
+        .env("HUMIDOR_PASSWORD_FILE", &secret)
+        .env("NO_COLOR", "1");
+    let broker = Process::start(command);
+    let line = broker.said("listening for HTTP");
+    let http = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
+    let json_type = ("content-type", "application/json");
+    let log_in = |password: &str| {
+        let body = json!({ "name": "kim", "password": password }).to_string();
+        request(http, "POST", "/api/v1/session", &[json_type], &body)
+    };
+    assert_eq!(get(http, "/api/v1/latest").status, 401);
+    assert_eq!(get(http, "/metrics").status, 401);
+    assert_eq!(get(http, "/").status, 200, "the page itself holds nothing");
+    let answer = log_in("a long secret");
+    assert_eq!(answer.status, 204);
+    let cookie = answer.header("set-cookie").unwrap();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let with =
+        |cookie: &str| request(http, "GET", "/api/v1/latest", &[("cookie", cookie)], "").status;
+    assert_eq!(with(&cookie), 200);
+    assert_eq!(with("humidor_session=guessed"), 401);
+    let about = request(http, "GET", "/api/v1/about", &[("cookie", &cookie)], "").json();
+    assert_eq!((&about["user"], &about["may"]["switch"]), (&json!("kim"), &json!(true)));
+    // Prometheus and Grafana send name and password each time: kim:a long secret
+    let basic = [("authorization", "Basic a2ltOmEgbG9uZyBzZWNyZXQ=")];
+    assert_eq!(request(http, "GET", "/metrics", &basic, "").status, 200);
+    assert_eq!(request(http, "DELETE", "/api/v1/session", &[("cookie", &cookie)], "").status, 204);
+    assert_eq!(with(&cookie), 401);
+
+    let wrong: Vec<u16> = (0..40).map(|n| log_in(&format!("guess {n}")).status).collect();
+    assert_eq!(wrong.first(), Some(&401), "{wrong:?}");
+    assert_eq!(wrong.last(), Some(&429), "{wrong:?}");
+    assert_eq!(broker.terminate(), Some(0));
+}
+
+#[test]
+fn metrics_say_what_was_stored_and_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut client = Client::connect(mqtt, "oven");
+    store(&mut client, "oven", "top", &reading(1, T0, 71.5));
+    client.publish("humidor/oven/sensor/top", QoS::AtLeastOnce, 2, b"hot");
+    client.expect_puback(2);
+    let text = get(http, "/metrics");
+    for line in [
+        "humidor_readings_stored_total 1",
+        "humidor_refused_total{cause=\"payload-json\"} 1",
+        "humidor_clients 1.0",
+        "humidor_temperature_celsius{node=\"oven\",sensor=\"top\"} 71.5",
+        "humidor_acknowledging 1.0",
+        "# TYPE humidor_commit_seconds histogram",
+    ] {
+        assert!(text.text().lines().any(|found| found == line), "{line} in {}", text.text());
+    }
+}

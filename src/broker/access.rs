@@ -1,12 +1,434 @@
-//! Who may connect and subscribe to what: today the checks that keep the router alive and the
-//! memory bounded.
+//! Who may connect and what a connection may do.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::limits::Rarely;
+use super::login::{Checks, LoginError};
+use super::reload::Watched;
+use super::rules::{Role, Rulings, UnfitClientId};
+use super::users::{self, Account, Directory, HashError, UsersError};
+use crate::shutdown::Shutdown;
 use crate::wire::{Filter, FilterError};
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;
 /// Topic filters that one session may hold.
 pub const SESSION_FILTERS: usize = 200;
+/// Refusals of one kind are logged at most this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Whether a client may come without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Anonymous {
+    /// While there is no user and only this machine reaches the port.
+    #[default]
+    Auto,
+    /// Asked for.
+    Yes,
+    /// Never.
+    No,
+}
+
+/// A password in memory. Its debug form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// Who may come.
+#[derive(Debug, Clone, Default)]
+pub struct AccessConfig {
+    /// The users file.
+    pub users_file: Option<PathBuf>,
+    /// Whether it must be there.
+    pub users_file_named: bool,
+    /// The one user of a small plant, by variables; may do everything.
+    pub user: Option<(String, Password)>,
+    /// Whether one may come without a name.
+    pub anonymous: Anonymous,
+}
+
+/// Why access cannot be decided.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The users file.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The one user's password.
+    #[error("HUMIDOR_PASSWORD: {0}")]
+    Password(#[from] HashError),
+    /// Named twice.
+    #[error("user {0} is both in HUMIDOR_USER and in the users file; keep one")]
+    Twice(String),
+    /// A port that others reach, and nobody who could log in.
+    #[error(
+        "{0} can be reached from other machines, and there is no user yet. Choose one:\n\
+         \x20 - a user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
+         \x20 - everybody may do everything: HUMIDOR_ANONYMOUS=yes\n\
+         \x20 - this machine only: HUMIDOR_MQTT_LISTEN=127.0.0.1:1883"
+    )]
+    Open(SocketAddr),
+    /// SIGHUP cannot be caught.
+    #[error("cannot watch the users file: {0}")]
+    Watch(std::io::Error),
+}
+
+/// What was refused since the start.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// Logins.
+    pub logins: AtomicU64,
+    /// Messages to topics that their publisher may not write.
+    pub publishes: AtomicU64,
+}
+
+/// Why a client was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// Not with this name and password, or not without.
+    #[error("not authorized")]
+    NotAuthorized,
+    /// Its client id would change a rule's meaning.
+    #[error(transparent)]
+    ClientId(#[from] UnfitClientId),
+    /// Come again.
+    #[error("too many logins wait or were wrong")]
+    Busy,
+}
+
+impl NotAdmitted {
+    /// The reason code of MQTT 5.0 §3.2.2.2. As other brokers do, a wrong password is "not authorized": whether
+    /// there is such a user is nobody's business.
+    pub const fn reason(self) -> u8 {
+        match self {
+            Self::NotAuthorized => 0x87,
+            Self::ClientId(_) => 0x85,
+            Self::Busy => 0x89,
+        }
+    }
+}
+
+/// Decides who may come.
+#[derive(Debug, Clone)]
+pub struct Access {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    users_file: Option<PathBuf>,
+    user: Option<(String, Arc<Account>)>,
+    anonymous: Anonymous,
+    /// Whether only this machine reaches the ports.
+    local: bool,
+    directory: watch::Sender<Arc<Directory>>,
+    checks: Checks,
+    refusals: Refusals,
+    login_line: Rarely,
+    publish_line: Rarely,
+}
+
+impl Access {
+    /// Reads the users. `listen` are the addresses that clients reach. Hashes a password: not on an async
+    /// thread.
+    ///
+    /// # Errors
+    /// [`AccessError`], ready to be read by who starts the broker.
+    pub fn open(config: AccessConfig, listen: &[SocketAddr]) -> Result<Self, AccessError> {
+        let user = match config.user {
+            Some((name, password)) => {
+                let hash = users::hash(password.0.as_bytes())?;
+                Some((name, Arc::new(Account { hash, role: Role::Admin, rules: Vec::new() })))
+            }
+            None => None,
+        };
+        // A file in the data folder may come later; one that was named has to be there.
+        let users_file = config.users_file;
+        let there =
+            users_file.as_ref().filter(|path| config.users_file_named || path.exists()).cloned();
+        let directory = directory(there.as_ref(), user.as_ref())?;
+        if let Some(path) = there.filter(|path| users::is_world_readable(path)) {
+            warn!(file = %path.display(), "everybody on this machine can read the password hashes; chmod 640 it");
+        }
+        let open = listen.iter().find(|address| !address.ip().is_loopback());
+        if let (Some(address), Anonymous::Auto, true) =
+            (open, config.anonymous, directory.accounts.is_empty())
+        {
+            return Err(AccessError::Open(*address));
+        }
+        let inner = Inner {
+            users_file,
+            user,
+            anonymous: config.anonymous,
+            local: open.is_none(),
+            directory: watch::Sender::new(Arc::new(directory)),
+            checks: Checks::new()?,
+            refusals: Refusals::default(),
+            login_line: Rarely::new(COMPLAINT_INTERVAL),
+            publish_line: Rarely::new(COMPLAINT_INTERVAL),
+        };
+        let access = Self { inner: Arc::new(inner) };
+        access.say();
+        Ok(access)
+    }
+
+    fn say(&self) {
+        let directory = self.inner.directory.borrow();
+        let users = directory.accounts.len();
+        match (self.inner.anonymous, self.inner.admits_anonymous(&directory)) {
+            (Anonymous::Yes, _) => {
+                warn!(users, "whoever reaches the port may connect without a name");
+            }
+            (_, true) => info!("no users: clients on this machine may connect without a name"),
+            _ => info!(users, "clients have to log in"),
+        }
+    }
+
+    /// Reads the users file again whenever it has changed, until `shutdown`.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn watch(&self, mut shutdown: Shutdown) -> Result<(), AccessError> {
+        let Some(path) = self.inner.users_file.clone() else { return Ok(()) };
+        let mut watched = Watched::new(vec![path.clone()]).map_err(AccessError::Watch)?;
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = watched.changed() => {}
+                    () = shutdown.requested() => return,
+                }
+                let there = path.exists().then_some(&path);
+                match directory(there, inner.user.as_ref()) {
+                    Ok(directory) => {
+                        info!(users = directory.accounts.len(), "users read again");
+                        inner.directory.send_replace(Arc::new(directory));
+                    }
+                    Err(error) => error!(%error, "the users stay as they were"),
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// What was refused since the start.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
+    }
+
+    /// Whether there is anybody who could log in.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        !self.inner.directory.borrow().accounts.is_empty()
+    }
+
+    /// Whether one may come without a name.
+    #[must_use]
+    pub fn admits_anonymous(&self) -> bool {
+        self.inner.admits_anonymous(&self.inner.directory.borrow())
+    }
+
+    /// The role of the user with this name and password, for somebody at `from`.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub async fn verify(
+        &self,
+        from: IpAddr,
+        name: &str,
+        password: &[u8],
+    ) -> Result<Role, LoginError> {
+        let directory = Arc::clone(&self.inner.directory.borrow());
+        self.account(&directory, from, name, password).await.map(|account| account.role)
+    }
+
+    async fn account(
+        &self,
+        directory: &Directory,
+        from: IpAddr,
+        name: &str,
+        password: &[u8],
+    ) -> Result<Arc<Account>, LoginError> {
+        let account = directory.accounts.get(name);
+        self.inner.checks.check(from, name, account.map(AsRef::as_ref), password).await?;
+        account.cloned().ok_or(LoginError::Wrong)
+    }
+
+    /// Lets a client in, or not. `login` is its name and password.
+    ///
+    /// # Errors
+    /// What to tell it; the log has been told.
+    pub async fn admit(
+        &self,
+        peer: SocketAddr,
+        client_id: &str,
+        login: Option<(&str, &[u8])>,
+    ) -> Result<Grants, NotAdmitted> {
+        let admitted = self.try_admit(peer.ip(), client_id, login).await;
+        if let Err(refusal) = &admitted {
+            self.inner.refusals.logins.fetch_add(1, Ordering::Relaxed);
+            if let Some(left_out) = self.inner.login_line.due(Instant::now()) {
+                // Debug form: what a stranger sent goes into the log with its control characters escaped.
+                let user = login.map_or("", |(name, _)| name.get(..64).unwrap_or(name));
+                let client = client_id.get(..64).unwrap_or(client_id);
+                warn!(%peer, ?user, ?client, left_out, "login refused: {refusal}");
+            }
+        }
+        admitted
+    }
+
+    async fn try_admit(
+        &self,
+        from: IpAddr,
+        client_id: &str,
+        login: Option<(&str, &[u8])>,
+    ) -> Result<Grants, NotAdmitted> {
+        let mut changes = self.inner.directory.subscribe();
+        let directory = Arc::clone(&changes.borrow_and_update());
+        let known = match login {
+            // An anonymous client may say a name where no name means anything.
+            Some((name, password)) if !directory.accounts.is_empty() => {
+                match self.account(&directory, from, name, password).await {
+                    Ok(account) => Some((name.to_owned(), account)),
+                    Err(LoginError::Wrong) => return Err(NotAdmitted::NotAuthorized),
+                    Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
+                }
+            }
+            _ if self.inner.admits_anonymous(&directory) => None,
+            _ => return Err(NotAdmitted::NotAuthorized),
+        };
+        let rulings = match &known {
+            Some((name, account)) => {
+                let rules = [directory.rules.as_slice(), account.rules.as_slice()];
+                Rulings::new(&rules, account.role, Some(name), client_id)?
+            }
+            None => Rulings::new(&[&directory.rules], Role::Admin, None, client_id)?,
+        };
+        let client_id = client_id.to_owned();
+        let rulings = Arc::new(rulings);
+        Ok(Grants { access: self.clone(), client_id, known, directory, changes, rulings })
+    }
+}
+
+impl Inner {
+    fn admits_anonymous(&self, directory: &Directory) -> bool {
+        match self.anonymous {
+            Anonymous::Yes => true,
+            Anonymous::No => false,
+            Anonymous::Auto => self.local && directory.accounts.is_empty(),
+        }
+    }
+}
+
+fn directory(
+    users_file: Option<&PathBuf>,
+    user: Option<&(String, Arc<Account>)>,
+) -> Result<Directory, AccessError> {
+    let mut directory = match users_file {
+        Some(path) => Directory::read(path)?,
+        None => Directory::default(),
+    };
+    if let Some((name, account)) = user
+        && directory.accounts.insert(name.clone(), Arc::clone(account)).is_some()
+    {
+        return Err(AccessError::Twice(name.clone()));
+    }
+    Ok(directory)
+}
+
+/// What one connection may do, for as long as its user stays as it is.
+#[derive(Debug)]
+pub struct Grants {
+    access: Access,
+    client_id: String,
+    known: Option<(String, Arc<Account>)>,
+    directory: Arc<Directory>,
+    changes: watch::Receiver<Arc<Directory>>,
+    rulings: Arc<Rulings>,
+}
+
+impl Grants {
+    /// Under which name the client's session is kept: nobody takes over another user's session by its client
+    /// id. Neither part has a control character.
+    #[must_use]
+    pub fn session(&self) -> String {
+        match &self.known {
+            Some((name, _)) => format!("{name}\u{1}{}", self.client_id),
+            None => self.client_id.clone(),
+        }
+    }
+
+    /// By which each message is looked at before it is delivered.
+    #[must_use]
+    pub fn rulings(&self) -> Arc<Rulings> {
+        Arc::clone(&self.rulings)
+    }
+
+    /// Whether this topic may be published to; a refusal is counted and, now and then, logged.
+    #[must_use]
+    pub fn may_write(&self, topic: &str) -> bool {
+        let may = self.rulings.may_write(topic);
+        if !may {
+            let inner = &self.access.inner;
+            inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
+            if let Some(left_out) = inner.publish_line.due(Instant::now()) {
+                let user = self.known.as_ref().map_or("", |(name, _)| name);
+                warn!(user, client = ?self.client_id, ?topic, left_out, "publish refused: not this user's topic");
+            }
+        }
+        may
+    }
+
+    /// Checks one filter of a SUBSCRIBE for a session that holds `held`; `known` tells whether it is one of these.
+    ///
+    /// # Errors
+    /// Why it is not granted.
+    pub fn subscription(
+        &self,
+        filter: &str,
+        held: usize,
+        known: impl Fn(&Filter) -> bool,
+    ) -> Result<Filter, NotGranted> {
+        let filter: Filter = filter.parse()?;
+        if held >= SESSION_FILTERS && !known(&filter) {
+            return Err(NotGranted::TooMany);
+        }
+        if !self.rulings.may_subscribe(&filter) {
+            return Err(NotGranted::NotAuthorized);
+        }
+        Ok(filter)
+    }
+
+    /// Resolves when they no longer hold: the user was changed or removed, or names are asked for now.
+    pub async fn withdrawn(&self) {
+        let mut changes = self.changes.clone();
+        loop {
+            let now = match changes.changed().await {
+                Ok(()) => Arc::clone(&changes.borrow_and_update()),
+                Err(_) => std::future::pending().await,
+            };
+            let same_user = match &self.known {
+                Some((name, account)) => now.accounts.get(name) == Some(account),
+                None => self.access.inner.admits_anonymous(&now),
+            };
+            if !same_user || now.rules != self.directory.rules {
+                return;
+            }
+        }
+    }
+}
 
 /// Why a filter was not granted; the client sees it in its SUBACK.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +439,9 @@ pub enum NotGranted {
     /// More than [`SESSION_FILTERS`].
     #[error("more than {SESSION_FILTERS} subscriptions in one session")]
     TooMany,
+    /// The user's rules do not allow it.
+    #[error("not authorized")]
+    NotAuthorized,
 }
 
 impl NotGranted {
@@ -25,6 +450,7 @@ impl NotGranted {
         match self {
             Self::Filter(_) => 0x8f,
             Self::TooMany => 0x97,
+            Self::NotAuthorized => 0x87,
         }
     }
 }
@@ -34,20 +460,4 @@ impl NotGranted {
 #[must_use]
 pub fn client_id(id: &str) -> bool {
     (1..=CLIENT_ID_MAX_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
-}
-
-/// Checks one filter of a SUBSCRIBE for a session that holds `held`; `known` tells whether it is one of these.
-///
-/// # Errors
-/// Why it is not granted.
-pub fn subscription(
-    filter: &str,
-    held: usize,
-    known: impl Fn(&Filter) -> bool,
-) -> Result<Filter, NotGranted> {
-    let filter: Filter = filter.parse()?;
-    if held >= SESSION_FILTERS && !known(&filter) {
-        return Err(NotGranted::TooMany);
-    }
-    Ok(filter)
 }

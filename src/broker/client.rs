@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, Publish};
 use tokio::sync::mpsc;
-use tracing::debug;
 
+use super::access::Grants;
 use super::connection::{End, Services};
 use super::opening::{ALIASES, Opened, RECEIVE_MAXIMUM};
 use super::outflow::{Outflow, Parcel};
@@ -78,6 +78,7 @@ pub async fn read(page: &mut Option<Page>) -> rusqlite::Result<Vec<Waiting>> {
 pub struct Client<'a> {
     pub(super) services: &'a Services,
     pub(super) session: Arc<Session>,
+    pub(super) grants: Arc<Grants>,
     pub(super) version: Version,
     /// Opened with the first subscription: a client that only publishes costs the router nothing.
     pub link: Option<Link>,
@@ -111,13 +112,19 @@ impl<'a> Client<'a> {
         let sent_before = session.state().sent;
         Self {
             services,
+            grants: Arc::clone(&opened.grants),
             version: opened.appetite.version,
             link: None,
             inbox: None,
             inbound,
             out: BytesMut::new(),
             staged: None,
-            outflow: Outflow::new(opened.appetite, sent_before, Arc::clone(&services.traffic)),
+            outflow: Outflow::new(
+                opened.appetite,
+                sent_before,
+                opened.grants.rulings(),
+                Arc::clone(&services.traffic),
+            ),
             page: None,
             page_after: 0,
             may_wait: session.persistent.is_some() && opened.claim.session_present,
@@ -307,13 +314,11 @@ impl<'a> Client<'a> {
         batch.packets += 1;
         self.services.traffic.received.fetch_add(1, Relaxed);
         self.resolve_alias(&mut publish)?;
-        if topic_name(&publish.topic).is_err() {
-            return Err(End::TopicName);
-        }
+        let topic = topic_name(&publish.topic).map_err(|_| End::TopicName)?;
         let pkid = publish.pkid;
         // Clients say nothing in the broker's own tree.
-        let reserved = publish.topic.starts_with(b"$");
-        let reason = if reserved { 0x87 } else { 0 };
+        let refused = topic.starts_with('$') || !self.grants.may_write(topic);
+        let reason = if refused { 0x87 } else { 0 };
         match publish.qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
@@ -334,15 +339,15 @@ impl<'a> Client<'a> {
                     &mut batch.acknowledgements,
                 );
                 // A PUBREC that refuses ends the exchange in MQTT 5.0; 3.1.1 goes on to PUBREL.
-                let ended = reserved && self.version == Version::V5;
+                let ended = refused && self.version == Version::V5;
                 if !ended && !self.receive(pkid, batch)? {
                     // Taken before and not released yet: the same message again.
                     return Ok(());
                 }
             }
         }
-        if reserved {
-            debug!("a client published into the broker's own tree; ignored");
+        if refused {
+            // MQTT 3.1.1 has no way to say so ([MQTT-3.3.5-2]): acknowledged, and that is all.
             return Ok(());
         }
         let message = self.message(publish)?;

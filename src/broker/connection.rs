@@ -10,6 +10,7 @@ use rumqttc::v5::mqttbytes::v5::Disconnect;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::access::{Access, NotAdmitted};
 use super::carrier::{Carrier, Stream};
 use super::client::{Client, committed, delivered, handed, read, says_goodbye};
 use super::opening::{self, Opened};
@@ -52,6 +53,8 @@ pub struct Services {
     pub queued: Arc<Mutex<Queued>>,
     /// Counts.
     pub traffic: Arc<Traffic>,
+    /// Who may do what.
+    pub access: Access,
     /// Topic filters of foreign publishers that are logged.
     pub logged: Arc<[Filter]>,
 }
@@ -69,6 +72,10 @@ pub enum End {
     Packet(#[from] PacketError),
     #[error("refused at CONNECT: {0}")]
     Refused(&'static str),
+    #[error("not admitted: {0}")]
+    NotAdmitted(#[from] NotAdmitted),
+    #[error("its user was changed")]
+    Withdrawn,
     #[error("protocol error: {0}")]
     Protocol(&'static str),
     #[error("PUBLISH to what is not a topic name")]
@@ -99,7 +106,12 @@ impl End {
     /// What an MQTT 5.0 client is told (§3.14.2.1); `None` when nothing is to be said.
     const fn reason(&self) -> Option<u8> {
         Some(match self {
-            Self::Disconnect(_) | Self::Closed | Self::Io(_) | Self::Refused(_) | Self::Stalled => {
+            Self::Disconnect(_)
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Refused(_)
+            | Self::NotAdmitted(_)
+            | Self::Stalled => {
                 return None;
             }
             Self::Packet(error) => error.reason(),
@@ -110,6 +122,7 @@ impl End {
             Self::Silent => 0x8d,
             Self::TakenOver => 0x8e,
             Self::Stopping => 0x8b,
+            Self::Withdrawn => 0x98,
             Self::Router(_) | Self::Store(_) | Self::Queued(_) => 0x83,
         })
     }
@@ -133,7 +146,7 @@ pub async fn serve<S: Stream>(stream: S, peer: SocketAddr, services: Services, s
     let mut carrier = Carrier::new(stream);
     let mut inbound = BytesMut::with_capacity(1024);
     let opening =
-        timeout(CONNECT_TIMEOUT, opening::open(&mut carrier, &mut inbound, &services)).await;
+        timeout(CONNECT_TIMEOUT, opening::open(&mut carrier, peer, &mut inbound, &services)).await;
     let mut opened = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => {
@@ -214,12 +227,14 @@ async fn run<S: Stream>(
     let silence = opened.silence;
     let taken_over = &mut opened.claim.taken_over;
     let session = Arc::clone(&opened.claim.session);
+    let grants = Arc::clone(&opened.grants);
+    let withdrawn = grants.withdrawn();
     client.resume().await?;
 
     let started = Instant::now();
     let (mut heard, mut written) = (started, started);
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
-    tokio::pin!(alarm);
+    tokio::pin!(alarm, withdrawn);
     loop {
         let nothing_to_write = carrier.is_idle(&client.out);
         client.take_packets().await?;
@@ -270,6 +285,7 @@ async fn run<S: Stream>(
                 let next = silence.map_or(now + WRITE_STALL, |limit| (heard + limit).min(now + WRITE_STALL));
                 alarm.as_mut().reset(next.max(now + Duration::from_secs(1)));
             }
+            () = &mut withdrawn => return Err(End::Withdrawn),
             _ = &mut *taken_over => return Err(End::TakenOver),
             () = shutdown.requested() => return Err(End::Stopping),
         }

@@ -29,6 +29,15 @@ pub struct Heard<'a> {
     pub retained: bool,
 }
 
+/// What the broker has to do at present.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Clients connected.
+    pub clients: usize,
+    /// Batches that wait for their commit.
+    pub batches: usize,
+}
+
 /// What was to be said reaches nobody: the broker is ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the broker is stopping")]
@@ -65,6 +74,12 @@ impl Insider {
             self.services.recorder.commit(batch).await?;
         }
         Ok(publication.pass_on(&self.services).await?)
+    }
+
+    /// What the broker has to do at present.
+    pub fn load(&self) -> Load {
+        let (clients, _) = self.services.sessions.count();
+        Load { clients, batches: self.services.recorder.waiting() }
     }
 
     /// Calls `each` with whatever matches `filters`: first what is retained, then what comes.

@@ -1,12 +1,14 @@
 //! From a new stream to its CONNACK.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnAckProperties, ConnectReturnCode};
 use tokio::time::timeout;
 
-use super::access;
+use super::access::{self, Grants};
 use super::carrier::{Carrier, Stream};
 use super::connection::{End, Services};
 use super::outflow::Appetite;
@@ -30,6 +32,7 @@ pub const ALIASES: u16 = 32;
 /// A client that was accepted.
 pub struct Opened {
     pub claim: Claim,
+    pub grants: Arc<Grants>,
     pub will: Option<Will>,
     pub appetite: Appetite,
     /// Session expiry interval, seconds.
@@ -44,6 +47,7 @@ pub struct Opened {
 /// Why there is no connection.
 pub async fn open<S: Stream>(
     carrier: &mut Carrier<S>,
+    peer: SocketAddr,
     inbound: &mut BytesMut,
     services: &Services,
 ) -> Result<Opened, End> {
@@ -64,7 +68,7 @@ pub async fn open<S: Stream>(
         }
     };
     let version = opening.version;
-    let accepted = accept(opening, services);
+    let accepted = accept(opening, peer, services).await;
     let (mut opened, mut connack) = match accepted {
         Ok(accepted) => accepted,
         Err((reason, end)) => {
@@ -105,8 +109,12 @@ async fn refuse<S: Stream>(
 }
 
 /// Decides about a CONNECT. The error is the reason code and what is logged.
-fn accept(opening: Opening, services: &Services) -> Result<(Opened, ConnAck), (u8, End)> {
-    let Opening { version, mut connect, will, login: _ } = opening;
+async fn accept(
+    opening: Opening,
+    peer: SocketAddr,
+    services: &Services,
+) -> Result<(Opened, ConnAck), (u8, End)> {
+    let Opening { version, mut connect, will, login } = opening;
     let mut properties = connack_properties();
     let wishes = connect.properties.take().unwrap_or_default();
     if wishes.authentication_method.is_some() {
@@ -121,10 +129,18 @@ fn accept(opening: Opening, services: &Services) -> Result<(Opened, ConnAck), (u
     if !access::client_id(&connect.client_id) {
         return Err((0x85, End::Refused("client id")));
     }
+    let login = login.as_ref();
+    let login = login.map(|login| (login.username.as_str(), login.password.as_bytes()));
+    let grants = services.access.admit(peer, &connect.client_id, login).await;
+    let grants = grants.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
+    connect.client_id = grants.session();
     let will = match will.map(|will| Will::new(will, &connect.client_id)) {
         Some(Err(_)) => return Err((0x90, End::Refused("the will's topic is not a topic name"))),
         Some(Ok(will)) if will.is_reserved() => {
             return Err((0x87, End::Refused("a will for the broker's own tree")));
+        }
+        Some(Ok(will)) if !grants.may_write(will.topic()) => {
+            return Err((0x87, End::Refused("a will to another's topic")));
         }
         will => will.and_then(Result::ok),
     };
@@ -151,7 +167,8 @@ fn accept(opening: Opening, services: &Services) -> Result<(Opened, ConnAck), (u
         code: ConnectReturnCode::Success,
         properties: Some(properties),
     };
-    Ok((Opened { claim, will, appetite, expiry_s, silence }, connack))
+    let grants = Arc::new(grants);
+    Ok((Opened { claim, grants, will, appetite, expiry_s, silence }, connack))
 }
 
 /// What every MQTT 5.0 client is told (§3.2.2.3).

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
 
 use super::packet::{self, Ack, Envelope, PacketError, Version};
+use super::rules::Rulings;
 use super::traffic::Traffic;
 use crate::store::Waiting;
 use crate::wire::Message;
@@ -66,6 +67,7 @@ pub struct Unasked;
 #[derive(Debug)]
 pub struct Outflow {
     appetite: Appetite,
+    rulings: Arc<Rulings>,
     traffic: Arc<Traffic>,
     /// Retained messages that a subscription brought.
     retained: VecDeque<Parcel>,
@@ -82,9 +84,15 @@ pub struct Outflow {
 
 impl Outflow {
     /// Nothing is on its way yet. What waits in the log up to number `sent_before` may have been sent already.
-    pub fn new(appetite: Appetite, sent_before: i64, traffic: Arc<Traffic>) -> Self {
+    pub fn new(
+        appetite: Appetite,
+        sent_before: i64,
+        rulings: Arc<Rulings>,
+        traffic: Arc<Traffic>,
+    ) -> Self {
         Self {
             appetite,
+            rulings,
             traffic,
             retained: VecDeque::new(),
             page: VecDeque::new(),
@@ -228,7 +236,7 @@ impl Outflow {
         };
     }
 
-    /// Whether it was written, and not too old or too large for this client.
+    /// Whether it was written, and not too old, too large or none of this client's business.
     fn put(
         &mut self,
         message: &Message,
@@ -236,7 +244,7 @@ impl Outflow {
         now_ms: i64,
         out: &mut BytesMut,
     ) -> Result<bool, PacketError> {
-        if message.is_expired(now_ms) {
+        if message.is_expired(now_ms) || !self.rulings.may_read(&message.topic) {
             return Ok(false);
         }
         let known = self.aliases.get(&message.topic).copied();
@@ -338,7 +346,7 @@ mod tests {
         Appetite { version: Version::V5, receive_maximum: 2, packet_max: usize::MAX, aliases: 0 };
 
     fn outflow(appetite: Appetite) -> Outflow {
-        Outflow::new(appetite, 0, Arc::default())
+        Outflow::new(appetite, 0, Arc::new(Rulings::everything()), Arc::default())
     }
 
     fn parcel(topic: &str, payload: &str, qos: QoS) -> Parcel {
@@ -410,7 +418,8 @@ mod tests {
 
     #[test]
     fn what_waits_in_the_log_has_its_own_packet_id_and_is_marked_when_it_comes_again() {
-        let mut outflow = Outflow::new(APPETITE, 7, Arc::default());
+        let mut outflow =
+            Outflow::new(APPETITE, 7, Arc::new(Rulings::everything()), Arc::default());
         let waiting = |number, message| Waiting {
             number,
             qos: QoS::ExactlyOnce,

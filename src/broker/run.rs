@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
+use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
+use super::access::{Access, AccessConfig, AccessError};
 use super::connection::Services;
 use super::door;
 use super::insider::Insider;
@@ -39,6 +41,8 @@ pub struct BrokerConfig {
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
     pub commit_window: Duration,
+    /// Who may connect.
+    pub access: AccessConfig,
 }
 
 /// Why the broker did not start or did not go on.
@@ -47,6 +51,9 @@ pub enum BrokerError {
     /// The log could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Who may connect cannot be told.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The address cannot be listened on.
     #[error(
         "cannot listen on {address}: {source}; is another broker running? Choose another address with {setting}"
@@ -73,6 +80,7 @@ pub enum BrokerError {
 /// A broker that is listening.
 pub struct Broker {
     address: SocketAddr,
+    access: Access,
     http_address: Option<SocketAddr>,
     recorder: Recorder,
     running: tokio::task::JoinHandle<Result<(), BrokerError>>,
@@ -90,6 +98,12 @@ impl Broker {
             Some(address) => Some(listen("HUMIDOR_HTTP_LISTEN", address).await?),
             None => None,
         };
+
+        let access = config.access;
+        let access = spawn_blocking(move || Access::open(access, &[address])).await;
+        let access =
+            access.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        access.watch(shutdown.clone())?;
 
         let path = config.data.join(LOG_FILE);
         let store = Store::open(&path)?;
@@ -116,6 +130,7 @@ impl Broker {
         let services = Services {
             recorder: recorder.clone(),
             router: router.clone(),
+            access: access.clone(),
             sessions,
             retained,
             queued: Arc::new(Mutex::new(queued)),
@@ -125,23 +140,30 @@ impl Broker {
         say(&services, ONLINE).await?;
         let http_address = http.as_ref().map(|(_, address)| *address);
         let pages = http.map(|(listener, address)| {
-            info!(%address, "listening for HTTP");
+            info!(guests = config.web.guests.as_str(), %address, "listening for HTTP");
             let sources = Sources {
                 database: path,
                 counters: Arc::clone(recorder.counters()),
                 live: recorder.live(),
                 insider: Insider::new(services.clone()),
+                access: access.clone(),
             };
             Pages { listener, config: config.web, sources }
         });
         let running = tokio::spawn(run(listener, pages, services, writer, died, lost, shutdown));
-        Ok(Self { address, http_address, recorder, running })
+        Ok(Self { address, access, http_address, recorder, running })
     }
 
     /// The address it listens on, with the real port.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub const fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The address of its pages, with the real port.
@@ -230,7 +252,7 @@ async fn run(
     drop(speaking);
     info!("connections closed");
 
-    let written = tokio::task::spawn_blocking(move || writer.join()).await;
+    let written = spawn_blocking(move || writer.join()).await;
     match written {
         Ok(Ok(())) => info!("last commit done"),
         Ok(Err(cause)) => return Err(BrokerError::Damaged(cause)),

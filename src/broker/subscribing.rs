@@ -9,7 +9,7 @@ use rumqttc::v5::mqttbytes::v5::{RetainForwardRule, Subscribe, Unsubscribe};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::access::{self, NotGranted};
+use super::access::NotGranted;
 use super::client::{Batch, Client};
 use super::connection::End;
 use super::outflow::Parcel;
@@ -114,7 +114,7 @@ impl Client<'_> {
     fn grant(&self, filter: &str) -> Result<Filter, NotGranted> {
         let state = self.session.state();
         let held = state.subscriptions.len();
-        access::subscription(filter, held, |filter| state.subscriptions.contains_key(filter))
+        self.grants.subscription(filter, held, |filter| state.subscriptions.contains_key(filter))
     }
 
     /// Adds a subscription to the session; whether there was one to this filter.

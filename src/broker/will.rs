@@ -58,6 +58,11 @@ impl Will {
         Ok(Self { message, expiry_s, delay_s })
     }
 
+    /// Where it is said.
+    pub fn topic(&self) -> &str {
+        &self.message.topic
+    }
+
     /// Whether it is one for the broker's own tree, where clients say nothing.
     pub fn is_reserved(&self) -> bool {
         self.message.topic.starts_with('$')

@@ -9,6 +9,7 @@ mod log;
 mod print;
 mod read;
 mod roles;
+mod user;
 
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
             DbTask::Gaps(settings) => log::gaps(layers(&settings.flags)),
             DbTask::Backup(backup) => log::backup(&backup.target, layers(&backup.settings.flags)),
         },
+        Task::User(user) => user::run(&user.task),
         Task::Health(settings) => health::run(&layers(&settings.flags)),
         Task::Config(settings) => config::run(&layers(&settings.flags)),
     }

@@ -1,11 +1,13 @@
 //! Settings: from flags, environment and a TOML file to the objects the roles take, with every
 //! mistake reported at once.
 
+mod access;
 mod layers;
 mod pins;
 mod roles;
 mod settings;
 
+pub use access::users_file;
 pub use layers::{Layers, Origin, Problem, Problems};
 #[cfg(test)]
 pub use pins::THINGS_MAX;

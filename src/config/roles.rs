@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Layers, Problems};
-use super::pins;
 use super::settings::nearest;
+use super::{access, pins};
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
 use crate::node::{BrokerAddress, Forget, NodeConfig};
@@ -67,8 +67,10 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
     });
     let commit_window =
         layers.need("commit_window", |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX));
+    let access = data.as_deref().and_then(|data| access::access(layers, data));
     Some(BrokerConfig {
         data: data?,
+        access: access?,
         mqtt_listen: mqtt_listen?,
         http_listen: http_listen?,
         web: web?,

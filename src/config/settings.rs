@@ -14,6 +14,12 @@ pub enum Scope {
     Data,
     /// The broker's role.
     Broker,
+    /// The broker's role and commands on its users.
+    Users,
+    /// The broker's role, but not the demo, whose doors are open.
+    Access,
+    /// Both roles: what one needs to log in.
+    Login,
     /// The board's role.
     Node,
     /// Both roles.
@@ -130,6 +136,27 @@ pub const SETTINGS: &[Setting] = &[
         "How long a commit waits for company, up to 1s: fewer writes to an SD card, later acknowledgements",
     ),
     setting(
+        "users_file",
+        Scope::Users,
+        None,
+        "FILE",
+        "Who may connect, written by `humidor user` [default: users.toml in the data folder]",
+    ),
+    setting(
+        "user",
+        Scope::Access,
+        None,
+        "NAME",
+        "One user who may do everything, beside or instead of the users file; its password is HUMIDOR_PASSWORD_FILE",
+    ),
+    setting(
+        "anonymous",
+        Scope::Access,
+        Some("auto"),
+        "WHEN",
+        "Whether clients may connect without a name, and then do everything: yes, no, or auto (while there is no user and only this machine reaches the port)",
+    ),
+    setting(
         "discovery",
         Scope::Roles,
         Some("homeassistant"),
@@ -142,10 +169,10 @@ pub const SETTINGS: &[Setting] = &[
         secret: true,
         ..setting(
             "password",
-            Scope::Node,
+            Scope::Login,
             None,
             "TEXT",
-            "Password for the user in the broker's address; better by HUMIDOR_PASSWORD_FILE",
+            "Password: on a node for the user in the broker's address, on the broker for its --user; better by HUMIDOR_PASSWORD_FILE",
         )
     },
     setting(

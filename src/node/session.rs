@@ -24,7 +24,7 @@ use super::switches::{Direction, Switches};
 use super::window::{Sent, WINDOW, Window};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
-use crate::wire::{Command, Health, NodeTopics, OFFLINE, ONLINE};
+use crate::wire::{CLIENT_ID_PREFIX, Command, Health, NodeTopics, OFFLINE, ONLINE};
 
 /// Room for what is not a reading: status, health, two subscriptions, the announcement and the states of switches.
 const EXTRA: usize = 32;
@@ -105,7 +105,7 @@ impl Session {
     }
 
     fn options(&self) -> MqttOptions {
-        let name = format!("humidor-{}", self.node);
+        let name = format!("{CLIENT_ID_PREFIX}{}", self.node);
         let mut options = options(name, &self.broker, self.password.as_deref());
         let status = NodeTopics::new(self.node.clone()).status();
         options

@@ -14,6 +14,7 @@ mod schema;
 mod series;
 mod sessions;
 mod tally;
+mod vitals;
 
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
@@ -25,6 +26,7 @@ pub use series::{
 };
 pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
 pub use tally::Band;
+pub use vitals::Vitals;
 
 /// File name of the log inside the data folder.
 pub const LOG_FILE: &str = "humidor.db";

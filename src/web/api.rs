@@ -164,12 +164,12 @@ pub async fn switch(
     Extension(visitor): Extension<Visitor>,
     path: Result<Path<(Id, Id)>, PathRejection>,
     body: Result<Json<Switching>, JsonRejection>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let Path((node, output)) = path?;
     let Json(wanted) = body?;
     let topic = format!("{}/set", NodeTopics::new(node.clone()).output(&output));
-    if !visitor.switch {
-        return Err(visitor.refused("switch outputs"));
+    if !visitor.may_write(&topic) {
+        return Ok(visitor.refused("switch this output"));
     }
     if wanted.for_ms.is_some_and(|ms| !(1..=FOR_MAX_MS).contains(&ms)) {
         return Err(Problem::bad(&format!("`for_ms` is 1 to {FOR_MAX_MS}")));
@@ -187,5 +187,5 @@ pub async fn switch(
     tracing::info!(%node, %output, command, user = visitor.user.as_deref(), "an output is told by HTTP");
     let stopping = |error: crate::broker::Ending| Problem::busy(error.to_string());
     web.insider.say(topic, command.into()).await.map_err(stopping)?;
-    Ok(StatusCode::ACCEPTED)
+    Ok(StatusCode::ACCEPTED.into_response())
 }

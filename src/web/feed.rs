@@ -88,6 +88,11 @@ impl Feed {
         self.events.subscribe()
     }
 
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        self.events.receiver_count()
+    }
+
     /// What the boards last said.
     pub fn boards(&self) -> RwLockReadGuard<'_, Boards> {
         self.boards.read().unwrap_or_else(PoisonError::into_inner)

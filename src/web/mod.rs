@@ -15,6 +15,7 @@ mod export;
 mod feed;
 mod guard;
 mod limits;
+mod metrics;
 mod page;
 mod problem;
 mod ready;
@@ -30,7 +31,7 @@ use tokio::sync::{Semaphore, broadcast};
 pub use entry::Guests;
 pub use server::{Peer, serve};
 
-use crate::broker::{Counters, Insider, Live};
+use crate::broker::{Access, Counters, Insider, Live};
 use crate::clock;
 use crate::shutdown::Shutdown;
 
@@ -53,6 +54,8 @@ pub struct Sources {
     pub live: broadcast::Receiver<Live>,
     /// Hears the boards, tells outputs.
     pub insider: Insider,
+    /// Who the users are.
+    pub access: Access,
 }
 
 /// What every request is answered from.
@@ -73,7 +76,7 @@ struct Web {
 
 /// Everything that is served, for [`serve`].
 pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Router {
-    let Sources { database, counters, live, insider } = sources;
+    let Sources { database, counters, live, insider, access } = sources;
     let started_ms = clock::unix_ms();
     let web = Web {
         run: format!("{started_ms:x}").into(),
@@ -82,7 +85,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         counters,
         feed: feed::Feed::start(live, insider.clone(), shutdown.clone()),
         insider,
-        entry: entry::Entry::new(config.guests),
+        entry: entry::Entry::new(config.guests, access),
         places: events::Places::default(),
         exports: export::places(),
         shutdown,
@@ -97,11 +100,13 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/outputs", get(api::outputs))
+        .route("/metrics", get(metrics::metrics))
         .layer(axum::middleware::from_fn(entry::readers));
     let routes = Router::new()
         .merge(for_readers)
         .merge(page::routes())
         .route("/api/v1/about", get(api::about))
+        .route("/api/v1/session", post(entry::log_in).delete(entry::log_out))
         .route("/api/v1/outputs/{node}/{output}", post(api::switch))
         .layer(axum::middleware::from_fn_with_state(web.entry.clone(), entry::meet))
         .route("/healthz", get(ready::healthz))

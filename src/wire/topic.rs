@@ -12,6 +12,8 @@ pub const ONLINE: &str = "online";
 pub const OFFLINE: &str = "offline";
 /// Retained status of the broker itself. `broker` is therefore no node's id.
 pub const BROKER_STATUS: &str = "humidor/broker/status";
+/// What a node's client id begins with; its node id follows.
+pub const CLIENT_ID_PREFIX: &str = "humidor-";
 /// Longest topic name or filter in bytes. The protocol allows 65,535; no sensor needs more than
 /// this, and every stored topic costs memory on a small board.
 pub const TOPIC_MAX_BYTES: usize = 1024;

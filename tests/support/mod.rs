@@ -146,6 +146,7 @@ pub fn lasting_broker() -> SocketAddr {
         web: humidor::web::WebConfig::default(),
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
+        access: humidor::broker::AccessConfig::default(),
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
     let address = broker.address();

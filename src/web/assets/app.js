@@ -16,7 +16,7 @@ const RECENT_EVERY_MS = 300_000;
 
 const $ = (id) => document.getElementById(id);
 let about = null, picked = null, stream = null, retry = 0;
-const view = { span: RANGES.h1, to: null };
+const view = { span: RANGES.m15, to: null };
 const charts = {
   temperature: new Chart($("temperature"), "--warm", "°C", zoom),
   humidity: new Chart($("humidity"), "--damp", "%", zoom),

@@ -8,6 +8,8 @@ const GAP_INTERVALS = 2.5;
 /** And at least this many steps, where readings are drawn together. */
 const GAP_STEPS = 1.5;
 const GAP_UNKNOWN_MS = 60_000;
+/** Steps of the value axis: no finer than its labels. */
+const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000];
 const HEIGHT = { wide: 230, narrow: 180 };
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -95,8 +97,8 @@ export class Chart {
         y: { range: (_, low, high) => (low == null ? [0, 1] : [low - Math.max((high - low) * 0.08, 0.5), high + Math.max((high - low) * 0.08, 0.5)]) },
       },
       axes: [
-        { ...axis, size: 40, space: 76, values: (_, marks, __, ___, step) => axisTimes(marks, step) },
-        { ...axis, size: 52, space: 38, values: (_, marks) => marks.map((mark) => number(mark)) },
+        { ...axis, size: 36, space: 76, values: (_, marks, __, ___, step) => axisTimes(marks, step) },
+        { ...axis, size: 52, space: 38, incrs: STEPS, values: (_, marks) => marks.map((mark) => number(mark)) },
       ],
       series: [
         { label: "", value: (_, shown) => (shown == null ? "–" : time(shown * 1000)) },

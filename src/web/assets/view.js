@@ -101,7 +101,7 @@ export function drawBoards(parent, onSwitch) {
     const word = { online: t.online, offline: t.gone, unknown: t.unknown }[status];
     const state = make("td", "", make("span", "dot", word));
     state.firstChild.dataset.state = status;
-    if (board.status_at) state.append(make("span", "quiet", ` ${t.since(ago(now() - board.status_at))}`));
+    if (board.status_at) state.append(make("span", "quiet", ` ${ago(now() - board.status_at)}`));
     if (health?.clock === "unsynced") state.append(" ", chip("unset", t.unset));
     const outbox = make("td", "number", health ? count(health.outbox) : "–");
     outbox.dataset.l = t.outbox;
@@ -111,7 +111,8 @@ export function drawBoards(parent, onSwitch) {
     const errors = make("td", "errors");
     errors.dataset.l = t.errors;
     for (const [sensor, causes] of Object.entries(health?.failures ?? {})) {
-      for (const [cause, times] of Object.entries(causes)) errors.append(make("span", "error", `${sensor} ${cause} ${count(times)}`));
+      const said = Object.entries(causes).map(([cause, times]) => `${cause} ${count(times)}`);
+      if (said.length) errors.append(make("span", "error", make("b", "", sensor), ` ${said.join(", ")}`));
     }
     if (!errors.childElementCount) errors.append("–");
     const inputs = make("td", "lines");

@@ -1,0 +1,365 @@
+//! Who may publish and receive what: rules in order, the first that matches decides, and what none
+//! matches is refused. Pure.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::reading::Id;
+use crate::wire::{CLIENT_ID_PREFIX, Filter, FilterError};
+
+/// What a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Subscribing and receiving.
+    Read,
+    /// Publishing.
+    Write,
+    /// Both.
+    All,
+}
+
+/// `allow write plant/%u/#`. The filter may name the one it is for: `%u` is the user's name, `%c` the
+/// client id, `%n` the node whose client id it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    allow: bool,
+    access: Access,
+    pattern: String,
+}
+
+/// A text is no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// Not three words.
+    #[error(
+        "`{0}` is no rule: write `allow write plant/%u/#` (allow or deny; read, write or all; a topic filter)"
+    )]
+    Form(String),
+    /// No filter.
+    #[error("`{rule}`: {cause}")]
+    Filter {
+        /// The rule.
+        rule: String,
+        /// Why not.
+        cause: FilterError,
+    },
+    /// `%` stands before something else.
+    #[error(
+        "`{0}`: of the letters after `%` only u (user), c (client id) and n (node) mean something"
+    )]
+    Placeholder(String),
+}
+
+impl FromStr for Rule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let form = || RuleError::Form(text.to_owned());
+        let mut words = text.splitn(3, ' ');
+        let allow = match words.next() {
+            Some("allow") => true,
+            Some("deny") => false,
+            _ => return Err(form()),
+        };
+        let access = match words.next() {
+            Some("read") => Access::Read,
+            Some("write") => Access::Write,
+            Some("all") => Access::All,
+            _ => return Err(form()),
+        };
+        let pattern = words.next().ok_or_else(form)?.trim();
+        let example = pattern.replace("%u", "x").replace("%c", "x").replace("%n", "x");
+        if example.contains('%') {
+            return Err(RuleError::Placeholder(text.to_owned()));
+        }
+        match example.parse::<Filter>() {
+            Ok(filter) if !filter.is_shared() => {
+                Ok(Self { allow, access, pattern: pattern.to_owned() })
+            }
+            Ok(_) => Err(form()),
+            Err(cause) => Err(RuleError::Filter { rule: text.to_owned(), cause }),
+        }
+    }
+}
+
+/// A named set of rules that follows a user's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything, `$SYS` too.
+    Admin,
+    /// Reads everything and commands outputs: Home Assistant, a dashboard, a person.
+    Operator,
+    /// Reads everything.
+    Reader,
+    /// One board, whose user name is its node id.
+    Node,
+    /// All boards share this user; each has the topics of the node id in its client id.
+    Fleet,
+    /// Nothing but the user's own rules.
+    #[default]
+    None,
+}
+
+/// All roles by name, in the order of what they may.
+pub const ROLES: [(&str, Role); 6] = [
+    ("admin", Role::Admin),
+    ("operator", Role::Operator),
+    ("reader", Role::Reader),
+    ("node", Role::Node),
+    ("fleet", Role::Fleet),
+    ("none", Role::None),
+];
+
+impl Role {
+    const fn rules(self) -> &'static [(Access, &'static str)] {
+        match self {
+            Self::Admin => &[(Access::All, "#"), (Access::All, "$SYS/#")],
+            Self::Operator => &[
+                (Access::Read, "#"),
+                (Access::Read, "$SYS/#"),
+                (Access::Write, "humidor/+/output/+/set"),
+                // Home Assistant's birth and will, under any prefix.
+                (Access::Write, "+/status"),
+            ],
+            Self::Reader => &[(Access::Read, "#"), (Access::Read, "$SYS/#")],
+            Self::Node => &[
+                (Access::All, "humidor/%u/#"),
+                (Access::Read, "humidor/broker/status"),
+                (Access::Write, "+/device/humidor_%u/config"),
+                (Access::Read, "+/status"),
+            ],
+            Self::Fleet => &[
+                (Access::All, "humidor/%n/#"),
+                (Access::Read, "humidor/broker/status"),
+                (Access::Write, "+/device/humidor_%n/config"),
+                (Access::Read, "+/status"),
+            ],
+            Self::None => &[],
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = ROLES.iter().find(|(_, role)| role == self).map_or("none", |(name, _)| name);
+        f.pad(name)
+    }
+}
+
+/// A rule with the names filled in.
+#[derive(Debug, Clone)]
+struct Ruling {
+    allow: bool,
+    access: Access,
+    filter: Filter,
+}
+
+/// What one connection may do.
+#[derive(Debug, Clone, Default)]
+pub struct Rulings(Vec<Ruling>);
+
+/// Rules speak of `%c`, and this client id would change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client id has a `/`, `+` or `#`, and there are rules with %c")]
+pub struct UnfitClientId;
+
+impl Rulings {
+    /// Of somebody who may do everything.
+    #[cfg(test)]
+    pub fn everything() -> Self {
+        Self::new(&[], Role::Admin, None, "anybody").expect("no rule speaks of the client id")
+    }
+
+    /// Fills `rules`, and then those of `role`, in for one user and client id.
+    ///
+    /// # Errors
+    /// When a rule needs the client id and that contains what means something in a filter: as part of one
+    /// it could widen an `allow` or narrow a `deny`.
+    pub fn new(
+        rules: &[&[Rule]],
+        role: Role,
+        user: Option<&str>,
+        client_id: &str,
+    ) -> Result<Self, UnfitClientId> {
+        let node = client_id.strip_prefix(CLIENT_ID_PREFIX).and_then(|id| id.parse::<Id>().ok());
+        let own = rules.iter().copied().flatten();
+        let own = own.map(|rule| (rule.allow, rule.access, rule.pattern.as_str()));
+        let of_role = role.rules().iter().map(|(access, pattern)| (true, *access, *pattern));
+        let mut rulings = Vec::new();
+        for (allow, access, pattern) in own.chain(of_role) {
+            let mut pattern = pattern.to_owned();
+            if pattern.contains("%c") {
+                if client_id.contains(['/', '+', '#', '%']) {
+                    return Err(UnfitClientId);
+                }
+                pattern = pattern.replace("%c", client_id);
+            }
+            // Who has no such name is not meant.
+            for (placeholder, name) in [("%u", user), ("%n", node.as_ref().map(Id::as_str))] {
+                if let Some(name) = name {
+                    pattern = pattern.replace(placeholder, name);
+                }
+            }
+            if !pattern.contains('%')
+                && let Ok(filter) = pattern.parse()
+            {
+                rulings.push(Ruling { allow, access, filter });
+            }
+        }
+        Ok(Self(rulings))
+    }
+
+    /// Whether this topic may be published to.
+    #[must_use]
+    pub fn may_write(&self, topic: &str) -> bool {
+        let mut about = self.0.iter().filter(|ruling| ruling.access != Access::Read);
+        about.find(|ruling| ruling.filter.matches(topic)).is_some_and(|ruling| ruling.allow)
+    }
+
+    /// Whether a message of this topic may be received.
+    #[must_use]
+    pub fn may_read(&self, topic: &str) -> bool {
+        let mut about = self.reading();
+        about.find(|ruling| ruling.filter.matches(topic)).is_some_and(|ruling| ruling.allow)
+    }
+
+    /// Whether this filter may be subscribed to. One that also matches topics that are denied is granted where
+    /// each message is looked at by [`Rulings::may_read`]; in a shared subscription, where a message held back
+    /// would be lost to the others, it is not.
+    #[must_use]
+    pub fn may_subscribe(&self, filter: &Filter) -> bool {
+        for ruling in self.reading() {
+            if contains(&ruling.filter, filter) {
+                return ruling.allow;
+            }
+            if !ruling.allow && filter.is_shared() && meet(&ruling.filter, filter) {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn reading(&self) -> impl Iterator<Item = &Ruling> {
+        self.0.iter().filter(|ruling| ruling.access != Access::Write)
+    }
+}
+
+/// Whether every topic that `part` matches, `whole` matches too.
+fn contains(whole: &Filter, part: &Filter) -> bool {
+    let (whole, part) = (whole.parts().1, part.parts().1);
+    if part.starts_with('$') && whole.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = part.split('/');
+    for wanted in whole.split('/') {
+        match (wanted, levels.next()) {
+            ("#", _) => return true,
+            (_, None) | ("+", Some("#")) => return false,
+            ("+", Some(_)) => {}
+            (wanted, Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+/// Whether there is a topic that both match.
+fn meet(one: &Filter, other: &Filter) -> bool {
+    let (one, other) = (one.parts().1, other.parts().1);
+    if one.starts_with('$') != other.starts_with('$') {
+        return false;
+    }
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(a), Some(b)) if a == b || a == "+" || b == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rulings(rules: &[&str], role: Role, user: &str, client_id: &str) -> Rulings {
+        let rules: Vec<Rule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        Rulings::new(&[&rules], role, Some(user), client_id).unwrap()
+    }
+
+    fn filter(text: &str) -> Filter {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_node_writes_only_its_own_and_reads_its_commands() {
+        for node in [
+            rulings(&[], Role::Node, "press", "anything"),
+            rulings(&[], Role::Fleet, "boards", "humidor-press"),
+        ] {
+            assert!(node.may_write("humidor/press/sensor/hall"));
+            assert!(!node.may_write("humidor/oven/sensor/hall"));
+            assert!(!node.may_write("humidor/press2/sensor/hall"));
+            assert!(!node.may_write("plant/press"));
+            assert!(node.may_subscribe(&filter("humidor/press/output/+/set")));
+            assert!(node.may_subscribe(&filter("humidor/press/output/fan/set")));
+            assert!(node.may_write("homeassistant/device/humidor_press/config"));
+            assert!(!node.may_write("homeassistant/device/humidor_oven/config"));
+            assert!(!node.may_write("homeassistant/status"));
+            for other in ["#", "humidor/#", "humidor/+/output/+/set", "humidor/oven/output/+/set"] {
+                assert!(!node.may_subscribe(&filter(other)), "{other}");
+            }
+        }
+        let stranger = rulings(&[], Role::Fleet, "boards", "mosquitto-77");
+        assert!(!stranger.may_write("humidor/mosquitto-77/sensor/hall"));
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        let user = rulings(
+            &["deny all plant/secret/#", "allow read plant/#", "allow write plant/%u/%c"],
+            Role::None,
+            "plc",
+            "gate-1",
+        );
+        assert!(user.may_write("plant/plc/gate-1") && !user.may_write("plant/plc/gate-2"));
+        assert!(user.may_read("plant/press") && !user.may_read("plant/secret/recipe"));
+        assert!(!user.may_read("office"));
+        assert!(user.may_subscribe(&filter("plant/#")), "screened message by message");
+        assert!(!user.may_subscribe(&filter("$share/g/plant/#")), "cannot be screened");
+        assert!(!user.may_subscribe(&filter("plant/secret/x")));
+        assert!(!user.may_subscribe(&filter("#")));
+    }
+
+    #[test]
+    fn everybody_may_do_everything_but_one_thing() {
+        let user = rulings(&["deny read test/nosubscribe"], Role::Admin, "paho", "c");
+        assert!(!user.may_subscribe(&filter("test/nosubscribe")));
+        assert!(user.may_subscribe(&filter("#")) && user.may_subscribe(&filter("test/+")));
+        assert!(user.may_write("test/nosubscribe"));
+        assert!(!user.may_read("test/nosubscribe"));
+    }
+
+    #[test]
+    fn a_client_id_cannot_smuggle_a_wildcard_into_a_rule() {
+        let rules: [Rule; 1] = ["allow all own/%c/#".parse().unwrap()];
+        for id in ["+", "#", "a/b", "+/#", "%u"] {
+            let refused = Rulings::new(&[&rules], Role::None, Some("u"), id);
+            assert_eq!(refused.map(|_| ()), Err(UnfitClientId), "{id}");
+        }
+        let nobody = Rulings::new(&[&rules], Role::Node, None, "a").unwrap();
+        assert!(nobody.may_write("own/a/x") && !nobody.may_write("humidor//x"));
+    }
+
+    #[test]
+    fn what_is_no_rule_says_how_one_looks() {
+        for wrong in ["", "allow", "allow write", "permit read #", "allow read a/#/b", "deny own x"]
+        {
+            assert!(wrong.parse::<Rule>().is_err(), "{wrong}");
+        }
+        let placeholder = "allow read %d/#".parse::<Rule>();
+        assert!(matches!(placeholder, Err(RuleError::Placeholder(_))));
+    }
+}

@@ -1,0 +1,204 @@
+//! `humidor user`: the users file, edited so that what somebody wrote into it by hand stays.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use toml_edit::{DocumentMut, Item, Table, value};
+
+use super::layers;
+use crate::broker::{Directory, UsersError, check_name, hash};
+use crate::cli::{UserAdd, UserName, UserTask};
+use crate::config;
+use crate::exit::{Code, Failure};
+
+/// Longest line that is read as a password, in bytes; `hash` has its own limit.
+const LINE_MAX_BYTES: u64 = 4096;
+/// Who may read a new file: its owner, and the group, which the broker may run in.
+const MODE: u32 = 0o640;
+/// What a new file begins with.
+const PREFACE: &str = "\
+# Who may connect to the broker. `humidor user` keeps names and passwords; rules are written by hand, and a
+# running broker takes changes over. The first rule that matches decides: those here, the user's, its role's.
+#
+# rules = [\"deny read test/nosubscribe\"]
+#
+# [user.plc]
+# password = \"$argon2id$…\"
+# role = \"none\"
+# rules = [\"allow write plant/%u/#\", \"allow read plant/#\"]
+";
+
+impl From<UsersError> for Failure {
+    fn from(error: UsersError) -> Self {
+        let code = match &error {
+            UsersError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Code::Permission
+            }
+            _ => Code::Config,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// Does what was asked.
+pub fn run(task: &UserTask) -> Result<(), Failure> {
+    match task {
+        UserTask::Add(add) => self::add(add),
+        UserTask::Passwd(user) => passwd(user),
+        UserTask::Remove(user) => remove(user),
+        UserTask::List(settings) => list(&config::users_file(layers(&settings.flags))?),
+    }
+}
+
+fn add(UserAdd { name, role, settings }: &UserAdd) -> Result<(), Failure> {
+    let mut file = UsersFile::open(config::users_file(layers(&settings.flags))?)?;
+    check_name(name).map_err(|error| Failure::new(Code::Usage, error))?;
+    if file.user(name).is_some() {
+        return Err(file.refuse(format!("user {name} is there; `humidor user passwd {name}`")));
+    }
+    let mut user = Table::new();
+    user.insert("password", value(new_password(name)?));
+    user.insert("role", value(role.as_str()));
+    file.users()?.insert(name, Item::Table(user));
+    file.write()?;
+    say(&format!("{name} may connect as {role} ({})", file.path.display()))
+}
+
+fn passwd(UserName { name, settings }: &UserName) -> Result<(), Failure> {
+    let mut file = UsersFile::open(config::users_file(layers(&settings.flags))?)?;
+    if file.user(name).is_none() {
+        return Err(file.refuse(format!("there is no user {name}")));
+    }
+    let password = new_password(name)?;
+    if let Some(user) = file.user(name) {
+        user.insert("password", value(password));
+    }
+    file.write()?;
+    say(&format!("{name} has another password; who is connected with the old one is not any more"))
+}
+
+fn remove(UserName { name, settings }: &UserName) -> Result<(), Failure> {
+    let mut file = UsersFile::open(config::users_file(layers(&settings.flags))?)?;
+    if file.users()?.remove(name).is_none() {
+        return Err(file.refuse(format!("there is no user {name}")));
+    }
+    file.write()?;
+    say(&format!("{name} is removed"))
+}
+
+fn list(path: &Path) -> Result<(), Failure> {
+    let directory = Directory::read(path)?;
+    let mut out = io::stdout().lock();
+    for (name, account) in &directory.accounts {
+        writeln!(out, "{name:24} {:9} {} rules", account.role, account.rules.len())?;
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
+/// The hash of a password that is typed twice, unseen, or comes as a line on standard input.
+fn new_password(name: &str) -> Result<String, Failure> {
+    let password = if io::stdin().is_terminal() {
+        let password = rpassword::prompt_password(format!("Password for {name}: "))?;
+        if rpassword::prompt_password("Again: ")? != password {
+            return Err(Failure::new(Code::Data, anyhow!("the two passwords differ")));
+        }
+        password
+    } else {
+        let mut line = String::new();
+        io::stdin().lock().take(LINE_MAX_BYTES).read_line(&mut line)?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    };
+    hash(password.as_bytes()).map_err(|error| Failure::new(Code::Data, error))
+}
+
+/// The file with its comments.
+struct UsersFile {
+    path: PathBuf,
+    document: DocumentMut,
+    /// Mode, owner and group of the file that was there.
+    metadata: Option<std::fs::Metadata>,
+}
+
+impl UsersFile {
+    fn open(path: PathBuf) -> Result<Self, Failure> {
+        let metadata = match path.metadata() {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(UsersError::Io { path, source }.into()),
+        };
+        let text = match metadata {
+            // Read as the broker reads it first: what that refuses is not edited further.
+            Some(_) => {
+                Directory::read(&path)?;
+                std::fs::read_to_string(&path)
+                    .map_err(|source| UsersError::Io { path: path.clone(), source })?
+            }
+            None => PREFACE.to_owned(),
+        };
+        let document = text.parse::<DocumentMut>().map_err(|error| UsersError::Content {
+            path: path.clone(),
+            cause: error.to_string(),
+        })?;
+        Ok(Self { path, document, metadata })
+    }
+
+    fn users(&mut self) -> Result<&mut Table, Failure> {
+        let mut empty = Table::new();
+        // Only `[user.NAME]` is written, not `[user]`.
+        empty.set_implicit(true);
+        let users = self.document.entry("user").or_insert(Item::Table(empty));
+        let path = &self.path;
+        users.as_table_mut().ok_or_else(|| {
+            let cause = "write users as [user.NAME] tables, one a user".to_owned();
+            UsersError::Content { path: path.clone(), cause }.into()
+        })
+    }
+
+    fn user(&mut self, name: &str) -> Option<&mut dyn toml_edit::TableLike> {
+        self.document.get_mut("user")?.as_table_like_mut()?.get_mut(name)?.as_table_like_mut()
+    }
+
+    fn refuse(&self, what: String) -> Failure {
+        let cause = what;
+        Failure::new(Code::Data, UsersError::Content { path: self.path.clone(), cause })
+    }
+
+    /// Writes it beside the old one and puts it in its place, so that a broker that reads meanwhile sees one or
+    /// the other, and a power cut leaves one of both.
+    fn write(&self) -> Result<(), Failure> {
+        // Behind a link is where the file is kept.
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let beside = PathBuf::from(name);
+        let written = self.write_to(&beside).and_then(|()| std::fs::rename(&beside, &path));
+        if let Err(source) = written {
+            let _ = std::fs::remove_file(&beside);
+            let folder = path.parent().unwrap_or(&path).to_owned();
+            return Err(UsersError::Io { path: folder, source }.into());
+        }
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn write_to(&self, path: &Path) -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
+        if let Some(old) = &self.metadata {
+            file.set_permissions(PermissionsExt::from_mode(old.mode()))?;
+            // Who is not root keeps the file for itself; the broker says so if it then cannot read it.
+            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
+        file.write_all(self.document.to_string().as_bytes())?;
+        file.sync_all()
+    }
+}
