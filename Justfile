@@ -29,6 +29,10 @@ test-clients:
 test-home-assistant:
     tests/clients/home-assistant
 
+# The page in headless Chromium, the API by schemathesis, metrics by promtool (root: installs Debian packages)
+test-web:
+    tests/web/run
+
 # Sensors on stock ARM kernels in QEMU (root installs what is missing); or some: just test-hardware arm64/sensor
 test-hardware *CHECKS:
     tests/hardware/run {{CHECKS}}
@@ -36,6 +40,15 @@ test-hardware *CHECKS:
 # Figures beside mosquitto on this machine, one line of JSON each; or some: just bench --bench ingest
 bench *ARGS:
     cargo bench {{ARGS}}
+
+# Each fuzz target for so many seconds (nightly; cargo install cargo-fuzz). What it finds stays in fuzz/artifacts
+fuzz SECONDS='60':
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for target in packet payload topic config decode; do
+        mkdir -p fuzz/corpus/$target
+        cargo +nightly fuzz run $target fuzz/corpus/$target fuzz/seeds/$target -- -max_total_time={{SECONDS}} -max_len=4096 -print_final_stats=1
+    done
 
 # Known vulnerabilities of the dependencies (needs the internet)
 audit:
@@ -77,10 +90,25 @@ bundle:
 sbom:
     docker/sbom.sh
 
-# Build again elsewhere and compare; the exit code is the verdict
+# Build again by every way this machine has, and compare; or a release: just verify 0.1.0. The exit code is the verdict
 [group('delivery')]
-verify *PATHS:
-    docker/verify.sh {{PATHS}}
+verify *VERSION_OR_WAYS:
+    docker/verify.sh {{VERSION_OR_WAYS}}
+
+# The flake without nixpkgs, through a stand-in (root; installs what it needs); `just test-nix rebuild` compiles all twice
+[group('delivery')]
+test-nix *HOW:
+    tests/nix/run {{HOW}}
+
+# Detached signatures of the bundle and the digests, by a plain key (docker/setup.sh sign)
+[group('delivery')]
+sign *FILES:
+    docker/sign.sh {{FILES}}
+
+# What a release needs, and whether it is so: just release 0.1.0
+[group('delivery')]
+release VERSION:
+    docker/release.sh {{VERSION}}
 
 # Scripts and Dockerfiles by shellcheck and hadolint
 [group('delivery')]

@@ -20,6 +20,8 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/$name"
 cp "$archive" "$ROOT/docker/compose.yaml" "$ROOT/docker/compose.node.yaml" "$work/$name/"
 install -m 755 "$ROOT/docker/install.sh" "$work/$name/"
+# For the next bundle; that of this one has to come another way.
+[[ ! -f $ROOT/docker/humidor.pub ]] || cp "$ROOT/docker/humidor.pub" "$work/$name/"
 while read -r arch _ platform _; do
     IFS=/ read -r os architecture variant <<<"$platform"
     skopeo copy --quiet --override-os "$os" --override-arch "$architecture" ${variant:+--override-variant "$variant"} \

@@ -40,8 +40,9 @@ need() { command -v "$1" >/dev/null || die "$1 is not there" "$2"; }
 
 # Named after what is in the requirements file: another version gets another folder, and work trees share one.
 tools_folder() { printf '%s/humidor/%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$1" "$(sha256sum "$ROOT/docker/$1-requirements.txt" | cut -c-12)"; }
+# Nix has them in its store and says where.
 # shellcheck disable=SC2034 # used by those who source this
-TOOLS=$(tools_folder zig)
+TOOLS=${HUMIDOR_TOOLS:-$(tools_folder zig)}
 
 # Which source this is: commit, and -dirty when files differ from it. Where there is no git (inside the Dockerfile) both
 # are handed in.
@@ -66,3 +67,13 @@ version() { sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1; 
 archive_digest() { tar -xOf "$1" index.json | jq -r '.manifests[0].digest'; }
 # archive_blob FILE DIGEST
 archive_blob() { tar -xOf "$1" "blobs/${2/://}"; }
+# archive_platform FILE PLATFORM: the digest of its manifest.
+archive_platform() {
+    archive_blob "$1" "$(archive_digest "$1")" |
+        jq -r --arg p "$2" '.manifests[] | select([.platform.os, .platform.architecture, .platform.variant // empty] | join("/") == $p).digest'
+}
+# archive_revision FILE: the commit that its images say they are of.
+archive_revision() {
+    archive_blob "$1" "$(archive_blob "$1" "$(archive_platform "$1" linux/amd64)" | jq -r .config.digest)" |
+        jq -r '.config.Labels["org.opencontainers.image.revision"]'
+}

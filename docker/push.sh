@@ -19,13 +19,7 @@ need jq "docker/setup.sh engine installs it (Debian: jq)"
 know_source
 
 digest=$(archive_digest "$archive")
-# platform_digest PLATFORM: of its manifest in the archive.
-platform_digest() {
-    archive_blob "$archive" "$digest" |
-        jq -r --arg p "$1" '.manifests[] | select([.platform.os, .platform.architecture, .platform.variant // empty] | join("/") == $p).digest'
-}
-revision=$(archive_blob "$archive" "$(archive_blob "$archive" "$(platform_digest linux/amd64)" | jq -r .config.digest)" |
-    jq -r '.config.Labels["org.opencontainers.image.revision"]')
+revision=$(archive_revision "$archive")
 [[ $revision != *-dirty && $revision =~ ^[0-9a-f]{40}$ ]] ||
     die "the image was made of files that no commit has ($revision); a version tag must name a source that others can get" \
         "commit, then docker/build.sh all and docker/image.sh prebuilt"
@@ -51,7 +45,7 @@ remote_digest() {
 version=$(version)
 declare -A fixed=(["$version"]=$digest ["sha-${revision:0:12}"]=$digest)
 while read -r arch _ platform _; do
-    fixed[$version-$arch]=$(platform_digest "$platform")
+    fixed[$version-$arch]=$(archive_platform "$archive" "$platform")
 done < <(targets)
 # All looked at before the first is written, so that a refusal leaves the registry as it was.
 for tag in "${!fixed[@]}"; do
@@ -82,6 +76,6 @@ while read -r arch _ platform _; do
     say "$repository:$version-$arch"
     copy "$version-$arch" "$platform"
     there=$(remote_digest "$version-$arch")
-    [[ $there == "$(platform_digest "$platform")" ]] || die "$repository:$version-$arch has $there after the push"
+    [[ $there == "$(archive_platform "$archive" "$platform")" ]] || die "$repository:$version-$arch has $there after the push"
 done < <(targets)
 say "$repository@$digest"

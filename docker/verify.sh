@@ -1,83 +1,230 @@
 #!/usr/bin/env bash
-# Builds the commit again, elsewhere, and compares with dist/. The exit code is the verdict.
+# Builds the source again, elsewhere, by every way that this machine has, and compares. The exit code is the verdict.
 #
-#   docker/verify.sh [host|docker|cross]…        default: host, and docker where an engine answers
+#   docker/verify.sh [VERSION] [host|docker|cross|nix]…
+#
+# Without VERSION: this commit, and what is in dist/ of it. With VERSION: tag vVERSION, and its digests in
+# docker/digests.txt. Without ways: those for which this machine has what they need; the others are named.
 #
 # host: docker/build.sh in a fresh clone with a target folder and crates of its own. docker: the whole Dockerfile there,
-# without a cache; binaries and index digest. cross: cross build with docker/cross.Dockerfile.
-# CROSS names another cross; HUMIDOR_ARCHS="arm64 armv7" leaves targets out of host and
-# cross.
+# without a cache. cross: docker/cross.Dockerfile. nix: the flake. Binaries must be the same by all ways; images by
+# the two that make some, Docker and Nix, each the same as before: they pack differently.
+# HUMIDOR_ARCHS="arm64 armv7" leaves targets out of host, cross and nix. CROSS and NIX name another cross and nix.
+#
+# All digests are left in dist/digests.txt, in the form of docker/digests.txt.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-ways=("$@")
-if ((!$#)); then
-    ways=(host)
-    if docker version >/dev/null 2>&1; then ways+=(docker); fi
+ALL_WAYS=(host docker cross nix)
+# A digest in the table is cut to so many hex digits; dist/digests.txt has them whole.
+SHOWN_DIGITS=12
+
+# lacks WAY: what the way needs and this machine has not, or nothing.
+lacks() {
+    case $1 in
+    host) [[ -x $TOOLS/bin/cargo-zigbuild ]] || echo "zig is not there: docker/setup.sh build installs it" ;;
+    docker) docker buildx version >/dev/null 2>&1 && docker version >/dev/null 2>&1 || echo "no Docker engine with buildx answers" ;;
+    cross)
+        if ! command -v "${CROSS:-cross}" >/dev/null; then
+            echo "cross is not there: cargo install --locked cross@0.2.5"
+        elif ! docker version >/dev/null 2>&1; then
+            echo "cross needs a Docker engine, and none answers"
+        fi
+        ;;
+    nix) command -v "${NIX:-nix}" >/dev/null || echo "nix is not there" ;;
+    *) die "there is no way $1" "the ways are ${ALL_WAYS[*]}" ;;
+    esac
+}
+
+wanted_version=''
+if [[ ${1:-} =~ ^v?([0-9]+\.[0-9]+\.[0-9]+)$ ]]; then
+    wanted_version=${BASH_REMATCH[1]}
+    shift
 fi
-know_source
-[[ $HUMIDOR_REVISION != *-dirty ]] || die "there are uncommitted changes, which a fresh clone would not have" "commit first"
-read -ra wanted <<<"${HUMIDOR_ARCHS:-$(archs all | paste -sd' ')}"
-for arch in "${wanted[@]}"; do
-    [[ -f $ROOT/dist/$arch/humidor ]] || die "dist/$arch/humidor is not there to compare with" "docker/build.sh $arch makes it"
+ways=() left_out=()
+for way in "${@:-${ALL_WAYS[@]}}"; do
+    lack=$(lacks "$way")
+    if [[ -z $lack ]]; then
+        ways+=("$way")
+    elif (($#)); then
+        die "$way: $lack"
+    else
+        left_out+=("$way: $lack")
+    fi
 done
+((${#ways[@]})) || die "this machine has none of the ways to build" "${left_out[@]}"
+read -ra wanted <<<"${HUMIDOR_ARCHS:-$(archs all | paste -sd' ')}"
 
 # Not in ours: a path of another length, so that a forgotten remap shows.
 work=$(mktemp -d "${TMPDIR:-/tmp}/humidor-verify-elsewhere.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 git clone --quiet "$ROOT" "$work/source"
+if [[ -n $wanted_version ]]; then
+    grep -q "^$wanted_version " "$ROOT/docker/digests.txt" ||
+        die "docker/digests.txt has no digests of $wanted_version" "git pull brings those of later releases"
+    git -C "$work/source" -c advice.detachedHead=false checkout --quiet "v$wanted_version" ||
+        die "there is no tag v$wanted_version" "git fetch --tags"
+    HUMIDOR_REVISION=$(git -C "$work/source" rev-parse HEAD) SOURCE_DATE_EPOCH=$(git -C "$work/source" log -1 --format=%ct)
+fi
+know_source
+[[ $HUMIDOR_REVISION != *-dirty ]] || die "there are uncommitted changes, which a fresh clone would not have" "commit first"
 
-# same NAME FILE OTHER: or the verdict, with the first place where they differ.
-same() {
-    if cmp --silent "$2" "$3"; then
-        say "$1: same, sha256 $(sha256sum "$2" | cut -d' ' -f1)"
-        return
-    fi
-    printf 'DIFFERENT: %s\n  %s\n  %s bytes differ up to the shorter one'"'"'s end\n' "$1" "$(cmp "$2" "$3" 2>&1)" \
-        "$(cmp -l "$2" "$3" 2>/dev/null | wc -l)" >&2
-    # The strings that only one has tell most about the reason: a path, a version.
-    diff <(strings -n 8 "$2" | sort) <(strings -n 8 "$3" | sort) | grep '^[<>]' | head -n 10 >&2 || true
-    exit 1
+# --- the digests, by way: of the binary, and of what an image consists of
+
+columns=() # in the order of the table
+declare -A digest_of=() file_of=()
+
+# note WAY WHAT ARCH DIGEST [FILE]
+note() {
+    digest_of[$1 $2 $3]=$4
+    [[ -z ${5:-} ]] || file_of[$1 $2 $3]=$5
+}
+note_binary() {
+    note "$1" binary "$2" "sha256:$(sha256sum <"$3" | cut -d' ' -f1)" "$3"
+    # rustc and the linker leave their versions in the binary.
+    note "$1" compiler "$2" "rustc-$(grep -aoE -m 1 'rustc version [^ ]+' "$3" | head -n 1 | cut -d' ' -f3)"
 }
 
+# note_images WAY PREFIX ARCHIVE: index, manifests, configurations, layers; what cannot be the same by Docker and Nix has
+# Nix's prefix. The binary is in the first layer.
+note_images() {
+    local way=$1 prefix=$2 archive=$3 arch platform manifest layer folder
+    note "$way" "${prefix}index" all "$(archive_digest "$archive")" "$archive"
+    while read -r arch _ platform _; do
+        manifest=$(archive_platform "$archive" "$platform")
+        layer=$(archive_blob "$archive" "$manifest" | jq -r '.layers[0].digest')
+        note "$way" "${prefix}manifest" "$arch" "$manifest"
+        note "$way" "${prefix}config" "$arch" "$(archive_blob "$archive" "$manifest" | jq -r .config.digest)"
+        folder=$work/$way-image/$arch
+        mkdir -p "$folder"
+        archive_blob "$archive" "$layer" >"$folder/layer.tar.gz"
+        note "$way" "${prefix}layer" "$arch" "$layer" "$folder/layer.tar.gz"
+        tar -xzf "$folder/layer.tar.gz" -C "$folder" humidor
+        note_binary "$way" "$arch" "$folder/humidor"
+    done < <(targets)
+}
+
+if [[ -n $wanted_version ]]; then
+    columns+=(published)
+    while read -r _ what arch digest; do note published "$what" "$arch" "$digest"; done < <(grep "^$wanted_version " "$ROOT/docker/digests.txt")
+else
+    # What is there of another commit is not what this one makes.
+    for arch in "${wanted[@]}"; do
+        grep -qsF "$HUMIDOR_REVISION" "$ROOT/dist/$arch/humidor" || continue
+        note_binary dist "$arch" "$ROOT/dist/$arch/humidor"
+        columns=(dist)
+    done
+    if [[ -f $ROOT/dist/humidor.oci.tar && $(archive_revision "$ROOT/dist/humidor.oci.tar") == "$HUMIDOR_REVISION" ]]; then
+        note_images image '' "$ROOT/dist/humidor.oci.tar"
+        columns+=(image)
+    fi
+fi
+
 for way in "${ways[@]}"; do
-    say "building again: $way"
+    say "building $HUMIDOR_REVISION again: $way"
+    columns+=("$way")
     case $way in
     host)
         (cd "$work/source" && CARGO_TARGET_DIR=$work/host-target CARGO_HOME=$work/crates docker/build.sh "${wanted[@]}")
-        for arch in "${wanted[@]}"; do same "host, $arch" "$ROOT/dist/$arch/humidor" "$work/source/dist/$arch/humidor"; done
+        for arch in "${wanted[@]}"; do note_binary host "$arch" "$work/source/dist/$arch/humidor"; done
         ;;
     docker)
-        [[ -f $ROOT/dist/humidor.oci.tar ]] || die "dist/humidor.oci.tar is not there to compare with" "docker/image.sh prebuilt makes it"
         "$work/source/docker/image.sh" --no-cache
-        for archive in "$ROOT" "$work/source"; do
-            archive=$archive/dist/humidor.oci.tar
-            index=$(archive_digest "$archive")
-            out=$(mktemp -d "$work/image.XXXXXX")
-            while read -r platform digest; do
-                mkdir -p "$out/${platform//\//-}"
-                layer=$(archive_blob "$archive" "$digest" | jq -r '.layers[0].digest')
-                archive_blob "$archive" "$layer" | tar -xz -C "$out/${platform//\//-}"
-            done < <(archive_blob "$archive" "$index" | jq -r '.manifests[] | "\([.platform.os, .platform.architecture, .platform.variant // empty] | join("/")) \(.digest)"')
-            outs+=("$out") indexes+=("$index")
-        done
-        while read -r arch _ platform _; do
-            same "Dockerfile, $arch" "${outs[0]}/${platform//\//-}/humidor" "${outs[1]}/${platform//\//-}/humidor"
-        done < <(targets)
-        [[ ${indexes[0]} == "${indexes[1]}" ]] ||
-            { printf 'DIFFERENT: the binaries are the same, the images around them are not: %s here, %s rebuilt\n' "${indexes[@]}" >&2; exit 1; }
-        say "Dockerfile: same, index ${indexes[0]}"
+        note_images docker '' "$work/source/dist/humidor.oci.tar"
         ;;
     cross)
-        need "${CROSS:-cross}" "cargo install --locked cross@0.2.5"
         for arch in "${wanted[@]}"; do
             read -r _ triple _ < <(target "$arch")
             (cd "$work/source" && "${CROSS:-cross}" build --locked --release --target "$triple" --target-dir "$work/cross-target")
-            same "cross, $arch" "$ROOT/dist/$arch/humidor" "$work/cross-target/$triple/release/humidor"
+            note_binary cross "$arch" "$work/cross-target/$triple/release/humidor"
         done
         ;;
-    *) die "there is no way $way" "the ways are host, docker and cross" ;;
+    nix)
+        built=("${wanted[@]/#/bin-}")
+        [[ ${wanted[*]} != "$(archs all | paste -sd' ')" ]] || built=(oci)
+        results=$("${NIX:-nix}" --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths "${built[@]/#/$work/source#}")
+        mapfile -t results <<<"$results"
+        if [[ ${built[*]} == oci ]]; then
+            note_images nix nix- "${results[0]}"
+        else
+            for at in "${!wanted[@]}"; do note_binary nix "${wanted[at]}" "${results[at]}/bin/humidor"; done
+        fi
+        ;;
     esac
 done
+
+# --- the verdict
+
+# tell_difference WHAT ARCH WAY OTHER: the first place where they differ.
+tell_difference() {
+    local one=${file_of[$3 $1 $2]:-} other=${file_of[$4 $1 $2]:-}
+    printf 'DIFFERENT: %s %s, by %s and by %s\n  %s\n  %s\n' "$1" "$2" "$3" "$4" "${digest_of[$3 $1 $2]}" "${digest_of[$4 $1 $2]}"
+    [[ $1 != binary ]] || printf '  compiled by %s and by %s\n' "${digest_of[$3 compiler $2]:-unknown}" "${digest_of[$4 compiler $2]:-unknown}"
+    # Of the published there is no file.
+    [[ -n $one && -n $other ]] || return 0
+    if command -v diffoscope >/dev/null; then
+        diffoscope --max-report-size 20000 --text - "$one" "$other" | head -n 60 || true
+    elif [[ $1 == *layer ]]; then
+        printf '  first difference in the list of files, then in bytes:\n'
+        diff <(tar --numeric-owner --full-time -tvzf "$one") <(tar --numeric-owner --full-time -tvzf "$other") | grep '^[<>]' | head -n 4 || true
+        cmp "$one" "$other" 2>&1 || true
+    elif [[ $1 == binary ]]; then
+        printf '  %s; %s bytes differ\n' "$(cmp "$one" "$other" 2>&1)" "$(cmp -l "$one" "$other" 2>/dev/null | wc -l)"
+        # The strings that only one has tell most about the reason: a path, a version.
+        diff <(strings -n 8 "$one" | sort) <(strings -n 8 "$other" | sort) | grep '^[<>]' | head -n 10 || true
+    fi
+}
+
+different=0 alike=0
+# row WHAT ARCH: one line of the table, and what differs in it.
+row() {
+    local way first='' digest mark=same compared=0
+    printf '%-13s %-6s' "$1" "$2"
+    for way in "${columns[@]}"; do
+        digest=${digest_of[$way $1 $2]:-}
+        printf ' %-*s' $((SHOWN_DIGITS + 1)) "$(cut -c "8-$((7 + SHOWN_DIGITS))" <<<"${digest:--------  -}")"
+        [[ -n $digest ]] || continue
+        compared=$((compared + 1))
+        if [[ -z $first ]]; then
+            first=$way
+        elif [[ $digest != "${digest_of[$first $1 $2]}" ]]; then
+            mark=DIFFERENT
+            different=$((different + 1))
+            tell_difference "$1" "$2" "$first" "$way" >>"$work/differences"
+        fi
+    done
+    if ((compared < 2)); then mark=alone; elif [[ $mark == same ]]; then alike=$((alike + 1)); fi
+    printf ' %s\n' "$mark"
+}
+
+: >"$work/differences"
+printf '%-20s' "$(version)"
+for way in "${columns[@]}"; do printf " %-$((SHOWN_DIGITS + 1))s" "$way"; done
+printf '\n'
+for arch in "${wanted[@]}"; do row binary "$arch"; done
+mapfile -t rows < <(printf '%s\n' "${!digest_of[@]}" | cut -d' ' -f2,3 | grep -v '^binary ' | sort -u)
+for line in "${rows[@]}"; do
+    read -r what arch <<<"$line"
+    [[ $what == revision || $what == compiler || -z $what ]] || row "$what" "$arch"
+done
+cat "$work/differences"
+
+if [[ -z $wanted_version ]]; then
+    mkdir -p "$ROOT/dist"
+    {
+        printf '%s revision all %s\n' "$(version)" "$HUMIDOR_REVISION"
+        for key in "${!digest_of[@]}"; do
+            read -r way what arch <<<"$key"
+            [[ " ${ways[*]} " != *" $way "* ]] || printf '%s %s %s %s\n' "$(version)" "$what" "$arch" "${digest_of[$key]}"
+        done
+    } | sort -u >"$ROOT/dist/digests.txt"
+fi
+for line in "${left_out[@]}"; do say "left out: $line"; done
+# Signatures of what lies beside, by the plain key.
+for signature in "$ROOT"/dist/*.minisig "$ROOT"/docker/*.minisig; do
+    [[ ! -f $signature ]] || "$ROOT/docker/sign.sh" check "${signature%.minisig}" || different=$((different + 1))
+done
+((!different)) || die "NOT THE SAME: $HUMIDOR_REVISION, $different differences" "docs/VERIFY.md tells what a difference can mean"
+((alike)) || die "nothing was compared: one way alone says nothing" "docker/build.sh all, or another way"
 say "verified: $HUMIDOR_REVISION by ${ways[*]}"

@@ -37,6 +37,8 @@ impl Running {
             web: humidor::web::WebConfig::default(),
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
+            alarms: Vec::new(),
+            discovery: None,
             access: humidor::broker::AccessConfig::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();

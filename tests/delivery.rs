@@ -59,6 +59,17 @@ fn toml(path: &str, table: &str, key: &str) -> String {
     parsed[table][key].as_str().unwrap_or_else(|| panic!("{path}: {table}.{key}")).to_owned()
 }
 
+/// flake.nix and all of nix/.
+fn nix_files() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("nix");
+    let mut files: Vec<String> = fs::read_dir(folder)
+        .expect("nix/")
+        .map(|entry| format!("nix/{}", entry.expect("a file").file_name().display()))
+        .collect();
+    files.push("flake.nix".to_owned());
+    files
+}
+
 /// All `HUMIDOR_…` names in a text.
 fn variables(text: &str) -> BTreeSet<String> {
     text.match_indices("HUMIDOR_")
@@ -141,9 +152,12 @@ fn cross_builds_the_targets_in_the_image_of_the_dockerfile() {
 #[test]
 fn no_other_file_spells_a_triple_that_the_table_has_not() {
     let triples: BTreeSet<String> = targets().into_iter().map(|target| target.triple).collect();
-    for path in
+    let mut paths =
         ["Justfile", "docker/Dockerfile", "docker/build.sh", "docker/setup.sh", "docs/DELIVERY.md"]
-    {
+            .map(str::to_owned)
+            .to_vec();
+    paths.extend(nix_files());
+    for path in &paths {
         for word in file(path).split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
         {
             // A cross compiler of Debian is named by the GNU triple.
@@ -282,4 +296,183 @@ fn recipes_call_scripts_that_exist() {
         let metadata = fs::metadata(&path).unwrap_or_else(|error| panic!("{script}: {error}"));
         assert!(metadata.permissions().mode() & 0o111 != 0, "{script} is not executable");
     }
+}
+
+#[test]
+fn nix_compiles_what_the_dockerfile_compiles() {
+    // The toolchain's part of the context: Nix brings its own.
+    let of_the_toolchain =
+        ["rust-toolchain.toml", "docker/setup.sh", "docker/auditable.lock", "docker/cross-cargo"];
+    let ignore = file(".dockerignore");
+    let context: BTreeSet<String> =
+        set(after(&ignore, "!").filter(|path| !of_the_toolchain.contains(path)));
+    let binary = file("nix/binary.nix");
+    // With which the binary is checked there.
+    let sources: BTreeSet<String> = set(after(&binary, "../")
+        .filter(|path| !path.ends_with(';') && !path.starts_with("tests/delivery/properties")));
+    assert_eq!(sources, context);
+}
+
+#[test]
+fn nix_holds_no_version_and_no_hash_of_its_own() {
+    let readers = [
+        ("nix/targets.nix", "../docker/targets"),
+        ("nix/toolchain.nix", "../rust-toolchain.toml"),
+        ("nix/tools.nix", "../docker/zig-requirements.txt"),
+        ("nix/tools.nix", "../docker/auditable.lock"),
+        ("nix/binary.nix", "bash docker/build.sh"),
+    ];
+    for (path, what) in readers {
+        assert!(file(path).contains(what), "{path} reads no {what}");
+    }
+    let pins = file("docker/zig-requirements.txt");
+    let mut versions: BTreeSet<String> =
+        set(pins.lines().filter_map(|line| line.split_once("==")?.1.split(' ').next()));
+    versions.insert(toml("rust-toolchain.toml", "toolchain", "channel"));
+    assert_eq!(versions.len(), 3, "{versions:?}");
+    for path in nix_files() {
+        for word in file(&path).split(|c: char| !c.is_ascii_alphanumeric()) {
+            let is_hash = word.len() >= 40 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(!is_hash, "{path} has the hash {word}");
+        }
+        for version in &versions {
+            assert!(!file(&path).contains(version), "{path} spells the version {version}");
+        }
+    }
+}
+
+#[test]
+fn setup_and_nix_take_one_cargo_auditable() {
+    let lock: toml::Table = file("docker/auditable.lock").parse().expect("a lock file");
+    let packages = lock["package"].as_array().expect("packages");
+    let itself: Vec<_> =
+        packages.iter().filter(|p| p["name"].as_str() == Some("cargo-auditable")).collect();
+    assert_eq!(itself.len(), 1);
+    for package in packages {
+        assert!(package.get("checksum").is_some(), "{} has no checksum", package["name"]);
+    }
+    assert!(file("docker/setup.sh").contains("/auditable.lock"), "setup.sh reads its version");
+}
+
+#[test]
+fn the_lock_of_the_flake_answers_its_inputs() {
+    let lock: serde_json::Value = serde_json::from_str(&file("flake.lock")).expect("flake.lock");
+    let nodes = lock["nodes"].as_object().expect("nodes");
+    assert_eq!(set(nodes.keys().map(String::as_str)), set(["nixpkgs", "root", "rust-overlay"]));
+    let flake = file("flake.nix");
+    for name in ["nixpkgs", "rust-overlay"] {
+        let (original, locked) = (&nodes[name]["original"], &nodes[name]["locked"]);
+        let part = |key: &str| original[key].as_str().map(|text| format!("/{text}"));
+        let url = format!(
+            "\"github:{}{}{}\"",
+            original["owner"].as_str().expect("an owner"),
+            part("repo").expect("a repository"),
+            part("ref").unwrap_or_default()
+        );
+        assert!(flake.contains(&url), "flake.nix has no {url}");
+        assert_eq!(locked["rev"].as_str().map(str::len), Some(40), "{name}");
+        assert!(locked["narHash"].as_str().is_some_and(|hash| hash.starts_with("sha256-")));
+    }
+    assert_eq!(nodes["rust-overlay"]["inputs"]["nixpkgs"][0].as_str(), Some("nixpkgs"));
+    // 2026-05-27: older importCargoLock is answered 403 by the crate registry.
+    let modified = nodes["nixpkgs"]["locked"]["lastModified"].as_i64().expect("a time");
+    assert!(modified >= 1_779_840_000, "the locked nixpkgs cannot fetch crates");
+}
+
+/// A duration of the Dockerfile, in the nanoseconds of an image's configuration.
+fn nanoseconds(text: &str) -> u64 {
+    let seconds: u64 = text.strip_suffix('s').and_then(|n| n.parse().ok()).expect("seconds");
+    seconds * 1_000_000_000
+}
+
+#[test]
+fn the_image_by_nix_says_what_the_dockerfile_says() {
+    let (image, dockerfile) = (file("nix/image.nix"), file("docker/Dockerfile"));
+    let user = only("USER", after(&dockerfile, "USER "));
+    let (uid, gid) = user.split_once(':').expect("user and group");
+    assert_eq!(uid, gid);
+    let mut wanted = vec![
+        format!("user = {uid};"),
+        format!("Volumes.\"{}\"", only("VOLUME", after(&dockerfile, "VOLUME "))),
+        format!("\"HUMIDOR_DATA={}\"", only("ENV", after(&dockerfile, "ENV HUMIDOR_DATA="))),
+        format!("StopSignal = \"{}\"", only("STOPSIGNAL", after(&dockerfile, "STOPSIGNAL "))),
+    ];
+    for port in after(&dockerfile, "EXPOSE ").flat_map(str::split_whitespace) {
+        wanted.push(format!("ExposedPorts.\"{port}/tcp\""));
+    }
+    // ENTRYPOINT ["/humidor"] is Entrypoint = [ "/humidor" ].
+    for (instruction, key) in [("ENTRYPOINT [", "Entrypoint"), ("CMD [", "Cmd")] {
+        let words = only(instruction, after(&dockerfile, instruction));
+        wanted.push(format!("{key} = [ {} ];", words.trim_end_matches(']')));
+    }
+    let check = only("HEALTHCHECK", after(&dockerfile, "HEALTHCHECK "));
+    for (option, key) in [
+        ("--interval=", "Interval"),
+        ("--timeout=", "Timeout"),
+        ("--start-period=", "StartPeriod"),
+        ("--start-interval=", "StartInterval"),
+    ] {
+        let value = check.split_whitespace().find_map(|word| word.strip_prefix(option));
+        wanted.push(format!("{key} = {};", nanoseconds(value.expect(option))));
+    }
+    for label in after(&dockerfile.replace("LABEL ", ""), "org.opencontainers.image.") {
+        let name = label.split('=').next().expect("a name");
+        wanted.push(format!("\"org.opencontainers.image.{name}\""));
+    }
+    for text in wanted {
+        assert!(image.contains(&text), "nix/image.nix has no {text}");
+    }
+}
+
+#[test]
+fn nix_and_the_chain_have_one_limit_of_size() {
+    let (checks, chain) = (file("nix/checks.nix"), file("tests/delivery/chain"));
+    let limit = only("binaryMax", after(&checks, "binaryMax = ")).trim_end_matches(';');
+    let product = only("BINARY_MAX_BYTES", after(&chain, "BINARY_MAX_BYTES=$(("));
+    let factors = product.trim_end_matches(')').split(" * ");
+    let bytes: u64 = factors.map(|n| n.parse::<u64>().expect("a number")).product();
+    assert_eq!(limit.parse(), Ok(bytes));
+}
+
+#[test]
+fn the_nixos_module_sets_what_the_program_knows() {
+    let module = file("nix/module.nix");
+    assert_known("nix/module.nix", &variables(&module));
+    let keys: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let examples = module.split("settings = settings {").skip(1);
+    let mut seen = 0;
+    for example in examples {
+        let body = example.split('}').next().expect("a body");
+        for key in body.lines().filter_map(|line| line.trim().split_once(" = ")).map(|(key, _)| key)
+        {
+            assert!(keys.contains(key), "nix/module.nix shows a setting {key}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4);
+    let port = SETTINGS.iter().find(|s| s.key == "mqtt_listen").and_then(|s| s.default);
+    let port = port.and_then(|address| address.rsplit(':').next()).expect("a port");
+    assert!(module.contains(&format!("[ {port} ]")), "the firewall opens {port}");
+}
+
+#[test]
+fn the_docs_name_outputs_that_the_flake_has() {
+    let mut names: BTreeSet<String> = set(["default", "oci"]);
+    for target in targets() {
+        names.insert(format!("bin-{}", target.arch));
+        names.insert(format!("image-{}", target.arch));
+    }
+    let mut seen = 0;
+    for path in ["README.md", "docs/DELIVERY.md", "docs/VERIFY.md"] {
+        let text = file(path);
+        let of_build = text.lines().filter(|line| line.contains("nix build"));
+        for word in of_build.flat_map(str::split_whitespace) {
+            let word = word.trim_matches(|c: char| "`()|,".contains(c));
+            if let Some(name) = word.strip_prefix(".#") {
+                assert!(names.contains(name), "{path} builds .#{name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2, "the docs show how to build by Nix");
 }

@@ -131,22 +131,27 @@ fn a_delivery_has_the_lower_qos_of_publication_and_subscription() {
 #[test]
 fn retained_messages_come_all_at_every_subscribe_and_only_a_retained_empty_one_deletes() {
     // [MQTT-3.3.1-6], [MQTT-3.8.4-3], [MQTT-3.3.1-10], [MQTT-3.3.1-12]
-    const TOPICS: usize = 300;
+    /// More than may be in flight.
+    const TOPICS: u16 = 1200;
     let mut publisher = Client::connect(*BROKER, "retainer");
     for n in 0..TOPICS {
-        retain(&mut publisher, &format!("all/{n:03}"), &n.to_string());
+        let mut publish =
+            v4::Publish::new(format!("all/{n:04}"), OldQoS::AtLeastOnce, n.to_string());
+        (publish.retain, publish.pkid) = (true, n + 1);
+        publisher.send(&v4::Packet::Publish(publish));
     }
+    (1..=TOPICS).for_each(|pkid| publisher.expect_puback(pkid));
     // Not retained: the retained one stays.
-    publisher.publish("all/001", OldQoS::AtLeastOnce, 9, b"");
+    publisher.publish("all/0001", OldQoS::AtLeastOnce, 9, b"");
     publisher.expect_puback(9);
-    retain(&mut publisher, "all/000", "");
+    retain(&mut publisher, "all/0000", "");
     for qos in [OldQoS::AtMostOnce, OldQoS::AtLeastOnce] {
         let mut watcher = Client::connect(*BROKER, "retained-watcher");
         for _ in 0..2 {
             watcher.subscribe("all/#", qos);
             for n in 1..TOPICS {
                 let publish = message(&mut watcher);
-                assert_eq!((publish.topic, publish.retain), (format!("all/{n:03}"), true));
+                assert_eq!((publish.topic, publish.retain), (format!("all/{n:04}"), true));
                 if publish.qos == OldQoS::AtLeastOnce {
                     watcher.send(&v4::Packet::PubAck(v4::PubAck::new(publish.pkid)));
                 }

@@ -21,13 +21,14 @@ use super::router::{Delivery, Link, RouterDied};
 use super::sessions::Session;
 use super::subscribing::{Subscribing, Unconfirmed};
 use crate::clock;
-use crate::store::{Change, Waiting};
-use crate::wire::{Message, encode_properties, topic_name};
+use crate::store::{Change, Options, Waiting};
+use crate::wire::{Filter, Message, encode_properties, topic_name};
 
 /// PUBLISH packets that one connection has in one commit.
 const BATCH_PACKETS: usize = 256;
-/// Retained messages that wait for a client before its next packet is looked at: each SUBSCRIBE may bring all.
-const RETAINED_WAITING: usize = 1000;
+/// Changes of what survives a restart that one connection begins in one commit; the packet that passes it is the
+/// last.
+const BATCH_CHANGES: usize = 1000;
 
 /// What waits for its commit, and what follows it.
 pub struct Staged {
@@ -99,6 +100,8 @@ pub struct Client<'a> {
     pub may_wait: bool,
     /// SUBSCRIBEs that wait for the router.
     pub(super) unconfirmed: VecDeque<Unconfirmed>,
+    /// Subscriptions that are confirmed and whose retained messages are still to come.
+    pub(super) owed: VecDeque<(Filter, Options)>,
     /// Topics that the client has given an alias (MQTT 5.0 §3.3.2.3.4).
     aliases: HashMap<u16, String>,
     /// DISCONNECT was read; what was published before it is still committed.
@@ -129,6 +132,7 @@ impl<'a> Client<'a> {
             page_after: 0,
             may_wait: session.persistent.is_some() && opened.claim.session_present,
             unconfirmed: VecDeque::new(),
+            owed: VecDeque::new(),
             aliases: HashMap::new(),
             goodbye: None,
             session,
@@ -204,6 +208,12 @@ impl<'a> Client<'a> {
 
     /// Writes what is on its way as far as there is room.
     pub async fn write_deliveries(&mut self) -> Result<(), End> {
+        // One subscription's at a time: each may bring all that are retained.
+        while self.outflow.wants_retained()
+            && let Some((filter, options)) = self.owed.pop_front()
+        {
+            self.owe(&filter, options);
+        }
         let settled = self.outflow.write(clock::unix_ms(), &mut self.out)?;
         if let Some(session) = self.session.persistent
             && !settled.is_empty()
@@ -221,7 +231,7 @@ impl<'a> Client<'a> {
         }
         let mut batch = Batch::default();
         while batch.packets < BATCH_PACKETS
-            && self.outflow.waiting_retained() < RETAINED_WAITING
+            && batch.publication.batch.len() < BATCH_CHANGES
             && let Some(packet) = packet::next(self.version, &mut self.inbound)?
         {
             match packet {

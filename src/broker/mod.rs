@@ -15,6 +15,8 @@
 //! subscribers.
 
 mod access;
+mod alarm;
+mod alarms;
 mod carrier;
 mod client;
 mod connection;
@@ -28,6 +30,8 @@ mod login;
 mod opening;
 mod outflow;
 mod packet;
+#[cfg(any(test, fuzzing))]
+pub mod probe;
 mod publication;
 mod recorder;
 mod reload;
@@ -45,6 +49,8 @@ mod users;
 mod will;
 
 pub use access::{Access, AccessConfig, AccessError, Anonymous, Grants, NotAdmitted, Password};
+pub use alarm::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
+pub use alarms::{AlarmState, Alarms};
 pub use insider::{Ending, Heard, Insider, Load};
 pub use login::LoginError;
 pub use recorder::{Counters, Live};

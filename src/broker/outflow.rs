@@ -134,9 +134,9 @@ impl Outflow {
         self.retained.extend(parcels);
     }
 
-    /// Retained messages that still wait.
-    pub fn waiting_retained(&self) -> usize {
-        self.retained.len()
+    /// Whether all retained messages were written.
+    pub fn wants_retained(&self) -> bool {
+        self.retained.is_empty()
     }
 
     /// What waits in the log, when there is none left here.

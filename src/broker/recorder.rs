@@ -49,7 +49,8 @@ impl Batch {
         self.records.is_empty() && self.changes.is_empty()
     }
 
-    const fn len(&self) -> usize {
+    /// Records and changes.
+    pub const fn len(&self) -> usize {
         self.records.len() + self.changes.len()
     }
 }

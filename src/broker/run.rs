@@ -11,6 +11,8 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
 use super::access::{Access, AccessConfig, AccessError};
+use super::alarm::AlarmConfig;
+use super::alarms::{self, Alarms};
 use super::connection::Services;
 use super::door;
 use super::insider::Insider;
@@ -24,7 +26,7 @@ use crate::clock;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Store};
 use crate::web::{self, Sources, WebConfig};
-use crate::wire::{BROKER_STATUS, Filter, Message, OFFLINE, ONLINE};
+use crate::wire::{BROKER_STATUS, Discovery, Filter, Message, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
 #[derive(Debug, Clone)]
@@ -41,6 +43,10 @@ pub struct BrokerConfig {
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
     pub commit_window: Duration,
+    /// What is watched for.
+    pub alarms: Vec<AlarmConfig>,
+    /// Where Home Assistant looks; `None` tells it nothing.
+    pub discovery: Option<Discovery>,
     /// Who may connect.
     pub access: AccessConfig,
 }
@@ -83,6 +89,7 @@ pub struct Broker {
     access: Access,
     http_address: Option<SocketAddr>,
     recorder: Recorder,
+    alarms: Alarms,
     running: tokio::task::JoinHandle<Result<(), BrokerError>>,
 }
 
@@ -107,6 +114,7 @@ impl Broker {
 
         let path = config.data.join(LOG_FILE);
         let store = Store::open(&path)?;
+        let left = store.alarms().map_err(BrokerError::Damaged)?;
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
         let (retained, sessions) = store.kept().map_err(sqlite)?;
         let queued = Queued::open(&path).map_err(sqlite)?;
@@ -138,6 +146,11 @@ impl Broker {
             logged: config.logged.into(),
         };
         say(&services, ONLINE).await?;
+        // Alarms end with the connections: what these have committed they still see.
+        let (end_alarms, alarms_end) = shutdown::channel();
+        let discovery = config.discovery.as_ref();
+        let (alarms, watching) =
+            alarms::start(config.alarms, left, &services, discovery, alarms_end).await?;
         let http_address = http.as_ref().map(|(_, address)| *address);
         let pages = http.map(|(listener, address)| {
             info!(guests = config.web.guests.as_str(), %address, "listening for HTTP");
@@ -147,11 +160,19 @@ impl Broker {
                 live: recorder.live(),
                 insider: Insider::new(services.clone()),
                 access: access.clone(),
+                alarms: alarms.clone(),
             };
             Pages { listener, config: config.web, sources }
         });
-        let running = tokio::spawn(run(listener, pages, services, writer, died, lost, shutdown));
-        Ok(Self { address, access, http_address, recorder, running })
+        let ports = Ports { mqtt: listener, pages };
+        let serving = run(ports, services, writer, died, lost, shutdown, async move {
+            end_alarms.throw();
+            if let Some(watching) = watching {
+                let _ = watching.await;
+            }
+        });
+        let running = tokio::spawn(serving);
+        Ok(Self { address, access, http_address, recorder, alarms, running })
     }
 
     /// The address it listens on, with the real port.
@@ -176,6 +197,12 @@ impl Broker {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(self.recorder.counters())
+    }
+
+    /// How its alarms are.
+    #[must_use]
+    pub fn alarms(&self) -> Alarms {
+        self.alarms.clone()
     }
 
     /// Committed records from now on.
@@ -215,23 +242,29 @@ struct Pages {
     sources: Sources,
 }
 
-async fn run(
-    listener: TcpListener,
+/// Where the broker listens.
+struct Ports {
+    mqtt: TcpListener,
     pages: Option<Pages>,
+}
+
+async fn run(
+    ports: Ports,
     services: Services,
     writer: Writer,
     died: impl Future<Output = RouterDied>,
     lost: oneshot::Receiver<()>,
     shutdown: Shutdown,
+    end_alarms: impl Future<Output = ()>,
 ) -> Result<(), BrokerError> {
     let speaking = services.clone();
     // The door has its own switch: it also closes when the store or the router is lost.
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
-    let door = tokio::spawn(door::serve(listener, services.clone(), closing.clone()));
+    let door = tokio::spawn(door::serve(ports.mqtt, services.clone(), closing.clone()));
     let sys = tokio::spawn(sys::run(services, closing.clone()));
     let web = tokio::spawn(async move {
-        if let Some(Pages { listener, config, sources }) = pages {
+        if let Some(Pages { listener, config, sources }) = ports.pages {
             web::serve(listener, web::router(&config, sources, closing.clone()), closing).await;
         }
     });
@@ -251,6 +284,7 @@ async fn run(
     // The writer thread ends with the last handle to it.
     drop(speaking);
     info!("connections closed");
+    end_alarms.await;
 
     let written = spawn_blocking(move || writer.join()).await;
     match written {

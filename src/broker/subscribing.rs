@@ -22,6 +22,8 @@ use crate::wire::{Filter, Message};
 
 /// Shared messages that wait between their publisher and a member's connection.
 const INBOX_MESSAGES: usize = 64;
+/// Retained messages that one commit may owe to persistent sessions: as many as may wait for one.
+const KEPT_RETAINED: usize = 10_000;
 
 /// What the router is told after the commit.
 pub(super) enum Subscribing {
@@ -94,7 +96,8 @@ impl Client<'_> {
                 self.open_inbox();
                 continue;
             }
-            if follow {
+            // A filter that one packet names twice is one subscription.
+            if follow && !retained.iter().any(|(other, _)| *other == filter) {
                 self.keep_retained(&filter, options, batch);
                 retained.push((filter.clone(), options));
             }
@@ -135,7 +138,7 @@ impl Client<'_> {
             return;
         }
         for parcel in self.retained(filter, options) {
-            if parcel.qos > QoS::AtMostOnce {
+            if parcel.qos > QoS::AtMostOnce && batch.publication.batch.len() < KEPT_RETAINED {
                 let Parcel { message, qos, retain, identifiers } = parcel;
                 let targets = vec![Target { session, qos, retain, identifiers }];
                 batch.publication.batch.changes.push(Change::Queue { message, targets });
@@ -185,13 +188,20 @@ impl Client<'_> {
     pub(super) fn confirm(&mut self) {
         let Some(Unconfirmed { suback, retained }) = self.unconfirmed.pop_front() else { return };
         self.out.extend_from_slice(&suback);
-        let persistent = self.session.persistent.is_some();
         for (filter, options) in retained {
-            // The others wait in the log.
-            let own = |parcel: &Parcel| !persistent || parcel.qos == QoS::AtMostOnce;
-            let parcels = self.retained(&filter, options).filter(own);
-            self.outflow.queue_retained(parcels);
+            // Asked for again before they came, they come once: what is owed is bounded by the subscriptions.
+            self.owed.retain(|(other, _)| *other != filter);
+            self.owed.push_back((filter, options));
         }
+    }
+
+    /// Queues the retained messages of a subscription.
+    pub(super) fn owe(&mut self, filter: &Filter, options: Options) {
+        // The others wait in the log.
+        let persistent = self.session.persistent.is_some();
+        let own = |parcel: &Parcel| !persistent || parcel.qos == QoS::AtMostOnce;
+        let parcels = self.retained(filter, options).filter(own);
+        self.outflow.queue_retained(parcels);
     }
 
     pub(super) fn unsubscribe(&self, unsubscribe: &Unsubscribe, batch: &mut Batch) {

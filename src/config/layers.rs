@@ -143,7 +143,7 @@ impl Layers {
             };
             let Some(value) = flat(&value) else {
                 self.problem(format!(
-                    "{}: `{key}` takes a text, a number or a list of texts",
+                    "{}: `{key}` takes a text, a number, a list of texts or a table of them",
                     path.display()
                 ));
                 continue;
@@ -239,6 +239,14 @@ fn flat(value: &toml::Value) -> Option<String> {
         toml::Value::Float(number) => Some(number.to_string()),
         toml::Value::Array(items) => {
             let items: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+            items.map(|items| items.join(","))
+        }
+        // `[sensors]` with `hall = "dht22@7"` is the list `hall=dht22@7`.
+        toml::Value::Table(items) => {
+            let items: Option<Vec<String>> = items
+                .iter()
+                .map(|(name, value)| Some(format!("{name}={}", value.as_str()?)))
+                .collect();
             items.map(|items| items.join(","))
         }
         _ => None,

@@ -2,6 +2,7 @@
 //! mistake reported at once.
 
 mod access;
+mod alarms;
 mod layers;
 mod pins;
 mod roles;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::layers::{Layers, Problems};
 use super::settings::nearest;
-use super::{access, pins};
+use super::{access, alarms, pins};
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
 use crate::node::{BrokerAddress, Forget, NodeConfig};
@@ -67,6 +67,8 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
     });
     let commit_window =
         layers.need("commit_window", |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX));
+    let alarms = layers.need("alarms", alarms::alarms);
+    let discovery = discovery(layers);
     let access = data.as_deref().and_then(|data| access::access(layers, data));
     Some(BrokerConfig {
         data: data?,
@@ -76,6 +78,8 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
         web: web?,
         logged: logged?,
         commit_window: commit_window?,
+        alarms: alarms?,
+        discovery,
     })
 }
 
@@ -197,8 +201,8 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
 /// The node's id: as set, or the host name.
 pub fn node_id(layers: &mut Layers) -> Option<Id> {
     let reserved = |id: Id| {
-        if id.as_str() == "broker" {
-            Err("`broker` is the broker's own name".to_owned())
+        if matches!(id.as_str(), "broker" | "alarm") {
+            Err(format!("`{id}` is the broker's own name"))
         } else {
             Ok(id)
         }

@@ -136,6 +136,13 @@ pub const SETTINGS: &[Setting] = &[
         "How long a commit waits for company, up to 1s: fewer writes to an SD card, later acknowledgements",
     ),
     setting(
+        "alarms",
+        Scope::Broker,
+        Some(""),
+        "LIST",
+        "Alarms: hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan, dry=press/hall:humidity<20, quiet=press/hall:silent>5m, lost=press:gap:clear=1h, time=press:clock:delay=5m",
+    ),
+    setting(
         "users_file",
         Scope::Users,
         None,

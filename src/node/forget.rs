@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, Packet, QoS};
+use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeReasonCode};
 use tokio::time::timeout;
 
 use super::address::BrokerAddress;
 use super::announce::device_id;
 use super::session;
 use crate::reading::Id;
-use crate::wire::{Discovery, NodeTopics};
+use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics};
 
 /// Longest that the broker may take to answer anything.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub struct Forgotten {
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     /// The connection broke, or was refused.
-    #[error("{broker}: {cause}")]
+    #[error("{broker}: {cause}; if the node still runs, stop it first")]
     Connection {
         /// Where.
         broker: BrokerAddress,
@@ -69,8 +69,8 @@ impl Forget {
     /// # Errors
     /// [`ForgetError`]; what had been deleted until then is deleted.
     pub async fn run(&self) -> Result<Forgotten, ForgetError> {
-        // A client id of its own: a node that is running is not thrown off the broker.
-        let name = format!("humidor-{}-forget", self.node);
+        // The node's own client id, which is what it may write by.
+        let name = format!("{CLIENT_ID_PREFIX}{}", self.node);
         let options = session::options(name, &self.broker, self.password.as_deref());
         let (client, mut events) = AsyncClient::new(options, TOPICS_MAX + 8);
         let broken = |cause: String| ForgetError::Connection { broker: self.broker.clone(), cause };
@@ -94,7 +94,12 @@ impl Forget {
                 Err(elapsed) => return Err(silent(elapsed)),
             };
             match event {
-                Event::Incoming(Packet::SubAck(_)) => granted += 1,
+                Event::Incoming(Packet::SubAck(ack)) => {
+                    if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
+                        return Err(broken("this user may not read what the node left".to_owned()));
+                    }
+                    granted += 1;
+                }
                 Event::Incoming(Packet::Publish(publish)) if publish.retain => {
                     if publish.topic == topics.status() {
                         done.online = publish.payload == crate::wire::ONLINE.as_bytes();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::alarms;
 use super::file::{self, Lock, OpenError};
 use super::retained;
 use super::schema::{self, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
@@ -55,6 +56,17 @@ pub enum Record {
         cause: &'static str,
         /// The payload; its first 256 bytes are kept.
         payload: Vec<u8>,
+    },
+    /// An alarm was raised or cleared.
+    Alarm {
+        /// Its name.
+        name: Id,
+        /// When, Unix ms UTC by the broker's clock.
+        at_ms: i64,
+        /// Raised, or cleared.
+        raised: bool,
+        /// Why, for people.
+        detail: String,
     },
 }
 
@@ -126,6 +138,10 @@ impl Store {
     /// What SQLite said.
     pub fn kept(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
         Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
+    }
+
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
@@ -210,6 +226,9 @@ fn append(
             Record::Refused { topic, at_ms, cause, payload } => {
                 count_refusal(transaction, topic, *at_ms, cause, payload)?;
                 appended.refused += 1;
+            }
+            Record::Alarm { name, at_ms, raised, detail } => {
+                alarms::append(transaction, name.as_str(), *at_ms, *raised, detail)?;
             }
         }
     }

@@ -3,6 +3,7 @@
 //! One writer ([`Store`]) appends batches; any number of readers ([`Log`]) query while it does.
 //! The view `readings` is an interface for other programs too: see `docs/PROTOCOL.md`.
 
+mod alarms;
 mod append;
 mod file;
 mod overview;
@@ -16,6 +17,7 @@ mod sessions;
 mod tally;
 mod vitals;
 
+pub use alarms::AlarmRow;
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};

@@ -10,7 +10,7 @@ pub const CLOCK_SYNCED: i64 = 1;
 pub const CLOCK_RESTAMPED: i64 = 2;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
-pub const LOG: Database = Database { application_id: 0x686d_6472, migrations: &[V1, V2] };
+pub const LOG: Database = Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3] };
 
 // `reading` has no rowid: its key *is* the idempotency key (run, seq), so that a repeat costs one
 // look-up and the table needs no second index to refuse it. Names are interned: a row is about 40
@@ -150,4 +150,20 @@ CREATE TABLE retained (
 ) STRICT;
 
 CREATE INDEX retained_by_expiry ON retained (expires_at) WHERE expires_at IS NOT NULL;
+";
+
+// When alarms were raised and cleared.
+const V3: &str = "
+CREATE TABLE alarm (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    raised INTEGER NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX alarm_by_name ON alarm (name, id);
+
+CREATE VIEW alarms (name, at, state, detail) AS
+SELECT name, at, CASE raised WHEN 0 THEN 'OFF' ELSE 'ON' END, detail FROM alarm;
 ";

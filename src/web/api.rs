@@ -150,6 +150,17 @@ pub async fn outputs(State(web): State<Web>) -> Response {
     Json(outputs).into_response()
 }
 
+/// Every alarm and whether it is raised.
+pub async fn alarms(State(web): State<Web>) -> Response {
+    let states = web.alarms.states().into_iter().map(|alarm| {
+        json!({
+            "name": alarm.name, "raised": alarm.raised, "since": alarm.since_ms,
+            "detail": alarm.detail, "raised_count": alarm.raised_count,
+        })
+    });
+    Json(states.collect::<Vec<Value>>()).into_response()
+}
+
 /// What an output is told.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -82,6 +82,15 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
         refused,
     );
 
+    let (raised, times) = <(Gauges, Counts)>::default();
+    for alarm in web.alarms.states() {
+        let labels = vec![("alarm", alarm.name.to_string())];
+        raised.get_or_create(&labels).set(f64::from(u8::from(alarm.raised)));
+        times.get_or_create(&labels).inc_by(alarm.raised_count);
+    }
+    registry.register("alarm_raised", "1 while the alarm is raised", raised);
+    registry.register("alarm_raises", "How often the alarm was raised since the start", times);
+
     let load = web.insider.load();
     let acknowledging = f64::from(u8::from(web.counters.blocked().is_none()));
     gauge(registry, "acknowledging", "1 while the log can commit", acknowledging);

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, broadcast};
 pub use entry::Guests;
 pub use server::{Peer, serve};
 
-use crate::broker::{Access, Counters, Insider, Live};
+use crate::broker::{Access, Alarms, Counters, Insider, Live};
 use crate::clock;
 use crate::shutdown::Shutdown;
 
@@ -56,6 +56,8 @@ pub struct Sources {
     pub insider: Insider,
     /// Who the users are.
     pub access: Access,
+    /// How the alarms are.
+    pub alarms: Alarms,
 }
 
 /// What every request is answered from.
@@ -71,12 +73,13 @@ struct Web {
     entry: entry::Entry,
     places: events::Places,
     exports: Arc<Semaphore>,
+    alarms: Alarms,
     shutdown: Shutdown,
 }
 
 /// Everything that is served, for [`serve`].
 pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Router {
-    let Sources { database, counters, live, insider, access } = sources;
+    let Sources { database, counters, live, insider, access, alarms } = sources;
     let started_ms = clock::unix_ms();
     let web = Web {
         run: format!("{started_ms:x}").into(),
@@ -88,6 +91,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         entry: entry::Entry::new(config.guests, access),
         places: events::Places::default(),
         exports: export::places(),
+        alarms,
         shutdown,
     };
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -100,6 +104,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/outputs", get(api::outputs))
+        .route("/api/v1/alarms", get(api::alarms))
         .route("/metrics", get(metrics::metrics))
         .layer(axum::middleware::from_fn(entry::readers));
     let routes = Router::new()

@@ -12,6 +12,8 @@ pub const ONLINE: &str = "online";
 pub const OFFLINE: &str = "offline";
 /// Retained status of the broker itself. `broker` is therefore no node's id.
 pub const BROKER_STATUS: &str = "humidor/broker/status";
+/// The filter of the nodes' status topics, and the broker's.
+pub const STATUSES: &str = "humidor/+/status";
 /// What a node's client id begins with; its node id follows.
 pub const CLIENT_ID_PREFIX: &str = "humidor-";
 /// Longest topic name or filter in bytes. The protocol allows 65,535; no sensor needs more than
@@ -230,6 +232,18 @@ impl NodeTopics {
         let name = topic.strip_prefix(&format!("{ROOT}/{}/output/", self.node))?;
         name.strip_suffix("/set")?.parse().ok()
     }
+}
+
+/// Retained `ON` / `OFF` of one of the broker's alarms. `alarm` is therefore no node's id.
+#[must_use]
+pub fn alarm_topic(alarm: &Id) -> String {
+    format!("{ROOT}/alarm/{alarm}")
+}
+
+/// Whose status a topic is.
+#[must_use]
+pub fn status_source(topic: &str) -> Option<Id> {
+    topic.strip_prefix(ROOT)?.strip_prefix('/')?.strip_suffix("/status")?.parse().ok()
 }
 
 /// Which node and sensor a telemetry topic belongs to: `humidor/<node>/sensor/<name>`.

@@ -146,6 +146,8 @@ pub fn lasting_broker() -> SocketAddr {
         web: humidor::web::WebConfig::default(),
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
+        alarms: Vec::new(),
+        discovery: None,
         access: humidor::broker::AccessConfig::default(),
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();

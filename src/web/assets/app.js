@@ -3,7 +3,7 @@
 import { Chart, withGaps } from "./chart.js";
 import { boards, keyOf, now, sensors, setClock, takeReading, takeRecent, takeSensors } from "./state.js";
 import { count, fill, length, number, t, time, zone } from "./text.js";
-import { drawBoards, drawTiles, make } from "./view.js";
+import { drawAlarms, drawBoards, drawTiles, make } from "./view.js";
 
 const RANGES = { m15: 900_000, h1: 3_600_000, h6: 21_600_000, d1: 86_400_000, d7: 604_800_000, d30: 2_592_000_000, y1: 31_557_600_000 };
 const LONGEST_MS = 30 * RANGES.y1;
@@ -12,6 +12,7 @@ const SHORTEST_MS = 10_000;
 const RETRY_MS = 3_000;
 /** A live chart is asked for anew at most this often. */
 const CHART_EVERY_MS = 2_000;
+const ALARMS_EVERY_MS = 5_000;
 const RECENT_EVERY_MS = 300_000;
 
 const $ = (id) => document.getElementById(id);
@@ -116,6 +117,18 @@ async function refresh() {
   show(true);
   draw(true);
   recent();
+  alarms();
+}
+
+let raised = new Set();
+async function alarms() {
+  if (!stream) return;
+  const found = await ask("alarms").catch(() => null);
+  if (!found) return;
+  for (const { name, detail, raised: is } of found) if (is && !raised.has(name)) say(t.toldRaised(name, detail));
+  raised = new Set(found.filter((alarm) => alarm.raised).map((alarm) => alarm.name));
+  $("alarms").hidden = found.length === 0;
+  drawAlarms($("alarmList"), found);
 }
 
 /** The last hour of every tile that can be seen. */
@@ -260,6 +273,7 @@ function wire() {
   // Ages grow by themselves.
   setInterval(() => show(), 1_000);
   setInterval(() => show(true), 30_000);
+  setInterval(alarms, ALARMS_EVERY_MS);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && stream) refresh();
   });

@@ -134,6 +134,17 @@ export function drawBoards(parent, onSwitch) {
   if (held) [...parent.querySelectorAll("[data-output]")].find((button) => button.dataset.output === held)?.focus();
 }
 
+/** The alarms, raised ones first. */
+export function drawAlarms(parent, alarms) {
+  const sorted = [...alarms].sort((one, other) => other.raised - one.raised);
+  parent.replaceChildren(...sorted.map((alarm) => {
+    const item = make("li", alarm.raised ? "raised" : "", chip(alarm.raised ? "raised" : "on", alarm.raised ? t.raised : t.good), make("b", "", alarm.name));
+    if (alarm.detail) item.append(make("span", "", alarm.detail));
+    if (alarm.since) item.append(make("span", "quiet", ago(now() - alarm.since)));
+    return item;
+  }));
+}
+
 function chip(kind, text) {
   const element = make("span", "chip", text);
   element.dataset.kind = kind;

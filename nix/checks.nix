@@ -1,0 +1,49 @@
+# What `nix flake check` builds besides the packages: the source is formatted, the files of the delivery agree, every
+# binary is small enough. That each is static and of its machine, binary.nix asks of every build.
+{ self, release }:
+{
+  pkgs,
+  toolchain,
+  crates,
+  packages,
+  ...
+}:
+let
+  inherit (pkgs) lib;
+  # Bytes; tests/delivery/chain asks the same of the other paths' binaries.
+  binaryMax = 6000000;
+  binaries = lib.filterAttrs (name: _: lib.hasPrefix "bin-" name) packages;
+in
+{
+  formatting = pkgs.runCommand "${release.name}-formatting" { nativeBuildInputs = [ toolchain ]; } ''
+    cargo fmt --check --manifest-path ${self}/Cargo.toml
+    touch "$out"
+  '';
+
+  agreement = pkgs.stdenv.mkDerivation {
+    name = "${release.name}-agreement";
+    src = self;
+    nativeBuildInputs = [ toolchain ];
+    buildPhase = ''
+      runHook preBuild
+      export CARGO_HOME=$TMPDIR/cargo
+      mkdir "$CARGO_HOME"
+      printf '[source.crates-io]\nreplace-with = "nix"\n[source.nix]\ndirectory = "%s"\n' ${crates} >"$CARGO_HOME/config.toml"
+      cargo test --offline --locked --test delivery
+      runHook postBuild
+    '';
+    installPhase = ''touch "$out"'';
+    dontFixup = true;
+  };
+
+  size = pkgs.runCommand "${release.name}-size" { binaries = lib.attrValues binaries; } ''
+    for binary in $binaries; do
+      bytes=$(stat -c %s "$binary/bin/humidor")
+      echo "$binary: $bytes bytes"
+      [ "$bytes" -le ${toString binaryMax} ]
+    done
+    touch "$out"
+  '';
+
+  inherit (packages) oci;
+}

@@ -1,0 +1,319 @@
+//! One alarm as a pure machine: readings and time go in, raising and clearing come out.
+//!
+//! Every rule comes down to the same three questions: since when is it bad, for how long may it be, and what makes it
+//! good again. A reading counts when it arrives: what a board delivers late says how it is only with its last one,
+//! so a delay is also what keeps an old peak from raising an alarm.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::reading::{ClockState, Id};
+use crate::wire::Telemetry;
+
+/// An alarm as configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlarmConfig {
+    /// Its name, the last level of its topic.
+    pub name: Id,
+    /// Whose readings are looked at.
+    pub node: Id,
+    /// What is wrong when it is raised.
+    pub rule: AlarmRule,
+    /// Node and output that are on while it is raised.
+    pub output: Option<(Id, Id)>,
+}
+
+/// What raises an alarm.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AlarmRule {
+    /// A value beyond its limit for as long as `delay`. Good again at `hysteresis` on the right side of it.
+    Threshold {
+        /// Sensor of the node.
+        sensor: Id,
+        /// What is compared.
+        quantity: Quantity,
+        /// On which side it is bad.
+        side: Side,
+        /// °C or %.
+        limit: f64,
+        /// °C or %, from 0.
+        hysteresis: f64,
+        /// How long it has to last.
+        delay: Duration,
+    },
+    /// No reading for this long.
+    Silent {
+        /// Sensor of the node.
+        sensor: Id,
+        /// From its last reading, or from the broker's start.
+        limit: Duration,
+    },
+    /// Numbers are missing between two readings. Good again when none were for `quiet`.
+    Gap {
+        /// How long.
+        quiet: Duration,
+    },
+    /// The node's clock is not set, or more than `ahead` of the broker's, for `delay`. Behind it cannot be told
+    /// from a reading that comes late.
+    Clock {
+        /// How far.
+        ahead: Duration,
+        /// How long it has to last.
+        delay: Duration,
+    },
+}
+
+/// A quantity of a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    /// °C
+    Temperature,
+    /// % relative
+    Humidity,
+}
+
+/// A side of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// `>`
+    Above,
+    /// `<`
+    Below,
+}
+
+/// A reading that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// The node.
+    pub node: &'a Id,
+    /// The sensor.
+    pub sensor: &'a Id,
+    /// What it said.
+    pub telemetry: &'a Telemetry,
+}
+
+/// The present, by the clock that never jumps and by the one that people read.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Monotonic.
+    pub instant: Instant,
+    /// Unix ms UTC.
+    pub unix_ms: i64,
+}
+
+/// An alarm was raised or cleared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Raised, or cleared.
+    pub raised: bool,
+    /// Why, for people.
+    pub detail: String,
+}
+
+/// What a reading says about a rule.
+enum Verdict {
+    Bad(String),
+    /// Neither raises nor clears: inside the hysteresis.
+    Between,
+    Good(String),
+}
+
+/// An alarm and its state.
+#[derive(Debug)]
+pub struct Alarm {
+    config: AlarmConfig,
+    raised: bool,
+    /// Since when it is bad without being raised, and why.
+    bad: Option<(Instant, String)>,
+    /// When it is good again by itself.
+    good_at: Option<Instant>,
+    /// The latest number of the node's last two runs.
+    runs: [Option<(Id, u64)>; 2],
+}
+
+impl Alarm {
+    /// An alarm at the broker's start; `raised` as it was when the broker stopped.
+    #[must_use]
+    pub fn new(config: AlarmConfig, raised: bool, start: Instant) -> Self {
+        let mut alarm = Self { config, raised, bad: None, good_at: None, runs: [None, None] };
+        alarm.lost_track(start);
+        alarm
+    }
+
+    /// As configured.
+    #[must_use]
+    pub const fn config(&self) -> &AlarmConfig {
+        &self.config
+    }
+
+    /// Whether it is raised.
+    #[must_use]
+    pub const fn is_raised(&self) -> bool {
+        self.raised
+    }
+
+    /// Readings may have been missed: what follows from missing ones counts from now.
+    pub fn lost_track(&mut self, now: Instant) {
+        match self.config.rule {
+            AlarmRule::Silent { .. } => self.wait(now),
+            AlarmRule::Gap { quiet } => {
+                self.runs = [None, None];
+                self.good_at = self.raised.then(|| now + quiet);
+            }
+            AlarmRule::Threshold { .. } | AlarmRule::Clock { .. } => {}
+        }
+    }
+
+    /// What a reading makes of it. Time passes first: what was due before it came is not lost.
+    pub fn see(&mut self, seen: Seen<'_>, now: Now) -> Vec<Change> {
+        let mut changes: Vec<Change> = self.pass(now.instant).into_iter().collect();
+        let Some(verdict) = self.judge(seen, now) else { return changes };
+        match verdict {
+            Verdict::Bad(why) => {
+                if !self.raised {
+                    let since = self.bad.take().map_or(now.instant, |(since, _)| since);
+                    self.bad = Some((since, why));
+                }
+                changes.extend(self.pass(now.instant));
+            }
+            Verdict::Between if !self.raised => self.bad = None,
+            Verdict::Between => {}
+            Verdict::Good(why) => {
+                self.bad = None;
+                if std::mem::replace(&mut self.raised, false) {
+                    changes.push(Change { raised: false, detail: why });
+                }
+            }
+        }
+        if let AlarmRule::Silent { .. } = self.config.rule {
+            self.wait(now.instant);
+        }
+        changes
+    }
+
+    /// What time makes of it.
+    pub fn pass(&mut self, now: Instant) -> Option<Change> {
+        if self.good_at.take_if(|at| *at <= now).is_some() && self.raised {
+            self.raised = false;
+            return Some(Change { raised: false, detail: "no more of it".to_owned() });
+        }
+        if self.raised {
+            return None;
+        }
+        let delay = self.delay();
+        let (_, detail) = self.bad.take_if(|(since, _)| *since + delay <= now)?;
+        self.raised = true;
+        if let AlarmRule::Gap { quiet } = self.config.rule {
+            self.good_at = Some(now + quiet);
+        }
+        Some(Change { raised: true, detail })
+    }
+
+    /// When [`Alarm::pass`] has something to say, if nothing else happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let bad =
+            self.bad.as_ref().filter(|_| !self.raised).map(|(since, _)| *since + self.delay());
+        bad.into_iter().chain(self.good_at).min()
+    }
+
+    const fn delay(&self) -> Duration {
+        match self.config.rule {
+            AlarmRule::Threshold { delay, .. } | AlarmRule::Clock { delay, .. } => delay,
+            AlarmRule::Silent { limit, .. } => limit,
+            AlarmRule::Gap { .. } => Duration::ZERO,
+        }
+    }
+
+    /// Silence begins.
+    fn wait(&mut self, now: Instant) {
+        if !self.raised {
+            self.bad = Some((now, format!("no reading for {:?}", self.delay())));
+        }
+    }
+
+    /// What a reading says; `None` when it is another's.
+    fn judge(&mut self, seen: Seen<'_>, now: Now) -> Option<Verdict> {
+        if *seen.node != self.config.node {
+            return None;
+        }
+        match &self.config.rule {
+            AlarmRule::Threshold { sensor, .. } | AlarmRule::Silent { sensor, .. }
+                if sensor != seen.sensor =>
+            {
+                None
+            }
+            AlarmRule::Threshold { quantity, side, limit, hysteresis, .. } => {
+                let value = match quantity {
+                    Quantity::Temperature => seen.telemetry.temperature?,
+                    Quantity::Humidity => seen.telemetry.humidity?,
+                };
+                let said = format!("{quantity} {value:.1}, limit {side}{limit}");
+                let (bad, good) = match side {
+                    Side::Above => (value > *limit, value <= limit - hysteresis),
+                    Side::Below => (value < *limit, value >= limit + hysteresis),
+                };
+                Some(match (bad, good) {
+                    (true, _) => Verdict::Bad(said),
+                    (false, true) => Verdict::Good(said),
+                    (false, false) => Verdict::Between,
+                })
+            }
+            AlarmRule::Silent { .. } => Some(Verdict::Good("it reads again".to_owned())),
+            AlarmRule::Gap { quiet } => {
+                let quiet = *quiet;
+                let missing = self.count(&seen.telemetry.boot, seen.telemetry.seq)?;
+                if self.raised {
+                    self.good_at = Some(now.instant + quiet);
+                }
+                Some(Verdict::Bad(format!(
+                    "{missing} missing before #{} of run {}",
+                    seen.telemetry.seq, seen.telemetry.boot
+                )))
+            }
+            AlarmRule::Clock { ahead, .. } => {
+                let lead = seen.telemetry.at.saturating_sub(now.unix_ms);
+                let ahead = i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX);
+                Some(if seen.telemetry.clock == ClockState::Unsynced {
+                    Verdict::Bad("the clock is not set".to_owned())
+                } else if lead > ahead {
+                    Verdict::Bad(format!("the clock is {} s ahead", lead / 1000))
+                } else {
+                    Verdict::Good("the clock is set".to_owned())
+                })
+            }
+        }
+    }
+
+    /// How many numbers are missing before this one; `None` when none are, or nobody can know.
+    fn count(&mut self, boot: &Id, seq: u64) -> Option<u64> {
+        if let Some((_, last)) = self.runs.iter_mut().flatten().find(|(known, _)| known == boot) {
+            let missing = seq.saturating_sub(last.saturating_add(1));
+            *last = seq.max(*last);
+            return (missing > 0).then_some(missing);
+        }
+        // A new run counts from 1. The first one that is seen at all may have begun long ago.
+        let first = self.runs[0].is_none();
+        self.runs.rotate_right(1);
+        self.runs[0] = Some((boot.clone(), seq));
+        (!first && seq > 1).then(|| seq - 1)
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Temperature => "temperature",
+            Self::Humidity => "humidity",
+        })
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Above => ">",
+            Self::Below => "<",
+        })
+    }
+}

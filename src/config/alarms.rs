@@ -1,0 +1,183 @@
+//! Alarms as a user writes them: `hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::roles::{duration, list, one_of};
+use crate::broker::{AlarmConfig, AlarmRule, Quantity, Side};
+use crate::reading::{Id, IdError};
+
+/// Alarms of one broker, at most.
+const ALARMS_MAX: usize = 64;
+/// Longest delay of an alarm.
+const DELAY_MAX: Duration = Duration::from_hours(24);
+/// Shortest and longest silence that can be watched for: not below the interval of the fastest sensor.
+const SILENT: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_hours(24 * 30);
+/// Where nobody says otherwise. A value goes up and down by less than this when nothing happens: the sensors' resolution
+/// is 0.1, their repeatability ±0.2 °C and ±1 % (AM2302 datasheet).
+const HYSTERESIS: (f64, f64) = (0.5, 2.0);
+/// A board that starts needs about this long until a time source has set its clock.
+const CLOCK_DELAY: Duration = Duration::from_mins(5);
+const CLOCK_AHEAD: Duration = Duration::from_mins(1);
+const GAP_QUIET: Duration = Duration::from_hours(1);
+
+const FORM: &str = "write name=node/sensor:condition, as hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan";
+const CONDITIONS: &str =
+    "a condition is temperature>30, humidity<20, silent>5m, and for a node alone gap or clock";
+
+/// Comma-separated alarms.
+pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
+    let alarms = list(text, alarm)?;
+    if alarms.len() > ALARMS_MAX {
+        return Err(format!(
+            "{} alarms are more than the {ALARMS_MAX} that are watched",
+            alarms.len()
+        ));
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = alarms.iter().find(|alarm| !names.insert(&alarm.name)) {
+        return Err(format!("the name `{}` is given twice", twice.name));
+    }
+    Ok(alarms)
+}
+
+fn id(text: &str) -> Result<Id, String> {
+    text.trim().parse().map_err(|error: IdError| error.to_string())
+}
+
+/// Two ids with a slash between them.
+fn pair(text: &str) -> Result<(Id, Id), String> {
+    let (node, name) =
+        text.split_once('/').ok_or_else(|| format!("`{text}` is not of the form node/name"))?;
+    Ok((id(node)?, id(name)?))
+}
+
+fn alarm(item: &str) -> Result<AlarmConfig, String> {
+    let (name, rest) = item.split_once('=').ok_or(FORM)?;
+    let mut parts = rest.split(':').map(str::trim);
+    let (target, condition) = (parts.next().ok_or(FORM)?, parts.next().ok_or(FORM)?);
+    let mut options = parts
+        .map(|part| part.split_once('=').ok_or_else(|| format!("`{part}` is no option: {FORM}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut take = |key: &str| {
+        let found = options.iter().position(|(known, _)| *known == key)?;
+        Some(options.remove(found).1)
+    };
+    let time = |text: Option<&str>, default: Duration| {
+        text.map_or(Ok(default), |text| duration(text, Duration::ZERO..=DELAY_MAX))
+    };
+
+    let output = take("output").map(pair).transpose()?;
+    let cut = condition.find(['<', '>']).unwrap_or(condition.len());
+    let (what, compared) = (condition[..cut].trim(), condition.get(cut + 1..).map(str::trim));
+    let side = if condition[cut..].starts_with('<') { Side::Below } else { Side::Above };
+    let (node, rule, known): (Id, AlarmRule, &[&str]) = match (what, compared) {
+        ("temperature" | "humidity", Some(limit)) => {
+            let (node, sensor) = pair(target)?;
+            let (quantity, default) = match what {
+                "temperature" => (Quantity::Temperature, HYSTERESIS.0),
+                _ => (Quantity::Humidity, HYSTERESIS.1),
+            };
+            let hysteresis = take("hysteresis").map_or(Ok(default), number)?;
+            if hysteresis < 0.0 {
+                return Err(format!("hysteresis={hysteresis} is below 0"));
+            }
+            let (limit, delay) = (number(limit)?, time(take("delay"), Duration::ZERO)?);
+            let rule = AlarmRule::Threshold { sensor, quantity, side, limit, hysteresis, delay };
+            (node, rule, &["hysteresis", "delay", "output"])
+        }
+        ("silent", Some(limit)) if side == Side::Above => {
+            let (node, sensor) = pair(target)?;
+            (node, AlarmRule::Silent { sensor, limit: duration(limit, SILENT)? }, &["output"])
+        }
+        ("gap", None) => (
+            id(target)?,
+            AlarmRule::Gap { quiet: time(take("clear"), GAP_QUIET)? },
+            &["clear", "output"],
+        ),
+        ("clock", None) => {
+            let ahead = time(take("ahead"), CLOCK_AHEAD)?;
+            let rule = AlarmRule::Clock { ahead, delay: time(take("delay"), CLOCK_DELAY)? };
+            (id(target)?, rule, &["ahead", "delay", "output"])
+        }
+        ("temperature" | "humidity" | "silent" | "gap" | "clock", _) => {
+            return Err(format!("`{condition}`: {CONDITIONS}"));
+        }
+        (other, _) => {
+            let known = one_of(other, &["temperature", "humidity", "silent", "gap", "clock"]);
+            return Err(format!("{known}; {CONDITIONS}"));
+        }
+    };
+    match options.first() {
+        Some((key, _)) if known.contains(key) => Err(format!("`{key}` is given twice")),
+        Some((key, _)) => Err(format!("option {}", one_of(key, known))),
+        None => Ok(AlarmConfig { name: id(name)?, node, rule, output }),
+    }
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite())
+        .ok_or_else(|| format!("`{text}` is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_alarm_is_read() {
+        let all = alarms(
+            "hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan, dry=press/hall:humidity<20,\
+             quiet=store/door:silent>5m,lost=press:gap:clear=10m,time=press:clock",
+        )
+        .unwrap();
+        let hall: Id = "hall".parse().unwrap();
+        let delay = Duration::from_mins(1);
+        assert_eq!(all[0].output, Some(("roof".parse().unwrap(), "fan".parse().unwrap())));
+        let (quantity, side) = (Quantity::Temperature, Side::Above);
+        let hot = AlarmRule::Threshold {
+            sensor: hall,
+            quantity,
+            side,
+            limit: 30.0,
+            hysteresis: 2.0,
+            delay,
+        };
+        assert_eq!(all[0].rule, hot);
+        assert!(matches!(
+            all[1].rule,
+            AlarmRule::Threshold { side: Side::Below, limit: 20.0, hysteresis: 2.0, .. }
+        ));
+        assert!(
+            matches!(all[2].rule, AlarmRule::Silent { limit, .. } if limit == Duration::from_mins(5))
+        );
+        assert_eq!(all[3].rule, AlarmRule::Gap { quiet: Duration::from_mins(10) });
+        assert!(matches!(all[4].rule, AlarmRule::Clock { .. }));
+    }
+
+    #[test]
+    fn a_mistake_is_shown_where_it_is() {
+        for (text, expected) in [
+            ("hot", "write name="),
+            ("hot=press:temperature>30", "node/name"),
+            ("Hot=press/hall:temperature>30", "`Hot` is not an id"),
+            ("hot=press/hall:temperatur>30", "did you mean `temperature`"),
+            ("hot=press/hall:temperature>warm", "`warm` is not a number"),
+            ("hot=press/hall:temperature>NaN", "`NaN` is not a number"),
+            ("hot=press/hall:temperature", "a condition is"),
+            ("hot=press/hall:silent<5m", "a condition is"),
+            ("hot=press/hall:temperature>30:hysteresis=-1", "below 0"),
+            ("hot=press/hall:temperature>30:delai=1m", "did you mean `delay`"),
+            ("hot=press/hall:temperature>30:delay=1m:delay=2m", "twice"),
+            ("hot=press/hall:temperature>30:delay=soon", "not a time"),
+            ("hot=press/hall:temperature>30:output=fan", "node/name"),
+            ("a=b/c:silent>5m,a=b/c:silent>6m", "the name `a` is given twice"),
+        ] {
+            let error = alarms(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The laws of alarms, whatever comes in whatever order.
+
+use std::time::{Duration, Instant};
+
+use humidor::broker::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
+use humidor::reading::{ClockState, Id};
+use humidor::wire::Telemetry;
+use proptest::prelude::*;
+
+const LIMIT: f64 = 30.0;
+const HYSTERESIS: f64 = 2.0;
+
+fn id(text: &str) -> Id {
+    text.parse().unwrap()
+}
+
+fn alarm(rule: AlarmRule, raised: bool, start: Instant) -> Alarm {
+    Alarm::new(AlarmConfig { name: id("a"), node: id("press"), rule, output: None }, raised, start)
+}
+
+fn threshold(side: Side, delay: Duration) -> AlarmRule {
+    let quantity = Quantity::Temperature;
+    AlarmRule::Threshold {
+        sensor: id("hall"),
+        quantity,
+        side,
+        limit: LIMIT,
+        hysteresis: HYSTERESIS,
+        delay,
+    }
+}
+
+fn reading(boot: &str, seq: u64, temperature: f64) -> Telemetry {
+    let boot = id(boot);
+    let (clock, temperature) = (ClockState::Synced, Some(temperature));
+    Telemetry { boot, seq, at: 0, clock, mono: 0, temperature, humidity: None }
+}
+
+fn see(
+    alarm: &mut Alarm,
+    node: &str,
+    sensor: &str,
+    telemetry: &Telemetry,
+    at: Instant,
+) -> Vec<Change> {
+    let (node, sensor) = (id(node), id(sensor));
+    alarm.see(Seen { node: &node, sensor: &sensor, telemetry }, Now { instant: at, unix_ms: 0 })
+}
+
+/// Something that happens: after so many ms, a reading of ours, of another sensor, or a look at the clock.
+#[derive(Debug, Clone)]
+enum Happens {
+    Ours(f64),
+    Others,
+    Look,
+}
+
+fn story() -> impl Strategy<Value = Vec<(u64, Happens)>> {
+    let happens = prop_oneof![
+        4 => (20.0..40.0).prop_map(Happens::Ours),
+        1 => Just(Happens::Others),
+        2 => Just(Happens::Look),
+    ];
+    prop::collection::vec((0_u64..20_000, happens), 0..60)
+}
+
+/// Plays a story; each change with its ms since the start. The last look is at the end of time.
+fn play(alarm: &mut Alarm, start: Instant, story: &[(u64, Happens)]) -> Vec<(u64, bool)> {
+    let mut changes = Vec::new();
+    let mut ms = 0;
+    for (wait, happens) in story {
+        ms += wait;
+        let at = start + Duration::from_millis(ms);
+        let new = match happens {
+            Happens::Ours(value) => see(alarm, "press", "hall", &reading("b", 1, *value), at),
+            Happens::Others => see(alarm, "press", "oil", &reading("b", 1, 99.0), at),
+            Happens::Look => alarm.pass(at).into_iter().collect(),
+        };
+        changes.extend(new.into_iter().map(|change| (ms, change.raised)));
+    }
+    changes
+}
+
+proptest! {
+    /// Inside the hysteresis nothing is raised and nothing cleared.
+    #[test]
+    fn a_value_inside_the_hysteresis_changes_nothing(
+        raised: bool, above: bool, values in prop::collection::vec(0.0..HYSTERESIS, 1..50),
+    ) {
+        let start = Instant::now();
+        let side = if above { Side::Above } else { Side::Below };
+        let mut alarm = alarm(threshold(side, Duration::ZERO), raised, start);
+        for (n, inside) in (0..).zip(values) {
+            // Above 0 and below the hysteresis from the limit, on the good side; at exactly the hysteresis it is good.
+            let value = if above { LIMIT - inside } else { LIMIT + inside };
+            let at = start + Duration::from_secs(n);
+            prop_assert_eq!(see(&mut alarm, "press", "hall", &reading("b", 1, value), at), vec![]);
+            prop_assert_eq!(alarm.pass(at), None);
+        }
+    }
+
+    /// Raised exactly when it has been bad without a break for the delay, and cleared exactly by a good value.
+    #[test]
+    fn a_threshold_is_raised_after_its_delay_and_not_before(story in story(), delay_ms in 0_u64..60_000) {
+        let start = Instant::now();
+        let rule = threshold(Side::Above, Duration::from_millis(delay_ms));
+        let mut alarm = alarm(rule, false, start);
+        let changes = play(&mut alarm, start, &story);
+        // The law, told from the whole story at once.
+        let (mut expected, mut raised, mut bad_since, mut ms) = (Vec::new(), false, None, 0);
+        for (wait, happens) in &story {
+            ms += wait;
+            if !raised && bad_since.is_some_and(|since| since + delay_ms <= ms) {
+                raised = true;
+                expected.push((ms, true));
+            }
+            match happens {
+                Happens::Ours(value) if *value > LIMIT => {
+                    let since = *bad_since.get_or_insert(ms);
+                    if !raised && since + delay_ms <= ms {
+                        raised = true;
+                        expected.push((ms, true));
+                    }
+                }
+                Happens::Ours(value) => {
+                    bad_since = None;
+                    if raised && *value <= LIMIT - HYSTERESIS {
+                        raised = false;
+                        expected.push((ms, false));
+                    }
+                }
+                Happens::Others | Happens::Look => {}
+            }
+        }
+        prop_assert_eq!(changes, expected);
+    }
+
+    /// Who looks at each deadline sees silence at its limit, to the ms, whatever else happened before.
+    #[test]
+    fn silence_is_seen_within_its_limit(story in story(), limit_ms in 1_u64..30_000) {
+        let start = Instant::now();
+        let limit = Duration::from_millis(limit_ms);
+        let mut alarm = alarm(AlarmRule::Silent { sensor: id("hall"), limit }, false, start);
+        let mut last = 0;
+        let mut ms = 0;
+        for (wait, happens) in &story {
+            let next = ms + wait;
+            let due = last + limit_ms;
+            if !alarm.is_raised() {
+                prop_assert_eq!(alarm.deadline(), Some(start + Duration::from_millis(due)));
+                if due <= next {
+                    let change = alarm.pass(start + Duration::from_millis(due));
+                    prop_assert!(change.is_some_and(|change| change.raised));
+                }
+            }
+            ms = next;
+            let changes = play(&mut alarm, start + Duration::from_millis(ms), &[(0, happens.clone())]);
+            if let Happens::Ours(_) = happens {
+                last = ms;
+                prop_assert!(!alarm.is_raised());
+            } else {
+                prop_assert!(changes.is_empty());
+            }
+            prop_assert_eq!(alarm.is_raised(), last + limit_ms <= ms);
+        }
+    }
+
+    /// A gap is raised exactly when a number is skipped; repeats, and the numbers of the run before, are none.
+    #[test]
+    fn a_gap_is_a_skipped_number_and_nothing_else(steps in prop::collection::vec((0_u64..4, any::<bool>()), 1..60)) {
+        let start = Instant::now();
+        let quiet = Duration::from_mins(1);
+        let mut alarm = alarm(AlarmRule::Gap { quiet }, false, start);
+        let (mut boot, mut seq, mut at) = (0, 7, start);
+        see(&mut alarm, "press", "hall", &reading("r0", seq, 20.0), at);
+        for (step, restart) in steps {
+            // Long enough apart for the gap before to be over.
+            at += quiet;
+            let _ = alarm.pass(at);
+            prop_assert!(!alarm.is_raised());
+            if restart {
+                let before = format!("r{boot}");
+                boot += 1;
+                seq = step.max(1);
+                let changes = see(&mut alarm, "press", "oil", &reading(&format!("r{boot}"), seq, 20.0), at);
+                prop_assert_eq!(!changes.is_empty(), seq > 1);
+                prop_assert_eq!(see(&mut alarm, "press", "oil", &reading(&before, 1, 20.0), at), vec![]);
+            } else {
+                seq += step;
+                let changes = see(&mut alarm, "press", "hall", &reading(&format!("r{boot}"), seq, 20.0), at);
+                prop_assert_eq!(!changes.is_empty(), step > 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_is_not_set_or_runs_ahead_is_wrong() {
+    let start = Instant::now();
+    let (ahead, delay) = (Duration::from_mins(1), Duration::ZERO);
+    let mut alarm = alarm(AlarmRule::Clock { ahead, delay }, false, start);
+    for (at, clock, wrong) in [
+        (0, ClockState::Unsynced, true),
+        (0, ClockState::Synced, false),
+        (60_000, ClockState::Synced, false),
+        (60_001, ClockState::Synced, true),
+        (i64::MIN, ClockState::Synced, false),
+        (i64::MAX, ClockState::Synced, true),
+    ] {
+        see(&mut alarm, "press", "hall", &Telemetry { at, clock, ..reading("b", 1, 20.0) }, start);
+        assert_eq!(alarm.is_raised(), wrong, "{at} {clock:?}");
+    }
+}
+
+#[test]
+fn what_was_raised_before_a_restart_stays_so_until_it_is_good() {
+    let start = Instant::now();
+    let mut hot = alarm(threshold(Side::Above, Duration::from_mins(1)), true, start);
+    assert_eq!(see(&mut hot, "press", "hall", &reading("b", 1, 29.0), start), vec![]);
+    assert!(!see(&mut hot, "press", "hall", &reading("b", 1, 28.0), start)[0].raised);
+    let mut quiet =
+        alarm(AlarmRule::Silent { sensor: id("hall"), limit: Duration::from_mins(5) }, true, start);
+    assert_eq!(quiet.deadline(), None);
+    assert!(!see(&mut quiet, "press", "hall", &reading("b", 1, 20.0), start)[0].raised);
+    assert_eq!(quiet.deadline(), Some(start + Duration::from_mins(5)));
+    let mut gap = alarm(AlarmRule::Gap { quiet: Duration::from_mins(9) }, true, start);
+    assert_eq!(gap.deadline(), Some(start + Duration::from_mins(9)));
+    assert!(!gap.pass(start + Duration::from_mins(9)).unwrap().raised);
+}
