@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{error, info};
 
 use super::access::{Access, AccessConfig, AccessError};
@@ -16,15 +16,19 @@ use super::alarms::{self, Alarms};
 use super::connection::Services;
 use super::door;
 use super::insider::Insider;
+use super::limits::Limits;
+use super::lobby::Lobby;
 use super::recorder::{Counters, Live, Recorder, Writer};
 use super::retained::Retained;
 use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
 use super::sys;
+use super::tls::{Tls, TlsConfig};
 use super::traffic::Traffic;
 use crate::clock;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Store};
+use crate::tls::TlsError;
 use crate::web::{self, Sources, WebConfig};
 use crate::wire::{BROKER_STATUS, Discovery, Filter, Message, OFFLINE, ONLINE};
 
@@ -49,6 +53,10 @@ pub struct BrokerConfig {
     pub discovery: Option<Discovery>,
     /// Who may connect.
     pub access: AccessConfig,
+    /// Where TLS is spoken, if anywhere.
+    pub tls: Option<TlsConfig>,
+    /// What one client may take from the others.
+    pub limits: Limits,
 }
 
 /// Why the broker did not start or did not go on.
@@ -57,6 +65,9 @@ pub enum BrokerError {
     /// The log could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The certificate or its key is missing or wrong.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// Who may connect cannot be told.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -86,6 +97,7 @@ pub enum BrokerError {
 /// A broker that is listening.
 pub struct Broker {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     access: Access,
     http_address: Option<SocketAddr>,
     recorder: Recorder,
@@ -106,8 +118,20 @@ impl Broker {
             None => None,
         };
 
+        let mut entrances = vec![(listener, None)];
+        let tls_address = match config.tls {
+            None => None,
+            Some(tls) => {
+                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen).await?;
+                entrances.push((listener, Some(Tls::start(tls, shutdown.clone())?)));
+                Some(address)
+            }
+        };
+        door::allow_files(&config.limits);
+
+        let reached: Vec<_> = [Some(address), tls_address].into_iter().flatten().collect();
         let access = config.access;
-        let access = spawn_blocking(move || Access::open(access, &[address])).await;
+        let access = spawn_blocking(move || Access::open(access, &reached)).await;
         let access =
             access.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         access.watch(shutdown.clone())?;
@@ -131,6 +155,9 @@ impl Broker {
                 .map_err(BrokerError::Thread)?;
         let (router, died) = Router::start().await?;
         info!(%address, "listening for MQTT 3.1.1 and 5.0");
+        if let Some(address) = tls_address {
+            info!(%address, "listening for MQTT over TLS");
+        }
         for filter in &config.logged {
             info!(filter = filter.as_str(), "logging foreign topics");
         }
@@ -138,6 +165,7 @@ impl Broker {
         let services = Services {
             recorder: recorder.clone(),
             router: router.clone(),
+            lobby: Lobby::new(config.limits),
             access: access.clone(),
             sessions,
             retained,
@@ -164,7 +192,7 @@ impl Broker {
             };
             Pages { listener, config: config.web, sources }
         });
-        let ports = Ports { mqtt: listener, pages };
+        let ports = Ports { entrances, pages };
         let serving = run(ports, services, writer, died, lost, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
@@ -172,13 +200,19 @@ impl Broker {
             }
         });
         let running = tokio::spawn(serving);
-        Ok(Self { address, access, http_address, recorder, alarms, running })
+        Ok(Self { address, tls_address, access, http_address, recorder, alarms, running })
     }
 
     /// The address it listens on, with the real port.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of its TLS port, with the real port.
+    #[must_use]
+    pub const fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Who may do what.
@@ -244,7 +278,7 @@ struct Pages {
 
 /// Where the broker listens.
 struct Ports {
-    mqtt: TcpListener,
+    entrances: Vec<(TcpListener, Option<Tls>)>,
     pages: Option<Pages>,
 }
 
@@ -261,7 +295,10 @@ async fn run(
     // The door has its own switch: it also closes when the store or the router is lost.
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
-    let door = tokio::spawn(door::serve(ports.mqtt, services.clone(), closing.clone()));
+    let mut doors = JoinSet::new();
+    for (listener, tls) in ports.entrances {
+        doors.spawn(door::serve(listener, tls, services.clone(), closing.clone()));
+    }
     let sys = tokio::spawn(sys::run(services, closing.clone()));
     let web = tokio::spawn(async move {
         if let Some(Pages { listener, config, sources }) = ports.pages {
@@ -280,7 +317,7 @@ async fn run(
         let _ = say(&speaking, OFFLINE).await;
     }
     close.throw();
-    let _ = tokio::join!(door, sys, web);
+    let _ = tokio::join!(doors.join_all(), sys, web);
     // The writer thread ends with the last handle to it.
     drop(speaking);
     info!("connections closed");
