@@ -2,9 +2,9 @@
 
 use rusqlite::params;
 
-use super::query::{Foreign, Log, READINGS, Reading, Selection, reading};
+use super::query::{Foreign, Log, Reading, Selection};
 
-/// Rows that an export reads at once.
+/// Samples that an export reads at once.
 const EXPORT_PAGE_ROWS: i64 = 500;
 
 impl Log {
@@ -22,36 +22,14 @@ impl Log {
         selection: &Selection,
         mut each: impl FnMut(Reading) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (from, to) = selection.bounds();
-        for sensor in self.sensors(selection)? {
-            let mut after = (from.saturating_sub(1), i64::MAX, i64::MAX);
-            loop {
-                let page = self.page(sensor, after, to)?;
-                let Some((run, last)) = page.last() else { break };
-                after = (last.at, *run, last.seq);
-                page.into_iter().try_for_each(|(_, reading)| each(reading))?;
+        let mut pages = self.pages(selection)?;
+        loop {
+            let page = self.next_page(&mut pages)?;
+            if page.is_empty() {
+                return Ok(());
             }
+            page.into_iter().try_for_each(&mut each)?;
         }
-        Ok(())
-    }
-
-    /// The next readings of a sensor after one of this time, run and number.
-    fn page(
-        &self,
-        sensor: i64,
-        (at, run, seq): (i64, i64, i64),
-        to: i64,
-    ) -> rusqlite::Result<Vec<(i64, Reading)>> {
-        self.connection
-            .prepare_cached(&format!(
-                "{READINGS} WHERE reading.sensor = ? AND reading.at < ?
-                 AND (reading.at, reading.run, reading.seq) > (?, ?, ?)
-                 ORDER BY reading.at, reading.run, reading.seq LIMIT ?"
-            ))?
-            .query_map(params![sensor, to, at, run, seq, EXPORT_PAGE_ROWS], |row| {
-                Ok((row.get("run")?, reading(row)?))
-            })?
-            .collect()
     }
 
     /// Calls `each` for every foreign number in the time range, source by source, page by page as

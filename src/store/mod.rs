@@ -14,6 +14,8 @@ mod fill;
 mod kept;
 mod names;
 mod overview;
+mod pace;
+mod page;
 mod prune;
 mod pruned;
 mod query;
@@ -27,11 +29,13 @@ mod series;
 mod sessions;
 mod tally;
 mod upkeep;
+mod vitals;
 
 pub use alarms::AlarmRow;
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
+pub use page::{PAGE_ROWS, Pages};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 pub use retention::Retention;
 pub use series::{
@@ -39,6 +43,7 @@ pub use series::{
 };
 pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
 pub use tally::Band;
+pub use vitals::Vitals;
 
 /// File name of the log inside the data folder.
 pub const LOG_FILE: &str = "humidor.db";
