@@ -8,6 +8,7 @@ mod append;
 mod file;
 mod overview;
 mod query;
+mod queued;
 mod retained;
 mod schema;
 mod series;
@@ -19,10 +20,11 @@ pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
+pub use queued::{Queued, Target, Waiting};
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
 };
-pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
+pub use sessions::{Change, Options, Stored};
 pub use tally::Band;
 
 /// File name of the log inside the data folder.
