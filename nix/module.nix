@@ -22,14 +22,27 @@ let
       '';
     };
 
+  passwordFile =
+    whose:
+    lib.mkOption {
+      type = lib.types.nullOr lib.types.str;
+      default = null;
+      example = "/run/keys/humidor";
+      description = "File with the password of ${whose}. Read by systemd, so it may be root's alone.";
+    };
+
   # What both roles have in common. Nothing in it needs root, and the only thing written is the state folder.
   service = role: {
     description = "humidor ${role}";
     wantedBy = [ "multi-user.target" ];
     wants = [ "network-online.target" ];
     after = [ "network-online.target" ];
-    environment.HUMIDOR_DATA = "%S/humidor-${role}";
+    environment = {
+      HUMIDOR_DATA = "%S/humidor-${role}";
+    }
+    // lib.optionalAttrs (cfg.${role}.passwordFile != null) { HUMIDOR_PASSWORD_FILE = "%d/password"; };
     serviceConfig = {
+      LoadCredential = lib.optional (cfg.${role}.passwordFile != null) "password:${cfg.${role}.passwordFile}";
       ExecStart = "${cfg.package}/bin/humidor ${role} --config ${toml.generate "humidor-${role}.toml" cfg.${role}.settings}";
       StateDirectory = "humidor-${role}";
       StateDirectoryMode = "0700";
@@ -86,10 +99,12 @@ in
     };
     broker = {
       enable = lib.mkEnableOption "humidor's broker: MQTT, and the log of what it acknowledged";
+      # Without a user, and without `anonymous`, it refuses to start where other machines reach its port.
       settings = settings {
-        mqtt_listen = "0.0.0.0:1883";
+        user = "plant";
         logged_filters = "plant/#";
       };
+      passwordFile = passwordFile "the user in `settings.user`";
       openFirewall = lib.mkOption {
         type = lib.types.bool;
         default = false;
@@ -102,12 +117,7 @@ in
         broker = "mqtt://192.168.1.20";
         sensors = "hall=dht22@7";
       };
-      passwordFile = lib.mkOption {
-        type = lib.types.nullOr lib.types.str;
-        default = null;
-        example = "/run/keys/humidor";
-        description = "File with the password for the user in the broker's address. Read by systemd, so it may be root's alone.";
-      };
+      passwordFile = passwordFile "the user in the broker's address";
     };
   };
 
@@ -133,10 +143,6 @@ in
             DeviceAllow = [ "char-gpiochip rw" ];
           };
         }
-        (lib.mkIf (cfg.node.passwordFile != null) {
-          environment.HUMIDOR_PASSWORD_FILE = "%d/password";
-          serviceConfig.LoadCredential = "password:${cfg.node.passwordFile}";
-        })
       ];
       # The kernel gives the chips to root alone.
       users.groups.gpio = { };
