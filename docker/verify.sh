@@ -172,7 +172,7 @@ tell_difference() {
     elif [[ $1 == binary ]]; then
         printf '  %s; %s bytes differ\n' "$(cmp "$one" "$other" 2>&1)" "$(cmp -l "$one" "$other" 2>/dev/null | wc -l)"
         # The strings that only one has tell most about the reason: a path, a version.
-        diff <(strings -n 8 "$one" | sort) <(strings -n 8 "$other" | sort) | grep '^[<>]' | head -n 10 || true
+        diff <(strings -n 8 "$one" | sort) <(strings -n 8 "$other" | sort) | grep '^[<>]' | head -n 10 | cut -c 1-600 || true
     fi
 }
 

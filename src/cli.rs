@@ -127,10 +127,14 @@ pub struct Read {
 
 /// `humidor gpio`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Gpio {
-    /// What to show.
+    /// What to show; the header of a board that is known, else the lines.
     #[command(subcommand)]
-    pub task: GpioTask,
+    pub task: Option<GpioTask>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<Lines>,
 }
 
 /// What to show.

@@ -126,7 +126,7 @@ impl From<crate::broker::BrokerError> for Failure {
                 Code::Permission
             }
             BrokerError::Listen { .. } => Code::Unavailable,
-            BrokerError::Access(_) => Code::Config,
+            BrokerError::Access(_) | BrokerError::Tls(_) => Code::Config,
             BrokerError::Thread(_) | BrokerError::Router(_) => Code::Internal,
             BrokerError::Damaged(_) => Code::Io,
         };
@@ -139,6 +139,7 @@ impl From<crate::node::NodeError> for Failure {
         match error {
             crate::node::NodeError::Outbox(error) => error.into(),
             crate::node::NodeError::Lines(error) => error.into(),
+            error @ crate::node::NodeError::Tls(_) => Self::new(Code::Config, error),
             error @ crate::node::NodeError::Thread(_) => Self::new(Code::Internal, error),
             error @ crate::node::NodeError::Damaged => Self::new(Code::Io, error),
         }

@@ -43,6 +43,7 @@ pub mod web;
 pub mod clock;
 pub mod health;
 pub mod shutdown;
+pub mod tls;
 
 pub mod cli;
 pub mod commands;

@@ -39,6 +39,8 @@ impl Running {
             alarms: Vec::new(),
             discovery: None,
             access: humidor::broker::AccessConfig::default(),
+            tls: None,
+            limits: humidor::broker::Limits::default(),
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
         Self { runtime, broker: Some(broker), trigger, data }

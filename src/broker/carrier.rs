@@ -9,6 +9,8 @@ use std::task::Poll;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::pace::Pace;
+
 /// Room made in the read buffer at a time.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -31,12 +33,28 @@ pub struct Moved {
 pub struct Carrier<S> {
     stream: S,
     unflushed: bool,
+    pace: Pace,
 }
 
 impl<S: Stream> Carrier<S> {
     /// A carrier over a stream that nothing waits in.
     pub const fn new(stream: S) -> Self {
-        Self { stream, unflushed: false }
+        Self { stream, unflushed: false, pace: Pace::UNBOUNDED }
+    }
+
+    /// Reads no faster than this from now on. What is not read waits in the client's own buffers.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// Takes `messages` off the budget of what may be read.
+    pub fn charge(&mut self, messages: u32) {
+        self.pace.spend(messages, 0);
+    }
+
+    /// Whether nothing is read because of the pace.
+    pub const fn is_holding_back(&self) -> bool {
+        self.pace.is_closed()
     }
 
     /// Whether nothing of `out`, or of what was taken from it, waits for the client.
@@ -67,9 +85,12 @@ impl<S: Stream> Carrier<S> {
             if self.unflushed && pin!(self.stream.flush()).poll(cx)?.is_ready() {
                 (moved.wrote, self.unflushed) = (true, false);
             }
-            if let Some(inbound) = inbound.as_deref_mut() {
+            if let Some(inbound) = inbound.as_deref_mut()
+                && self.pace.poll_open(cx).is_ready()
+            {
                 inbound.reserve(READ_BYTES);
                 if let Poll::Ready(count) = pin!(self.stream.read_buf(inbound)).poll(cx)? {
+                    self.pace.spend(0, count);
                     moved.read = Some(count);
                 }
             }

@@ -78,6 +78,8 @@ pub struct Client<'a> {
     pub(super) owed: VecDeque<(Filter, Options)>,
     /// Topics that the client has given an alias (MQTT 5.0 §3.3.2.3.4).
     aliases: HashMap<u16, String>,
+    /// PUBLISH packets taken since the connection's loop last asked.
+    pub taken: u32,
     /// DISCONNECT was read; what was published before it is still committed.
     goodbye: Option<Disconnect>,
 }
@@ -108,6 +110,7 @@ impl<'a> Client<'a> {
             unconfirmed: VecDeque::new(),
             owed: VecDeque::new(),
             aliases: HashMap::new(),
+            taken: 0,
             goodbye: None,
             session,
         }
@@ -184,6 +187,7 @@ impl<'a> Client<'a> {
 
     fn take_publish(&mut self, mut publish: Publish, batch: &mut Batch) -> Result<(), End> {
         batch.packets += 1;
+        self.taken += 1;
         self.services.traffic.received.fetch_add(1, Relaxed);
         self.resolve_alias(&mut publish)?;
         let topic = topic_name(&publish.topic).map_err(|_| End::TopicName)?;

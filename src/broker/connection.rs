@@ -14,8 +14,10 @@ use super::access::{Access, NotAdmitted};
 use super::carrier::{Carrier, Stream};
 use super::client::{Client, committed, says_goodbye};
 use super::delivering::{delivered, handed, read};
+use super::lobby::{Full, Lobby, Visitor};
 use super::opening::{self, Opened};
 use super::outflow::Unasked;
+use super::pace::Pace;
 use super::packet::{PacketError, Version};
 use super::recorder::{Recorder, Stopped};
 use super::reply;
@@ -55,6 +57,8 @@ pub struct Services {
     pub queued: Arc<Mutex<Queued>>,
     /// Counts.
     pub traffic: Arc<Traffic>,
+    /// Who has come.
+    pub lobby: Lobby,
     /// Who may do what.
     pub access: Access,
     /// Topic filters of foreign publishers that are logged.
@@ -76,6 +80,10 @@ pub enum End {
     Refused(&'static str),
     #[error("not admitted: {0}")]
     NotAdmitted(#[from] NotAdmitted),
+    #[error("{0}")]
+    Full(#[from] Full),
+    #[error("too slow to say who it is while others came")]
+    Evicted,
     #[error("its user was changed")]
     Withdrawn,
     #[error("protocol error: {0}")]
@@ -113,6 +121,8 @@ impl End {
             | Self::Io(_)
             | Self::Refused(_)
             | Self::NotAdmitted(_)
+            | Self::Full(_)
+            | Self::Evicted
             | Self::Stalled => {
                 return None;
             }
@@ -144,11 +154,21 @@ impl End {
 }
 
 /// Serves one client until it leaves, misbehaves, or `shutdown`.
-pub async fn serve<S: Stream>(stream: S, peer: SocketAddr, services: Services, shutdown: Shutdown) {
+pub async fn serve<S: Stream>(
+    stream: S,
+    peer: SocketAddr,
+    mut visitor: Visitor,
+    services: Services,
+    shutdown: Shutdown,
+) {
     let mut carrier = Carrier::new(stream);
+    carrier.set_pace(Pace::new(services.lobby.limits(), std::time::Instant::now()));
     let mut inbound = BytesMut::with_capacity(1024);
-    let opening =
-        timeout(CONNECT_TIMEOUT, opening::open(&mut carrier, peer, &mut inbound, &services)).await;
+    let opening = timeout(
+        CONNECT_TIMEOUT,
+        opening::open(&mut carrier, peer, &mut visitor, &mut inbound, &services),
+    )
+    .await;
     let mut opened = match opening {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => {
@@ -240,6 +260,7 @@ async fn run<S: Stream>(
     loop {
         let nothing_to_write = carrier.is_idle(&client.out);
         client.take_packets().await?;
+        carrier.charge(std::mem::take(&mut client.taken));
         if let Some(disconnect) = client.has_left() {
             return Err(End::Disconnect(disconnect));
         }
@@ -278,6 +299,10 @@ async fn run<S: Stream>(
             () = session.wake.notified() => client.may_wait = true,
             () = &mut alarm => {
                 let now = Instant::now();
+                // Not to read is our doing.
+                if carrier.is_holding_back() {
+                    heard = now;
+                }
                 if listening && silence.is_some_and(|limit| now >= heard + limit) {
                     return Err(End::Silent);
                 }

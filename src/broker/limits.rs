@@ -4,6 +4,31 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// What an operator sets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Clients at once. Each costs a few kilobytes and a file descriptor.
+    pub connections: usize,
+    /// Clients at once from one address (IPv6: one /64). All clients behind an address translation, a
+    /// container engine's too, count as one address.
+    pub connections_per_address: usize,
+    /// PUBLISH packets a second that are read from one client; 0 is no limit.
+    pub messages_per_second: u32,
+    /// Bytes a second that are read from one client; 0 is no limit.
+    pub bytes_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2000,
+            connections_per_address: 1500,
+            messages_per_second: 0,
+            bytes_per_second: 0,
+        }
+    }
+}
+
 /// A budget that fills up again with time, and may be overdrawn once.
 #[derive(Debug, Clone)]
 pub struct Bucket {
@@ -34,6 +59,19 @@ impl Bucket {
             self.left -= amount;
         }
         there
+    }
+
+    /// Takes `amount` whether it is there or not; returns what is owed.
+    pub fn take_all(&mut self, amount: f64, now: Instant) -> f64 {
+        self.fill(now);
+        self.left -= amount;
+        (-self.left).max(0.0)
+    }
+
+    /// What it gains.
+    #[must_use]
+    pub const fn per_second(&self) -> f64 {
+        self.per_second
     }
 
     /// Puts back what was taken and not used.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::access::{self, Grants};
 use super::carrier::{Carrier, Stream};
 use super::connection::{End, Services};
+use super::lobby::Visitor;
 use super::outflow::Appetite;
 use super::packet::{self, Opening, PACKET_MAX_BYTES, PacketError, Version};
 use super::recorder::Batch;
@@ -49,6 +50,7 @@ pub struct Opened {
 pub async fn open<S: Stream>(
     carrier: &mut Carrier<S>,
     peer: SocketAddr,
+    visitor: &mut Visitor,
     inbound: &mut BytesMut,
     services: &Services,
 ) -> Result<Opened, End> {
@@ -64,12 +66,16 @@ pub async fn open<S: Stream>(
                 return Err(error.into());
             }
         }
-        if carrier.read(inbound).await? == 0 {
+        let read = tokio::select! {
+            read = carrier.read(inbound) => read?,
+            () = visitor.evicted() => return Err(End::Evicted),
+        };
+        if read == 0 {
             return Err(End::Closed);
         }
     };
     let version = opening.version;
-    let accepted = accept(opening, peer, services).await;
+    let accepted = accept(opening, peer, visitor, services).await;
     let (mut opened, mut connack) = match accepted {
         Ok(accepted) => accepted,
         Err((reason, end)) => {
@@ -113,6 +119,7 @@ async fn refuse<S: Stream>(
 async fn accept(
     opening: Opening,
     peer: SocketAddr,
+    visitor: &mut Visitor,
     services: &Services,
 ) -> Result<(Opened, ConnAck), (u8, End)> {
     let Opening { version, mut connect, will, login } = opening;
@@ -134,6 +141,7 @@ async fn accept(
     let login = login.map(|login| (login.username.as_str(), login.password.as_bytes()));
     let grants = services.access.admit(peer, &connect.client_id, login).await;
     let grants = grants.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
+    visitor.sit_down().map_err(|full| (0x97, full.into()))?;
     connect.client_id = grants.session();
     let will = match will.map(|will| Will::new(will, &connect.client_id)) {
         Some(Err(_)) => return Err((0x90, End::Refused("the will's topic is not a topic name"))),

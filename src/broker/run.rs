@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{error, info};
 
 use super::access::{Access, AccessConfig, AccessError};
@@ -15,15 +15,19 @@ use super::alarm::AlarmConfig;
 use super::alarms::{self, Alarms};
 use super::connection::Services;
 use super::door;
+use super::limits::Limits;
+use super::lobby::Lobby;
 use super::recorder::{Counters, Live, Recorder, Writer};
 use super::retained::Retained;
 use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
 use super::sys;
+use super::tls::{Tls, TlsConfig};
 use super::traffic::Traffic;
 use crate::clock;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Store};
+use crate::tls::TlsError;
 use crate::web::{self, Web};
 use crate::wire::{BROKER_STATUS, Discovery, Filter, Message, OFFLINE, ONLINE};
 
@@ -46,6 +50,10 @@ pub struct BrokerConfig {
     pub discovery: Option<Discovery>,
     /// Who may connect.
     pub access: AccessConfig,
+    /// Where TLS is spoken, if anywhere.
+    pub tls: Option<TlsConfig>,
+    /// What one client may take from the others.
+    pub limits: Limits,
 }
 
 /// Why the broker did not start or did not go on.
@@ -54,6 +62,9 @@ pub enum BrokerError {
     /// The log could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The certificate or its key is missing or wrong.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// Who may connect cannot be told.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -83,6 +94,7 @@ pub enum BrokerError {
 /// A broker that is listening.
 pub struct Broker {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     access: Access,
     http_address: Option<SocketAddr>,
     recorder: Recorder,
@@ -103,8 +115,20 @@ impl Broker {
             None => None,
         };
 
+        let mut entrances = vec![(listener, None)];
+        let tls_address = match config.tls {
+            None => None,
+            Some(tls) => {
+                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen).await?;
+                entrances.push((listener, Some(Tls::start(tls, shutdown.clone())?)));
+                Some(address)
+            }
+        };
+        door::allow_files(&config.limits);
+
+        let reached: Vec<_> = [Some(address), tls_address].into_iter().flatten().collect();
         let access = config.access;
-        let access = spawn_blocking(move || Access::open(access, &[address])).await;
+        let access = spawn_blocking(move || Access::open(access, &reached)).await;
         let access =
             access.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         access.watch(shutdown.clone())?;
@@ -128,6 +152,9 @@ impl Broker {
                 .map_err(BrokerError::Thread)?;
         let (router, died) = Router::start().await?;
         info!(%address, "listening for MQTT 3.1.1 and 5.0");
+        if let Some(address) = tls_address {
+            info!(%address, "listening for MQTT over TLS");
+        }
         for filter in &config.logged {
             info!(filter = filter.as_str(), "logging foreign topics");
         }
@@ -135,6 +162,7 @@ impl Broker {
         let services = Services {
             recorder: recorder.clone(),
             router: router.clone(),
+            lobby: Lobby::new(config.limits),
             access: access.clone(),
             sessions,
             retained,
@@ -157,20 +185,26 @@ impl Broker {
             });
             tokio::spawn(web::serve(listener, app, shutdown.clone()));
         }
-        let serving = run(listener, services, writer, died, lost, shutdown, async move {
+        let serving = run(entrances, services, writer, died, lost, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
                 let _ = watching.await;
             }
         });
         let running = tokio::spawn(serving);
-        Ok(Self { address, access, http_address, recorder, alarms, running })
+        Ok(Self { address, tls_address, access, http_address, recorder, alarms, running })
     }
 
     /// The address it listens on, with the real port.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of its TLS port, with the real port.
+    #[must_use]
+    pub const fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Who may do what.
@@ -228,7 +262,7 @@ async fn listen(
 }
 
 async fn run(
-    listener: TcpListener,
+    entrances: Vec<(TcpListener, Option<Tls>)>,
     services: Services,
     writer: Writer,
     died: impl Future<Output = RouterDied>,
@@ -240,7 +274,10 @@ async fn run(
     // The door has its own switch: it also closes when the store or the router is lost.
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
-    let door = tokio::spawn(door::serve(listener, services.clone(), closing.clone()));
+    let mut doors = JoinSet::new();
+    for (listener, tls) in entrances {
+        doors.spawn(door::serve(listener, tls, services.clone(), closing.clone()));
+    }
     let sys = tokio::spawn(sys::run(services, closing));
 
     let failure = tokio::select! {
@@ -254,7 +291,7 @@ async fn run(
         let _ = say(&speaking, OFFLINE).await;
     }
     close.throw();
-    let _ = tokio::join!(door, sys);
+    let _ = tokio::join!(doors.join_all(), sys);
     // The writer thread ends with the last handle to it.
     drop(speaking);
     info!("connections closed");

@@ -16,7 +16,7 @@ use crate::gpio::chips::{self, Chips};
 use crate::gpio::{LineAddress, LineError};
 
 /// Lists the lines, or draws the header.
-pub fn run(task: &GpioTask, layers: Layers) -> Result<(), Failure> {
+pub fn run(task: Option<&GpioTask>, layers: Layers) -> Result<(), Failure> {
     start_log(&quiet(&layers));
     let mut layers = layers;
     let board = config::board(&mut layers);
@@ -25,8 +25,9 @@ pub fn run(task: &GpioTask, layers: Layers) -> Result<(), Failure> {
     let board = layers.finish(board)?;
     let chips = Chips::scan(Path::new(chips::DEVICES));
     match task {
-        GpioTask::List(_) => list(&chips),
-        GpioTask::Header(_) => match board.board {
+        Some(GpioTask::List(_)) => list(&chips),
+        None if board.board.is_none() => list(&chips),
+        None | Some(GpioTask::Header(_)) => match board.board {
             Some(known) => {
                 print!("{}", header(known, &board, &claims(&chips, &board, &uses)));
                 Ok(())

@@ -38,9 +38,11 @@ pub fn run(task: Task) -> Result<(), Failure> {
         Task::Broker(broker) => roles::broker(broker.print, layers(&broker.settings.flags)),
         Task::Read(read) => read::run(&read),
         Task::Gpio(gpio) => {
-            let (GpioTask::List(settings) | GpioTask::Header(settings)) = &gpio.task;
-            let layers = layers(&settings.flags);
-            gpio::run(&gpio.task, layers)
+            let settings = match &gpio.task {
+                Some(GpioTask::List(settings) | GpioTask::Header(settings)) => settings,
+                None => &gpio.settings,
+            };
+            gpio::run(gpio.task.as_ref(), layers(&settings.flags))
         }
         Task::Doctor(settings) => doctor::run(layers(&settings.flags)),
         Task::Tail(tail) => log::tail(&tail, layers(&tail.settings.flags)),

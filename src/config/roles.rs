@@ -68,9 +68,12 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
     let alarms = layers.need("alarms", alarms::alarms);
     let discovery = discovery(layers);
     let access = data.as_deref().and_then(|data| access::access(layers, data));
+    let (tls, limits) = (access::tls(layers), access::limits(layers));
     Some(BrokerConfig {
         data: data?,
         access: access?,
+        tls,
+        limits: limits?,
         mqtt_listen: mqtt_listen?,
         http_listen: http_listen?,
         logged: logged?,
@@ -99,7 +102,8 @@ pub fn forget(mut layers: Layers) -> Result<Forget, Problems> {
     let broker = layers.need("broker", str::parse::<BrokerAddress>);
     let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
     let discovery = discovery(&mut layers);
-    let forget = (|| Some(Forget { node: node?, broker: broker?, password, discovery }))();
+    let tls = access::node_tls(&mut layers, broker.as_ref());
+    let forget = (|| Some(Forget { node: node?, broker: broker?, password, tls, discovery }))();
     layers.finish(forget)
 }
 
@@ -122,6 +126,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         None
     };
     let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
+    let tls = access::node_tls(layers, broker.as_ref());
     let inputs = layers.take("inputs", pins::inputs);
     let outputs = layers.take("outputs", pins::outputs);
     // A board may have no sensor, but something it must have.
@@ -161,6 +166,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         node: node?,
         broker: broker?,
         password,
+        tls,
         sensors: sensors?,
         inputs: inputs.unwrap_or_default(),
         outputs: outputs.unwrap_or_default(),

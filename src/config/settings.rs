@@ -108,6 +108,13 @@ pub const SETTINGS: &[Setting] = &[
         "Where browsers and other HTTP clients connect, or off",
     ),
     setting(
+        "mqtts_listen",
+        Scope::Access,
+        None,
+        "ADDR",
+        "Where MQTT clients connect over TLS, e.g. 0.0.0.0:8883; needs --tls-cert and --tls-key",
+    ),
+    setting(
         "logged_filters",
         Scope::Broker,
         Some(""),
@@ -150,6 +157,49 @@ pub const SETTINGS: &[Setting] = &[
         "Whether clients may connect without a name, and then do everything: yes, no, or auto (while there is no user and only this machine reaches the port)",
     ),
     setting(
+        "connections",
+        Scope::Access,
+        Some("2000"),
+        "N",
+        "MQTT clients at once, from 1 to 100000",
+    ),
+    setting(
+        "connections_per_address",
+        Scope::Access,
+        Some("1500"),
+        "N",
+        "MQTT clients at once from one address; those behind an address translation count as one",
+    ),
+    setting(
+        "message_rate",
+        Scope::Access,
+        Some("0"),
+        "N",
+        "Messages a second that are read from one client, the rest waits on its side; 0 is no limit",
+    ),
+    setting(
+        "byte_rate",
+        Scope::Access,
+        Some("0"),
+        "BYTES",
+        "Bytes a second that are read from one client, at least 1024; 0 is no limit",
+    ),
+    setting(
+        "tls_cert",
+        Scope::Login,
+        None,
+        "FILE",
+        "PEM file: on the broker its certificate with what stands above it, on a node the one it shows a broker that asks",
+    ),
+    setting("tls_key", Scope::Login, None, "FILE", "PEM file of the key to --tls-cert"),
+    setting(
+        "tls_ca",
+        Scope::Login,
+        None,
+        "FILE",
+        "PEM file: on a node of who signed the broker's certificate [default: whom the system trusts], on the broker of who signs certificates that clients must have [default: they need none]",
+    ),
+    setting(
         "discovery",
         Scope::Roles,
         Some("homeassistant"),
@@ -157,7 +207,13 @@ pub const SETTINGS: &[Setting] = &[
         "Where Home Assistant looks for devices; off tells it nothing",
     ),
     setting("node", Scope::Lines, None, "ID", "Node id, a-z 0-9 and - [default: the host name]"),
-    setting("broker", Scope::Node, None, "URL", "The broker: mqtt://[user@]host[:1883]"),
+    setting(
+        "broker",
+        Scope::Node,
+        None,
+        "URL",
+        "The broker: mqtt://[user@]host[:1883], or mqtts://[user@]host[:8883]",
+    ),
     Setting {
         secret: true,
         ..setting(

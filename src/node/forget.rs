@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::address::BrokerAddress;
 use super::announce::device_id;
 use super::session;
+use super::tunnel::{TlsFiles, Tunnel};
 use crate::reading::Id;
 use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics};
 
@@ -29,6 +30,8 @@ pub struct Forget {
     pub broker: BrokerAddress,
     /// Password, where the address names a user.
     pub password: Option<String>,
+    /// Where the address asks for TLS.
+    pub tls: Option<TlsFiles>,
     /// Where it was announced.
     pub discovery: Option<Discovery>,
 }
@@ -71,7 +74,14 @@ impl Forget {
     pub async fn run(&self) -> Result<Forgotten, ForgetError> {
         // The node's own client id, which is what it may write by.
         let name = format!("{CLIENT_ID_PREFIX}{}", self.node);
-        let options = session::options(name, &self.broker, self.password.as_deref());
+        let tunnel = match &self.tls {
+            Some(files) => Some(Tunnel::open(files, &self.broker).await.map_err(|error| {
+                ForgetError::Connection { broker: self.broker.clone(), cause: error.to_string() }
+            })?),
+            None => None,
+        };
+        let password = self.password.as_deref();
+        let options = session::options(name, &self.broker, password, tunnel.as_ref());
         let (client, mut events) = AsyncClient::new(options, TOPICS_MAX + 8);
         let broken = |cause: String| ForgetError::Connection { broker: self.broker.clone(), cause };
         let silent = |_| ForgetError::Silent { broker: self.broker.clone() };

@@ -18,6 +18,7 @@ mod run;
 mod sampler;
 mod session;
 mod switches;
+mod tunnel;
 mod window;
 
 pub use address::{AddressError, BrokerAddress};
@@ -29,3 +30,4 @@ pub use outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
 pub use outputs::Safety;
 pub use run::{Backend, InputConfig, Node, NodeConfig, NodeError, OutputConfig, SensorConfig};
 pub use sampler::{LISTEN, SETTLE, Sensor};
+pub use tunnel::{TlsFiles, TunnelError};

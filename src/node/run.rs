@@ -17,6 +17,7 @@ use super::outputs::{self, Safety};
 use super::sampler::{self, Failures};
 use super::session::Session;
 use super::switches::Switches;
+use super::tunnel::TlsFiles;
 use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper, unix_ms};
 use crate::dht::Model;
@@ -93,6 +94,8 @@ pub struct NodeConfig {
     pub broker: BrokerAddress,
     /// Password for the broker, where the address names a user.
     pub password: Option<String>,
+    /// Where the address asks for TLS.
+    pub tls: Option<TlsFiles>,
     /// Its sensors.
     pub sensors: Vec<SensorConfig>,
     /// Its inputs.
@@ -118,6 +121,9 @@ pub struct NodeConfig {
 /// Why the node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
+    /// The files of its TLS are missing or wrong.
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::tls::TlsError),
     /// The outbox could not be opened.
     #[error(transparent)]
     Outbox(#[from] OpenError),
@@ -147,6 +153,10 @@ impl Node {
         let boot = new_boot();
         let announcement =
             config.discovery.as_ref().map(|discovery| Announcement::new(&config, discovery));
+        if let Some(files) = &config.tls {
+            // What is wrong with them is said now, and not at night when they are needed.
+            files.read()?;
+        }
         info!(node = %config.node, %boot, broker = %config.broker, "starting");
         let Opened { sensors, inputs, outputs } = Lines::new(
             &config.node,
@@ -199,6 +209,7 @@ impl Node {
             node: config.node,
             broker: config.broker,
             password: config.password,
+            tls: config.tls,
             outbox: Arc::clone(&outbox),
             switches,
             commanded,

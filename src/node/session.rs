@@ -12,7 +12,7 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use rumqttc::{
     AsyncClient, ClientError, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, Publish, QoS,
+    Packet, Publish, QoS, Transport,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -21,6 +21,7 @@ use super::address::BrokerAddress;
 use super::announce::Announcement;
 use super::outbox::Outbox;
 use super::switches::{Direction, Switches};
+use super::tunnel::{TlsFiles, Tunnel};
 use super::window::{Sent, WINDOW, Window};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
@@ -56,6 +57,8 @@ pub struct Session {
     pub broker: BrokerAddress,
     /// Password, where the address names a user.
     pub password: Option<String>,
+    /// Where the address asks for TLS.
+    pub tls: Option<TlsFiles>,
     /// What to deliver.
     pub outbox: Arc<Outbox>,
     /// States to publish, and where commands go.
@@ -104,9 +107,9 @@ impl Session {
         }
     }
 
-    fn options(&self) -> MqttOptions {
+    fn options(&self, tunnel: Option<&Tunnel>) -> MqttOptions {
         let name = format!("{CLIENT_ID_PREFIX}{}", self.node);
-        let mut options = options(name, &self.broker, self.password.as_deref());
+        let mut options = options(name, &self.broker, self.password.as_deref(), tunnel);
         let status = NodeTopics::new(self.node.clone()).status();
         options
             .set_keep_alive(self.keep_alive)
@@ -117,7 +120,18 @@ impl Session {
 
     /// One connection, from CONNECT to its end.
     async fn connection(&self, shutdown: &mut Shutdown) -> End {
-        let (client, mut events) = AsyncClient::new(self.options(), WINDOW + EXTRA);
+        let tunnel = match &self.tls {
+            None => None,
+            Some(files) => tokio::select! {
+                opened = Tunnel::open(files, &self.broker) => match opened {
+                    Ok(tunnel) => Some(tunnel),
+                    Err(error) => return End::Lost { cause: error.to_string(), connected: false },
+                },
+                () = shutdown.requested() => return End::Farewell,
+            },
+        };
+        let options = self.options(tunnel.as_ref());
+        let (client, mut events) = AsyncClient::new(options, WINDOW + EXTRA);
         events.network_options.set_tcp_nodelay(true);
         let mut delivery = Delivery {
             client,
@@ -132,6 +146,10 @@ impl Session {
         let outcome = self.deliver(&mut events, &mut delivery, &mut connected, shutdown).await;
         // What was acknowledged before the end must not be sent again needlessly.
         delivery.forget().await;
+        drop((events, delivery));
+        if let Some(tunnel) = tunnel {
+            tunnel.close().await;
+        }
         match outcome {
             Ok(()) => End::Farewell,
             Err(error) => End::Lost { cause: error.to_string(), connected },
@@ -237,8 +255,17 @@ impl Session {
 }
 
 /// What every connection to the broker has.
-pub(super) fn options(name: String, broker: &BrokerAddress, password: Option<&str>) -> MqttOptions {
-    let mut options = MqttOptions::new(name, broker.host.clone(), broker.port);
+pub(super) fn options(
+    name: String,
+    broker: &BrokerAddress,
+    password: Option<&str>,
+    tunnel: Option<&Tunnel>,
+) -> MqttOptions {
+    let host = tunnel.map_or(&broker.host, |tunnel| &tunnel.entrance);
+    let mut options = MqttOptions::new(name, host.clone(), broker.port);
+    if tunnel.is_some() {
+        options.set_transport(Transport::unix());
+    }
     options.set_max_packet_size(PACKET_IN_MAX_BYTES, PACKET_OUT_MAX_BYTES);
     if let Some(user) = &broker.user {
         options.set_credentials(user, password.unwrap_or_default());

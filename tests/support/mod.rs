@@ -148,6 +148,8 @@ pub fn lasting_broker() -> SocketAddr {
         alarms: Vec::new(),
         discovery: None,
         access: humidor::broker::AccessConfig::default(),
+        tls: None,
+        limits: humidor::broker::Limits::default(),
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
     let address = broker.address();

@@ -1,0 +1,157 @@
+//! Certificates and keys in PEM files, for both roles: rustls with ring, and every mistake said with its file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error, RootCertStore};
+use tracing::warn;
+
+/// Largest file of certificates or of a key, in bytes.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// Why there can be no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{}: {cause}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system or the PEM reader said.
+        cause: String,
+    },
+    /// The time of a certificate is over.
+    #[error("{}: the certificate has expired ({cause}); renew it, or is this machine's clock wrong?", .path.display())]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        cause: Error,
+    },
+    /// A key belongs to another certificate.
+    #[error("{} is not the key of the certificate in {}", .key.display(), .certificate.display())]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The system has no certificates of authorities.
+    #[error(
+        "this system has no certificates of authorities to check the broker's by; HUMIDOR_TLS_CA names the file of the one that signed it"
+    )]
+    NoRoots,
+    /// What else rustls says.
+    #[error("{0}")]
+    Rustls(#[from] Error),
+}
+
+/// The cryptography: ring, and nothing else in the binary.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn file(path: &Path, cause: impl std::fmt::Display) -> TlsError {
+    TlsError::File { path: path.to_owned(), cause: cause.to_string() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let size = path.metadata().map_err(|error| file(path, error))?.len();
+    if size > FILE_MAX_BYTES {
+        return Err(file(path, format!("more than {FILE_MAX_BYTES} bytes")));
+    }
+    std::fs::read(path).map_err(|error| file(path, error))
+}
+
+/// All certificates in a file, the first of a chain first.
+///
+/// # Errors
+/// When there is none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(file(path, "no certificate in PEM form")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(file(path, error)),
+    }
+}
+
+/// Who signs certificates that are believed: those in `path`, or the system's.
+///
+/// # Errors
+/// When there are none.
+pub fn roots(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = path {
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|error| file(path, error))?;
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(TlsError::NoRoots);
+        }
+    }
+    Ok(roots)
+}
+
+/// A certificate chain with its key, which fit each other and are not out of date at `now`.
+///
+/// # Errors
+/// Which file is wrong, and why.
+pub fn identity(
+    certificate: &Path,
+    key: &Path,
+    now: UnixTime,
+) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(certificate)?;
+    let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| match error {
+        pem::Error::NoItemsFound => file(key, "no private key in PEM form"),
+        error => file(key, error),
+    })?;
+    let first = chain.first().ok_or_else(|| file(certificate, "no certificate in PEM form"))?;
+    let parsed = ParsedCertificate::try_from(first).map_err(|error| file(certificate, error))?;
+    check_dates(certificate, &parsed, now)?;
+    match CertifiedKey::from_der(chain, secret, &provider()) {
+        Ok(identity) => Ok(Arc::new(identity)),
+        Err(Error::InconsistentKeys(_)) => {
+            Err(TlsError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() })
+        }
+        Err(error) => Err(file(key, error)),
+    }
+}
+
+/// Asks who signed it of nobody at all: the dates are looked at before that.
+fn check_dates(
+    path: &Path,
+    certificate: &ParsedCertificate<'_>,
+    now: UnixTime,
+) -> Result<(), TlsError> {
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms.all;
+    let nobody = RootCertStore::empty();
+    match verify_server_cert_signed_by_trust_anchor(certificate, &nobody, &[], now, algorithms) {
+        Err(
+            cause @ Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            ),
+        ) => Err(TlsError::Expired { path: path.to_owned(), cause }),
+        Err(
+            cause @ Error::InvalidCertificate(
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            ),
+        ) => {
+            // A board without a battery starts in the past, and its clock is set later.
+            warn!(file = %path.display(), "not valid yet ({cause}); is the clock set?");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}

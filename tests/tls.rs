@@ -1,0 +1,190 @@
+//! TLS on both sides: what it carries, what it refuses, and what is said of files that are wrong.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use support::{Client, Process, humidor, stored, wait_until};
+
+/// An authority, and files of certificates that it signed.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, folder }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Writes `<name>.pem` and `<name>.key` for `127.0.0.1`.
+    fn sign(&self, name: &str, until_year: i32) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until_year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));
+        std::fs::write(path("pem"), certificate.pem()).unwrap();
+        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        (path("pem"), path("key"))
+    }
+}
+
+fn broker(data: &Path, certificate: &Path, key: &Path) -> Command {
+    let mut command = humidor();
+    command.args(["broker", "--mqtt-listen", "127.0.0.1:0", "--mqtts-listen", "127.0.0.1:0"]);
+    command.arg("--data").arg(data).arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
+    command.env("NO_COLOR", "1");
+    command
+}
+
+fn address(broker: &Process, said: &str) -> SocketAddr {
+    let line = broker.said(said);
+    line.rsplit("address=").next().unwrap().trim().parse().unwrap()
+}
+
+fn node(data: &Path, name: &str, tls: SocketAddr, ca: &Path) -> Command {
+    node_of(data, name, &tls.to_string(), ca)
+}
+
+fn node_of(data: &Path, name: &str, broker: &str, ca: &Path) -> Command {
+    let mut command = humidor();
+    command.args(["node", "--node", name, "--gpio", "sim", "--sensors", "hall=dht11@7"]);
+    command.args(["--interval", "1s", "--broker", &format!("mqtts://{broker}")]);
+    command.arg("--data").arg(data.join(name)).arg("--tls-ca").arg(ca).env("NO_COLOR", "1");
+    command
+}
+
+#[test]
+fn a_node_delivers_over_tls_and_says_goodbye() {
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.sign("broker", 2100);
+    let broker = Process::start(broker(data.path(), &certificate, &key));
+    let plain = address(&broker, "listening for MQTT 3");
+    let tls = address(&broker, "listening for MQTT over TLS");
+    let node = Process::start(node(data.path(), "press", tls, &authority.ca()));
+    wait_until("a reading is stored", || stored(data.path()) > 0);
+    assert_eq!(node.terminate(), Some(0));
+    let mut watcher = Client::connect(plain, "watcher");
+    watcher.subscribe("humidor/press/status", rumqttc::mqttbytes::QoS::AtMostOnce);
+    match watcher.receive() {
+        Some(rumqttc::mqttbytes::v4::Packet::Publish(publish)) => {
+            assert_eq!(publish.payload, "offline", "the farewell has left through the tunnel");
+        }
+        other => panic!("no status but {other:?}"),
+    }
+}
+
+#[test]
+fn a_node_trusts_only_its_authority_and_its_brokers_name() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let data = tempfile::tempdir().unwrap();
+    let (certificate, key) = authority.sign("broker", 2100);
+    let broker = Process::start(broker(data.path(), &certificate, &key));
+    let tls = address(&broker, "listening for MQTT over TLS");
+    let fooled = Process::start(node(data.path(), "press", tls, &other.ca()));
+    let line = fooled.said("no broker");
+    assert!(line.contains("invalid peer certificate"), "{line}");
+    let by_name = format!("localhost:{}", tls.port());
+    let elsewhere = node_of(data.path(), "oven", &by_name, &authority.ca());
+    let line = Process::start(elsewhere).said("no broker");
+    assert!(line.contains("not valid for name"), "{line}");
+    assert_eq!(stored(data.path()), 0);
+}
+
+#[test]
+fn a_broker_that_asks_for_certificates_gets_them() {
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.sign("broker", 2100);
+    let mut strict = broker(data.path(), &certificate, &key);
+    strict.arg("--tls-ca").arg(authority.ca());
+    let broker = Process::start(strict);
+    let tls = address(&broker, "listening for MQTT over TLS");
+    let without = Process::start(node(data.path(), "without", tls, &authority.ca()));
+    without.said("no broker");
+    let (certificate, key) = authority.sign("client", 2100);
+    let mut with = node(data.path(), "with", tls, &authority.ca());
+    with.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
+    let _with = Process::start(with);
+    wait_until("a reading is stored", || stored(data.path()) > 0);
+    assert!(support::readings(data.path()).iter().all(|reading| reading.node.as_str() == "with"));
+}
+
+#[test]
+fn files_that_are_wrong_are_named_at_the_start() {
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (good, good_key) = authority.sign("good", 2100);
+    let (_, other_key) = authority.sign("other", 2100);
+    let (old, old_key) = authority.sign("old", 2021);
+    let missing = Path::new("/nonexistent/broker.pem");
+    for (certificate, key, said) in [
+        (missing, &*good_key, "/nonexistent/broker.pem: No such file"),
+        (&*good, missing, "/nonexistent/broker.pem: No such file"),
+        (&*good, &*other_key, "other.key is not the key of the certificate in"),
+        (&*old, &*old_key, "old.pem: the certificate has expired"),
+        (&*good_key, &*good_key, "no certificate in PEM form"),
+        (&*good, &*good, "no private key in PEM form"),
+    ] {
+        let output = broker(data.path(), certificate, key).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{error}");
+        assert!(error.contains(said), "{said} in {error}");
+    }
+    let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let output = node(data.path(), "press", nowhere, missing).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_over() {
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (broker_pem, broker_key) =
+        (authority.folder.path().join("b.pem"), authority.folder.path().join("b.key"));
+    let stranger = Authority::new();
+    let (certificate, key) = stranger.sign("broker", 2100);
+    std::fs::copy(certificate, &broker_pem).unwrap();
+    std::fs::copy(key, &broker_key).unwrap();
+    let broker = Process::start(broker(data.path(), &broker_pem, &broker_key));
+    let tls = address(&broker, "listening for MQTT over TLS");
+    let node = Process::start(node(data.path(), "press", tls, &authority.ca()));
+    node.said("no broker");
+    let (certificate, key) = authority.sign("broker", 2100);
+    std::fs::rename(key, &broker_key).unwrap();
+    std::fs::rename(certificate, &broker_pem).unwrap();
+    broker.said("certificate read again");
+    wait_until("a reading is stored", || stored(data.path()) > 0);
+}
+
+#[test]
+fn who_never_speaks_harms_nobody() {
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.sign("broker", 2100);
+    let broker = Process::start(broker(data.path(), &certificate, &key));
+    let plain = address(&broker, "listening for MQTT 3");
+    let tls = address(&broker, "listening for MQTT over TLS");
+    // More silent sockets than there is room for, on both ports; the oldest make way.
+    let mut silent: Vec<Client> = Vec::new();
+    for _ in 0..200 {
+        silent.push(Client::open(tls));
+        silent.push(Client::open(plain));
+    }
+    assert!(silent[0].receive().is_none(), "the oldest was sent away");
+    support::assert_serving(plain);
+    let _node = Process::start(node(data.path(), "press", tls, &authority.ca()));
+    wait_until("a reading is stored", || {
+        support::readings(data.path()).iter().any(|reading| reading.node.as_str() == "press")
+    });
+}
