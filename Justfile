@@ -29,6 +29,10 @@ test-clients:
 test-home-assistant:
     tests/clients/home-assistant
 
+# The page in headless Chromium, the API by schemathesis, metrics by promtool (root: installs Debian packages)
+test-web:
+    tests/web/run
+
 # Sensors on stock ARM kernels in QEMU (root installs what is missing); or some: just test-hardware arm64/sensor
 test-hardware *CHECKS:
     tests/hardware/run {{CHECKS}}

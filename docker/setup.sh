@@ -10,6 +10,7 @@
 #   docker/setup.sh sign      minisign
 #   docker/setup.sh nix       Nix, and what tests/nix looks at its images with
 #   docker/setup.sh clients   MQTT clients of others, sqlite3
+#   docker/setup.sh web       Chromium with its driver and fonts, promtool
 #   docker/setup.sh peer      mosquitto, to measure against
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
 #
@@ -34,6 +35,7 @@ packages_rig=(docker-registry sqlite3 binutils mmdebstrap)
 packages_sign=(minisign)
 packages_nix=(nix-bin skopeo jq unzip binutils)
 packages_clients=(mosquitto-clients sqlite3 python3-venv)
+packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv)
 packages_peer=(mosquitto)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 
@@ -143,6 +145,7 @@ for group in "$@"; do
     sign) install_packages "${packages_sign[@]}" ;;
     nix) install_packages "${packages_nix[@]}" ;;
     clients) install_packages "${packages_clients[@]}" ;;
+    web) install_packages "${packages_web[@]}" ;;
     peer) install_packages "${packages_peer[@]}" ;;
     hardware) install_packages "${packages_hardware[@]}" ;;
     lint)

@@ -4,8 +4,10 @@ mod support;
 
 use std::net::SocketAddr;
 
-use support::http::get;
-use support::{Process, broker};
+use rumqttc::mqttbytes::QoS;
+use serde_json::json;
+use support::http::{get, receive, request, send};
+use support::{Client, Process, broker, telemetry, wait_until};
 
 fn web(data: &std::path::Path, more: &[&str]) -> (Process, SocketAddr, SocketAddr) {
     let (process, mqtt) = broker(data, "127.0.0.1:0", more);
@@ -29,4 +31,392 @@ fn http_can_be_off() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, _) = broker(folder.path(), "127.0.0.1:0", &["--http-listen", "off"]);
     assert_eq!(broker.terminate(), Some(0));
+}
+
+/// Publishes a reading with these members and waits for its PUBACK.
+fn store(client: &mut Client, node: &str, sensor: &str, reading: &serde_json::Value) {
+    let topic = format!("humidor/{node}/sensor/{sensor}");
+    client.publish(&topic, QoS::AtLeastOnce, 1, reading.to_string().as_bytes());
+    client.expect_puback(1);
+}
+
+fn reading(seq: u64, at: i64, temperature: f64) -> serde_json::Value {
+    json!({
+        "boot": "b1", "seq": seq, "at": at, "clock": "synced", "mono": seq * 1000,
+        "temperature": temperature, "humidity": 50.0
+    })
+}
+
+/// Publishes a retained word of a board.
+fn say(client: &mut Client, topic: &str, payload: &str) {
+    let mut publish = rumqttc::mqttbytes::v4::Publish::new(topic, QoS::AtLeastOnce, payload);
+    (publish.pkid, publish.retain) = (9, true);
+    client.send(&rumqttc::mqttbytes::v4::Packet::Publish(publish));
+    client.expect_puback(9);
+}
+
+const T0: i64 = 1_760_000_000_000;
+
+#[test]
+fn stored_readings_are_listed_drawn_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    assert_eq!(get(http, "/api/v1/sensors").json(), json!([]));
+    let mut client = Client::connect(mqtt, "press");
+    for n in 0..5_u32 {
+        let at = T0 + i64::from(n) * 10_000;
+        store(&mut client, "press", "hall", &reading(u64::from(n) + 1, at, 20.0 + f64::from(n)));
+    }
+    let sensors = get(http, "/api/v1/sensors").json();
+    assert_eq!(sensors[0]["interval_ms"], 10_000);
+    assert_eq!(sensors[0]["latest"]["temperature"], 24.0);
+    assert_eq!(get(http, "/api/v1/latest").json()[0]["seq"], 5);
+
+    let path = format!("/api/v1/series?node=press&sensor=hall&from={T0}&to={}", T0 + 50_000);
+    let single = get(http, &path).json();
+    assert_eq!(single["step_ms"], serde_json::Value::Null);
+    assert_eq!(single["temperature"]["mean"], json!([20.0, 21.0, 22.0, 23.0, 24.0]));
+    let banded = get(http, &format!("{path}&step=30000")).json();
+    assert_eq!(banded["step_ms"], 30_000);
+    let counted: i64 =
+        banded["count"].as_array().unwrap().iter().map(|count| count.as_i64().unwrap()).sum();
+    assert_eq!(counted, 5);
+
+    let csv = get(http, "/api/v1/export?node=press");
+    let lines: Vec<&str> = csv.text().lines().collect();
+    assert_eq!(lines[0], "node,sensor,boot,seq,at,clock,temperature,humidity");
+    assert_eq!((lines.len(), lines[1]), (6, "press,hall,b1,1,1760000000000,synced,20.0,50.0"));
+    let jsonl = get(http, &format!("/api/v1/export?format=jsonl&from={}", T0 + 40_000));
+    assert_eq!(jsonl.json()["seq"], 5);
+}
+
+#[test]
+fn an_export_of_many_pages_has_every_reading_once_and_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut client = Client::connect(mqtt, "press");
+    let rows = 2 * humidor::store::PAGE_ROWS as u64 + 1;
+    for seq in 1..=rows {
+        // Ten readings share each time stamp, over the edges of pages too.
+        let at = T0 + i64::try_from(seq / 10).unwrap();
+        let topic = format!("humidor/press/sensor/s{}", seq % 2);
+        let payload = reading(seq, at, 20.0).to_string();
+        client.publish(&topic, QoS::AtMostOnce, 0, payload.as_bytes());
+    }
+    client.ping();
+    wait_until("all are stored", || support::stored(folder.path()) == i64::try_from(rows).unwrap());
+    let text = get(http, "/api/v1/export?format=jsonl");
+    let found: Vec<(String, u64)> = text
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|row| (row["sensor"].as_str().unwrap().to_owned(), row["seq"].as_u64().unwrap()))
+        .collect();
+    let expected: Vec<(String, u64)> = [0, 1]
+        .into_iter()
+        .flat_map(|n| {
+            (1..=rows).filter(move |seq| seq % 2 == n).map(move |seq| (format!("s{n}"), seq))
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn malformed_and_absurd_queries_are_400_and_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _, http) = web(folder.path(), &[]);
+    for (query, why) in [
+        ("", "node"),
+        ("node=press", "sensor"),
+        ("node=Press&sensor=hall", "not an id"),
+        ("node=press&sensor=%3Cb%3E", "not an id"),
+        ("node=press&sensor=hall&from=yesterday", "from"),
+        ("node=press&sensor=hall&from=5&to=5", "empty"),
+        ("node=press&sensor=hall&from=9&to=5", "empty"),
+        ("node=press&sensor=hall&from=-1&to=5", "between 0"),
+        ("node=press&sensor=hall&from=0&to=9223372036854775807", "between 0"),
+        ("node=press&sensor=hall&from=0&to=99999999999999999999", "to"),
+        ("node=press&sensor=hall&from=0&to=1760000000000&step=0", "points"),
+        ("node=press&sensor=hall&from=0&to=1760000000000&step=1", "points"),
+        ("node=press&sensor=hall&step=-60000", "step"),
+        ("node=press&sensor=hall&form=5", "form"),
+        ("node=press&sensor=hall&node=oven", "node"),
+    ] {
+        let answer = get(http, &format!("/api/v1/series?{query}"));
+        assert_eq!(answer.status, 400, "{query}: {answer:?}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(why), "{query}: {error}");
+    }
+    // All of time is a range like any other.
+    let all = "node=press&sensor=hall&from=0&to=253402300799999";
+    assert_eq!(get(http, &format!("/api/v1/series?{all}")).status, 200);
+    for path in ["/api/v1/export?from=2&to=1", "/api/v1/export?format=xml", "/api/v1/export?x=1"] {
+        assert_eq!(get(http, path).status, 400, "{path}");
+    }
+    assert_eq!(request(http, "DELETE", "/api/v1/nodes", &[], "").status, 405);
+    assert_eq!(get(http, "/healthz").status, 200);
+    assert_eq!(broker.terminate(), Some(0));
+}
+
+#[test]
+fn another_name_or_another_sites_page_gets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &["--http-hosts", "plant.example.org"]);
+    let host = |host: &str| request(http, "GET", "/api/v1/nodes", &[("host", host)], "").status;
+    assert_eq!(host("localhost"), 200);
+    assert_eq!(host("PLANT.example.org:8080"), 200);
+    assert_eq!(host("evil.example"), 421);
+    assert_eq!(host(""), 421);
+
+    let mut client = Client::connect(mqtt, "oven");
+    say(&mut client, "humidor/oven/output/fan", "OFF");
+    wait_until("the output is known", || get(http, "/api/v1/outputs").json() != json!([]));
+    client.subscribe("humidor/oven/output/+/set", QoS::AtMostOnce);
+    let post = |headers: &[(&str, &str)], body: &str| {
+        request(http, "POST", "/api/v1/outputs/oven/fan", headers, body).status
+    };
+    let json_type = ("content-type", "application/json");
+    let own = format!("http://{http}");
+    assert_eq!(post(&[json_type, ("origin", "http://evil.example")], r#"{"on":true}"#), 403);
+    assert_eq!(post(&[json_type, ("sec-fetch-site", "cross-site")], r#"{"on":true}"#), 403);
+    assert_eq!(post(&[("content-type", "text/plain")], r#"{"on":true}"#), 415);
+    assert_eq!(post(&[json_type], r#"{"on":"maybe"}"#), 422);
+    assert_eq!(post(&[json_type], r#"{"on":true,"for_ms":0}"#), 400);
+    assert_eq!(post(&[json_type], &"x".repeat(17_000)), 413);
+    assert_eq!(post(&[json_type, ("x-forwarded-for", "203.0.113.9")], r#"{"on":true}"#), 401);
+    let missing =
+        request(http, "POST", "/api/v1/outputs/oven/lamp", &[json_type], r#"{"on":true}"#);
+    assert_eq!(missing.status, 404);
+    client.ping();
+    assert!(client.is_silent(), "nothing of that was a command");
+
+    assert_eq!(post(&[json_type, ("origin", &own)], r#"{"on":true,"for_ms":500}"#), 202);
+    match client.receive() {
+        Some(rumqttc::mqttbytes::v4::Packet::Publish(command)) => {
+            assert_eq!(command.topic, "humidor/oven/output/fan/set");
+            assert_eq!(&command.payload[..], br#"{"for_ms":500,"state":"ON"}"#);
+        }
+        other => panic!("no command but {other:?}"),
+    }
+}
+
+#[test]
+fn guests_from_elsewhere_need_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = [("x-forwarded-for", "203.0.113.9")];
+    for (guests, here, there) in [("none", 401, 401), ("local", 200, 401), ("read", 200, 200)] {
+        let (broker, _, http) = web(folder.path(), &["--http-guests", guests]);
+        assert_eq!(get(http, "/api/v1/nodes").status, here, "{guests}");
+        assert_eq!(request(http, "GET", "/api/v1/nodes", &elsewhere, "").status, there, "{guests}");
+        assert_eq!(request(http, "GET", "/healthz", &elsewhere, "").status, 200);
+        assert_eq!(broker.terminate(), Some(0));
+    }
+}
+
+#[test]
+fn every_answer_tells_the_browser_what_it_may_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, _, http) = web(folder.path(), &[]);
+    for path in ["/", "/app.js", "/api/v1/nodes", "/nothing", "/healthz", "/api/v1/series"] {
+        let answer = get(http, path);
+        let policy = answer.header("content-security-policy").unwrap_or_default();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{path}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert!(answer.header("cache-control").is_some(), "{path}");
+    }
+}
+
+#[test]
+fn a_board_is_shown_as_it_last_said_and_its_name_is_never_markup() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut client = Client::connect(mqtt, "oven");
+    say(&mut client, "humidor/oven/status", "online");
+    say(&mut client, "humidor/oven/input/door", "ON");
+    say(&mut client, "humidor/<img src=x onerror=alert(1)>/status", "online");
+    say(&mut client, "humidor/oven/output/<b>fan</b>", "ON");
+    say(&mut client, "humidor/oven/status", "offline");
+    let offline = || get(http, "/api/v1/nodes").json()[0]["status"] == "offline";
+    wait_until("the board is offline", offline);
+    let nodes = get(http, "/api/v1/nodes");
+    assert_eq!(nodes.json().as_array().unwrap().len(), 1);
+    assert_eq!(nodes.json()[0]["inputs"], json!({ "door": true }));
+    assert!(nodes.json()[0]["status_at"].is_i64());
+    assert!(!nodes.text().contains('<'));
+}
+
+#[test]
+fn readings_from_1970_and_from_the_future_are_shown_for_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut client = Client::connect(mqtt, "oven");
+    store(&mut client, "oven", "past", &reading(1, 0, 1.0));
+    store(&mut client, "oven", "future", &reading(2, 253_402_300_799_999, 2.0));
+    let latest = get(http, "/api/v1/latest").json();
+    assert_eq!((&latest[0]["at"], &latest[1]["at"]), (&json!(253_402_300_799_999_i64), &json!(0)));
+    let path = "/api/v1/series?node=oven&sensor=past&from=0&to=253402300799999";
+    assert_eq!(get(http, path).json()["at"], json!([0]));
+}
+
+/// Opens an event stream and returns what came with its first event.
+fn watch(http: SocketAddr) -> (std::net::TcpStream, String) {
+    use std::io::Read;
+    let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: {http}\r\n\r\n");
+    let mut stream = send(http, head.as_bytes());
+    let mut text = Vec::new();
+    let mut byte = [0; 512];
+    while !String::from_utf8_lossy(&text).contains("\n\n") && !text.starts_with(b"HTTP/1.1 503") {
+        let count = stream.read(&mut byte).expect("the stream answers");
+        assert!(count > 0, "closed: {}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&byte[..count]);
+    }
+    (stream, String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn what_is_stored_and_said_is_told_to_who_watches() {
+    use std::io::Read;
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, mqtt, http) = web(folder.path(), &[]);
+    let (mut stream, hello) = watch(http);
+    assert!(hello.contains("event: hello") && hello.contains("text/event-stream"), "{hello}");
+    let mut client = Client::connect(mqtt, "oven");
+    store(&mut client, "oven", "top", &reading(7, T0, 71.5));
+    say(&mut client, "humidor/oven/status", "online");
+    let mut text = String::new();
+    let mut chunk = [0; 4096];
+    while !(text.contains("event: readings") && text.contains("event: board")) {
+        let count = stream.read(&mut chunk).expect("the stream goes on");
+        assert!(count > 0, "closed after: {text}");
+        text += std::str::from_utf8(&chunk[..count]).unwrap();
+    }
+    assert!(
+        text.contains(r#""seq":7,"at":1760000000000,"clock":"synced","temperature":71.5"#),
+        "{text}"
+    );
+    assert!(text.contains(r#"{"node":"oven","status":"online""#), "{text}");
+    // An open stream does not hold up the end.
+    assert_eq!(broker.terminate(), Some(0));
+}
+
+#[test]
+fn more_streams_than_there_are_places_are_refused_and_harm_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut held = Vec::new();
+    let refused = loop {
+        let (stream, answer) = watch(http);
+        if !answer.starts_with("HTTP/1.1 200") {
+            break answer;
+        }
+        held.push(stream);
+        assert!(held.len() < 1000, "streams without a bound");
+    };
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after"), "{refused}");
+    let mut client = Client::connect(mqtt, "oven");
+    store(&mut client, "oven", "top", &reading(1, T0, 71.5));
+    assert_eq!(get(http, "/api/v1/latest").json()[0]["seq"], 1);
+    held.clear();
+    wait_until("a place is free again", || watch(http).1.starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn who_opens_connections_and_says_nothing_does_not_keep_others_out_of_mqtt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let silent: Vec<_> = (0..300).map(|_| send(http, b"GET / HT")).collect();
+    let mut client = Client::connect(mqtt, "oven");
+    store(&mut client, "oven", "top", &reading(1, T0, 71.5));
+    drop(silent);
+    wait_until("pages are served again", || {
+        std::panic::catch_unwind(|| get(http, "/healthz").status).is_ok_and(|status| status == 200)
+    });
+}
+
+#[test]
+fn no_bytes_on_the_http_port_harm_anybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, mqtt, http) = web(folder.path(), &[]);
+    let long = format!("GET /{} HTTP/1.1\r\nhost: {http}\r\n\r\n", "a".repeat(60_000));
+    let many = format!("GET / HTTP/1.1\r\nhost: {http}\r\n{}\r\n", "x: y\r\n".repeat(500));
+    for bytes in
+        [long.as_bytes(), many.as_bytes(), b"\x10\x0e\x00\x04MQTT\x04\x02", b"\r\n\r\n", b"GET"]
+    {
+        drop(send(http, bytes));
+    }
+    assert!(receive(send(http, long.as_bytes())).status >= 400);
+    assert!(receive(send(http, many.as_bytes())).status >= 400);
+    let encoded = get(http, "/api/v1/series?node=%00&sensor=%ff%fe");
+    assert_eq!(encoded.status, 400);
+    let mut client = Client::connect(mqtt, "oven");
+    client.publish("humidor/oven/sensor/top", QoS::AtLeastOnce, 1, &telemetry("b", 1));
+    client.expect_puback(1);
+    assert_eq!(broker.terminate(), Some(0));
+}
+
+#[test]
+fn a_login_opens_a_session_and_wrong_ones_run_into_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("password");
+    std::fs::write(&secret, "a long secret").unwrap();
+    let mut command = support::humidor();
+    command
+        .args(["broker", "--mqtt-listen", "127.0.0.1:0", "--http-guests", "none", "--user", "kim"])
+        .args(["--data".as_ref(), folder.path().as_os_str()])
+        .env("HUMIDOR_PASSWORD_FILE", &secret)
+        .env("NO_COLOR", "1");
+    let broker = Process::start(command);
+    let line = broker.said("listening for HTTP");
+    let http = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
+    let json_type = ("content-type", "application/json");
+    let log_in = |password: &str| {
+        let body = json!({ "name": "kim", "password": password }).to_string();
+        request(http, "POST", "/api/v1/session", &[json_type], &body)
+    };
+    assert_eq!(get(http, "/api/v1/latest").status, 401);
+    assert_eq!(get(http, "/metrics").status, 401);
+    assert_eq!(get(http, "/").status, 200, "the page itself holds nothing");
+    let answer = log_in("a long secret");
+    assert_eq!(answer.status, 204);
+    let cookie = answer.header("set-cookie").unwrap();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let with =
+        |cookie: &str| request(http, "GET", "/api/v1/latest", &[("cookie", cookie)], "").status;
+    assert_eq!(with(&cookie), 200);
+    assert_eq!(with("humidor_session=guessed"), 401);
+    let about = request(http, "GET", "/api/v1/about", &[("cookie", &cookie)], "").json();
+    assert_eq!((&about["user"], &about["may"]["switch"]), (&json!("kim"), &json!(true)));
+    // Prometheus and Grafana send name and password each time: kim:a long secret
+    let basic = [("authorization", "Basic a2ltOmEgbG9uZyBzZWNyZXQ=")];
+    assert_eq!(request(http, "GET", "/metrics", &basic, "").status, 200);
+    assert_eq!(request(http, "DELETE", "/api/v1/session", &[("cookie", &cookie)], "").status, 204);
+    assert_eq!(with(&cookie), 401);
+
+    let wrong: Vec<u16> = (0..40).map(|n| log_in(&format!("guess {n}")).status).collect();
+    assert_eq!(wrong.first(), Some(&401), "{wrong:?}");
+    assert_eq!(wrong.last(), Some(&429), "{wrong:?}");
+    assert_eq!(broker.terminate(), Some(0));
+}
+
+#[test]
+fn metrics_say_what_was_stored_and_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut client = Client::connect(mqtt, "oven");
+    store(&mut client, "oven", "top", &reading(1, T0, 71.5));
+    client.publish("humidor/oven/sensor/top", QoS::AtLeastOnce, 2, b"hot");
+    client.expect_puback(2);
+    let text = get(http, "/metrics");
+    for line in [
+        "humidor_readings_stored_total 1",
+        "humidor_refused_total{cause=\"payload-json\"} 1",
+        "humidor_clients 1.0",
+        "humidor_temperature_celsius{node=\"oven\",sensor=\"top\"} 71.5",
+        "humidor_acknowledging 1.0",
+        "# TYPE humidor_commit_seconds histogram",
+    ] {
+        assert!(text.text().lines().any(|found| found == line), "{line} in {}", text.text());
+    }
 }

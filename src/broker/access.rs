@@ -228,6 +228,12 @@ impl Access {
         &self.inner.refusals
     }
 
+    /// Whether there is anybody who could log in.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        !self.inner.directory.borrow().accounts.is_empty()
+    }
+
     /// Whether one may come without a name.
     #[must_use]
     pub fn admits_anonymous(&self) -> bool {

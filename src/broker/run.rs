@@ -15,6 +15,7 @@ use super::alarm::AlarmConfig;
 use super::alarms::{self, Alarms};
 use super::connection::Services;
 use super::door;
+use super::insider::Insider;
 use super::limits::Limits;
 use super::lobby::Lobby;
 use super::recorder::{Counters, Live, Recorder, Writer};
@@ -28,7 +29,7 @@ use crate::clock;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Store};
 use crate::tls::TlsError;
-use crate::web::{self, Web};
+use crate::web::{self, Sources, WebConfig};
 use crate::wire::{BROKER_STATUS, Discovery, Filter, Message, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
@@ -40,6 +41,8 @@ pub struct BrokerConfig {
     pub mqtt_listen: SocketAddr,
     /// Where HTTP clients connect, if anywhere. Port 0 lets the system choose.
     pub http_listen: Option<SocketAddr>,
+    /// Who may look and switch there.
+    pub web: WebConfig,
     /// Filters of foreign topics to log.
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
@@ -177,15 +180,20 @@ impl Broker {
         let (alarms, watching) =
             alarms::start(config.alarms, left, &services, discovery, alarms_end).await?;
         let http_address = http.as_ref().map(|(_, address)| *address);
-        if let Some((listener, address)) = http {
-            info!(%address, "listening for HTTP");
-            let app = web::router(Web {
+        let pages = http.map(|(listener, address)| {
+            info!(guests = config.web.guests.as_str(), %address, "listening for HTTP");
+            let sources = Sources {
+                database: path,
                 counters: Arc::clone(recorder.counters()),
+                live: recorder.live(),
+                insider: Insider::new(services.clone()),
+                access: access.clone(),
                 alarms: alarms.clone(),
-            });
-            tokio::spawn(web::serve(listener, app, shutdown.clone()));
-        }
-        let serving = run(entrances, services, writer, died, lost, shutdown, async move {
+            };
+            Pages { listener, config: config.web, sources }
+        });
+        let ports = Ports { entrances, pages };
+        let serving = run(ports, services, writer, died, lost, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
                 let _ = watching.await;
@@ -261,8 +269,21 @@ async fn listen(
     Ok((listener, address))
 }
 
-async fn run(
+/// What is served over HTTP, and where.
+struct Pages {
+    listener: TcpListener,
+    config: WebConfig,
+    sources: Sources,
+}
+
+/// Where the broker listens.
+struct Ports {
     entrances: Vec<(TcpListener, Option<Tls>)>,
+    pages: Option<Pages>,
+}
+
+async fn run(
+    ports: Ports,
     services: Services,
     writer: Writer,
     died: impl Future<Output = RouterDied>,
@@ -275,10 +296,15 @@ async fn run(
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
     let mut doors = JoinSet::new();
-    for (listener, tls) in entrances {
+    for (listener, tls) in ports.entrances {
         doors.spawn(door::serve(listener, tls, services.clone(), closing.clone()));
     }
-    let sys = tokio::spawn(sys::run(services, closing));
+    let sys = tokio::spawn(sys::run(services, closing.clone()));
+    let web = tokio::spawn(async move {
+        if let Some(Pages { listener, config, sources }) = ports.pages {
+            web::serve(listener, web::router(&config, sources, closing.clone()), closing).await;
+        }
+    });
 
     let failure = tokio::select! {
         () = requested.requested() => None,
@@ -291,7 +317,7 @@ async fn run(
         let _ = say(&speaking, OFFLINE).await;
     }
     close.throw();
-    let _ = tokio::join!(doors.join_all(), sys);
+    let _ = tokio::join!(doors.join_all(), sys, web);
     // The writer thread ends with the last handle to it.
     drop(speaking);
     info!("connections closed");

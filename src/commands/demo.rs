@@ -12,6 +12,7 @@ use crate::config::{self, Layers, Origin};
 use crate::exit::Failure;
 use crate::node::{Backend, BrokerAddress, Node, NodeConfig};
 use crate::shutdown;
+use crate::web::Guests;
 
 /// The boards: id, sensors, seconds between readings, share of answers that go wrong.
 const BOARDS: [(&str, &str, u64, f64); 3] = [
@@ -35,9 +36,14 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
     let data = layers.get("data");
     let by_default = |key| matches!(layers.get(key), Some((_, Origin::Default)));
     let movable = Movable { mqtt: by_default("mqtt_listen"), http: by_default("http_listen") };
+    let by_default_guests = by_default("http_guests");
     let mut config = config::broker(layers)?;
     // Its boards have no passwords, and one that is at hand may join.
     config.access = AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
+    // A phone may look too; there is nothing real behind it.
+    if by_default_guests {
+        config.web.guests = Guests::Read;
+    }
     // Without a folder of the user's the demo leaves nothing behind.
     let scratch = match data {
         Some((_, Origin::Default)) | None => {
@@ -85,6 +91,10 @@ async fn play(
         data.join(crate::store::LOG_FILE).display(),
         data.display()
     );
+    if let Some(http) = broker.http_address() {
+        let here = SocketAddr::new(reachable(http.ip()), http.port());
+        println!("The page is http://{here}/.");
+    }
     println!("Three simulated boards report below; end with Ctrl-C.\n");
     let live = broker.live();
     let printing = tokio::task::spawn_blocking(move || print::follow(live));

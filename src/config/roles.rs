@@ -12,6 +12,7 @@ use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
 use crate::node::{BrokerAddress, Forget, NodeConfig};
 use crate::reading::Id;
+use crate::web::{Guests, WebConfig};
 use crate::wire::{Discovery, Filter};
 
 /// Longest that a commit may wait for company.
@@ -52,6 +53,7 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
             format!("`{text}` is neither an address with a port (0.0.0.0:8080) nor off")
         }),
     });
+    let web = web_fields(layers);
     let logged = layers.need("logged_filters", |text| {
         list(text, |item| {
             item.parse::<Filter>().map_err(|error| error.to_string()).and_then(|filter| {
@@ -76,11 +78,33 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
         limits: limits?,
         mqtt_listen: mqtt_listen?,
         http_listen: http_listen?,
+        web: web?,
         logged: logged?,
         commit_window: commit_window?,
         alarms: alarms?,
         discovery,
     })
+}
+
+fn web_fields(layers: &mut Layers) -> Option<WebConfig> {
+    let guests = layers.need("http_guests", |text| match text {
+        "none" => Ok(Guests::None),
+        "local" => Ok(Guests::Local),
+        "read" => Ok(Guests::Read),
+        "switch" => Ok(Guests::Switch),
+        other => Err(one_of(other, &["none", "local", "read", "switch"])),
+    });
+    let hosts = layers.need("http_hosts", |text| {
+        list(text, |name| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+            if name.chars().all(fits) {
+                Ok(name.to_owned())
+            } else {
+                Err("a host name without port: plant.example.org".to_owned())
+            }
+        })
+    });
+    Some(WebConfig { guests: guests?, hosts: hosts? })
 }
 
 /// The node's configuration.

@@ -108,6 +108,20 @@ pub const SETTINGS: &[Setting] = &[
         "Where browsers and other HTTP clients connect, or off",
     ),
     setting(
+        "http_guests",
+        Scope::Broker,
+        Some("local"),
+        "WHO",
+        "Without a login: none; local (who is on this machine looks and switches outputs); read (everybody looks); switch (everybody switches too)",
+    ),
+    setting(
+        "http_hosts",
+        Scope::Broker,
+        Some(""),
+        "NAMES",
+        "Names that browsers call this broker by, besides its addresses and host name: plant.example.org",
+    ),
+    setting(
         "mqtts_listen",
         Scope::Access,
         None,

@@ -7,6 +7,8 @@ mod alarms;
 mod append;
 mod file;
 mod overview;
+mod pace;
+mod page;
 mod query;
 mod queued;
 mod retained;
@@ -14,11 +16,13 @@ mod schema;
 mod series;
 mod sessions;
 mod tally;
+mod vitals;
 
 pub use alarms::AlarmRow;
 pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
+pub use page::{PAGE_ROWS, Pages};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 pub use queued::{Queued, Target, Waiting};
 pub use series::{
@@ -26,6 +30,7 @@ pub use series::{
 };
 pub use sessions::{Change, Options, Stored};
 pub use tally::Band;
+pub use vitals::Vitals;
 
 /// File name of the log inside the data folder.
 pub const LOG_FILE: &str = "humidor.db";

@@ -95,7 +95,7 @@ pub struct Stats {
 pub(super) const READINGS: &str = "
     SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
            CASE reading.clock WHEN 0 THEN 'unsynced' WHEN 1 THEN 'synced' ELSE 'restamped' END,
-           reading.temperature, reading.humidity
+           reading.temperature, reading.humidity, reading.run
     FROM reading
     JOIN run ON run.id = reading.run
     JOIN node ON node.id = run.node
@@ -160,7 +160,7 @@ impl Log {
         Ok(())
     }
 
-    fn sensors(&self, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
+    pub(super) fn sensors(&self, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
         self.connection
             .prepare_cached(
                 "SELECT sensor.id FROM sensor JOIN node ON node.id = sensor.node

@@ -1,32 +1,122 @@
-//! The operator's side over HTTP: whether the broker is well, what it stored, and a page to look at.
+//! The operator's side over HTTP: a page, an API, metrics, and whether the broker is well.
+//!
+//! ```text
+//! socket → server (bounds) → guard (whose page?) → entry (who?) → api · export · events · metrics · page
+//!                                                                  ↑       ↑        ↑
+//!                                                               database (readers)  feed ← recorder, boards
+//! ```
 
+mod api;
+mod boards;
+mod database;
+mod entry;
+mod events;
+mod export;
+mod feed;
+mod guard;
 mod limits;
+mod metrics;
+mod page;
+mod problem;
 mod ready;
 mod server;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
+use tokio::sync::{Semaphore, broadcast};
 
+pub use entry::Guests;
 pub use server::{Peer, serve};
 
-use crate::broker::{Alarms, Counters};
+use crate::broker::{Access, Alarms, Counters, Insider, Live};
+use crate::clock;
+use crate::shutdown::Shutdown;
 
-/// What the pages and answers are made of.
-#[derive(Debug, Clone)]
-pub struct Web {
+/// What the operator decides.
+#[derive(Debug, Clone, Default)]
+pub struct WebConfig {
+    /// What those may do who have not logged in.
+    pub guests: Guests,
+    /// Further names that this broker is called by.
+    pub hosts: Vec<String>,
+}
+
+/// What of the broker the pages are made of.
+pub struct Sources {
+    /// The log.
+    pub database: PathBuf,
     /// The recorder's own word on how it is.
     pub counters: Arc<Counters>,
+    /// Committed records.
+    pub live: broadcast::Receiver<Live>,
+    /// Hears the boards, tells outputs.
+    pub insider: Insider,
+    /// Who the users are.
+    pub access: Access,
     /// How the alarms are.
     pub alarms: Alarms,
 }
 
+/// What every request is answered from.
+#[derive(Clone)]
+struct Web {
+    /// Tells this run of the broker from others.
+    run: Arc<str>,
+    started_ms: i64,
+    database: database::Database,
+    counters: Arc<Counters>,
+    insider: Insider,
+    feed: feed::Feed,
+    entry: entry::Entry,
+    places: events::Places,
+    exports: Arc<Semaphore>,
+    alarms: Alarms,
+    shutdown: Shutdown,
+}
+
 /// Everything that is served, for [`serve`].
-pub fn router(web: Web) -> Router {
+pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Router {
+    let Sources { database, counters, live, insider, access, alarms } = sources;
+    let started_ms = clock::unix_ms();
+    let web = Web {
+        run: format!("{started_ms:x}").into(),
+        started_ms,
+        database: database::Database::new(database),
+        counters,
+        feed: feed::Feed::start(live, insider.clone(), shutdown.clone()),
+        insider,
+        entry: entry::Entry::new(config.guests, access),
+        places: events::Places::default(),
+        exports: export::places(),
+        alarms,
+        shutdown,
+    };
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let names = guard::Names::new(host.trim(), &config.hosts);
+    let for_readers = Router::new()
+        .route("/api/v1/nodes", get(api::nodes))
+        .route("/api/v1/sensors", get(api::sensors))
+        .route("/api/v1/latest", get(api::latest))
+        .route("/api/v1/series", get(api::series))
+        .route("/api/v1/export", get(export::export))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/outputs", get(api::outputs))
+        .route("/api/v1/alarms", get(api::alarms))
+        .route("/metrics", get(metrics::metrics))
+        .layer(axum::middleware::from_fn(entry::readers));
     let routes = Router::new()
+        .merge(for_readers)
+        .merge(page::routes())
+        .route("/api/v1/about", get(api::about))
+        .route("/api/v1/session", post(entry::log_in).delete(entry::log_out))
+        .route("/api/v1/outputs/{node}/{output}", post(api::switch))
+        .layer(axum::middleware::from_fn_with_state(web.entry.clone(), entry::meet))
         .route("/healthz", get(ready::healthz))
         .route("/readyz", get(ready::readyz))
+        .layer(axum::middleware::from_fn_with_state(names, guard::guard))
         .with_state(web);
     limits::bounded(routes)
 }

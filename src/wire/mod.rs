@@ -1,12 +1,14 @@
 //! What travels over MQTT: topics and payloads, one truth for the node that sends and the broker
 //! that stores. The full text is in `docs/PROTOCOL.md`.
 
+mod board;
 mod discovery;
 mod message;
 mod payload;
 mod switch;
 mod topic;
 
+pub use board::BoardTopic;
 pub use discovery::{Discovery, DiscoveryError};
 pub use message::{Message, encode_properties};
 pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};

@@ -1,0 +1,144 @@
+// The two charts of one sensor: a line, the band from lowest to highest where readings are drawn together, and
+// hatching where there are none.
+
+import { axisTimes, number, time } from "./text.js";
+
+/** Two readings further apart than this many usual intervals have a gap between them. */
+const GAP_INTERVALS = 2.5;
+/** And at least this many steps, where readings are drawn together. */
+const GAP_STEPS = 1.5;
+const GAP_UNKNOWN_MS = 60_000;
+/** Steps of the value axis: no finer than its labels. */
+const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000];
+const HEIGHT = { wide: 230, narrow: 180 };
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** Puts a null between points that have a gap between them; returns columns and the gaps, in s. */
+export function withGaps(series, interval) {
+  const { at, from, to, step_ms: step } = series;
+  const usual = interval ?? GAP_UNKNOWN_MS;
+  const far = Math.max(usual * GAP_INTERVALS, (step ?? 0) * GAP_STEPS);
+  const columns = { x: [], temperature: { min: [], mean: [], max: [] }, humidity: { min: [], mean: [], max: [] } };
+  const gaps = [];
+  const add = (x, index) => {
+    columns.x.push(x / 1000);
+    for (const quantity of ["temperature", "humidity"]) {
+      for (const which of ["min", "mean", "max"]) {
+        columns[quantity][which].push(index === null ? null : series[quantity][which][index]);
+      }
+    }
+  };
+  at.forEach((point, index) => {
+    const end = index === 0 ? null : at[index - 1] + (step ?? 0);
+    if (index > 0 && point - at[index - 1] > far) {
+      gaps.push([end / 1000, point / 1000]);
+      add((end + point) / 2, null);
+    }
+    add(point, index);
+  });
+  const last = at.length ? at[at.length - 1] + (step ?? 0) : from;
+  if (at.length && to - last > far) gaps.push([last / 1000, to / 1000]);
+  return { columns, gaps };
+}
+
+/** One chart. */
+export class Chart {
+  constructor(element, colour, unit, onZoom) {
+    Object.assign(this, { element, colour, unit, onZoom, plot: null, gaps: [], shown: null });
+    new ResizeObserver(() => this.fit()).observe(element);
+    dark.addEventListener("change", () => this.redraw());
+  }
+
+  size() {
+    const width = Math.floor(this.element.clientWidth);
+    return { width, height: width < 600 ? HEIGHT.narrow : HEIGHT.wide };
+  }
+
+  fit() {
+    if (this.plot && this.element.clientWidth > 0 && this.element.clientWidth !== this.plot.width) this.plot.setSize(this.size());
+  }
+
+  redraw() {
+    if (!this.shown) return;
+    this.plot?.destroy();
+    this.plot = null;
+    this.show(...this.shown);
+  }
+
+  /** Shows columns `x` in s, with the gaps among them, from and to in s. */
+  show(x, { min, mean, max }, gaps, from, to) {
+    this.shown = [x, { min, mean, max }, gaps, from, to];
+    this.gaps = gaps;
+    this.range = [from, to];
+    const data = [x, max, min, mean];
+    if (this.plot) {
+      this.plot.setData(data, false);
+      this.plot.setScale("x", { min: from, max: to });
+    } else if (this.element.clientWidth > 0) {
+      this.plot = new uPlot(this.options(), data, this.element);
+    }
+  }
+
+  options() {
+    const ink = style("--quiet"), grid = style("--line"), colour = style(this.colour);
+    const font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const axis = { stroke: ink, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
+    const value = (_, shown) => (shown == null ? "–" : `${number(shown)} ${this.unit}`);
+    return {
+      ...this.size(),
+      padding: [10, 12, 0, 0],
+      cursor: { sync: { key: "humidor" }, drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
+      legend: { live: true, isolate: false, markers: { show: false } },
+      scales: {
+        x: { time: true, range: () => this.range },
+        // A flat line is not blown up to look like a storm.
+        y: { range: (_, low, high) => (low == null ? [0, 1] : [low - Math.max((high - low) * 0.08, 0.5), high + Math.max((high - low) * 0.08, 0.5)]) },
+      },
+      axes: [
+        { ...axis, size: 36, space: 76, values: (_, marks, __, ___, step) => axisTimes(marks, step) },
+        { ...axis, size: 52, space: 38, incrs: STEPS, values: (_, marks) => marks.map((mark) => number(mark)) },
+      ],
+      series: [
+        { label: "", value: (_, shown) => (shown == null ? "–" : time(shown * 1000)) },
+        { label: "↑", stroke: "transparent", width: 0, points: { show: false }, value },
+        { label: "↓", stroke: "transparent", width: 0, points: { show: false }, value },
+        { label: "⌀", stroke: colour, width: 1.75, points: { show: (plot, _, first, last) => last - first < 60, size: 4, fill: colour }, value },
+      ],
+      bands: [{ series: [1, 2], fill: style(`${this.colour}-band`) }],
+      hooks: {
+        drawClear: [(plot) => this.hatch(plot)],
+        setSelect: [(plot) => {
+          if (plot.select.width > 8) this.onZoom(plot.posToVal(plot.select.left, "x") * 1000, plot.posToVal(plot.select.left + plot.select.width, "x") * 1000);
+          plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+        }],
+      },
+    };
+  }
+
+  hatch(plot) {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.strokeStyle = style("--hatch");
+    ctx.lineWidth = devicePixelRatio;
+    for (const [start, end] of this.gaps) {
+      const left = Math.max(plot.valToPos(start, "x", true), bbox.left);
+      const right = Math.min(plot.valToPos(end, "x", true), bbox.left + bbox.width);
+      if (right - left < 1) continue;
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(left, bbox.top, right - left, bbox.height);
+      ctx.clip();
+      ctx.beginPath();
+      const pitch = 7 * devicePixelRatio;
+      for (let x = left - bbox.height; x < right; x += pitch) {
+        ctx.moveTo(x, bbox.top + bbox.height);
+        ctx.lineTo(x + bbox.height, bbox.top);
+      }
+      ctx.stroke();
+      ctx.restore();
+    }
+    ctx.restore();
+  }
+}

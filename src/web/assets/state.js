@@ -1,0 +1,96 @@
+// What the page knows: sensors, boards, and what a reading is worth now. No drawing here.
+
+/** A reading is stale when it is older than this many of its sensor's usual intervals. */
+const STALE_INTERVALS = 2.5;
+/** Where the interval is not known yet. */
+const STALE_UNKNOWN_MS = 60_000;
+/** A stamp this far ahead of the broker's clock is wrong, not early. */
+const AHEAD_MS = 5_000;
+/** Readings kept of each sensor for its small picture. */
+const RECENT_MAX = 240;
+const RECENT_MS = 3_600_000;
+
+export const sensors = new Map();
+export const boards = new Map();
+/** The broker's clock minus this machine's, ms. */
+let offset = 0;
+
+export const now = () => Date.now() + offset;
+export const setClock = (ms) => { offset = ms - Date.now(); };
+export const keyOf = (reading) => `${reading.node}/${reading.sensor}`;
+
+/** Takes the list of all sensors, as after each (re)connection. */
+export function takeSensors(list) {
+  const found = new Set();
+  for (const { node, sensor, interval_ms, latest } of list) {
+    const key = `${node}/${sensor}`;
+    found.add(key);
+    const known = sensors.get(key) ?? { key, node, sensor, recent: [], latest: null };
+    known.interval = interval_ms;
+    if (latest && (!known.latest || latest.at >= known.latest.at)) known.latest = latest;
+    sensors.set(key, known);
+  }
+  for (const key of sensors.keys()) if (!found.has(key)) sensors.delete(key);
+}
+
+/** Takes a reading that was just committed; returns its sensor, and whether that is new. */
+export function takeReading(reading) {
+  const key = keyOf(reading);
+  let known = sensors.get(key);
+  const fresh = !known;
+  if (fresh) {
+    known = { key, node: reading.node, sensor: reading.sensor, interval: null, recent: [], latest: null };
+    sensors.set(key, known);
+  }
+  // What a board catches up with is older than what is shown.
+  if (!known.latest || reading.at >= known.latest.at) {
+    known.latest = reading;
+    remember(known, reading.at, reading.temperature ?? reading.humidity);
+  }
+  return [known, fresh];
+}
+
+/** Takes the last hour of a sensor, for its small picture. */
+export function takeRecent(sensor, series) {
+  const values = series.temperature.mean.some((value) => value != null) ? series.temperature.mean : series.humidity.mean;
+  sensor.recent = [];
+  series.at.forEach((at, index) => remember(sensor, at, values[index]));
+}
+
+function remember(sensor, at, value) {
+  if (value == null) return;
+  sensor.recent.push([at, value]);
+  const oldest = at - RECENT_MS;
+  while (sensor.recent.length > RECENT_MAX || sensor.recent[0]?.[0] < oldest) sensor.recent.shift();
+}
+
+/** The worth of a sensor's latest reading: one word, and its age in ms. */
+export function quality(sensor) {
+  const { latest, interval } = sensor;
+  if (!latest) return ["none", null];
+  const age = now() - latest.at;
+  if (boards.get(sensor.node)?.status === "offline") return ["offline", age];
+  if (latest.clock === "unsynced" && Math.abs(age) > 86_400_000) return ["unset", age];
+  if (age < -AHEAD_MS) return ["ahead", age];
+  if (age > (interval ? interval * STALE_INTERVALS : STALE_UNKNOWN_MS)) return ["stale", age];
+  if (latest.clock === "unsynced") return ["unset", age];
+  return ["good", age];
+}
+
+/** Change per hour over the recent readings; null while too little is known. */
+export function trend(sensor) {
+  const recent = sensor.recent;
+  if (recent.length < 6) return null;
+  const span = recent[recent.length - 1][0] - recent[0][0];
+  if (span < 120_000) return null;
+  // Least squares: one odd reading at either end does not turn it.
+  const n = recent.length;
+  const meanAt = recent.reduce((sum, [at]) => sum + at, 0) / n;
+  const mean = recent.reduce((sum, [, value]) => sum + value, 0) / n;
+  let above = 0, below = 0;
+  for (const [at, value] of recent) {
+    above += (at - meanAt) * (value - mean);
+    below += (at - meanAt) ** 2;
+  }
+  return below ? (above / below) * 3_600_000 : null;
+}
