@@ -9,9 +9,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::alarms;
 use super::file::{self, Lock, OpenError};
+use super::queued::Queues;
 use super::retained;
 use super::schema::{self, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
-use super::sessions::{self, Change, Queues, Stored};
+use super::sessions::{self, Change, Stored};
 use crate::reading::{ClockState, Id};
 use crate::wire::{Message, Numbers, Telemetry};
 

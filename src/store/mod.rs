@@ -10,6 +10,7 @@ mod overview;
 mod pace;
 mod page;
 mod query;
+mod queued;
 mod retained;
 mod schema;
 mod series;
@@ -23,10 +24,11 @@ pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
 pub use page::{PAGE_ROWS, Pages};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
+pub use queued::{Queued, Target, Waiting};
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
 };
-pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
+pub use sessions::{Change, Options, Stored};
 pub use tally::Band;
 pub use vitals::Vitals;
 
