@@ -12,16 +12,18 @@ use tokio::sync::mpsc;
 
 use super::access::Grants;
 use super::connection::{End, Services};
+use super::delivering::Page;
 use super::opening::{ALIASES, Opened, RECEIVE_MAXIMUM};
 use super::outflow::{Outflow, Parcel};
-use super::packet::{self, Ack, Version};
+use super::packet::{self, Version};
 use super::publication::Publication;
 use super::recorder::Stopped;
-use super::router::{Delivery, Link, RouterDied};
-use super::sessions::Session;
+use super::reply::{self, Ack};
+use super::router::Link;
+use super::session::Session;
 use super::subscribing::{Subscribing, Unconfirmed};
 use crate::clock;
-use crate::store::{Change, Options, Waiting};
+use crate::store::{Change, Options};
 use crate::wire::{Filter, Message, encode_properties, topic_name};
 
 /// PUBLISH packets that one connection has in one commit.
@@ -38,39 +40,11 @@ pub struct Staged {
     commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
 }
 
-type Page = Pin<Box<dyn Future<Output = rusqlite::Result<Vec<Waiting>>> + Send>>;
-
 /// Waits for the commit under way; for ever when there is none. Cancelling and calling again is fine. On the
 /// field and not on the client, so that it can be awaited beside the client's other fields.
 pub async fn committed(staged: &mut Option<Staged>) -> Result<(), Stopped> {
     match staged {
         Some(staged) => staged.commit.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for what the router has next; for ever when nothing is subscribed. As [`committed`].
-pub async fn delivered(link: &mut Option<Link>) -> Result<Delivery, RouterDied> {
-    match link {
-        Some(link) => link.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for a shared message; for ever when no shared subscription is held. As [`committed`].
-pub async fn handed(inbox: &mut Option<mpsc::Receiver<Parcel>>) -> Parcel {
-    if let Some(inbox) = inbox
-        && let Some(parcel) = inbox.recv().await
-    {
-        return parcel;
-    }
-    std::future::pending().await
-}
-
-/// Waits for a page of what waits in the log; for ever when none is being read. As [`committed`].
-pub async fn read(page: &mut Option<Page>) -> rusqlite::Result<Vec<Waiting>> {
-    match page {
-        Some(page) => page.as_mut().await,
         None => std::future::pending().await,
     }
 }
@@ -96,7 +70,7 @@ pub struct Client<'a> {
     /// What is being read of what waits in the log.
     pub page: Option<Page>,
     /// Number of the latest message read from the log, and whether there may be more.
-    page_after: i64,
+    pub(super) page_after: i64,
     pub may_wait: bool,
     /// SUBSCRIBEs that wait for the router.
     pub(super) unconfirmed: VecDeque<Unconfirmed>,
@@ -152,81 +126,6 @@ impl<'a> Client<'a> {
         self.staged.is_some()
     }
 
-    /// Takes what the router has.
-    pub fn deliver(&mut self, delivery: Delivery) {
-        match delivery {
-            Delivery::Nothing => {}
-            Delivery::Subscribed => self.confirm(),
-            Delivery::Message(message) => {
-                let Some(wanted) = self.session.wanted(&message) else { return };
-                // The rest waits in the log for a persistent session, and is delivered from there.
-                if wanted.qos == QoS::AtMostOnce || self.session.persistent.is_none() {
-                    self.outflow.queue(Parcel {
-                        message: Arc::new(*message),
-                        qos: wanted.qos,
-                        retain: wanted.retain,
-                        identifiers: wanted.identifiers,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Takes what was read of what waits in the log.
-    pub fn take_page(&mut self, page: Vec<Waiting>) {
-        self.page = None;
-        if let Some(last) = page.last() {
-            self.may_wait = true;
-            self.page_after = last.number;
-            let mut state = self.session.state();
-            state.sent = state.sent.max(last.number);
-        }
-        self.outflow.queue_page(page);
-    }
-
-    /// Starts reading what waits in the log, when it is needed.
-    pub fn read_on(&mut self) {
-        if let Some(session) = self.session.persistent
-            && self.may_wait
-            && self.page.is_none()
-            && self.outflow.wants_page()
-        {
-            self.may_wait = false;
-            let (queued, after) = (Arc::clone(&self.services.queued), self.page_after);
-            let reading = tokio::task::spawn_blocking(move || {
-                queued
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .page(session, after)
-            });
-            self.page = Some(Box::pin(async move {
-                match reading.await {
-                    Ok(page) => page,
-                    // The runtime is going down.
-                    Err(_) => Ok(Vec::new()),
-                }
-            }));
-        }
-    }
-
-    /// Writes what is on its way as far as there is room.
-    pub async fn write_deliveries(&mut self) -> Result<(), End> {
-        // One subscription's at a time: each may bring all that are retained.
-        while self.outflow.wants_retained()
-            && let Some((filter, options)) = self.owed.pop_front()
-        {
-            self.owe(&filter, options);
-        }
-        let settled = self.outflow.write(clock::unix_ms(), &mut self.out)?;
-        if let Some(session) = self.session.persistent
-            && !settled.is_empty()
-        {
-            let done = settled.into_iter().map(|number| Change::Done { session, number });
-            self.services.recorder.note(done.collect()).await;
-        }
-        Ok(())
-    }
-
     /// Takes packets off the read buffer until it holds no whole one or a batch is staged.
     pub async fn take_packets(&mut self) -> Result<(), End> {
         if self.staged.is_some() || self.goodbye.is_some() {
@@ -257,7 +156,7 @@ impl<'a> Client<'a> {
                     let number = self.outflow.pubcomp(ack.pkid);
                     self.settle(number, &mut batch)?;
                 }
-                Packet::PingReq(_) => packet::write_pingresp(&mut self.out),
+                Packet::PingReq(_) => reply::pingresp(&mut self.out),
                 Packet::Disconnect(disconnect) => {
                     self.goodbye = Some(disconnect);
                     break;
@@ -275,43 +174,6 @@ impl<'a> Client<'a> {
         self.stage(batch).await
     }
 
-    /// Notes that nothing is left to say about a message that waited in the log.
-    fn settle(
-        &self,
-        number: Result<Option<i64>, super::outflow::Unasked>,
-        batch: &mut Batch,
-    ) -> Result<(), End> {
-        match (number, self.session.persistent) {
-            (Ok(Some(number)), Some(session)) => {
-                batch.settled.push(Change::Done { session, number });
-                Ok(())
-            }
-            // It may speak of what an earlier connection of its session sent.
-            (Ok(_), _) | (Err(_), Some(_)) => Ok(()),
-            (Err(unasked), None) => Err(unasked.into()),
-        }
-    }
-
-    fn take_pubrec(&mut self, pkid: u16, refused: bool, batch: &mut Batch) -> Result<(), End> {
-        let number = self.outflow.pubrec(pkid, refused);
-        if refused {
-            return self.settle(number, batch);
-        }
-        let reason = match (number, self.session.persistent) {
-            (Ok(Some(number)), Some(session)) => {
-                // Committed before PUBREL leaves: sent again after it, the message would be another one.
-                batch.publication.batch.changes.push(Change::Release { session, number });
-                0
-            }
-            (Ok(_), _) => 0,
-            // Packet identifier not found: the client can end its side.
-            (Err(_), Some(_)) => 0x92,
-            (Err(unasked), None) => return Err(unasked.into()),
-        };
-        packet::write_ack(self.version, Ack::Release, pkid, reason, &mut batch.acknowledgements);
-        Ok(())
-    }
-
     fn take_pubrel(&self, pkid: u16, batch: &mut Batch) {
         let known = self.session.state().received.remove(&pkid);
         if let Some(session) = self.session.persistent {
@@ -320,7 +182,7 @@ impl<'a> Client<'a> {
             batch.publication.batch.changes.push(released);
         }
         let reason = if known { 0 } else { 0x92 };
-        packet::write_ack(self.version, Ack::Complete, pkid, reason, &mut batch.acknowledgements);
+        reply::ack(self.version, Ack::Complete, pkid, reason, &mut batch.acknowledgements);
     }
 
     fn take_publish(&mut self, mut publish: Publish, batch: &mut Batch) -> Result<(), End> {
@@ -336,7 +198,7 @@ impl<'a> Client<'a> {
         match publish.qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
-                packet::write_ack(
+                reply::ack(
                     self.version,
                     Ack::Acknowledge,
                     pkid,
@@ -345,13 +207,7 @@ impl<'a> Client<'a> {
                 );
             }
             QoS::ExactlyOnce => {
-                packet::write_ack(
-                    self.version,
-                    Ack::Receive,
-                    pkid,
-                    reason,
-                    &mut batch.acknowledgements,
-                );
+                reply::ack(self.version, Ack::Receive, pkid, reason, &mut batch.acknowledgements);
                 // A PUBREC that refuses ends the exchange in MQTT 5.0; 3.1.1 goes on to PUBREL.
                 let ended = refused && self.version == Version::V5;
                 if !ended && !self.receive(pkid, batch)? {
@@ -480,7 +336,7 @@ pub(super) struct Batch {
     packets: usize,
     pub(super) publication: Publication,
     /// About messages that waited in the log; nobody waits for its commit.
-    settled: Vec<Change>,
+    pub(super) settled: Vec<Change>,
     pub(super) acknowledgements: BytesMut,
     pub(super) subscribing: Vec<Subscribing>,
 }

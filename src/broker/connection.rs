@@ -12,13 +12,15 @@ use tracing::debug;
 
 use super::access::{Access, NotAdmitted};
 use super::carrier::{Carrier, Stream};
-use super::client::{Client, committed, delivered, handed, read, says_goodbye};
+use super::client::{Client, committed, says_goodbye};
+use super::delivering::{delivered, handed, read};
 use super::lobby::{Full, Lobby, Visitor};
 use super::opening::{self, Opened};
 use super::outflow::Unasked;
 use super::pace::Pace;
-use super::packet::{self, PacketError, Version};
+use super::packet::{PacketError, Version};
 use super::recorder::{Recorder, Stopped};
+use super::reply;
 use super::retained::Retained;
 use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
@@ -221,7 +223,7 @@ async fn farewell<S: Stream>(carrier: &mut Carrier<S>, client: &mut Client<'_>, 
     if let Some(reason) = end.reason()
         && client.version == Version::V5
     {
-        packet::write_disconnect(reason, &mut client.out);
+        reply::disconnect(reason, &mut client.out);
     } else if !matches!(end, End::Stopping) {
         return;
     }

@@ -15,6 +15,7 @@ use super::lobby::Visitor;
 use super::outflow::Appetite;
 use super::packet::{self, Opening, PACKET_MAX_BYTES, PacketError, Version};
 use super::recorder::Batch;
+use super::reply;
 use super::sessions::Claim;
 use super::traffic::Traffic;
 use super::will::Will;
@@ -109,7 +110,7 @@ async fn refuse<S: Stream>(
     reason: u8,
 ) -> Result<(), End> {
     let mut bytes = BytesMut::new();
-    packet::write_refusal(version, reason, &mut bytes);
+    reply::refusal(version, reason, &mut bytes);
     carrier.write_all(&bytes).await?;
     Ok(())
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
 
-use super::packet::{self, Ack, Envelope, PacketError, Version};
+use super::packet::{PacketError, Version};
+use super::reply::{self, Ack, Envelope};
 use super::rules::Rulings;
 use super::traffic::Traffic;
 use crate::store::Waiting;
@@ -215,7 +216,7 @@ impl Outflow {
         let Waiting { number, qos, retain, identifiers, message } = waiting;
         let Some(message) = message else {
             self.flights.insert(packet_id, Flight::Released { number: Some(number) });
-            packet::write_ack(self.appetite.version, Ack::Release, packet_id, 0, out);
+            reply::ack(self.appetite.version, Ack::Release, packet_id, 0, out);
             return Ok(None);
         };
         let dup = number <= self.sent_before;
@@ -255,7 +256,7 @@ impl Outflow {
             None => None,
         };
         let before = out.len();
-        packet::write_publish(self.appetite.version, message, envelope, now_ms, out)?;
+        reply::publish(self.appetite.version, message, envelope, now_ms, out)?;
         if out.len() - before > self.appetite.packet_max {
             // [MQTT-3.1.2-25]: as if it had been sent.
             out.truncate(before);
@@ -340,6 +341,7 @@ impl Drop for Outflow {
 mod tests {
     use rumqttc::v5::mqttbytes::v5::Packet;
 
+    use super::super::packet;
     use super::*;
 
     const APPETITE: Appetite =

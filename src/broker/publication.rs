@@ -7,7 +7,7 @@ use super::intake;
 use super::recorder::Batch;
 use super::router::RouterDied;
 use super::routes::{self, Found};
-use super::sessions::{Session, Wanted};
+use super::session::{Session, Wanted};
 use super::traffic::Traffic;
 use crate::clock;
 use crate::store::Change;

@@ -7,7 +7,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use tokio::sync::Notify;
 
 use super::outflow::Parcel;
-use super::sessions::{Session, Wanted};
+use super::session::{Session, Wanted};
 use super::tree::Tree;
 use crate::store::Target;
 use crate::wire::{Filter, Message};

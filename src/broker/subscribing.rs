@@ -13,9 +13,9 @@ use super::access::NotGranted;
 use super::client::{Batch, Client};
 use super::connection::End;
 use super::outflow::Parcel;
-use super::packet;
+use super::reply;
 use super::router::RouterDied;
-use super::sessions::lower;
+use super::session::lower;
 use crate::clock;
 use crate::store::{Change, Options, Target};
 use crate::wire::{Filter, Message};
@@ -104,7 +104,7 @@ impl Client<'_> {
             filters.push(filter);
         }
         let mut suback = BytesMut::new();
-        packet::write_suback(self.version, subscribe.pkid, &reasons, &mut suback);
+        reply::suback(self.version, subscribe.pkid, &reasons, &mut suback);
         if filters.is_empty() {
             batch.acknowledgements.extend_from_slice(&suback);
         } else {
@@ -222,7 +222,7 @@ impl Client<'_> {
             gone.push(filter);
         }
         let acknowledgements = &mut batch.acknowledgements;
-        packet::write_unsuback(self.version, unsubscribe.pkid, &reasons, acknowledgements);
+        reply::unsuback(self.version, unsubscribe.pkid, &reasons, acknowledgements);
         batch.subscribing.push(Subscribing::Unsubscribe(gone));
     }
 }

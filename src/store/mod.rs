@@ -19,6 +19,7 @@ mod page;
 mod prune;
 mod pruned;
 mod query;
+mod queued;
 mod restamp;
 mod retained;
 mod retention;
@@ -37,11 +38,12 @@ pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
 pub use page::{PAGE_ROWS, Pages};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
+pub use queued::{Queued, Target, Waiting};
 pub use retention::Retention;
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
 };
-pub use sessions::{Change, Options, Queued, Stored, Target, Waiting};
+pub use sessions::{Change, Options, Stored};
 pub use tally::Band;
 pub use vitals::Vitals;
 
