@@ -249,7 +249,8 @@ impl Client {
 
     /// Connects with a clean session.
     pub fn connect(address: SocketAddr, id: &str) -> Self {
-        Self::connect_with(address, &Connect::new(id)).0
+        // No keep-alive: a test that waits for something else says nothing meanwhile.
+        Self::connect_with(address, &Connect { keep_alive: 0, ..Connect::new(id) }).0
     }
 
     /// Connects; returns whether a session was present.
