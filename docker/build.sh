@@ -71,6 +71,8 @@ for arch in $wanted; do
         # The C runtime is zig's in every case, not the copy in rustup's std, which Debian's toolchain has not.
         -C link-self-contained=no
         -C 'link-arg=-Wl,--build-id=none'
+        # A panic ends the process and nobody walks its stack: the tables for that are an eighth of the file.
+        -C force-unwind-tables=no
         --remap-path-prefix="$ROOT=/humidor"
         --remap-path-prefix="$cargo_home=/cargo"
         --remap-path-prefix="$target_dir=/target"
@@ -82,7 +84,7 @@ for arch in $wanted; do
         rust_flags+=(--remap-path-prefix="$crates=/crates")
     done
     # SQLite, the only C: no debug information, no paths of this machine in __FILE__.
-    c_flags=(-g0 "-ffile-prefix-map=$cargo_home=/cargo" "-ffile-prefix-map=$target_dir=/target")
+    c_flags=(-g0 -fno-unwind-tables -fno-asynchronous-unwind-tables "-ffile-prefix-map=$cargo_home=/cargo" "-ffile-prefix-map=$target_dir=/target")
     # What `cargo auditable` sets, but for the wrapper's path: cargo takes that into the names of our symbols, and it lies
     # in the home of whoever builds. The bare name is the same everywhere.
     export RUSTC_WORKSPACE_WRAPPER=cargo-auditable
