@@ -35,7 +35,8 @@ choose_toolchain() {
         elif [[ $rustc == /usr/bin/rustc && -f $sysroot/lib/rustlib/src/rust/library/Cargo.lock ]]; then
             # -Z on a stable compiler; no crate of ours uses an unstable feature.
             export RUSTC_BOOTSTRAP=1
-            build_std=('-Zbuild-std=std,panic_abort')
+            # Without the reader of debug information that prints stacks: there are no tables to walk (see below).
+            build_std=('-Zbuild-std=std,panic_abort' '-Zbuild-std-features=optimize_for_size')
             return
         fi
     done
