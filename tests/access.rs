@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use humidor::broker::{Access, AccessConfig, Anonymous};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
     Connect, ConnectReturnCode, LastWill, Login, Packet, PubAck, Publish, SubscribeReasonCode,
@@ -74,6 +75,21 @@ fn a_port_that_others_reach_needs_users_or_a_word() {
 
     let (_open, address) = broker(data.path(), "0.0.0.0:0", &["--anonymous", "yes"]);
     Client::connect(([127, 0, 0, 1], address.port()).into(), "anybody").ping();
+}
+
+#[tokio::test]
+async fn without_users_and_without_a_word_only_this_machine_comes_in() {
+    // The ports of MQTT are on loopback; HTTP, which carries MQTT too, may be reached from further.
+    let loopback = "127.0.0.1:1883".parse().unwrap();
+    let (here, elsewhere) =
+        ("127.0.0.1:50000".parse().unwrap(), "192.0.2.7:50000".parse().unwrap());
+    let access = Access::open(AccessConfig::default(), &[loopback]).unwrap();
+    assert!(access.admit(here, "c", None).await.is_ok());
+    assert!(access.admit(elsewhere, "c", None).await.is_err());
+    assert!(access.admit(elsewhere, "c", Some(("any", b"any"))).await.is_err());
+    let open = AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
+    let access = Access::open(open, &[loopback]).unwrap();
+    assert!(access.admit(elsewhere, "c", None).await.is_ok());
 }
 
 #[test]

@@ -402,6 +402,20 @@ fn a_login_opens_a_session_and_wrong_ones_run_into_a_limit() {
 }
 
 #[test]
+fn without_users_a_made_up_login_is_no_more_than_a_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let made_up = ("authorization", "Basic a2ltOmEgbG9uZyBzZWNyZXQ=");
+    let from_elsewhere = [made_up, ("x-forwarded-for", "192.0.2.7")];
+    for (anonymous, guests) in [("auto", "local"), ("yes", "local"), ("yes", "none")] {
+        let more = ["--anonymous", anonymous, "--http-guests", guests];
+        let (broker, _, http) = web(folder.path(), &more);
+        let answer = request(http, "GET", "/api/v1/nodes", &from_elsewhere, "");
+        assert_eq!(answer.status, 401, "{more:?}");
+        assert_eq!(broker.terminate(), Some(0));
+    }
+}
+
+#[test]
 fn metrics_say_what_was_stored_and_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);

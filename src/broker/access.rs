@@ -240,6 +240,12 @@ impl Access {
         self.inner.admits_anonymous(&self.inner.directory.borrow())
     }
 
+    /// Whether one may come without a name from anywhere: that was asked for.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.inner.anonymous, Anonymous::Yes)
+    }
+
     /// The role of the user with this name and password, for somebody at `from`.
     ///
     /// # Errors
@@ -306,7 +312,12 @@ impl Access {
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
                 }
             }
-            _ if self.inner.admits_anonymous(&directory) => None,
+            // HTTP may be reached from further than the ports of MQTT.
+            _ if self.inner.admits_anonymous(&directory)
+                && (self.is_open() || from.to_canonical().is_loopback()) =>
+            {
+                None
+            }
             _ => return Err(NotAdmitted::NotAuthorized),
         };
         let rulings = match &known {

@@ -124,6 +124,14 @@ impl<S: Stream> Carrier<S> {
         self.stream.write_all_buf(out).await?;
         self.stream.shutdown().await
     }
+
+    /// Says that nothing follows, in the stream's own way: a WebSocket without a Close frame looks broken to a browser.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn hang_up(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
 }
 
 #[cfg(test)]

@@ -176,6 +176,10 @@ pub async fn serve<S: Stream>(
                 Traffic::count(&services.traffic.malformed);
             }
             debug!(%peer, reason = %end, "no connection");
+            // Who has to make way does so at once.
+            if !matches!(end, End::Evicted) {
+                let _ = timeout(LAST_WORD, carrier.hang_up()).await;
+            }
             return;
         }
         Err(_) => {
@@ -225,6 +229,7 @@ async fn farewell<S: Stream>(carrier: &mut Carrier<S>, client: &mut Client<'_>, 
     {
         reply::disconnect(reason, &mut client.out);
     } else if !matches!(end, End::Stopping) {
+        let _ = timeout(LAST_WORD, carrier.hang_up()).await;
         return;
     }
     let last_word = async {

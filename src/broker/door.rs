@@ -1,32 +1,76 @@
-//! The listeners: accept connections, give each its stream, and see them off at the end.
+//! The listeners: accept connections, give each its stream, and see them off at the end. One door has no port: what
+//! comes through another's, as a WebSocket does, is handed in there.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::carrier::Stream;
 use super::connection::{self, Services};
+use super::insider::Ending;
 use super::limits::Limits;
 use super::lobby::{UNNAMED, Visitor};
 use super::tls::Tls;
 use crate::shutdown::Shutdown;
 
-/// How long a TLS handshake may take.
+/// How long a TLS or WebSocket handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections may take to finish at shutdown.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Silence after which the kernel asks whether the other machine is still there.
-const TCP_KEEPALIVE: Duration = Duration::from_mins(2);
+pub const TCP_KEEPALIVE: Duration = Duration::from_mins(2);
 /// Pause after a failed accept: out of file descriptors is the usual cause, and passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// File descriptors beside those of clients: HTTP's 256, the database's, listeners, the runtime's.
 const OTHER_FILES: usize = 320;
+
+/// Arrivals that wait to be let in; letting in takes no time.
+const ARRIVALS: usize = 16;
+
+/// A client whose stream is still being agreed on.
+pub struct Arrival {
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// What it comes over, for the log.
+    pub over: &'static str,
+    /// Its stream, once that is agreed on.
+    pub stream: Handshake,
+}
+
+/// Ends with a stream that MQTT's bytes come and go on.
+pub type Handshake = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
+
+/// Where arrivals are handed in. It holds nothing of the broker, whose end therefore need not wait for it.
+#[derive(Debug, Clone)]
+pub struct SideDoor(mpsc::Sender<Arrival>);
+
+/// The inner side of a [`SideDoor`].
+pub struct Arrivals(mpsc::Receiver<Arrival>);
+
+/// A door without a port.
+pub fn side_door() -> (SideDoor, Arrivals) {
+    let (sender, receiver) = mpsc::channel(ARRIVALS);
+    (SideDoor(sender), Arrivals(receiver))
+}
+
+impl SideDoor {
+    /// Hands a client in. From here on it is one like those of the listeners.
+    ///
+    /// # Errors
+    /// When the broker is ending.
+    pub async fn hand(&self, arrival: Arrival) -> Result<(), Ending> {
+        self.0.send(arrival).await.map_err(|_| Ending)
+    }
+}
 
 /// Serves clients until `shutdown`, then waits for their last commits. `tls` says whether they speak TLS.
 pub async fn serve(
@@ -55,7 +99,12 @@ pub async fn serve(
                 let (services, shutdown) = (services.clone(), shutdown.clone());
                 match &tls {
                     None => connections.spawn(connection::serve(socket, peer, visitor, services, shutdown)),
-                    Some(tls) => connections.spawn(shake_hands(socket, peer, visitor, tls.clone(), services, shutdown)),
+                    Some(tls) => {
+                        let handshake = tls.acceptor().accept(socket);
+                        let stream = async { Ok(Box::new(handshake.await?) as Box<dyn Stream>) };
+                        let arrival = Arrival { peer, over: "TLS", stream: Box::pin(stream) };
+                        connections.spawn(welcome(arrival, visitor, services, shutdown))
+                    }
                 };
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -63,6 +112,27 @@ pub async fn serve(
         }
     }
     drop(listener);
+    see_off(connections).await;
+}
+
+/// Serves clients that are handed in, as [`serve`] does.
+pub async fn receive(Arrivals(mut arrivals): Arrivals, services: Services, mut shutdown: Shutdown) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(arrival) = arrivals.recv() => {
+                let visitor = services.lobby.enter(arrival.peer.ip());
+                connections.spawn(welcome(arrival, visitor, services.clone(), shutdown.clone()));
+            }
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = shutdown.requested() => break,
+        }
+    }
+    drop(arrivals);
+    see_off(connections).await;
+}
+
+async fn see_off(mut connections: JoinSet<()>) {
     let gone = async { while connections.join_next().await.is_some() {} };
     if timeout(FAREWELL, gone).await.is_err() {
         warn!(
@@ -71,30 +141,24 @@ pub async fn serve(
     }
 }
 
-/// A handshake costs a signature and may never end: in the connection's own task, and not for ever.
-async fn shake_hands(
-    socket: TcpStream,
-    peer: SocketAddr,
+/// A handshake may cost a signature and may never end: in the connection's own task, and not for ever.
+async fn welcome(
+    Arrival { peer, over, stream: handshake }: Arrival,
     mut visitor: Visitor,
-    tls: Tls,
     services: Services,
     shutdown: Shutdown,
 ) {
-    let handshake = tls.acceptor().accept(socket);
     let shaken = tokio::select! {
         shaken = timeout(HANDSHAKE_TIMEOUT, handshake) => shaken,
         () = visitor.evicted() => {
-            debug!(%peer, "too slow with its TLS handshake while others came");
+            debug!(%peer, over, "too slow with its handshake while others came");
             return;
         }
     };
     match shaken {
-        Ok(Ok(stream)) => {
-            let stream: Box<dyn Stream> = Box::new(stream);
-            connection::serve(stream, peer, visitor, services, shutdown).await;
-        }
-        Ok(Err(error)) => debug!(%peer, %error, "no TLS"),
-        Err(_) => debug!(%peer, "no TLS handshake within {HANDSHAKE_TIMEOUT:?}"),
+        Ok(Ok(stream)) => connection::serve(stream, peer, visitor, services, shutdown).await,
+        Ok(Err(error)) => debug!(%peer, over, %error, "no handshake"),
+        Err(_) => debug!(%peer, over, "no handshake within {HANDSHAKE_TIMEOUT:?}"),
     }
 }
 

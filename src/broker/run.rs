@@ -14,7 +14,7 @@ use super::access::{Access, AccessConfig, AccessError};
 use super::alarm::AlarmConfig;
 use super::alarms::{self, Alarms};
 use super::connection::Services;
-use super::door;
+use super::door::{self, Arrivals};
 use super::insider::Insider;
 use super::limits::Limits;
 use super::lobby::Lobby;
@@ -184,7 +184,8 @@ impl Broker {
             alarms::start(config.alarms, left, &services, discovery, alarms_end).await?;
         let http_address = http.as_ref().map(|(_, address)| *address);
         let pages = http.map(|(listener, address)| {
-            info!(guests = config.web.guests.as_str(), %address, "listening for HTTP");
+            info!(guests = config.web.guests.as_str(), %address, "listening for HTTP, and for MQTT over WebSocket");
+            let (side_door, arrivals) = door::side_door();
             let sources = Sources {
                 database: path,
                 counters: Arc::clone(recorder.counters()),
@@ -192,8 +193,9 @@ impl Broker {
                 insider: Insider::new(services.clone()),
                 access: access.clone(),
                 alarms: alarms.clone(),
+                side_door,
             };
-            Pages { listener, config: config.web, sources }
+            Pages { listener, config: config.web, sources, arrivals }
         });
         let ports = Ports { entrances, pages };
         let serving = run(ports, services, writer, died, lost, shutdown, async move {
@@ -277,6 +279,7 @@ struct Pages {
     listener: TcpListener,
     config: WebConfig,
     sources: Sources,
+    arrivals: Arrivals,
 }
 
 /// Where the broker listens.
@@ -302,9 +305,13 @@ async fn run(
     for (listener, tls) in ports.entrances {
         doors.spawn(door::serve(listener, tls, services.clone(), closing.clone()));
     }
+    let pages = ports.pages.map(|Pages { listener, config, sources, arrivals }| {
+        doors.spawn(door::receive(arrivals, services.clone(), closing.clone()));
+        (listener, config, sources)
+    });
     let sys = tokio::spawn(sys::run(services, closing.clone()));
     let web = tokio::spawn(async move {
-        if let Some(Pages { listener, config, sources }) = ports.pages {
+        if let Some((listener, config, sources)) = pages {
             web::serve(listener, web::router(&config, sources, closing.clone()), closing).await;
         }
     });

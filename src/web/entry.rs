@@ -125,6 +125,16 @@ impl Entry {
         self.access.has_users()
     }
 
+    /// Whether MQTT asks somebody for no name who comes by HTTP like this.
+    pub fn admits_anonymous(&self) -> bool {
+        self.access.admits_anonymous()
+    }
+
+    /// Whether only who is on this machine may come to MQTT, and this is somebody else.
+    pub fn keeps_out(&self, headers: &HeaderMap, peer: SocketAddr) -> bool {
+        self.access.admits_anonymous() && !self.access.is_open() && !is_local(headers, peer)
+    }
+
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,7 +145,8 @@ impl Entry {
         {
             return Ok(visitor);
         }
-        if let Some((name, password)) = basic(headers) {
+        // Without users any name would do for the broker.
+        if let Some((name, password)) = basic(headers).filter(|_| self.has_users()) {
             let login = Some((name.as_str(), password.as_bytes()));
             let grants = self.access.admit(peer, CLIENT_ID, login).await.map_err(not_admitted)?;
             return Ok(user(name.into(), Arc::new(grants)));

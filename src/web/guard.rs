@@ -99,8 +99,8 @@ fn check(names: &Names, request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether a request that changes something comes from a page of this broker, or from no page at all.
-fn is_own_page(headers: &HeaderMap, host: Option<&str>) -> bool {
+/// Whether a request comes from a page of this broker, or from no page at all.
+pub fn is_own_page(headers: &HeaderMap, host: Option<&str>) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
     if let Some(site) = text(HeaderName::from_static("sec-fetch-site"))
         && site != "same-origin"

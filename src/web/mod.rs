@@ -5,6 +5,8 @@
 //!                                                                  ↑       ↑        ↑
 //!                                                               database (readers)  feed ← recorder, boards
 //! ```
+//!
+//! MQTT over WebSocket comes in here too: past the guard, mqtt (handshake) → websocket (bytes) → the broker's door.
 
 mod api;
 mod boards;
@@ -16,10 +18,12 @@ mod feed;
 mod guard;
 mod limits;
 mod metrics;
+mod mqtt;
 mod page;
 mod problem;
 mod ready;
 mod server;
+mod websocket;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +35,7 @@ use tokio::sync::{Semaphore, broadcast};
 pub use entry::Guests;
 pub use server::{Peer, serve};
 
-use crate::broker::{Access, Alarms, Counters, Insider, Live};
+use crate::broker::{Access, Alarms, Counters, Insider, Live, SideDoor};
 use crate::clock;
 use crate::shutdown::Shutdown;
 
@@ -58,6 +62,8 @@ pub struct Sources {
     pub access: Access,
     /// How the alarms are.
     pub alarms: Alarms,
+    /// Takes MQTT clients that come by WebSocket.
+    pub side_door: SideDoor,
 }
 
 /// What every request is answered from.
@@ -74,12 +80,13 @@ struct Web {
     places: events::Places,
     exports: Arc<Semaphore>,
     alarms: Alarms,
+    side_door: SideDoor,
     shutdown: Shutdown,
 }
 
 /// Everything that is served, for [`serve`].
 pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Router {
-    let Sources { database, counters, live, insider, access, alarms } = sources;
+    let Sources { database, counters, live, insider, access, alarms, side_door } = sources;
     let started_ms = clock::unix_ms();
     let web = Web {
         run: format!("{started_ms:x}").into(),
@@ -92,6 +99,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         places: events::Places::default(),
         exports: export::places(),
         alarms,
+        side_door,
         shutdown,
     };
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -114,6 +122,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .route("/api/v1/session", post(entry::log_in).delete(entry::log_out))
         .route("/api/v1/outputs/{node}/{output}", post(api::switch))
         .layer(axum::middleware::from_fn_with_state(web.entry.clone(), entry::meet))
+        .route("/mqtt", get(mqtt::mqtt))
         .route("/healthz", get(ready::healthz))
         .route("/readyz", get(ready::readyz))
         .layer(axum::middleware::from_fn_with_state(names, guard::guard))

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower_service::Service;
 use tracing::{debug, warn};
 
+use crate::broker::TCP_KEEPALIVE;
 use crate::shutdown::Shutdown;
 
 /// Connections at once, event streams among them. A browser opens six.
@@ -65,6 +67,8 @@ pub async fn serve(listener: TcpListener, app: Router, mut shutdown: Shutdown) {
                 };
                 // Events are small and wanted now: Nagle's algorithm would hold them back.
                 let _ = socket.set_nodelay(true);
+                // Events and MQTT may have nothing to say for a long time.
+                let _ = SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE));
                 let (app, shutdown) = (app.clone(), shutdown.clone());
                 connections.spawn(async move {
                     connection(socket, peer, app, shutdown).await;
