@@ -138,14 +138,13 @@ fn files_that_are_wrong_are_named_at_the_start() {
         (&*good_key, &*good_key, "no certificate in PEM form"),
         (&*good, &*good, "no private key in PEM form"),
     ] {
-        let output = broker(data.path(), certificate, key).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(78), "{error}");
-        assert!(error.contains(said), "{said} in {error}");
+        let mut refused = Process::start(broker(data.path(), certificate, key));
+        refused.said(said);
+        assert_eq!(refused.wait(), Some(78), "{said}");
     }
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let output = node(data.path(), "press", nowhere, missing).output().unwrap();
-    assert_eq!(output.status.code(), Some(78));
+    let mut refused = Process::start(node(data.path(), "press", nowhere, missing));
+    assert_eq!(refused.wait(), Some(78));
 }
 
 #[test]
