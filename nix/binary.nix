@@ -19,6 +19,7 @@ stdenv.mkDerivation {
     fileset = lib.fileset.unions [
       ../Cargo.toml
       ../Cargo.lock
+      ../.cargo
       ../src
       # Cargo.toml names them; they are not compiled.
       ../benches

@@ -106,6 +106,8 @@ fn a_wrong_password_is_refused_with_5_and_logged() {
     let line = broker.said("login refused");
     assert!(line.contains("user=\"press\"") && !line.contains("guess"), "{line}");
     login(address, "press").ping();
+    let said = broker.last_words();
+    assert!(!said.contains("login refused"), "who guesses fills the log: {said}");
 }
 
 #[test]

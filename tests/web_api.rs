@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use rumqttc::mqttbytes::QoS;
 use serde_json::json;
@@ -422,8 +423,12 @@ fn metrics_say_what_was_stored_and_refused() {
     store(&mut client, "oven", "top", &reading(1, T0, 71.5));
     client.publish("humidor/oven/sensor/top", QoS::AtLeastOnce, 2, b"hot");
     client.expect_puback(2);
+    let mut stranger = TcpStream::connect(mqtt).unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(stranger.read(&mut [0; 16]).unwrap_or_default(), 0, "closed");
     let text = get(http, "/metrics");
     for line in [
+        "humidor_connections_malformed_total 1",
         "humidor_readings_stored_total 1",
         "humidor_refused_total{cause=\"payload-json\"} 1",
         "humidor_clients 1.0",

@@ -1,6 +1,7 @@
 //! The broker's own client: hears what is published and publishes itself, without a socket.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
@@ -29,13 +30,19 @@ pub struct Heard<'a> {
     pub retained: bool,
 }
 
-/// What the broker has to do at present.
+/// What the broker has to do at present, and what it would not.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// Clients connected.
     pub clients: usize,
     /// Batches that wait for their commit.
     pub batches: usize,
+    /// Since the start: logins that were refused.
+    pub refused_logins: u64,
+    /// Since the start: messages to topics that their publisher may not write.
+    pub refused_publishes: u64,
+    /// Since the start: connections that were closed for a malformed packet.
+    pub malformed: u64,
 }
 
 /// What was to be said reaches nobody: the broker is ending.
@@ -79,7 +86,14 @@ impl Insider {
     /// What the broker has to do at present.
     pub fn load(&self) -> Load {
         let (clients, _) = self.services.sessions.count();
-        Load { clients, batches: self.services.recorder.waiting() }
+        let refusals = self.services.access.refusals();
+        Load {
+            clients,
+            batches: self.services.recorder.waiting(),
+            refused_logins: refusals.logins.load(Relaxed),
+            refused_publishes: refusals.publishes.load(Relaxed),
+            malformed: self.services.traffic.malformed.load(Relaxed),
+        }
     }
 
     /// Calls `each` with whatever matches `filters`: first what is retained, then what comes.

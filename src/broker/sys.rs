@@ -47,6 +47,7 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
 
 fn report(services: &Services, uptime: Duration) -> Vec<Message> {
     let traffic = &services.traffic;
+    let refusals = services.access.refusals();
     let counters = services.recorder.counters();
     let (appended, commits) = counters.totals();
     let (connected, persistent) = services.sessions.count();
@@ -60,6 +61,8 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
         size("clients/persistent", persistent),
         count("connections/accepted", traffic.connections.load(Relaxed)),
         count("connections/malformed", traffic.malformed.load(Relaxed)),
+        count("connections/refused", refusals.logins.load(Relaxed)),
+        count("publish/messages/refused", refusals.publishes.load(Relaxed)),
         count("publish/messages/received", traffic.received.load(Relaxed)),
         count("publish/messages/sent", traffic.sent.load(Relaxed)),
         count("publish/messages/dropped", traffic.dropped.load(Relaxed) + appended.dropped),

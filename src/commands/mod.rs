@@ -68,21 +68,24 @@ fn layers(flags: &[(&'static str, String)]) -> Layers {
 /// Sets logging up from the settings. Mistakes in them are left to the role, which reports all at once.
 fn start_log(layers: &Layers) {
     use std::io::IsTerminal;
+    use tracing_subscriber::filter::{LevelFilter, Targets};
     use tracing_subscriber::fmt;
+    use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
     let mut layers = layers.clone();
-    let filter = settings::log_filter(&mut layers).unwrap_or_default();
+    let filter = settings::log_filter(&mut layers)
+        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::ERROR));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .with_target(false);
     // A second start, as in tests of this crate, keeps the first subscriber.
     let _ = match settings::log_format(&mut layers) {
-        Some(settings::LogFormat::Json) => builder.json().finish().try_init(),
-        _ => builder.finish().try_init(),
+        Some(settings::LogFormat::Json) => builder.json().finish().with(filter).try_init(),
+        _ => builder.finish().with(filter).try_init(),
     };
 }
 

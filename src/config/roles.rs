@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing_subscriber::filter::Targets;
+
 use super::layers::{Layers, Problems};
 use super::retention::retention;
 use super::settings::nearest;
@@ -258,10 +260,10 @@ pub fn data_folder(layers: &mut Layers) -> Option<PathBuf> {
     layers.need("data", |text| Ok::<_, String>(PathBuf::from(text)))
 }
 
-/// What is logged.
-pub fn log_filter(layers: &mut Layers) -> Option<tracing_subscriber::EnvFilter> {
+/// What is logged: levels by module. Not `EnvFilter`, whose patterns for fields bring a regular expression engine.
+pub fn log_filter(layers: &mut Layers) -> Option<Targets> {
     layers.need("log", |text| {
-        text.parse::<tracing_subscriber::EnvFilter>().map_err(|error| {
+        text.parse::<Targets>().map_err(|error| {
             format!("`{text}` is not a log filter ({error}); try debug or humidor=debug")
         })
     })

@@ -85,7 +85,7 @@ pub const SETTINGS: &[Setting] = &[
         Scope::All,
         Some("humidor=info,rumqttd=off,rumqttc=off"),
         "FILTER",
-        "What is logged, as tracing's EnvFilter: debug, humidor=debug, …",
+        "What is logged, levels by module: debug, warn,humidor::broker=debug, …",
     ),
     setting("log_format", Scope::All, Some("human"), "FORMAT", "human or json"),
     setting(

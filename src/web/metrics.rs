@@ -96,6 +96,19 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
     gauge(registry, "acknowledging", "1 while the log can commit", acknowledging);
     gauge(registry, "clients", "MQTT clients connected", load.clients as f64);
     gauge(registry, "commit_queue", "Batches that wait for their commit", load.batches as f64);
+    counter(registry, "logins_refused", "Logins refused since the start", load.refused_logins);
+    counter(
+        registry,
+        "publishes_refused",
+        "Messages to topics that their publisher may not write, since the start",
+        load.refused_publishes,
+    );
+    counter(
+        registry,
+        "connections_malformed",
+        "Connections closed for a malformed packet since the start",
+        load.malformed,
+    );
     gauge(registry, "event_streams", "Pages that watch", web.feed.watchers() as f64);
     gauge(
         registry,

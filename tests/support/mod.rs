@@ -91,10 +91,21 @@ impl Process {
 
     /// SIGTERM; returns the exit code.
     pub fn terminate(mut self) -> Option<i32> {
+        self.ask_to_end();
+        self.wait()
+    }
+
+    /// SIGTERM; returns what it said and nobody has read.
+    pub fn last_words(mut self) -> String {
+        self.ask_to_end();
+        self.wait();
+        self.lines.iter().collect::<Vec<_>>().join("\n")
+    }
+
+    fn ask_to_end(&self) {
         let killed =
             Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
         assert!(killed.success());
-        self.wait()
     }
 
     /// Waits for its end by itself; returns the exit code.
