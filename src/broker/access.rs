@@ -1,4 +1,4 @@
-//! Who may connect and what a connection may do.
+//! Who may connect.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,18 +9,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::grants::Grants;
 use super::limits::Rarely;
 use super::login::{Checks, LoginError};
 use super::reload::Watched;
 use super::rules::{Role, Rulings, UnfitClientId};
 use super::users::{self, Account, Directory, HashError, UsersError};
 use crate::shutdown::Shutdown;
-use crate::wire::{Filter, FilterError};
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;
-/// Topic filters that one session may hold.
-pub const SESSION_FILTERS: usize = 200;
 /// Refusals of one kind are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -240,6 +238,19 @@ impl Access {
         self.inner.admits_anonymous(&self.inner.directory.borrow())
     }
 
+    /// Whether one may come without a name, the users being these.
+    pub(super) fn admits_anonymous_of(&self, directory: &Directory) -> bool {
+        self.inner.admits_anonymous(directory)
+    }
+
+    /// Counts a message to a topic that its publisher may not write and, now and then, logs it.
+    pub(super) fn refuse_publish(&self, user: &str, client_id: &str, topic: &str) {
+        self.inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
+        if let Some(left_out) = self.inner.publish_line.due(Instant::now()) {
+            warn!(user, client = ?client_id, ?topic, left_out, "publish refused: not this user's topic");
+        }
+    }
+
     /// Whether one may come without a name from anywhere: that was asked for.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -357,113 +368,6 @@ fn directory(
         return Err(AccessError::Twice(name.clone()));
     }
     Ok(directory)
-}
-
-/// What one connection may do, for as long as its user stays as it is.
-#[derive(Debug)]
-pub struct Grants {
-    access: Access,
-    client_id: String,
-    known: Option<(String, Arc<Account>)>,
-    directory: Arc<Directory>,
-    changes: watch::Receiver<Arc<Directory>>,
-    rulings: Arc<Rulings>,
-}
-
-impl Grants {
-    /// Under which name the client's session is kept: nobody takes over another user's session by its client
-    /// id. Neither part has a control character.
-    #[must_use]
-    pub fn session(&self) -> String {
-        match &self.known {
-            Some((name, _)) => format!("{name}\u{1}{}", self.client_id),
-            None => self.client_id.clone(),
-        }
-    }
-
-    /// By which each message is looked at before it is delivered.
-    #[must_use]
-    pub fn rulings(&self) -> Arc<Rulings> {
-        Arc::clone(&self.rulings)
-    }
-
-    /// Whether this topic may be published to; a refusal is counted and, now and then, logged.
-    #[must_use]
-    pub fn may_write(&self, topic: &str) -> bool {
-        let may = self.rulings.may_write(topic);
-        if !may {
-            let inner = &self.access.inner;
-            inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
-            if let Some(left_out) = inner.publish_line.due(Instant::now()) {
-                let user = self.known.as_ref().map_or("", |(name, _)| name);
-                warn!(user, client = ?self.client_id, ?topic, left_out, "publish refused: not this user's topic");
-            }
-        }
-        may
-    }
-
-    /// Checks one filter of a SUBSCRIBE for a session that holds `held`; `known` tells whether it is one of these.
-    ///
-    /// # Errors
-    /// Why it is not granted.
-    pub fn subscription(
-        &self,
-        filter: &str,
-        held: usize,
-        known: impl Fn(&Filter) -> bool,
-    ) -> Result<Filter, NotGranted> {
-        let filter: Filter = filter.parse()?;
-        if held >= SESSION_FILTERS && !known(&filter) {
-            return Err(NotGranted::TooMany);
-        }
-        if !self.rulings.may_subscribe(&filter) {
-            return Err(NotGranted::NotAuthorized);
-        }
-        Ok(filter)
-    }
-
-    /// Resolves when they no longer hold: the user was changed or removed, or names are asked for now.
-    pub async fn withdrawn(&self) {
-        let mut changes = self.changes.clone();
-        loop {
-            let now = match changes.changed().await {
-                Ok(()) => Arc::clone(&changes.borrow_and_update()),
-                Err(_) => std::future::pending().await,
-            };
-            let same_user = match &self.known {
-                Some((name, account)) => now.accounts.get(name) == Some(account),
-                None => self.access.inner.admits_anonymous(&now),
-            };
-            if !same_user || now.rules != self.directory.rules {
-                return;
-            }
-        }
-    }
-}
-
-/// Why a filter was not granted; the client sees it in its SUBACK.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotGranted {
-    /// Not a filter, or a reserved one.
-    #[error(transparent)]
-    Filter(#[from] FilterError),
-    /// More than [`SESSION_FILTERS`].
-    #[error("more than {SESSION_FILTERS} subscriptions in one session")]
-    TooMany,
-    /// The user's rules do not allow it.
-    #[error("not authorized")]
-    NotAuthorized,
-}
-
-impl NotGranted {
-    /// The reason code of MQTT 5.0 §3.9.3.
-    pub const fn reason(&self) -> u8 {
-        match self {
-            Self::Filter(_) => 0x8f,
-            Self::TooMany => 0x97,
-            Self::NotAuthorized => 0x87,
-        }
-    }
 }
 
 /// Whether a client id can be taken: 1 to 256 bytes without control characters. What it contains

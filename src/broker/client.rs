@@ -10,9 +10,9 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, Publish};
 use tokio::sync::mpsc;
 
-use super::access::Grants;
 use super::connection::{End, Services};
 use super::delivering::Page;
+use super::grants::Grants;
 use super::opening::{ALIASES, Opened, RECEIVE_MAXIMUM};
 use super::outflow::{Outflow, Parcel};
 use super::packet::{self, Version};

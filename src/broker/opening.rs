@@ -8,9 +8,10 @@ use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnAckProperties, ConnectReturnCode};
 use tokio::time::timeout;
 
-use super::access::{self, Grants};
+use super::access;
 use super::carrier::{Carrier, Stream};
 use super::connection::{End, Services};
+use super::grants::Grants;
 use super::lobby::Visitor;
 use super::outflow::Appetite;
 use super::packet::{self, Opening, PACKET_MAX_BYTES, PacketError, Version};

@@ -9,9 +9,9 @@ use rumqttc::v5::mqttbytes::v5::{RetainForwardRule, Subscribe, Unsubscribe};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::access::NotGranted;
 use super::client::{Batch, Client};
 use super::connection::End;
+use super::grants::NotGranted;
 use super::outflow::Parcel;
 use super::reply;
 use super::router::RouterDied;

@@ -8,6 +8,7 @@
 
 mod address;
 mod announce;
+mod delivery;
 mod forget;
 mod inputs;
 mod judge;

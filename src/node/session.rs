@@ -1,5 +1,4 @@
-//! The MQTT session: drains the outbox with a window of unacknowledged publishes, and forgets a
-//! reading only on its PUBACK.
+//! The MQTT session: one connection to the broker after the other, each delivering what the outbox holds.
 //!
 //! rumqttc keeps pending publishes of its own across reconnects, and clears them when the broker
 //! starts a new session. Both are in the way of an outbox that *is* the truth, so every connection
@@ -11,28 +10,24 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 use rumqttc::{
-    AsyncClient, ClientError, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, Publish, QoS, Transport,
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS, Transport,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::address::BrokerAddress;
 use super::announce::Announcement;
+use super::delivery::{Delivery, DeliveryError};
 use super::outbox::Outbox;
-use super::switches::{Direction, Switches};
+use super::switches::Switches;
 use super::tunnel::{TlsFiles, Tunnel};
-use super::window::{Sent, WINDOW, Window};
+use super::window::WINDOW;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
-use crate::wire::{CLIENT_ID_PREFIX, Command, Health, NodeTopics, OFFLINE, ONLINE};
+use crate::wire::{CLIENT_ID_PREFIX, Health, NodeTopics, OFFLINE, ONLINE};
 
 /// Room for what is not a reading: status, health, two subscriptions, the announcement and the states of switches.
 const EXTRA: usize = 32;
-/// States of switches on their way, at most; the rest waits and is overtaken by later states.
-const STATES: usize = 16;
-/// Acknowledged readings are deleted from the outbox this many at a time while it drains.
-const FORGET_BATCH: usize = 64;
 /// First and longest wait before a reconnect; the jitter keeps a hall of boards from coming back at
 /// the same instant.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
@@ -133,15 +128,13 @@ impl Session {
         let options = self.options(tunnel.as_ref());
         let (client, mut events) = AsyncClient::new(options, WINDOW + EXTRA);
         events.network_options.set_tcp_nodelay(true);
-        let mut delivery = Delivery {
+        let mut delivery = Delivery::new(
             client,
-            topics: NodeTopics::new(self.node.clone()),
-            outbox: Arc::clone(&self.outbox),
-            switches: Arc::clone(&self.switches),
-            announcement: self.announcement.clone(),
-            announce: self.announcement.is_some(),
-            window: Window::default(),
-        };
+            NodeTopics::new(self.node.clone()),
+            Arc::clone(&self.outbox),
+            Arc::clone(&self.switches),
+            self.announcement.clone(),
+        );
         let mut connected = false;
         let outcome = self.deliver(&mut events, &mut delivery, &mut connected, shutdown).await;
         // What was acknowledged before the end must not be sent again needlessly.
@@ -280,166 +273,4 @@ fn back_off() -> impl Iterator<Item = Duration> {
         .with_jitter()
         .without_max_times()
         .build()
-}
-
-#[derive(Debug, thiserror::Error)]
-enum DeliveryError {
-    #[error("{0}")]
-    Connection(Box<ConnectionError>),
-    #[error("{0}")]
-    Client(Box<ClientError>),
-    #[error("outbox: {0}")]
-    Outbox(#[from] rusqlite::Error),
-}
-
-impl From<ClientError> for DeliveryError {
-    fn from(error: ClientError) -> Self {
-        Self::Client(Box::new(error))
-    }
-}
-
-impl From<ConnectionError> for DeliveryError {
-    fn from(error: ConnectionError) -> Self {
-        Self::Connection(Box::new(error))
-    }
-}
-
-struct Delivery {
-    client: AsyncClient,
-    topics: NodeTopics,
-    outbox: Arc<Outbox>,
-    switches: Arc<Switches>,
-    announcement: Option<Announcement>,
-    /// Whether the announcement is due.
-    announce: bool,
-    window: Window,
-}
-
-impl Delivery {
-    /// Hands over as many readings as the window has room for.
-    async fn fill(&mut self) -> Result<(), DeliveryError> {
-        let room = self.window.room();
-        if room == 0 {
-            return Ok(());
-        }
-        let (outbox, last) = (Arc::clone(&self.outbox), self.window.last());
-        let waiting = blocking(move || outbox.head(last, room)).await?;
-        for reading in waiting {
-            let topic = self.topics.sensor(&reading.sensor);
-            self.client.try_publish(topic, QoS::AtLeastOnce, false, reading.telemetry)?;
-            self.window.hand_over(Sent::Reading(reading.id));
-        }
-        Ok(())
-    }
-
-    /// Publishes the announcement, if it is due, and the states that changed, as many as there is room for.
-    fn say_states(&mut self) -> Result<(), DeliveryError> {
-        if self.announce
-            && self.window.others() < STATES
-            && let Some(announcement) = self.announcement.clone()
-        {
-            self.announce = false;
-            self.say(announcement.topic, announcement.payload, true)?;
-        }
-        let room = STATES.saturating_sub(self.window.others());
-        for (direction, name, state) in self.switches.take(room) {
-            let topic = match direction {
-                Direction::Input => self.topics.input(&name),
-                Direction::Output => self.topics.output(&name),
-            };
-            self.say(topic, state.as_str().into(), true)?;
-        }
-        Ok(())
-    }
-
-    /// Whether Home Assistant says that it has started. A retained word is from before this connection, which
-    /// announces anyway.
-    fn is_birth(&self, publish: &Publish) -> bool {
-        self.announcement.as_ref().is_some_and(|announcement| announcement.birth == publish.topic)
-            && publish.payload == ONLINE.as_bytes()
-            && !publish.retain
-    }
-
-    /// A command to an output. One that the broker had kept is from a time that is over: it is not carried
-    /// out, the retained state says what is.
-    fn obey(&self, publish: &Publish) {
-        let Some(name) = self.topics.commanded(&publish.topic) else {
-            debug!(topic = %publish.topic, "not for us");
-            return;
-        };
-        if publish.retain {
-            info!(output = %name, "a retained command is not carried out at the start; send commands without `retain`");
-            return;
-        }
-        match Command::parse(&publish.payload) {
-            Ok(command) => self.switches.command(name, command),
-            Err(error) => warn!(output = %name, %error, "no command"),
-        }
-    }
-
-    async fn hear(&mut self, event: &Event) -> Result<(), DeliveryError> {
-        if let Event::Incoming(_) = event {
-            self.switches.heard();
-        }
-        match event {
-            Event::Incoming(Packet::Publish(publish)) if self.is_birth(publish) => {
-                debug!("Home Assistant has started");
-                self.announce = true;
-                self.say_states()?;
-            }
-            Event::Incoming(Packet::Publish(publish)) => self.obey(publish),
-            Event::Outgoing(Outgoing::Publish(pkid)) => self.window.left(*pkid),
-            Event::Incoming(Packet::PubAck(ack)) => {
-                self.window.acknowledge(ack.pkid);
-                self.say_states()?;
-                let batch = self.window.acknowledged().len();
-                if batch.is_multiple_of(FORGET_BATCH) || self.window.is_empty() {
-                    self.forget().await;
-                }
-                self.fill().await?;
-            }
-            other => debug!(event = ?other, "session"),
-        }
-        Ok(())
-    }
-
-    async fn forget(&mut self) {
-        let ids = self.window.acknowledged().to_vec();
-        if ids.is_empty() {
-            return;
-        }
-        let outbox = Arc::clone(&self.outbox);
-        match blocking(move || outbox.forget(&ids)).await {
-            Ok(()) => self.window.forgotten(),
-            // Delivery goes on: the window is past them. They are deleted with the next, or sent once more
-            // after a reconnect.
-            Err(error) => debug!(%error, "the outbox cannot delete yet"),
-        }
-    }
-
-    fn say(&mut self, topic: String, payload: Vec<u8>, retain: bool) -> Result<(), DeliveryError> {
-        self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload)?;
-        self.window.hand_over(Sent::Other);
-        Ok(())
-    }
-
-    fn say_health(&mut self, health: &Health) -> Result<(), DeliveryError> {
-        match serde_json::to_vec(health) {
-            Ok(payload) => self.say(self.topics.health(), payload, true),
-            Err(error) => {
-                warn!(%error, "health cannot be written");
-                Ok(())
-            }
-        }
-    }
-}
-
-/// A database call that may wait for an SD card does not belong on the runtime's threads.
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> rusqlite::Result<T> + Send + 'static,
-) -> rusqlite::Result<T> {
-    match tokio::task::spawn_blocking(call).await {
-        Ok(outcome) => outcome,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }
