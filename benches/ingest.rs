@@ -2,116 +2,28 @@
 //! same run: `cargo bench --bench ingest`.
 //!
 //! Prints one line of JSON a figure: acknowledgements a second of both with their ratio, latency at a steady
-//! 1,000 messages a second, and memory. One thread plays all clients with sockets that never block, so that
-//! its share of the machine is the same for both brokers. Exits with 1 when a reading that was acknowledged is
+//! 1,000 messages a second, and memory. Exits with 1 when a reading that was acknowledged is
 //! not in the log.
 //!
 //! `INGEST_SECONDS` (5) and `INGEST_ROUNDS` (3) change how long it looks. Without mosquitto
 //! (`docker/setup.sh peer`) the ratio is left out.
 
+mod load;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::Publish;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use load::{CONNECTIONS, Publisher, STEADY_PER_SECOND, latencies, ms, round, wait};
 use serde_json::json;
-use support::{Client, broker, stored, telemetry, wait_until};
+use support::{Client, broker, stored, wait_until};
 
-/// Clients at once and unacknowledged messages of each, for the throughput.
-const CONNECTIONS: usize = 20;
+/// Unacknowledged messages of each client, for the throughput.
 const WINDOW: usize = 20;
-/// Messages a second, all connections together, for the latency.
-const STEADY_PER_SECOND: u32 = 1000;
 /// Connections that are only there, for the memory.
 const IDLE_CONNECTIONS: usize = 1000;
-
-/// One client: what it still has to write, and when what is not acknowledged was due.
-struct Publisher {
-    client: Client,
-    boot: String,
-    topic: String,
-    sent: u64,
-    due: VecDeque<Instant>,
-    outbound: BytesMut,
-    inbound: BytesMut,
-}
-
-impl Publisher {
-    fn connect(address: SocketAddr, run: &str, number: usize) -> Self {
-        let client = Client::connect(address, &format!("bench-{run}-{number}"));
-        client.stream.set_nonblocking(true).expect("non-blocking can be set");
-        Self {
-            client,
-            boot: format!("{run}-{number}"),
-            topic: format!("humidor/bench-{number}/sensor/hall"),
-            sent: 0,
-            due: VecDeque::new(),
-            outbound: BytesMut::new(),
-            inbound: BytesMut::with_capacity(4096),
-        }
-    }
-
-    fn publish(&mut self, due: Instant) {
-        self.sent += 1;
-        let payload = telemetry(&self.boot, self.sent);
-        let mut publish = Publish::new(&self.topic, QoS::AtLeastOnce, payload);
-        // 1 to 65535, the same id not before 65,535 others.
-        publish.pkid = u16::try_from((self.sent - 1) % 65_535 + 1).expect("below 65,536");
-        publish.write(&mut self.outbound).expect("a publish can be written");
-        self.due.push_back(due);
-    }
-
-    fn write(&mut self) {
-        while !self.outbound.is_empty() {
-            match self.client.stream.write(&self.outbound) {
-                Ok(count) => self.outbound.advance(count),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => panic!("the broker does not read: {error}"),
-            }
-        }
-    }
-
-    /// Reads PUBACKs and calls `each` with when its message was due.
-    fn read(&mut self, mut each: impl FnMut(Instant)) -> usize {
-        let mut chunk = [0; 4096];
-        match self.client.stream.read(&mut chunk) {
-            Ok(0) => panic!("the broker closed the connection"),
-            Ok(count) => self.inbound.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return 0,
-            Err(error) => panic!("the broker does not answer: {error}"),
-        }
-        let mut acknowledged = 0;
-        while self.inbound.len() >= 4 {
-            assert_eq!(self.inbound[..2], [0x40, 2], "nothing but PUBACKs is expected");
-            self.inbound.advance(4);
-            each(self.due.pop_front().expect("only what was sent is acknowledged"));
-            acknowledged += 1;
-        }
-        acknowledged
-    }
-}
-
-/// Waits until one of them can be read, or written where it has something to write, or until `limit` has passed.
-fn wait(publishers: &[Publisher], limit: Duration) {
-    let mut ready: Vec<PollFd<'_>> = publishers
-        .iter()
-        .map(|publisher| {
-            let write =
-                if publisher.outbound.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-            PollFd::new(&publisher.client.stream, PollFlags::IN | write)
-        })
-        .collect();
-    let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
-    let _ = poll(&mut ready, Some(&limit));
-}
 
 /// Acknowledgements a second with full windows, and how many were acknowledged in all, the last ones after the
 /// end included.
@@ -144,34 +56,6 @@ fn throughput(address: SocketAddr, run: &str, lasting: Duration) -> (f64, u64) {
     let (count, took) = in_time.unwrap_or((acknowledged, start.elapsed()));
     #[allow(clippy::cast_precision_loss)] // below 2^53
     (count as f64 / took.as_secs_f64(), acknowledged)
-}
-
-/// Latencies, sorted, at a steady rate. Counted from when a message was due, so that a pause of the broker is not
-/// hidden by a client that waits with it.
-fn latencies(address: SocketAddr, run: &str, lasting: Duration) -> Vec<Duration> {
-    let mut publishers: Vec<_> =
-        (0..CONNECTIONS).map(|number| Publisher::connect(address, run, number)).collect();
-    let (start, every) = (Instant::now(), Duration::from_secs(1) / STEADY_PER_SECOND);
-    let (mut taken, mut next) = (Vec::new(), 0);
-    loop {
-        let running = start.elapsed() < lasting;
-        while running && start + every * next <= Instant::now() {
-            let publisher = &mut publishers[next as usize % CONNECTIONS];
-            publisher.publish(start + every * next);
-            publisher.write();
-            next += 1;
-        }
-        for publisher in &mut publishers {
-            publisher.read(|due| taken.push(due.elapsed()));
-            publisher.write();
-        }
-        if !running && publishers.iter().all(|publisher| publisher.due.is_empty()) {
-            break;
-        }
-        wait(&publishers, (start + every * next).saturating_duration_since(Instant::now()));
-    }
-    taken.sort();
-    taken
 }
 
 /// Debian's mosquitto on a port from the system, as fast as it goes: nothing logged, no delay before sending.
@@ -216,10 +100,6 @@ fn resident_mb(pid: u32) -> f64 {
     kb.unwrap_or(f64::NAN) / 1000.0
 }
 
-fn round(value: f64, digits: i32) -> f64 {
-    (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits)
-}
-
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -260,15 +140,6 @@ fn main() {
     let steady = latencies(address, "l", lasting);
     acknowledged += steady.len() as u64;
     let peer = mosquitto.as_ref().map(|mosquitto| latencies(mosquitto.address, "l", lasting));
-    let ms = |sorted: &[Duration], share: f64| {
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss
-        )]
-        let index = ((sorted.len() as f64 * share) as usize).min(sorted.len() - 1);
-        round(sorted[index].as_secs_f64() * 1e3, 2)
-    };
     for (name, sorted) in [("humidor", Some(&steady)), ("mosquitto", peer.as_ref())]
         .into_iter()
         .filter_map(|(name, sorted)| Some((name, sorted?)))

@@ -322,6 +322,55 @@ fn more_streams_than_there_are_places_are_refused_and_harm_nobody() {
     wait_until("a place is free again", || watch(http).1.starts_with("HTTP/1.1 200"));
 }
 
+/// Asks for `path` and takes nothing of the answer but its status, with as little room for it as the system allows.
+fn ask_and_take_nothing(http: SocketAddr, path: &str) -> std::net::TcpStream {
+    use std::io::{Read, Write};
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    socket.connect(&http.into()).unwrap();
+    let mut stream = std::net::TcpStream::from(socket);
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {http}\r\n\r\n").unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn slow_readers_of_exports_and_events_hold_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    // More than the sockets between take.
+    let rows = 150_000_u64;
+    let mut log =
+        humidor::store::Store::open(&folder.path().join(humidor::store::LOG_FILE)).unwrap();
+    for first in (1..=rows).step_by(10_000) {
+        let batch: Vec<_> = (first..first + 10_000)
+            .map(|seq| humidor::store::Record::Reading {
+                node: "oven".parse().unwrap(),
+                sensor: "top".parse().unwrap(),
+                telemetry: serde_json::from_value(reading(seq, T0 + seq.cast_signed(), 20.0))
+                    .unwrap(),
+            })
+            .collect();
+        log.fill(&batch.iter().collect::<Vec<_>>()).unwrap();
+    }
+    drop(log);
+    let (broker, mqtt, http) = web(folder.path(), &[]);
+    let exports = [(); 2].map(|()| ask_and_take_nothing(http, "/api/v1/export"));
+    let events = ask_and_take_nothing(http, "/api/v1/events");
+    assert_eq!(get(http, "/api/v1/export").status, 503, "both places are taken");
+    let mut client = Client::connect(mqtt, "press");
+    for seq in 1..=500 {
+        store(&mut client, "press", "hall", &reading(seq, T0, 71.5));
+    }
+    assert_eq!(get(http, "/api/v1/latest").json()[1]["seq"], 500);
+    // Nor the end.
+    let asked = std::time::Instant::now();
+    assert_eq!(broker.terminate(), Some(0));
+    assert!(asked.elapsed() < std::time::Duration::from_secs(20), "{:?}", asked.elapsed());
+    drop((exports, events));
+}
+
 #[test]
 fn who_opens_connections_and_says_nothing_does_not_keep_others_out_of_mqtt() {
     let folder = tempfile::tempdir().unwrap();

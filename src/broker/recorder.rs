@@ -4,7 +4,7 @@
 //! lock), nothing is answered and the bounded queue fills, so that the connections stop reading and
 //! TCP carries the pressure back to the publishers, who keep their readings.
 //!
-//! Between commits the same thread looks after the log, in steps of a few milliseconds: see [`super::upkeep`].
+//! Between commits the same thread looks after the log, in steps of less than a millisecond: see [`super::upkeep`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -246,9 +246,11 @@ fn write(
     live: &broadcast::Sender<Live>,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
-    let mut pace = Pace::start();
+    let mut pace = Pace::start(Instant::now());
     loop {
-        let first = match timer.block_on(async { timeout(pace.wait(), queue.recv()).await }) {
+        let first = match timer
+            .block_on(async { timeout(pace.wait(Instant::now()), queue.recv()).await })
+        {
             Ok(Some(first)) => first,
             Ok(None) => return Ok(()),
             Err(_nothing_to_commit) => {
@@ -283,17 +285,18 @@ fn write(
         if live.receiver_count() > 0 && !committed.is_empty() {
             let _ = live.send(Arc::new(committed));
         }
-        look_after(&mut store, &mut pace, true, counters)?;
+        pace.committed(Instant::now());
+        look_after(&mut store, &mut pace, !queue.is_empty(), counters)?;
     }
 }
 
 fn look_after(
     store: &mut Store,
     pace: &mut Pace,
-    busy: bool,
+    waiting: bool,
     counters: &Counters,
 ) -> rusqlite::Result<()> {
-    pace.step(store, busy).inspect_err(|cause| damaged(cause, counters))
+    pace.step(store, waiting).inspect_err(|cause| damaged(cause, counters))
 }
 
 fn damaged(cause: &rusqlite::Error, counters: &Counters) {

@@ -293,6 +293,24 @@ mod tests {
     }
 
     #[test]
+    fn a_table_in_the_file_is_a_list_of_named_items() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("humidor.toml");
+        let text = "[alarms]\nhot = \"press/hall:temperature>30:delay=1m\"\ndry = \"press/hall:humidity<20\"\n";
+        std::fs::write(&file, text).unwrap();
+        let mut layers = Layers::new(&[("config", file.to_string_lossy().into_owned())], []);
+        let alarms = layers.take("alarms", crate::config::alarms::alarms).unwrap();
+        let names: Vec<&str> = alarms.iter().map(|alarm| alarm.name.as_str()).collect();
+        assert_eq!(names, ["dry", "hot"]);
+        assert_eq!(layers.problems(), Problems::default());
+
+        std::fs::write(&file, "[alarms]\nhot = \"press/hall:temperatur>30\"\ncold = 3\n").unwrap();
+        let layers = Layers::new(&[("config", file.to_string_lossy().into_owned())], []);
+        let problems = layers.problems().to_string();
+        assert!(problems.contains("`alarms` takes"), "{problems}");
+    }
+
+    #[test]
     fn every_mistake_is_reported_with_the_nearest_known_name() {
         let mut layers = Layers::new(
             &[("config", "/nonexistent/humidor.toml".into())],

@@ -299,6 +299,7 @@ fn health(
         let now = stamper.now();
         Health {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: option_env!("HUMIDOR_REVISION").map(str::to_owned),
             boot: outbox.boot().clone(),
             at: now.at_ms,
             clock: now.clock,

@@ -12,8 +12,11 @@ use super::series::{Range, divide_up};
 use super::tally::{Bucket, start_of};
 
 /// Most single rows that one query reads; beyond it a coarser step is taken, or the answer is partial.
-/// A day of a sensor at 10 s, 8,640 rows, takes 10 ms on a PC (docs/PERFORMANCE.md).
 const ROWS_MAX: i64 = 20_000;
+
+/// Most single rows that are read for steps finer than a minute; beyond it the minutes that are rolled up are drawn.
+/// Two and a half a point at most ([`super::series::POINTS_MAX`]): more would cost and not show. Half a day at 10 s.
+const FINE_ROWS_MAX: i64 = 5_000;
 
 /// A series before it has a face.
 #[derive(Debug)]
@@ -39,7 +42,9 @@ pub(super) fn draw<const N: usize>(
             let buckets = pen.rows(range.from, range.to)?;
             return Ok(Drawn { step: None, partial: false, buckets });
         }
-        if range.step < MINUTE_MS && pen.count(range.from, range.to, ROWS_MAX + 1)? <= ROWS_MAX {
+        if range.step < MINUTE_MS
+            && pen.count(range.from, range.to, FINE_ROWS_MAX + 1)? <= FINE_ROWS_MAX
+        {
             let mut chart = Chart::new(range.step);
             let (from, to) = whole_steps(range, range.step);
             pen.rows(from, to)?.iter().for_each(|row| chart.add(row));

@@ -1,4 +1,4 @@
-//! Deletes what [`super::kept::Kept`] says is no longer kept, a few hundred rows at a time.
+//! Deletes what [`super::kept::Kept`] says is no longer kept, a few dozen rows at a time.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -8,8 +8,8 @@ use super::schema::CLOCK_PARKED;
 use super::tally::Bucket;
 use super::{pruned, rollup};
 
-/// Rows looked at, and at most deleted, by one piece of work.
-const PRUNE_ROWS: i64 = 250;
+/// Rows looked at, and at most deleted, by one piece of work: two pages of readings and their part of the index.
+const PRUNE_ROWS: i64 = 50;
 
 /// How far the deleting has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -242,4 +242,49 @@ fn delete_spans<const N: usize>(
         ))?
         .execute(params![series, before, PRUNE_ROWS])?;
     Ok(deleted > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::family::HOUR_MS;
+    use super::super::{Record, Store};
+    use super::*;
+    use crate::reading::ClockState;
+    use crate::wire::Telemetry;
+
+    const START_MS: i64 = 489_000 * HOUR_MS;
+    const ROWS: i64 = 420;
+
+    /// An acknowledgement may have to wait for a piece, whatever there is to delete.
+    #[test]
+    fn a_piece_of_work_is_small_and_the_next_goes_on_from_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let reading = |minute: i64| Record::Reading {
+            node: "press".parse().unwrap(),
+            sensor: "hall".parse().unwrap(),
+            telemetry: Telemetry {
+                boot: "b".parse().unwrap(),
+                seq: minute.cast_unsigned(),
+                at: START_MS + minute * 60_000,
+                clock: ClockState::Synced,
+                mono: 0,
+                temperature: Some(20.0),
+                humidity: None,
+            },
+        };
+        let all: Vec<Record> = (0..ROWS).map(reading).collect();
+        store.append(&all.iter().collect::<Vec<_>>()).unwrap();
+        let transaction = store.connection.transaction().unwrap();
+        let left = || -> i64 {
+            transaction.query_row("SELECT count(*) FROM reading", [], |row| row.get(0)).unwrap()
+        };
+        let kept = Kept::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
+        let (mut cursor, mut before) = (Cursor::default(), ROWS);
+        while !some(&transaction, &mut cursor, &kept, START_MS, || false).unwrap() {
+            assert!(before - left() <= 64, "{} rows in one piece", before - left());
+            before = left();
+        }
+        assert_eq!(left(), ROWS - 6 * 60);
+    }
 }

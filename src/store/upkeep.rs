@@ -1,5 +1,5 @@
 //! What the writer does while nobody waits for it: roll up, give up what is too old or too much, and hand
-//! the room back, in steps of a few milliseconds.
+//! the room back, in steps of less than a millisecond.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,9 @@ use super::prune::{self, Cursor};
 use super::retention::{self, Oldest, Retention};
 use super::{backlog, restamp, rollup};
 
-/// A step ends after the piece of work in which this has passed.
-const STEP_TIME: Duration = Duration::from_millis(4);
+/// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
+/// then for the pages that it has written: about a commit's own time on an SSD.
+const STEP_TIME: Duration = Duration::from_micros(500);
 /// From one round over all dirty quarters to the next, ms.
 const ROUND_MS: i64 = QUARTER_MS;
 /// A quarter that has ended is left this long for readings that are on their way, ms.
@@ -22,7 +23,7 @@ const GRACE_MS: i64 = 2 * MINUTE_MS;
 /// Dirty quarters looked at in one step.
 const MARKS_PER_STEP: i64 = 64;
 /// Pages moved in one step of the vacuum.
-const VACUUM_PAGES: u32 = 64;
+const VACUUM_PAGES: u32 = 8;
 /// Free pages that are left for what is appended next: one in this many, and at least [`SPARE_PAGES`].
 const SPARE_SHARE: i64 = 16;
 /// 1 MiB.
@@ -55,6 +56,8 @@ pub(super) struct Upkeep {
     round_at: Option<i64>,
     /// Something was given up for its size in this round, and more may have to go.
     shrinking: bool,
+    /// The file is larger than it may be.
+    over: bool,
     /// The limit was said to be out of reach.
     complained: bool,
     told: Option<Instant>,
@@ -82,7 +85,14 @@ impl Store {
         self.retention = retention;
     }
 
-    /// Does one step of the upkeep, a few milliseconds long; `now_ms` is Unix ms UTC. Returns whether there
+    /// Whether the log was larger than its limit when that was last looked at, and something in it can go: then
+    /// making room comes before anything else.
+    #[must_use]
+    pub const fn is_too_large(&self) -> bool {
+        self.upkeep.over && !self.upkeep.complained
+    }
+
+    /// Does one step of the upkeep, about half a millisecond long; `now_ms` is Unix ms UTC. Returns whether there
     /// is more to do at present.
     ///
     /// A step is one transaction, whole or not at all, but after a power cut the latest steps may be undone:
@@ -116,8 +126,12 @@ impl Store {
             transaction.commit()?;
             return Ok(true);
         }
+        // What comes in fast fills the disk long before the next round.
+        let full = self.upkeep.phase == Phase::Rest
+            && !self.upkeep.complained
+            && self.retention.is_over(used_bytes(&self.connection)?, false);
         let upkeep = &mut self.upkeep;
-        if upkeep.is_due(now_ms) && !matches!(upkeep.phase, Phase::Roll(..)) {
+        if (full || upkeep.is_due(now_ms)) && !matches!(upkeep.phase, Phase::Roll(..)) {
             upkeep.round_at = Some(now_ms);
             upkeep.phase = Phase::Roll(i64::MIN, i64::MIN, i64::MIN);
         }
@@ -291,7 +305,9 @@ fn wanted(
     let newest = newest(transaction)?;
     let now_ms = newest.map_or(now_ms, |newest| newest.min(now_ms));
     wanted.raise_rows(retention.rows_from(now_ms));
-    let over = retention.is_over(used_bytes(transaction)?, upkeep.shrinking);
+    let used = used_bytes(transaction)?;
+    let over = retention.is_over(used, upkeep.shrinking);
+    upkeep.over = used > retention.max_bytes;
     upkeep.shrinking = over;
     if over && wanted == kept {
         let oldest = oldest(transaction, &kept)?;

@@ -192,6 +192,39 @@ mod tests {
 
     use super::*;
 
+    /// Says when an answer's body is let go of.
+    struct Held(tokio::sync::mpsc::Sender<()>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            let _ = self.0.try_send(());
+        }
+    }
+
+    /// An answer without end to a client that takes nothing of it, over a real socket.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (held, mut let_go) = tokio::sync::mpsc::channel::<()>(1);
+        let endless = axum::routing::get(async move || {
+            let chunk = bytes::Bytes::from(vec![b'x'; 64 * 1024]);
+            let stream = futures_util::stream::unfold(Held(held), move |held| {
+                let chunk = chunk.clone();
+                async move { Some((Ok::<_, io::Error>(chunk), held)) }
+            });
+            Body::from_stream(stream)
+        });
+        let (trigger, shutdown) = crate::shutdown::channel();
+        let serving = tokio::spawn(serve(listener, Router::new().route("/", endless), shutdown));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+        // The paused clock goes on by itself while nothing can be written.
+        timeout(4 * WRITE_STALL, let_go.recv()).await.expect("it is cut off");
+        trigger.throw();
+        serving.await.unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_given_up_and_who_takes_a_little_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(16);

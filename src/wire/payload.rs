@@ -134,6 +134,9 @@ impl Telemetry {
 pub struct Health {
     /// Version of the node's software.
     pub version: String,
+    /// The commit it was built from; `None` where the build was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// This run of the node.
     pub boot: Id,
     /// Unix ms UTC by the node's clock.

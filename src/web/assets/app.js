@@ -2,7 +2,7 @@
 
 import { Chart, withGaps } from "./chart.js";
 import { boards, keyOf, now, sensors, setClock, takeReading, takeRecent, takeSensors } from "./state.js";
-import { count, fill, length, number, t, time, zone } from "./text.js";
+import { fill, length, number, t, time, zone } from "./text.js";
 import { drawAlarms, drawBoards, drawTiles, make } from "./view.js";
 
 const RANGES = { m15: 900_000, h1: 3_600_000, h6: 21_600_000, d1: 86_400_000, d7: 604_800_000, d30: 2_592_000_000, y1: 31_557_600_000 };
@@ -174,7 +174,7 @@ function show(withBoards = false) {
     $("empty").hidden = sensors.size > 0;
     $("noBoards").hidden = boards.size > 0;
     $("charts").hidden = !picked;
-    $("sum").textContent = t.sum(count(sensors.size), count([...boards.values()].filter((board) => board.status === "online").length));
+    $("sum").textContent = t.sum(sensors.size, [...boards.values()].filter((board) => board.status === "online").length);
   });
 }
 

@@ -5,7 +5,8 @@ const english = {
   empty: "No reading has been stored yet. The first one appears here by itself.",
   noBoards: "No board has said anything of itself yet.",
   live: "Live", wait: "Connecting…", lost: "Connection lost, trying again…",
-  sum: (sensors, boards) => `${sensors} sensors · ${boards} boards online`,
+  sum: (sensors, boards) =>
+    `${count(sensors)} ${sensors === 1 ? "sensor" : "sensors"} · ${count(boards)} ${boards === 1 ? "board" : "boards"} online`,
   temperature: "Temperature", humidity: "Humidity",
   good: "Good", stale: "Stale", offline: "Board offline", unset: "Clock not set", ahead: "Clock ahead", none: "No reading",
   restamped: "Time corrected",
@@ -35,7 +36,7 @@ const korean = {
   empty: "아직 저장된 측정값이 없습니다. 첫 값은 저절로 나타납니다.",
   noBoards: "아직 상태를 알린 보드가 없습니다.",
   live: "실시간", wait: "연결 중…", lost: "연결이 끊겼습니다. 다시 시도 중…",
-  sum: (sensors, boards) => `센서 ${sensors}개 · 온라인 보드 ${boards}개`,
+  sum: (sensors, boards) => `센서 ${count(sensors)}개 · 온라인 보드 ${count(boards)}개`,
   temperature: "온도", humidity: "습도",
   good: "정상", stale: "오래된 값", offline: "보드 오프라인", unset: "시계 미설정", ahead: "시계 빠름", none: "측정값 없음",
   restamped: "시각 보정됨",
