@@ -41,7 +41,7 @@ test-hardware *CHECKS:
 bench *ARGS:
     cargo bench {{ARGS}}
 
-# Each fuzz target for so many seconds (nightly; cargo install cargo-fuzz). What it finds stays in fuzz/artifacts
+# Each fuzz target for so many seconds (nightly; docker/setup.sh fuzz; cargo install --locked cargo-fuzz). What it finds stays in fuzz/artifacts
 fuzz SECONDS='60':
     #!/usr/bin/env bash
     set -euo pipefail

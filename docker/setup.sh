@@ -12,6 +12,7 @@
 #   docker/setup.sh clients   MQTT clients of others, sqlite3
 #   docker/setup.sh web       Chromium with its driver and fonts, promtool
 #   docker/setup.sh peer      mosquitto, to measure against
+#   docker/setup.sh fuzz      the C++ compiler that libFuzzer is built with
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
@@ -37,6 +38,7 @@ packages_nix=(nix-bin skopeo jq unzip binutils)
 packages_clients=(mosquitto-clients sqlite3 python3-venv)
 packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv)
 packages_peer=(mosquitto)
+packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 
 # install_packages PACKAGE…: those that are missing.
@@ -147,6 +149,7 @@ for group in "$@"; do
     clients) install_packages "${packages_clients[@]}" ;;
     web) install_packages "${packages_web[@]}" ;;
     peer) install_packages "${packages_peer[@]}" ;;
+    fuzz) install_packages "${packages_fuzz[@]}" ;;
     hardware) install_packages "${packages_hardware[@]}" ;;
     lint)
         install_packages python3 python3-venv

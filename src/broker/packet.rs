@@ -168,8 +168,11 @@ fn variable_header(stream: &[u8]) -> Option<(u8, u8)> {
     }
     let bytes = stream.get(1..)?;
     // Remaining length: up to four bytes with a continuation bit (§2.2.3).
-    let length = bytes.iter().take(4).position(|byte| byte & 0x80 == 0)?;
-    let bytes = bytes.get(length + 1..)?;
+    let digits = bytes.iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
+    let (digits, bytes) = bytes.split_at_checked(digits)?;
+    let length = digits.iter().rev().fold(0, |sum, digit| sum << 7 | usize::from(digit & 0x7f));
+    // What follows the packet is none of it.
+    let bytes = &bytes[..length.min(bytes.len())];
     let name = usize::from(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]));
     let bytes = bytes.get(2 + name..)?;
     Some((*bytes.get(1)?, *bytes.first()?))
