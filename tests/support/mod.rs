@@ -30,9 +30,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The binary, without any HUMIDOR_ variable of the surroundings.
+/// The binary, or the one that HUMIDOR_BINARY names: the shipped one, say. Without any HUMIDOR_ variable of the
+/// surroundings.
 pub fn humidor() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_humidor"));
+    let binary = std::env::var_os("HUMIDOR_BINARY");
+    let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_humidor").into()));
     for (name, _) in
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HUMIDOR_"))
     {
