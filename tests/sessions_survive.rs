@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
-    Connect, Packet, PubAck, PubComp, PubRec, PubRel, Publish, SubscribeReasonCode,
+    Connect, Packet, PubAck, PubComp, PubRec, PubRel, Publish, Subscribe, SubscribeReasonCode,
 };
 use support::Client;
 
@@ -250,4 +250,44 @@ fn a_clean_session_ends_the_persistent_one_for_good() {
     let (_process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
     let (_, present) = Client::connect_with(address, &persistent("a"));
     assert!(!present);
+}
+
+#[test]
+fn what_is_retained_while_a_session_subscribes_is_not_missed() {
+    let data = tempfile::tempdir().unwrap();
+    // A commit takes its time, so that most of these messages and subscriptions meet in one.
+    let more = ["--commit-window", "20ms"];
+    let (_process, address) = support::broker(data.path(), "127.0.0.1:0", &more);
+    let mut publisher = Client::connect(address, "publisher");
+    let (mut watcher, _) = Client::connect_with(address, &persistent("watcher"));
+    for pkid in 1..=20 {
+        let topic = format!("state/{pkid}");
+        for payload in ["old", "new"] {
+            let mut publish = Publish::new(&topic, QoS::AtLeastOnce, payload);
+            (publish.pkid, publish.retain) = (pkid, true);
+            publisher.send(&Packet::Publish(publish));
+            if payload == "old" {
+                publisher.expect_puback(pkid);
+            }
+        }
+        let mut subscribe = Subscribe::new(&topic, QoS::AtLeastOnce);
+        subscribe.pkid = pkid;
+        watcher.send(&Packet::Subscribe(subscribe));
+        publisher.expect_puback(pkid);
+        // The new one comes as retained or as it is published, and never before the old one.
+        let (mut latest, mut subscribed) = (String::new(), false);
+        while latest != "new" || !subscribed {
+            match watcher.receive() {
+                Some(Packet::SubAck(_)) => subscribed = true,
+                Some(Packet::Publish(publish)) => {
+                    watcher.send(&Packet::PubAck(PubAck::new(publish.pkid)));
+                    // One that comes both ways may be late.
+                    if publish.topic == topic {
+                        latest = String::from_utf8(publish.payload.to_vec()).unwrap();
+                    }
+                }
+                other => panic!("{topic}: after {latest:?}, {other:?}"),
+            }
+        }
+    }
 }

@@ -26,6 +26,7 @@ mod envelope;
 mod grants;
 mod insider;
 mod intake;
+mod keeping;
 mod ledger;
 mod limits;
 mod lobby;

@@ -29,7 +29,9 @@ impl Publication {
     pub fn add(&mut self, services: &Services, message: Message) {
         self.batch.records.extend(intake::record(&message, &services.logged, clock::unix_ms()));
         let retain = message.retain && services.retained.admits(&message);
-        let found = services.sessions.routes.find(&message);
+        let routes = &services.sessions.routes;
+        // Which sessions get a retained message is decided at its commit: see `keeping`.
+        let found = if retain { routes.find_members(&message) } else { routes.find(&message) };
         if retain || found.is_some() {
             let shared = Arc::new(message.clone());
             if let Some(Found { targets, wake, handed }) = found {

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use super::retained::Retained;
+use super::keeping::{Asked, Keeper};
 use super::upkeep::Pace;
 use crate::store::{Appended, Change, Record, Store};
 
@@ -43,6 +43,8 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// For sessions and retained messages.
     pub changes: Vec<Change>,
+    /// New subscriptions, whose retained messages are to be committed with them.
+    pub asked: Vec<Asked>,
     /// Sessions that have something new waiting when it is committed.
     pub wake: Vec<Arc<Notify>>,
 }
@@ -184,7 +186,7 @@ impl Recorder {
     pub fn start(
         store: Store,
         window: Duration,
-        retained: Retained,
+        keeper: Keeper,
         ended: oneshot::Sender<()>,
     ) -> std::io::Result<(Self, Writer)> {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
@@ -195,7 +197,7 @@ impl Recorder {
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
-            write(store, batches, &timer, window, &counters, &retained, &live)
+            write(store, batches, &timer, window, &counters, &keeper, &live)
         })?;
         Ok((recorder, Writer { thread }))
     }
@@ -242,7 +244,7 @@ fn write(
     timer: &tokio::runtime::Runtime,
     window: Duration,
     counters: &Counters,
-    retained: &Retained,
+    keeper: &Keeper,
     live: &broadcast::Sender<Live>,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
@@ -259,11 +261,13 @@ fn write(
             }
         };
         batches.push(first);
-        gather(&mut queue, &mut batches, window);
+        gather(&mut queue, &mut batches, window, |batch| keeper.weight(batch));
+        let owed: Vec<Change> =
+            batches.iter_mut().flat_map(|queued| keeper.complete(&mut queued.batch)).collect();
         let records: Vec<&Record> =
             batches.iter().flat_map(|queued| &queued.batch.records).collect();
-        let changes: Vec<&Change> =
-            batches.iter().flat_map(|queued| &queued.batch.changes).collect();
+        let made = batches.iter().flat_map(|queued| &queued.batch.changes);
+        let changes: Vec<&Change> = owed.iter().chain(made).collect();
         let started = Instant::now();
         let leaving = || queue.is_closed();
         let Some(appended) = commit(&mut store, &records, &changes, counters, leaving)? else {
@@ -274,7 +278,7 @@ fn write(
         counters.commit_seconds.observe(started.elapsed().as_secs_f64());
         counters.add(appended);
         // By this one thread, so that what is retained in memory changes in the order of the disk.
-        retained.follow(&changes);
+        keeper.retained.follow(&changes);
         let mut committed = Vec::new();
         for Queued { batch, committed: waiting } in batches.drain(..) {
             // The connection may be gone; its client will send the same again and be told so.
@@ -306,14 +310,19 @@ fn damaged(cause: &rusqlite::Error, counters: &Counters) {
 
 /// Takes what is waiting, and with a window what arrives within it: fewer commits wear an SD card
 /// less, at the cost of that much latency.
-fn gather(queue: &mut mpsc::Receiver<Queued>, batches: &mut Vec<Queued>, window: Duration) {
+fn gather(
+    queue: &mut mpsc::Receiver<Queued>,
+    batches: &mut Vec<Queued>,
+    window: Duration,
+    weight: impl Fn(&Batch) -> usize,
+) {
     let deadline = Instant::now() + window;
-    let mut records: usize = batches.iter().map(|queued| queued.batch.len()).sum();
+    let mut records: usize = batches.iter().map(|queued| weight(&queued.batch)).sum();
     loop {
         while records < COMMIT_RECORDS
             && let Ok(queued) = queue.try_recv()
         {
-            records += queued.batch.len();
+            records += weight(&queued.batch);
             batches.push(queued);
         }
         let left = deadline.saturating_duration_since(Instant::now());

@@ -139,12 +139,27 @@ impl Routes {
 
     /// Who gets `message`; `None` when nobody does, which costs a look.
     pub fn find(&self, message: &Message) -> Option<Found> {
+        self.find_among(message, |_| true)
+    }
+
+    /// Who of the members of shared subscriptions gets `message`.
+    pub fn find_members(&self, message: &Message) -> Option<Found> {
+        self.find_among(message, |taker| matches!(taker, Taker::Group(_)))
+    }
+
+    /// Which persistent sessions get `message` by subscriptions of their own.
+    pub fn find_sessions(&self, message: &Message) -> Option<Found> {
+        self.find_among(message, |taker| matches!(taker, Taker::Session(_)))
+    }
+
+    fn find_among(&self, message: &Message, among: impl Fn(&Taker) -> bool) -> Option<Found> {
         let takers = self.takers.read().unwrap_or_else(PoisonError::into_inner);
         let mut matching: Vec<Taker> = Vec::new();
         takers.matching(&message.topic, &mut |taker| match taker {
             Taker::Session(_) if message.qos == QoS::AtMostOnce => {}
             Taker::Session(session) if matching.iter().any(|other| other.is(session)) => {}
-            _ => matching.push(taker.clone()),
+            _ if among(taker) => matching.push(taker.clone()),
+            _ => {}
         });
         drop(takers);
         if matching.is_empty() {

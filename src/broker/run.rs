@@ -16,6 +16,7 @@ use super::alarms::{self, Alarms};
 use super::connection::Services;
 use super::door::{self, Arrivals};
 use super::insider::Insider;
+use super::keeping::Keeper;
 use super::limits::Limits;
 use super::lobby::Lobby;
 use super::recorder::{Counters, Live, Recorder, Writer};
@@ -153,9 +154,9 @@ impl Broker {
         let sessions = Sessions::new(sessions, clock::unix_ms());
 
         let (ended, lost) = oneshot::channel();
-        let (recorder, writer) =
-            Recorder::start(store, config.commit_window, retained.clone(), ended)
-                .map_err(BrokerError::Thread)?;
+        let keeper = Keeper { routes: sessions.routes.clone(), retained: retained.clone() };
+        let (recorder, writer) = Recorder::start(store, config.commit_window, keeper, ended)
+            .map_err(BrokerError::Thread)?;
         let (router, died) = Router::start().await?;
         info!(%address, "listening for MQTT 3.1.1 and 5.0");
         if let Some(address) = tls_address {

@@ -12,18 +12,15 @@ use tracing::debug;
 use super::client::{Batch, Client};
 use super::connection::End;
 use super::grants::NotGranted;
+use super::keeping::{self, Asked};
 use super::outflow::Parcel;
 use super::reply;
 use super::router::RouterDied;
-use super::session::lower;
-use crate::clock;
-use crate::store::{Change, Options, Target};
-use crate::wire::{Filter, Message};
+use crate::store::{Change, Options};
+use crate::wire::Filter;
 
 /// Shared messages that wait between their publisher and a member's connection.
 const INBOX_MESSAGES: usize = 64;
-/// Retained messages that one commit may owe to persistent sessions: as many as may wait for one.
-const KEPT_RETAINED: usize = 10_000;
 
 /// What the router is told after the commit.
 pub(super) enum Subscribing {
@@ -133,32 +130,10 @@ impl Client<'_> {
 
     /// Retained messages that a persistent session is owed are committed with its subscription.
     fn keep_retained(&self, filter: &Filter, options: Options, batch: &mut Batch) {
-        let Some(session) = self.session.persistent else { return };
-        if options.qos == QoS::AtMostOnce {
-            return;
+        if self.session.persistent.is_some() && options.qos > QoS::AtMostOnce {
+            let (session, filter) = (Arc::clone(&self.session), filter.clone());
+            batch.publication.batch.asked.push(Asked { session, filter, options });
         }
-        for parcel in self.retained(filter, options) {
-            if parcel.qos > QoS::AtMostOnce && batch.publication.batch.len() < KEPT_RETAINED {
-                let Parcel { message, qos, retain, identifiers } = parcel;
-                let targets = vec![Target { session, qos, retain, identifiers }];
-                batch.publication.batch.changes.push(Change::Queue { message, targets });
-            }
-        }
-        batch.publication.batch.wake.push(Arc::clone(&self.session.wake));
-    }
-
-    fn retained(&self, filter: &Filter, options: Options) -> impl Iterator<Item = Parcel> + use<> {
-        let identifiers = if options.identifier > 0 { vec![options.identifier] } else { vec![] };
-        let client_id = Arc::clone(&self.session.client_id);
-        let foreign =
-            move |message: &Arc<Message>| !options.no_local || message.publisher != client_id;
-        let found = self.services.retained.matching(filter, clock::unix_ms());
-        found.into_iter().filter(foreign).map(move |message| Parcel {
-            qos: lower(options.qos, message.qos),
-            message,
-            retain: true,
-            identifiers: identifiers.clone(),
-        })
     }
 
     pub(super) async fn subscribe_at_router(
@@ -200,7 +175,8 @@ impl Client<'_> {
         // The others wait in the log.
         let persistent = self.session.persistent.is_some();
         let own = |parcel: &Parcel| !persistent || parcel.qos == QoS::AtMostOnce;
-        let parcels = self.retained(filter, options).filter(own);
+        let retained = &self.services.retained;
+        let parcels = keeping::parcels(retained, &self.session, filter, options).filter(own);
         self.outflow.queue_retained(parcels);
     }
 

@@ -30,7 +30,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The binary, or the one that HUMIDOR_BINARY names: the shipped one, say. Without any HUMIDOR_ variable of the
+/// The binary, or the one that `HUMIDOR_BINARY` names: the shipped one, say. Without any HUMIDOR_ variable of the
 /// surroundings.
 pub fn humidor() -> Command {
     let binary = std::env::var_os("HUMIDOR_BINARY");
@@ -118,6 +118,12 @@ impl Process {
             status.is_some()
         });
         status.and_then(|status| status.code())
+    }
+
+    /// Waits for its end by itself; returns the exit code and all that it said.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let code = self.wait();
+        (code, self.lines.iter().collect::<Vec<_>>().join("\n"))
     }
 
     pub fn id(&self) -> u32 {
