@@ -252,6 +252,39 @@ fn a_clean_session_ends_the_persistent_one_for_good() {
     assert!(!present);
 }
 
+/// The next message, acknowledged: its payload and retain flag.
+fn take(client: &mut Client) -> (String, bool) {
+    let Some(Packet::Publish(publish)) = client.receive() else { panic!("no message") };
+    client.send(&Packet::PubAck(PubAck::new(publish.pkid)));
+    (String::from_utf8(publish.payload.to_vec()).unwrap(), publish.retain)
+}
+
+#[test]
+fn a_session_gets_what_is_retained_once() {
+    let data = tempfile::tempdir().unwrap();
+    let (_process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
+    let mut publisher = Client::connect(address, "publisher");
+    let mut retain = |pkid, payload: &str| {
+        let mut publish = Publish::new("state", QoS::AtLeastOnce, payload);
+        (publish.pkid, publish.retain) = (pkid, true);
+        publisher.send(&Packet::Publish(publish));
+        publisher.expect_puback(pkid);
+    };
+    retain(1, "before");
+    let (mut watcher, _) = Client::connect_with(address, &persistent("watcher"));
+    watcher.subscribe("state", QoS::AtLeastOnce);
+    assert_eq!(take(&mut watcher), ("before".to_owned(), true));
+    retain(2, "live");
+    assert_eq!(take(&mut watcher), ("live".to_owned(), false));
+    drop(watcher);
+    retain(3, "away");
+    let (mut watcher, present) = Client::connect_with(address, &persistent("watcher"));
+    assert!(present);
+    assert_eq!(take(&mut watcher), ("away".to_owned(), false));
+    watcher.send(&Packet::PingReq);
+    assert_eq!(watcher.receive(), Some(Packet::PingResp));
+}
+
 #[test]
 fn what_is_retained_while_a_session_subscribes_is_not_missed() {
     let data = tempfile::tempdir().unwrap();
