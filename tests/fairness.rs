@@ -125,3 +125,24 @@ fn a_thousand_that_connect_subscribe_and_vanish_leave_nothing_behind() {
     assert!(waited <= ACKNOWLEDGED);
     assert!(resident <= RESIDENT_MAX_KIB, "{resident} KiB resident");
 }
+
+#[test]
+fn who_sends_faster_than_allowed_is_read_later() {
+    for (rate, payload) in [(["--message-rate", "40"], 10), (["--byte-rate", "10240"], 256)] {
+        let data = tempfile::tempdir().unwrap();
+        let (_process, address) = support::broker(data.path(), "127.0.0.1:0", &rate);
+        let mut fast = Client::connect(address, "fast");
+        // Three seconds' worth at once, of which one is free.
+        let started = Instant::now();
+        for pkid in 1..=120 {
+            fast.publish("x", QoS::AtLeastOnce, pkid, &vec![b'x'; payload]);
+        }
+        for pkid in 1..=120 {
+            fast.expect_puback(pkid);
+        }
+        fast.ping();
+        let waited = started.elapsed();
+        // No more than that: how soon it is read again is the machine's business.
+        assert!(waited >= Duration::from_millis(1500), "{rate:?}: read again after {waited:?}");
+    }
+}
