@@ -271,9 +271,19 @@ fn a_session_gets_what_is_retained_once() {
         publisher.expect_puback(pkid);
     };
     retain(1, "before");
-    let (mut watcher, _) = Client::connect_with(address, &persistent("watcher"));
-    watcher.subscribe("state", QoS::AtLeastOnce);
-    assert_eq!(take(&mut watcher), ("before".to_owned(), true));
+    let watch = |id: &str| {
+        let (mut watcher, _) = Client::connect_with(address, &persistent(id));
+        let mut subscribe = Subscribe::new("state", QoS::AtLeastOnce);
+        subscribe.pkid = 1;
+        watcher.send(&Packet::Subscribe(subscribe));
+        assert!(matches!(watcher.receive(), Some(Packet::SubAck(_))), "first it is confirmed");
+        assert_eq!(take(&mut watcher), ("before".to_owned(), true));
+        watcher
+    };
+    for n in 0..20 {
+        watch(&n.to_string());
+    }
+    let mut watcher = watch("watcher");
     retain(2, "live");
     assert_eq!(take(&mut watcher), ("live".to_owned(), false));
     drop(watcher);

@@ -126,6 +126,13 @@ impl<'a> Client<'a> {
         self.staged.is_some()
     }
 
+    /// Whether a SUBSCRIBE is not confirmed yet. What waits in the log comes after its SUBACK, as clients expect
+    /// although MQTT 3.1.1 §3.8.4 allows it before.
+    pub(super) fn is_subscribing(&self) -> bool {
+        let staged = self.staged.as_ref().is_some_and(|staged| !staged.subscribing.is_empty());
+        staged || !self.unconfirmed.is_empty()
+    }
+
     /// Takes packets off the read buffer until it holds no whole one or a batch is staged.
     pub async fn take_packets(&mut self) -> Result<(), End> {
         if self.staged.is_some() || self.goodbye.is_some() {

@@ -80,6 +80,7 @@ impl Client<'_> {
     pub fn read_on(&mut self) {
         if let Some(session) = self.session.persistent
             && self.may_wait
+            && !self.is_subscribing()
             && self.page.is_none()
             && self.outflow.wants_page()
         {
