@@ -3,17 +3,20 @@
 mod support;
 
 use std::path::Path;
+use std::time::Instant;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Packet;
-use support::{Client, Process, broker, humidor};
+use support::{Client, PATIENCE, Process, broker, humidor};
 
 const HOT: &str = "humidor/alarm/hot";
 const FAN: &str = "humidor/roof/output/fan";
 
 /// Waits for `payload` on `topic`; what else comes is acknowledged and passed by.
 fn expect(client: &mut Client, topic: &str, payload: &str) {
+    let deadline = Instant::now() + PATIENCE;
     loop {
+        assert!(Instant::now() < deadline, "no {payload} on {topic}");
         match client.receive() {
             Some(Packet::Publish(publish)) => {
                 if publish.pkid > 0 {

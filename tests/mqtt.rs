@@ -307,3 +307,38 @@ fn a_server_says_what_it_gives() {
     assert_eq!(properties.server_keep_alive, Some(60));
     assert_eq!(properties.receive_max, Some(256));
 }
+
+#[test]
+fn what_a_client_publishes_after_a_subscribe_comes_after_it() {
+    /// Clients, and how often each of them asks.
+    const ASKERS: (usize, usize) = (32, 30);
+    let mut answerer = Client::connect(*BROKER, "answerer");
+    answerer.subscribe("ask/+", OldQoS::AtMostOnce);
+    std::thread::spawn(move || {
+        while let Some(v4::Packet::Publish(asked)) = answerer.receive() {
+            let topic = asked.topic.replace("ask/", "answer/");
+            answerer.publish(&topic, OldQoS::AtMostOnce, 0, b"1");
+        }
+    });
+    let ask = |asker: usize| {
+        for n in 0..ASKERS.1 {
+            let id = format!("{asker}-{n}");
+            let mut client = Client::connect(*BROKER, &id);
+            // In one piece, so that the broker has both at once.
+            let mut both = BytesMut::new();
+            let mut subscribe = v4::Subscribe::new(format!("answer/{id}"), OldQoS::AtMostOnce);
+            subscribe.pkid = 1;
+            subscribe.write(&mut both).unwrap();
+            let asked = v4::Publish::new(format!("ask/{id}"), OldQoS::AtMostOnce, "1");
+            asked.write(&mut both).unwrap();
+            client.stream.write_all(&both).unwrap();
+            assert!(matches!(client.receive(), Some(v4::Packet::SubAck(_))));
+            assert!(matches!(client.receive(), Some(v4::Packet::Publish(_))));
+        }
+    };
+    std::thread::scope(|scope| {
+        for asker in 0..ASKERS.0 {
+            scope.spawn(move || ask(asker));
+        }
+    });
+}

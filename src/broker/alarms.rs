@@ -115,6 +115,7 @@ pub async fn start(
         let mut link = services.router.link().await?;
         let filter = STATUSES.parse().expect("a filter of ours is one");
         link.subscribe(&[filter]).await?;
+        while !matches!(link.next().await?, Delivery::Subscribed) {}
         Some(link)
     } else {
         None

@@ -133,6 +133,13 @@ impl<'a> Client<'a> {
         staged || !self.unconfirmed.is_empty()
     }
 
+    /// Whether the next packet is a PUBLISH and a SUBSCRIBE before it is not known to the router yet. Who answers
+    /// the one must find the other: a node says `online` after it has subscribed to its commands.
+    fn publishes_too_early(&self, batch: &Batch) -> bool {
+        let subscribing = !batch.subscribing.is_empty() || !self.unconfirmed.is_empty();
+        subscribing && packet::is_publish(&self.inbound)
+    }
+
     /// Takes packets off the read buffer until it holds no whole one or a batch is staged.
     pub async fn take_packets(&mut self) -> Result<(), End> {
         if self.staged.is_some() || self.goodbye.is_some() {
@@ -141,6 +148,7 @@ impl<'a> Client<'a> {
         let mut batch = Batch::default();
         while batch.packets < BATCH_PACKETS
             && batch.publication.batch.len() < BATCH_CHANGES
+            && !self.publishes_too_early(&batch)
             && let Some(packet) = packet::next(self.version, &mut self.inbound)?
         {
             match packet {

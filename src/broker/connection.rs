@@ -276,7 +276,7 @@ async fn run<S: Stream>(
         }
         // A client that takes nothing is not listened to either: its answers would have to be kept.
         let room = client.out.len() < OUT_HIGH_BYTES;
-        let listening = room && !client.is_committing();
+        let listening = room && !client.is_committing() && !client.is_subscribing();
         tokio::select! {
             moved = carrier.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
                 let moved = moved?;

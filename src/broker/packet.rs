@@ -96,6 +96,11 @@ fn frame(stream: &[u8]) -> Result<Option<usize>, PacketError> {
     if stream.len() > 4 { Err(old::Error::MalformedRemainingLength.into()) } else { Ok(None) }
 }
 
+/// Whether a PUBLISH is what comes next.
+pub fn is_publish(stream: &[u8]) -> bool {
+    stream.first().is_some_and(|first| first >> 4 == 3)
+}
+
 /// Takes the next whole packet off `stream`; `None` when it is not complete yet.
 ///
 /// # Errors
