@@ -135,12 +135,15 @@ pub fn next(version: Version, stream: &mut BytesMut) -> Result<Option<Packet>, P
 /// # Errors
 /// As [`next`]; [`PacketError::Level`] when the client speaks another version.
 pub fn first(stream: &mut BytesMut) -> Result<Option<Opening>, PacketError> {
+    match stream.first() {
+        None => return Ok(None),
+        Some(first) if first >> 4 != 1 => return Err(PacketError::Connect),
+        Some(_) => {}
+    }
+    // First of all: a length that cannot be is seen before what follows it has arrived.
+    let whole = frame(stream)?;
     let Some((flags, level)) = variable_header(stream) else {
-        return match stream.first() {
-            Some(first) if first >> 4 != 1 => Err(PacketError::Connect),
-            Some(_) => frame(stream)?.map_or(Ok(None), |_| Err(PacketError::Connect)),
-            None => Ok(None),
-        };
+        return whole.map_or(Ok(None), |_| Err(PacketError::Connect));
     };
     // Looked at before the packet is decoded: the rest of another version's CONNECT has another form.
     let version = match level {
