@@ -158,7 +158,7 @@ pub fn broker(data: &Path, address: &str, more: &[&str]) -> (Process, SocketAddr
 pub fn lasting_broker() -> SocketAddr {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let data = tempfile::tempdir().unwrap().keep();
+    let data = lasting_folder();
     let (trigger, shutdown) = shutdown::channel();
     let config = BrokerConfig {
         data,
@@ -179,6 +179,23 @@ pub fn lasting_broker() -> SocketAddr {
     // Both live as long as the test process.
     std::mem::forget((runtime, broker, trigger));
     address
+}
+
+/// A folder of this test process, which nobody is left to remove: those of processes that are gone go now.
+fn lasting_folder() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lasting");
+    std::fs::create_dir_all(&all).unwrap();
+    for earlier in std::fs::read_dir(&all).unwrap() {
+        let earlier = earlier.unwrap();
+        if !Path::new("/proc").join(earlier.file_name()).exists() {
+            // Another test process may be removing it too.
+            let _ = std::fs::remove_dir_all(earlier.path());
+        }
+    }
+    let own = all.join(std::process::id().to_string());
+    let _ = std::fs::remove_dir_all(&own);
+    std::fs::create_dir_all(&own).unwrap();
+    own
 }
 
 /// Others still connect, subscribe, publish, get their acknowledgement and each other's messages.
