@@ -157,7 +157,7 @@ impl<'a> Client<'a> {
                 Packet::Subscribe(subscribe) => self.subscribe(subscribe, &mut batch)?,
                 Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, &mut batch),
                 Packet::PubAck(ack) => {
-                    let number = self.outflow.puback(ack.pkid);
+                    let number = self.outflow.flights.puback(ack.pkid);
                     self.settle(number, &mut batch)?;
                 }
                 Packet::PubRec(ack) => {
@@ -168,7 +168,7 @@ impl<'a> Client<'a> {
                     self.take_pubrec(ack.pkid, refused, &mut batch)?;
                 }
                 Packet::PubComp(ack) => {
-                    let number = self.outflow.pubcomp(ack.pkid);
+                    let number = self.outflow.flights.pubcomp(ack.pkid);
                     self.settle(number, &mut batch)?;
                 }
                 Packet::PingReq(_) => reply::pingresp(&mut self.out),

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::client::{Batch, Client};
 use super::connection::End;
-use super::outflow::{Parcel, Unasked};
+use super::flights::Unasked;
+use super::outflow::Parcel;
 use super::reply::{self, Ack};
 use super::router::{Delivery, Link, RouterDied};
 use crate::clock;
@@ -140,7 +141,7 @@ impl Client<'_> {
         refused: bool,
         batch: &mut Batch,
     ) -> Result<(), End> {
-        let number = self.outflow.pubrec(pkid, refused);
+        let number = self.outflow.flights.pubrec(pkid, refused);
         if refused {
             return self.settle(number, batch);
         }

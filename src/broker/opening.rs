@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::access;
 use super::carrier::{Carrier, Stream};
+use super::claim::Claim;
 use super::connection::{End, Services};
 use super::grants::Grants;
 use super::lobby::Visitor;
@@ -17,7 +18,6 @@ use super::outflow::Appetite;
 use super::packet::{self, Opening, PACKET_MAX_BYTES, PacketError, Version};
 use super::recorder::Batch;
 use super::reply;
-use super::sessions::Claim;
 use super::traffic::Traffic;
 use super::will::Will;
 use crate::clock;

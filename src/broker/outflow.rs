@@ -1,4 +1,4 @@
-//! What is on its way to one client: a bounded queue, and the packet ids in flight.
+//! What is on its way to one client: what was retained, what waits in the log, and a bounded queue of live messages.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
 
+use super::flights::Flights;
 use super::packet::{PacketError, Version};
 use super::reply::{self, Ack, Envelope};
 use super::rules::Rulings;
@@ -14,8 +15,6 @@ use super::traffic::Traffic;
 use crate::store::Waiting;
 use crate::wire::Message;
 
-/// Messages in flight to one client at most, whatever it would take.
-const WINDOW: u16 = 256;
 /// Messages, and their bytes, that wait in memory for a client that takes them slower than they come. Beyond it
 /// the oldest goes, counted.
 const QUEUE_MESSAGES: usize = 1000;
@@ -48,22 +47,6 @@ pub struct Appetite {
     pub aliases: u16,
 }
 
-/// Where a delivery stands. `number` is that of a message that waits in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flight {
-    /// PUBACK is awaited.
-    Once { number: Option<i64> },
-    /// PUBREC is awaited.
-    Twice { number: Option<i64> },
-    /// PUBCOMP is awaited.
-    Released { number: Option<i64> },
-}
-
-/// An acknowledgement of what was never sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an acknowledgement of what was never sent")]
-pub struct Unasked;
-
 /// What is on its way to one client.
 #[derive(Debug)]
 pub struct Outflow {
@@ -78,8 +61,8 @@ pub struct Outflow {
     sent_before: i64,
     live: VecDeque<Parcel>,
     live_bytes: usize,
-    flights: HashMap<u16, Flight>,
-    last_id: u16,
+    /// What it has not acknowledged.
+    pub flights: Flights,
     aliases: HashMap<String, u16>,
 }
 
@@ -100,8 +83,7 @@ impl Outflow {
             sent_before,
             live: VecDeque::new(),
             live_bytes: 0,
-            flights: HashMap::new(),
-            last_id: 0,
+            flights: Flights::new(appetite.receive_maximum),
             aliases: HashMap::new(),
         }
     }
@@ -150,11 +132,6 @@ impl Outflow {
         self.page.is_empty()
     }
 
-    fn may_send(&self, qos: QoS) -> bool {
-        let window = usize::from(self.appetite.receive_maximum.min(WINDOW));
-        qos == QoS::AtMostOnce || self.flights.len() < window
-    }
-
     /// Writes what the client has room for into `out`. Returns the numbers of messages in the log that are not
     /// worth delivering any more.
     ///
@@ -163,12 +140,12 @@ impl Outflow {
     pub fn write(&mut self, now_ms: i64, out: &mut BytesMut) -> Result<Vec<i64>, PacketError> {
         let mut settled = Vec::new();
         while out.len() < OUT_HIGH_BYTES {
-            let sendable = |parcel: &Parcel| self.may_send(parcel.qos);
+            let sendable = |parcel: &Parcel| self.flights.has_room(parcel.qos);
             if self.retained.front().is_some_and(sendable) {
                 if let Some(parcel) = self.retained.pop_front() {
                     self.write_parcel(&parcel, now_ms, out)?;
                 }
-            } else if self.page.front().is_some_and(|waiting| self.may_send(waiting.qos)) {
+            } else if self.page.front().is_some_and(|waiting| self.flights.has_room(waiting.qos)) {
                 if let Some(waiting) = self.page.pop_front() {
                     settled.extend(self.write_waiting(waiting, now_ms, out)?);
                 }
@@ -191,7 +168,7 @@ impl Outflow {
         out: &mut BytesMut,
     ) -> Result<(), PacketError> {
         let Parcel { message, qos, retain, identifiers } = parcel;
-        let packet_id = if *qos == QoS::AtMostOnce { 0 } else { self.free_id() };
+        let packet_id = if *qos == QoS::AtMostOnce { 0 } else { self.flights.free_id() };
         let envelope = Envelope {
             qos: *qos,
             packet_id,
@@ -201,7 +178,7 @@ impl Outflow {
             alias: None,
         };
         if self.put(message, envelope, now_ms, out)? {
-            self.take_off(*qos, packet_id, None);
+            self.flights.take_off(*qos, packet_id, None);
         }
         Ok(())
     }
@@ -215,7 +192,7 @@ impl Outflow {
         let packet_id = waiting.packet_id();
         let Waiting { number, qos, retain, identifiers, message } = waiting;
         let Some(message) = message else {
-            self.flights.insert(packet_id, Flight::Released { number: Some(number) });
+            self.flights.release(packet_id, number);
             reply::ack(self.appetite.version, Ack::Release, packet_id, 0, out);
             return Ok(None);
         };
@@ -223,18 +200,10 @@ impl Outflow {
         let envelope =
             Envelope { qos, packet_id, dup, retain, identifiers: &identifiers, alias: None };
         if self.put(&message, envelope, now_ms, out)? {
-            self.take_off(qos, packet_id, Some(number));
+            self.flights.take_off(qos, packet_id, Some(number));
             return Ok(None);
         }
         Ok(Some(number))
-    }
-
-    fn take_off(&mut self, qos: QoS, packet_id: u16, number: Option<i64>) {
-        match qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => self.flights.insert(packet_id, Flight::Once { number }),
-            QoS::ExactlyOnce => self.flights.insert(packet_id, Flight::Twice { number }),
-        };
     }
 
     /// Whether it was written, and not too old, too large or none of this client's business.
@@ -269,66 +238,6 @@ impl Outflow {
         Traffic::count(&self.traffic.sent);
         Ok(true)
     }
-
-    /// There are more ids than the window has places, so one is free.
-    fn free_id(&mut self) -> u16 {
-        loop {
-            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            if !self.flights.contains_key(&self.last_id) {
-                return self.last_id;
-            }
-        }
-    }
-
-    /// The client's PUBACK. Returns the message's number in the log, where nothing waits for it any more.
-    ///
-    /// # Errors
-    /// When it was not asked for.
-    pub fn puback(&mut self, packet_id: u16) -> Result<Option<i64>, Unasked> {
-        match self.flights.get(&packet_id) {
-            Some(Flight::Once { number }) => {
-                let number = *number;
-                self.flights.remove(&packet_id);
-                Ok(number)
-            }
-            _ => Err(Unasked),
-        }
-    }
-
-    /// The client's PUBREC. PUBREL follows, when the number returned is noted in the log as released. With
-    /// `refused` the exchange is over (MQTT 5.0 §4.3.3).
-    ///
-    /// # Errors
-    /// When it was not asked for.
-    pub fn pubrec(&mut self, packet_id: u16, refused: bool) -> Result<Option<i64>, Unasked> {
-        match self.flights.get(&packet_id) {
-            Some(Flight::Twice { number } | Flight::Released { number }) => {
-                let number = *number;
-                if refused {
-                    self.flights.remove(&packet_id);
-                } else {
-                    self.flights.insert(packet_id, Flight::Released { number });
-                }
-                Ok(number)
-            }
-            _ => Err(Unasked),
-        }
-    }
-
-    /// The client's PUBCOMP, as [`Outflow::puback`].
-    ///
-    /// # Errors
-    /// When it was not asked for.
-    pub fn pubcomp(&mut self, packet_id: u16) -> Result<Option<i64>, Unasked> {
-        match self.flights.get(&packet_id) {
-            Some(Flight::Released { number }) => {
-                let number = *number;
-                self.flights.remove(&packet_id);
-                Ok(number)
-            }
-            _ => Err(Unasked),
-        }
-    }
 }
 
 impl Drop for Outflow {
@@ -341,6 +250,7 @@ impl Drop for Outflow {
 mod tests {
     use rumqttc::v5::mqttbytes::v5::Packet;
 
+    use super::super::flights::Unasked;
     use super::super::packet;
     use super::*;
 
@@ -369,22 +279,12 @@ mod tests {
             outflow.queue(parcel("t", &n.to_string(), QoS::AtLeastOnce));
         }
         assert_eq!(written(&mut outflow).len(), 2);
-        assert_eq!(outflow.puback(2), Ok(None));
-        assert_eq!(outflow.puback(2), Err(Unasked));
+        assert_eq!(outflow.flights.puback(2), Ok(None));
+        assert_eq!(outflow.flights.puback(2), Err(Unasked));
         assert_eq!(written(&mut outflow).len(), 1);
-        assert_eq!((outflow.puback(1), outflow.puback(3)), (Ok(None), Ok(None)));
-        assert_eq!(outflow.puback(9), Err(Unasked));
+        assert_eq!((outflow.flights.puback(1), outflow.flights.puback(3)), (Ok(None), Ok(None)));
+        assert_eq!(outflow.flights.puback(9), Err(Unasked));
         assert_eq!(written(&mut outflow).len(), 1);
-    }
-
-    #[test]
-    fn a_qos_2_exchange_has_its_order() {
-        let mut outflow = outflow(APPETITE);
-        outflow.queue(parcel("t", "1", QoS::ExactlyOnce));
-        assert_eq!(written(&mut outflow).len(), 1);
-        assert_eq!((outflow.puback(1), outflow.pubcomp(1)), (Err(Unasked), Err(Unasked)));
-        assert_eq!((outflow.pubrec(1, false), outflow.pubrec(1, false)), (Ok(None), Ok(None)));
-        assert_eq!((outflow.pubcomp(1), outflow.pubcomp(1)), (Ok(None), Err(Unasked)));
     }
 
     #[test]
@@ -415,7 +315,7 @@ mod tests {
         outflow.queue(old);
         outflow.queue(parcel("t", "small", QoS::AtLeastOnce));
         assert_eq!(written(&mut outflow).len(), 1);
-        assert_eq!(outflow.flights.len(), 1);
+        assert!(outflow.flights.has_room(QoS::AtLeastOnce), "one of two places is taken");
     }
 
     #[test]
@@ -441,7 +341,7 @@ mod tests {
             matches!(&packets[1], Packet::Publish(publish) if publish.pkid == 8 && publish.dup)
         );
         assert_eq!(packets.len(), 2, "the window is full");
-        assert_eq!(outflow.pubcomp(7), Ok(Some(6)));
+        assert_eq!(outflow.flights.pubcomp(7), Ok(Some(6)));
         let packets = written(&mut outflow);
         assert!(
             matches!(&packets[0], Packet::Publish(publish) if publish.pkid == 9 && !publish.dup)

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::claim::Claim;
 use super::routes::Routes;
 use super::session::{Session, State};
 use crate::store::{Change, Stored};
@@ -17,16 +18,17 @@ const PERSISTENT_SESSIONS: usize = 1000;
 /// Session expiry interval of a session that has no end by itself (MQTT 5.0 §3.1.2.11.2), seconds.
 pub const FOR_EVER: u32 = u32::MAX;
 
+/// What is known of a client id.
 #[derive(Debug, Default)]
-struct Entry {
+pub(super) struct Entry {
     /// Makes the present connection leave.
-    takeover: Option<oneshot::Sender<()>>,
+    pub takeover: Option<oneshot::Sender<()>>,
     /// Resolves when the present connection has left, its will said.
-    left: Option<oneshot::Receiver<()>>,
+    pub left: Option<oneshot::Receiver<()>>,
     /// Tells this connection's claim from the one that took over.
-    claim: u64,
+    pub claim: u64,
     /// The session that outlives connections.
-    persistent: Option<Arc<Session>>,
+    pub persistent: Option<Arc<Session>>,
 }
 
 impl Entry {
@@ -40,9 +42,10 @@ impl Entry {
     }
 }
 
+/// All client ids that are connected or have a session that waits.
 #[derive(Debug, Default)]
-struct Table {
-    entries: HashMap<String, Entry>,
+pub(super) struct Table {
+    pub entries: HashMap<String, Entry>,
     claims: u64,
     /// Highest number given to a persistent session.
     highest: i64,
@@ -59,7 +62,8 @@ impl Table {
         idle.min_by_key(|(_, entry)| entry.claim).map(|(id, _)| id.clone())
     }
 
-    fn end(&mut self, client_id: &str, routes: &Routes) -> Option<Change> {
+    /// Ends a persistent session; to be committed.
+    pub fn end(&mut self, client_id: &str, routes: &Routes) -> Option<Change> {
         let entry = self.entries.get_mut(client_id)?;
         let session = entry.persistent.take()?;
         if entry.takeover.is_none() {
@@ -79,36 +83,6 @@ pub struct Sessions {
     table: Arc<Mutex<Table>>,
     /// Who gets what beside the router.
     pub routes: Routes,
-}
-
-/// A client id's present connection. Dropping it leaves; [`Claim::leave`] says what is to be committed then.
-#[derive(Debug)]
-pub struct Claim {
-    sessions: Sessions,
-    number: u64,
-    /// Resolves when another connection takes the client id over.
-    pub taken_over: oneshot::Receiver<()>,
-    /// Resolves when the connection that had the client id before has left, its will said.
-    pub predecessor: Option<oneshot::Receiver<()>>,
-    /// For the CONNACK.
-    pub session_present: bool,
-    /// To commit before the CONNACK.
-    pub changes: Vec<Change>,
-    /// The session.
-    pub session: Arc<Session>,
-    /// Dropped with the claim.
-    _leaving: oneshot::Sender<()>,
-}
-
-/// What has become of a session whose connection broke.
-#[derive(Debug)]
-pub enum Fate {
-    /// Its client is back.
-    Back,
-    /// It is over.
-    Over,
-    /// It waits for its client. Resolves to `Ok` when that is back, to an error when the session is over.
-    Alone(oneshot::Receiver<()>),
 }
 
 /// There are [`PERSISTENT_SESSIONS`] already, all of them connected.
@@ -236,71 +210,8 @@ impl Sessions {
         (connected, table.persistent)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Claim {
-    /// The session's connection is over; it lasts `expiry_s` more seconds. What is to be committed.
-    pub fn leave(&self, expiry_s: u32, now_ms: i64) -> Vec<Change> {
-        let mut table = self.sessions.lock();
-        let client_id = &*self.session.client_id;
-        let present = table.entries.get(client_id).is_some_and(|entry| entry.claim == self.number);
-        if !present {
-            // Who took over decides. What was not persistent has ended.
-            if self.session.persistent.is_none() {
-                self.sessions.routes.forget(&self.session);
-            }
-            return Vec::new();
-        }
-        {
-            let mut state = self.session.state();
-            state.inbox = None;
-            state.expiry_s = expiry_s;
-            state.left_at_ms = now_ms;
-        }
-        let Some(session) = self.session.persistent else {
-            self.sessions.routes.forget(&self.session);
-            return Vec::new();
-        };
-        if expiry_s > 0 {
-            return vec![Change::Left { session, at_ms: now_ms, expiry_s }];
-        }
-        table.end(client_id, &self.sessions.routes).into_iter().collect()
-    }
-
-    /// What becomes of the session after [`Claim::leave`], for a will that is to wait.
-    pub fn fate(&self) -> Fate {
-        let table = self.sessions.lock();
-        let entry = table.entries.get(&*self.session.client_id);
-        let Some(entry) = entry else { return Fate::Over };
-        let same = entry.persistent.as_ref().is_some_and(|other| Arc::ptr_eq(other, &self.session));
-        if !same {
-            return Fate::Over;
-        }
-        if entry.claim != self.number {
-            return Fate::Back;
-        }
-        let (will, waiting) = oneshot::channel();
-        self.session.state().will = Some(will);
-        Fate::Alone(waiting)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut table = self.sessions.lock();
-        let client_id = &*self.session.client_id;
-        let Some(entry) = table.entries.get_mut(client_id) else { return };
-        if entry.claim != self.number {
-            return;
-        }
-        entry.takeover = None;
-        entry.left = None;
-        if entry.persistent.is_none() {
-            table.entries.remove(client_id);
-        }
     }
 }
 
@@ -385,30 +296,5 @@ mod tests {
         assert!(keep(3).session_present);
         go(connected);
         assert_eq!(sessions.count().1, PERSISTENT_SESSIONS);
-    }
-
-    #[tokio::test]
-    async fn who_takes_over_can_wait_for_the_other_to_leave() {
-        let sessions = Sessions::default();
-        let first = claim(&sessions, "a", true);
-        let mut second = claim(&sessions, "a", true);
-        let mut gone = second.predecessor.take().unwrap();
-        assert!(gone.try_recv().is_err());
-        go(first);
-        assert!(gone.await.is_err(), "closed, which is the news");
-    }
-
-    #[tokio::test]
-    async fn a_waiting_will_hears_whether_its_client_is_back_or_its_session_over() {
-        let sessions = Sessions::default();
-        for back in [true, false] {
-            let first = claim(&sessions, "a", false);
-            first.leave(FOR_EVER, NOW);
-            let Fate::Alone(waiting) = first.fate() else { panic!("nobody else is there") };
-            drop(first);
-            let second = claim(&sessions, "a", !back);
-            assert_eq!(waiting.await.is_ok(), back);
-            go(second);
-        }
     }
 }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5::{LastWill, PublishProperties};
 use tokio::time::{sleep, timeout};
 
+use super::claim::{Claim, Fate};
 use super::connection::Services;
 use super::publication;
-use super::sessions::{Claim, Fate};
 use crate::clock;
 use crate::shutdown::Shutdown;
 use crate::wire::{Message, TopicError, encode_properties, topic_name};

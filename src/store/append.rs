@@ -11,6 +11,7 @@ use super::file::{self, Lock, OpenError};
 use super::kept::Kept;
 use super::names::{self, Names};
 use super::queued::Queues;
+use super::record::{Appended, EXAMPLE_MAX_BYTES, Record};
 use super::restamp;
 use super::retention::Retention;
 use super::rollup::{self, Marks};
@@ -20,72 +21,10 @@ use super::tally::Bucket;
 use super::upkeep::Upkeep;
 use super::{pruned, retained};
 use crate::reading::{ClockState, Id};
-use crate::wire::{Message, Numbers, Telemetry};
+use crate::wire::{Message, Telemetry};
 
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
 const REFUSAL_ROWS: i64 = 1000;
-/// Bytes kept of a refused payload.
-pub const EXAMPLE_MAX_BYTES: usize = 256;
-
-/// Something to append.
-#[derive(Debug, Clone)]
-pub enum Record {
-    /// A reading of one of our nodes.
-    Reading {
-        /// The node, from the topic.
-        node: Id,
-        /// The sensor, from the topic.
-        sensor: Id,
-        /// The payload.
-        telemetry: Telemetry,
-    },
-    /// Numbers from a logged filter.
-    Foreign {
-        /// The topic they came on.
-        topic: String,
-        /// Arrival, Unix ms UTC by the broker's clock.
-        at_ms: i64,
-        /// Field and value.
-        numbers: Numbers,
-    },
-    /// A message that should have been a reading, or held a number, and did not.
-    Refused {
-        /// The topic it came on.
-        topic: String,
-        /// Arrival, Unix ms UTC by the broker's clock.
-        at_ms: i64,
-        /// Short name of the cause.
-        cause: &'static str,
-        /// The payload; its first 256 bytes are kept.
-        payload: Vec<u8>,
-    },
-    /// An alarm was raised or cleared.
-    Alarm {
-        /// Its name.
-        name: Id,
-        /// When, Unix ms UTC by the broker's clock.
-        at_ms: i64,
-        /// Raised, or cleared.
-        raised: bool,
-        /// Why, for people.
-        detail: String,
-    },
-}
-
-/// What a committed batch came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Appended {
-    /// Readings that were new.
-    pub readings: u64,
-    /// Readings that were there already.
-    pub repeats: u64,
-    /// Numbers from foreign messages.
-    pub samples: u64,
-    /// Messages refused.
-    pub refused: u64,
-    /// Messages that waited for a session and had to make room.
-    pub dropped: u64,
-}
 
 /// What a commit waits for: `PRAGMA synchronous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::append::{Appended, Durability, Record, Store};
+use super::append::{Durability, Store};
 use super::file::OpenError;
+use super::record::{Appended, Record};
 
 impl Store {
     /// As [`Store::append`], but a power cut before [`Store::finish_filling`] may cost the whole file.

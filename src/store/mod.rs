@@ -20,6 +20,7 @@ mod prune;
 mod pruned;
 mod query;
 mod queued;
+mod record;
 mod restamp;
 mod retained;
 mod retention;
@@ -33,12 +34,13 @@ mod upkeep;
 mod vitals;
 
 pub use alarms::AlarmRow;
-pub use append::{Appended, EXAMPLE_MAX_BYTES, Record, Store};
+pub use append::Store;
 pub use file::{Database, Lock, OpenError, is_damage, open_checked};
 pub use overview::{Overview, SensorOverview, SourceOverview};
 pub use page::{PAGE_ROWS, Pages};
 pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 pub use queued::{Queued, Target, Waiting};
+pub use record::{Appended, EXAMPLE_MAX_BYTES, Record};
 pub use retention::Retention;
 pub use series::{
     POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
