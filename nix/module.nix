@@ -42,8 +42,12 @@ let
     }
     // lib.optionalAttrs (cfg.${role}.passwordFile != null) { HUMIDOR_PASSWORD_FILE = "%d/password"; };
     serviceConfig = {
-      LoadCredential = lib.optional (cfg.${role}.passwordFile != null) "password:${cfg.${role}.passwordFile}";
-      ExecStart = "${cfg.package}/bin/humidor ${role} --config ${toml.generate "humidor-${role}.toml" cfg.${role}.settings}";
+      LoadCredential = lib.optional (
+        cfg.${role}.passwordFile != null
+      ) "password:${cfg.${role}.passwordFile}";
+      ExecStart = "${cfg.package}/bin/humidor ${role} --config ${
+        toml.generate "humidor-${role}.toml" cfg.${role}.settings
+      }";
       StateDirectory = "humidor-${role}";
       StateDirectoryMode = "0700";
       DynamicUser = true;

@@ -1,7 +1,8 @@
 # docker/targets, the only table of platforms, by arch: { armv7 = { triple, os, architecture, variant, … }; … }
 { lib }:
 let
-  words = line: lib.filter (word: builtins.isString word && word != "") (builtins.split "[ \t]+" line);
+  words =
+    line: lib.filter (word: builtins.isString word && word != "") (builtins.split "[ \t]+" line);
   lines = lib.filter (line: line != "" && !lib.hasPrefix "#" line) (
     lib.splitString "\n" (builtins.readFile ../docker/targets)
   );

@@ -51,9 +51,10 @@ let
 
   # cargo-auditable's own lock file with its own checksum, so that this is all that names it.
   lockFile = ../docker/auditable.lock;
-  auditable = lib.findFirst (package: package.name == "cargo-auditable") (throw "docker/auditable.lock has no cargo-auditable") (
-    builtins.fromTOML (builtins.readFile lockFile)
-  ).package;
+  auditable =
+    lib.findFirst (package: package.name == "cargo-auditable")
+      (throw "docker/auditable.lock has no cargo-auditable")
+      (builtins.fromTOML (builtins.readFile lockFile)).package;
   crates = pkgs.rustPlatform.importCargoLock { inherit lockFile; };
 in
 stdenv.mkDerivation {

@@ -19,7 +19,9 @@ let
     filterAttrs =
       keep: set:
       lib.listToAttrs (
-        map (name: lib.nameValuePair name set.${name}) (lib.filter (name: keep name set.${name}) (lib.attrNames set))
+        map (name: lib.nameValuePair name set.${name}) (
+          lib.filter (name: keep name set.${name}) (lib.attrNames set)
+        )
       );
     optionalAttrs = when: set: if when then set else { };
     optionals = when: list: if when then list else [ ];
@@ -32,7 +34,9 @@ let
         found = lib.filter wanted list;
       in
       if found == [ ] then fallback else builtins.head found;
-    toUpper = lib.replaceStrings (lib.splitString "" "abcdefghijklmnopqrstuvwxyz") (lib.splitString "" "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    toUpper = lib.replaceStrings (lib.splitString "" "abcdefghijklmnopqrstuvwxyz") (
+      lib.splitString "" "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    );
     licenses = {
       mit = "mit";
       asl20 = "asl20";
@@ -41,7 +45,11 @@ let
     # A file set is a list of paths; a file or folder that is not there is an error, as it is in nixpkgs.
     fileset = {
       unions = map (
-        path: if builtins.pathExists path then path else throw "lib.fileset.unions: ${toString path} does not exist"
+        path:
+        if builtins.pathExists path then
+          path
+        else
+          throw "lib.fileset.unions: ${toString path} does not exist"
       );
       toSource =
         { root, fileset }:
@@ -51,7 +59,10 @@ let
           filter =
             path: _:
             builtins.any (
-              member: path == toString member || lib.hasPrefix "${toString member}/" path || lib.hasPrefix "${path}/" (toString member)
+              member:
+              path == toString member
+              || lib.hasPrefix "${toString member}/" path
+              || lib.hasPrefix "${path}/" (toString member)
             ) fileset;
         };
     };

@@ -28,7 +28,8 @@ let
     );
 
   # A program of the host.
-  onHost = name: plain { inherit name; } ''mkdir -p "$out/bin"; ln -s /usr/bin/${name} "$out/bin/${name}"'';
+  onHost =
+    name: plain { inherit name; } ''mkdir -p "$out/bin"; ln -s /usr/bin/${name} "$out/bin/${name}"'';
 
   # What a fetch would bring lies in the store under its name and hash already, or the build ends here.
   fetched =
@@ -60,12 +61,19 @@ lib.genAttrs [
 // {
   inherit lib;
 
-  runCommand = name: attributes: script: plain (attributes // { inherit name; }) script;
+  runCommand =
+    name: attributes: script:
+    plain (attributes // { inherit name; }) script;
 
-  mkShell = { packages, ... }@attributes: plain (removeAttrs attributes [ "packages" ] // {
-    name = "shell";
-    nativeBuildInputs = packages;
-  }) ''touch "$out"'';
+  mkShell =
+    { packages, ... }@attributes:
+    plain (
+      removeAttrs attributes [ "packages" ]
+      // {
+        name = "shell";
+        nativeBuildInputs = packages;
+      }
+    ) ''touch "$out"'';
 
   stdenv = {
     hostPlatform = { inherit system; };
@@ -108,20 +116,37 @@ lib.genAttrs [
   rustPlatform.importCargoLock =
     { lockFile }:
     let
-      locked = file: lib.filter (package: package ? source) (builtins.fromTOML (builtins.readFile file)).package;
+      locked =
+        file: lib.filter (package: package ? source) (builtins.fromTOML (builtins.readFile file)).package;
       key = package: "${package.name}-${package.version}";
       # Crates that both have, once.
-      packages = lib.attrValues (lib.listToAttrs (map (package: lib.nameValuePair (key package) package) (locked lockFile ++ locked ./std.lock)));
+      packages = lib.attrValues (
+        lib.listToAttrs (
+          map (package: lib.nameValuePair (key package) package) (locked lockFile ++ locked ./std.lock)
+        )
+      );
       crates = map (
-        { name, version, checksum, ... }: "${name}-${version} ${checksum} ${fetched "crate-${name}-${version}.tar.gz" checksum}"
+        {
+          name,
+          version,
+          checksum,
+          ...
+        }:
+        "${name}-${version} ${checksum} ${fetched "crate-${name}-${version}.tar.gz" checksum}"
       ) packages;
-      unpacked = plain { name = "crates"; crates = lib.concatStringsSep "\n" crates; } ''
-        while read -r crate checksum archive; do
-          mkdir -p "$out/$crate"
-          tar -xf "$archive" -C "$out/$crate" --strip-components=1
-          printf '{"files":{},"package":"%s"}' "$checksum" >"$out/$crate/.cargo-checksum.json"
-        done <<<"$crates"
-      '';
+      unpacked =
+        plain
+          {
+            name = "crates";
+            crates = lib.concatStringsSep "\n" crates;
+          }
+          ''
+            while read -r crate checksum archive; do
+              mkdir -p "$out/$crate"
+              tar -xf "$archive" -C "$out/$crate" --strip-components=1
+              printf '{"files":{},"package":"%s"}' "$checksum" >"$out/$crate/.cargo-checksum.json"
+            done <<<"$crates"
+          '';
     in
     plain { name = "cargo-vendor-dir"; } ''mkdir "$out"; ln -s ${unpacked}/* "$out/"'';
 }
