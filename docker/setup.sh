@@ -44,6 +44,9 @@ packages_peer=(mosquitto)
 packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 
+# Lists of a fresh machine or image are absent or old.
+update_lists() { apt-get -o DPkg::Lock::Timeout=300 update -qq; }
+
 # install_packages PACKAGE…: those that are missing.
 install_packages() {
     local package missing=()
@@ -55,10 +58,12 @@ install_packages() {
         die "these packages are missing: ${missing[*]}" "install them as root (apt-get install ${missing[*]}) and say this again"
     fi
     say "installing ${missing[*]}"
-    # Lists of a fresh machine or image are absent or old.
-    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    update_lists
     DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
+
+# shellcheck disable=SC2016 # apt's own placeholder
+source_of_debian_12() { apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -n 1; }
 
 # Lets Debian 12 take the engine, and nothing else, from Debian 13.
 allow_engine_of_debian_13() {
@@ -66,9 +71,12 @@ allow_engine_of_debian_13() {
     local preferences=/etc/apt/preferences.d/humidor-engine sources=/etc/apt/sources.list.d/humidor-engine.sources from
     [[ -f $preferences && -f $sources ]] && return
     ((EUID == 0)) || die "the engine of Debian 13 is not set up" "run this as root, or install Docker with buildx and compose your own way"
-    # shellcheck disable=SC2016 # apt's own placeholder
-    # The mirror that this machine uses, whichever that is.
-    from=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -n 1)
+    # The mirror that this machine uses, whichever that is. A machine on which apt has no lists yet knows none.
+    from=$(source_of_debian_12)
+    if [[ -z $from ]]; then
+        update_lists
+        from=$(source_of_debian_12)
+    fi
     [[ -n $from ]] || die "apt knows no source of Debian 12" "add one to /etc/apt/sources.list.d and run apt-get update"
     say "letting apt take Docker's engine from Debian 13"
     printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' "$from" >"$sources"
