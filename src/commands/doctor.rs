@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use anyhow::anyhow;
+use rustix::io::Errno;
+use rustix::thread::{ClockId, NanosleepRelativeResult, Timespec, clock_nanosleep_relative};
 
 use super::{quiet, start_log};
 use crate::board::Recognised;
@@ -40,6 +42,7 @@ pub fn run(mut layers: Layers) -> Result<(), Failure> {
     let mut findings = vec![("board", about_board(&board)), ("gpio", about_chips(&chips))];
     findings.extend(uses.iter().map(|(name, pin)| ("pin", about_pin(name, pin, &board, &chips))));
     findings.push(("clock", about_clock(Stamper::start(ClockTrust::Kernel).now().clock)));
+    findings.push(("seccomp", about_filter(call_of_32_bit_programs())));
     findings.push(("pages", about_pages(rustix::param::page_size())));
     if let Some(data) = data {
         findings.push(("data", about_folder(&data)));
@@ -106,6 +109,28 @@ fn about_clock(clock: ClockState) -> Finding {
     }
 }
 
+/// The calls with 64 bits of time that Linux 5.1 gave to 32-bit programs, by one of them that the vDSO never answers: a
+/// sleep of nothing. For a 64-bit program it is the call of old.
+fn call_of_32_bit_programs() -> Result<(), Errno> {
+    match clock_nanosleep_relative(ClockId::Monotonic, &Timespec { tv_sec: 0, tv_nsec: 0 }) {
+        NanosleepRelativeResult::Err(error) => Err(error),
+        NanosleepRelativeResult::Ok | NanosleepRelativeResult::Interrupted(_) => Ok(()),
+    }
+}
+
+fn about_filter(answer: Result<(), Errno>) -> Finding {
+    match answer {
+        Ok(()) => Finding::Fine("the calls for time and sleep are let through".to_owned()),
+        // A filter that has never heard of them says EPERM, after which the C library does not try the older ones.
+        Err(error) => Finding::Wrong(
+            format!(
+                "a filter refuses a call for time and sleep ({error}): 32-bit programs need Docker 19.03.9 and libseccomp 2.4.2 on the board, or later; update both. Until then: docker run --security-opt seccomp=unconfined"
+            ),
+            Code::Permission,
+        ),
+    }
+}
+
 fn about_pages(bytes: usize) -> Finding {
     let text = format!("{bytes} bytes");
     if bytes == PAGE_BYTES {
@@ -164,6 +189,11 @@ mod tests {
         assert!(matches!(about_folder(Path::new("/proc/humidor")), Finding::Wrong(..)));
         assert!(matches!(about_folder(&std::env::temp_dir().join("new/er")), Finding::Fine(_)));
         assert!(matches!(about_clock(ClockState::Unsynced), Finding::Note(_)));
+        assert_eq!(call_of_32_bit_programs(), Ok(()));
+        assert!(matches!(about_filter(Ok(())), Finding::Fine(_)));
+        assert!(
+            matches!(about_filter(Err(Errno::PERM)), Finding::Wrong(text, Code::Permission) if text.contains("libseccomp 2.4.2"))
+        );
         assert!(matches!(about_pages(16 * 1024), Finding::Note(_)));
     }
 }
