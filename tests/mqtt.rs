@@ -209,6 +209,80 @@ fn a_shared_message_goes_to_one_member() {
 }
 
 #[test]
+fn a_burst_of_shared_messages_reaches_a_member_that_reads() {
+    /// As many as one connection has in one commit.
+    const BURST: u16 = 256;
+    let mut member = Client::connect(*BROKER, "burst-member");
+    member.subscribe("$share/burst/burst", OldQoS::AtLeastOnce);
+    let mut publisher = Client::connect(*BROKER, "burst-publisher");
+    let mut burst = BytesMut::new();
+    for pkid in 1..=BURST {
+        let mut publish = v4::Publish::new("burst", OldQoS::AtLeastOnce, pkid.to_string());
+        publish.pkid = pkid;
+        v4::Packet::Publish(publish).write(&mut burst, usize::MAX).unwrap();
+    }
+    publisher.stream.write_all(&burst).unwrap();
+    (1..=BURST).for_each(|pkid| publisher.expect_puback(pkid));
+    for number in 1..=BURST {
+        let publish = message(&mut member);
+        assert_eq!(publish.payload, number.to_string());
+        member.send(&v4::Packet::PubAck(v4::PubAck::new(publish.pkid)));
+    }
+}
+
+#[test]
+fn a_message_comes_once_while_one_of_two_subscriptions_that_match_it_ends() {
+    /// Messages of a round; at half of them one of the subscriptions ends.
+    const MESSAGES: u16 = 2000;
+    for (round, gone) in ["half/#", "half/+", "half/#", "half/+"].into_iter().enumerate() {
+        let mut subscriber = Client::connect(*BROKER, &format!("half-subscriber-{round}"));
+        subscriber.subscribe("half/#", OldQoS::AtLeastOnce);
+        subscriber.subscribe("half/+", OldQoS::AtLeastOnce);
+        let publishing = std::thread::spawn(move || {
+            let mut publisher = Client::connect(*BROKER, &format!("half-publisher-{round}"));
+            for first in (1..=MESSAGES).step_by(100) {
+                for pkid in first..first + 100 {
+                    publisher.publish(
+                        "half/a",
+                        OldQoS::AtLeastOnce,
+                        pkid,
+                        pkid.to_string().as_bytes(),
+                    );
+                }
+                (first..first + 100).for_each(|pkid| publisher.expect_puback(pkid));
+            }
+        });
+        let mut seen = std::collections::HashSet::new();
+        loop {
+            match subscriber.receive() {
+                Some(v4::Packet::Publish(publish)) => {
+                    subscriber.send(&v4::Packet::PubAck(v4::PubAck::new(publish.pkid)));
+                    assert!(
+                        seen.insert(publish.payload.clone()),
+                        "{:?} came twice",
+                        publish.payload
+                    );
+                    if seen.len() == usize::from(MESSAGES / 2) {
+                        let mut unsubscribe = v4::Unsubscribe::new(gone);
+                        unsubscribe.pkid = 3;
+                        subscriber.send(&v4::Packet::Unsubscribe(unsubscribe));
+                    }
+                    if publish.payload == MESSAGES.to_string() {
+                        break;
+                    }
+                }
+                Some(v4::Packet::UnsubAck(_)) => {}
+                other => panic!("no message but {other:?}"),
+            }
+        }
+        publishing.join().unwrap();
+        // Whatever were still to come a second time would come before the answer.
+        subscriber.send(&v4::Packet::PingReq);
+        assert!(matches!(subscriber.receive(), Some(v4::Packet::PingResp)));
+    }
+}
+
+#[test]
 fn properties_travel_and_the_expiry_interval_shrinks_while_a_message_waits() {
     // MQTT 5.0 §3.3.2.3, [MQTT-3.3.2-6]
     let mut properties = ConnectProperties::new();

@@ -43,10 +43,14 @@ impl Claim {
     pub fn leave(&self, expiry_s: u32, now_ms: i64) -> Vec<Change> {
         let mut table = self.sessions.lock();
         let client_id = &*self.session.client_id;
-        let present = table.entries.get(client_id).is_some_and(|entry| entry.claim == self.number);
-        if !present {
-            // Who took over decides. What was not persistent has ended.
-            if self.session.persistent.is_none() {
+        let entry = table.entries.get(client_id);
+        if entry.is_none_or(|entry| entry.claim != self.number) {
+            // Who took over decides. What was not persistent, or was ended by a clean start, has ended: also what
+            // it subscribed to since.
+            let lives_on = entry
+                .and_then(|entry| entry.persistent.as_ref())
+                .is_some_and(|other| Arc::ptr_eq(other, &self.session));
+            if !lives_on {
                 self.sessions.routes.forget(&self.session);
             }
             return Vec::new();
@@ -87,6 +91,10 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        // The client was not accepted: the end of an earlier session is still to be committed.
+        let unsaid = std::mem::take(&mut self.changes);
+        let refused = !unsaid.is_empty();
+        self.sessions.take_back(unsaid);
         let mut table = self.sessions.lock();
         let client_id = &*self.session.client_id;
         let Some(entry) = table.entries.get_mut(client_id) else { return };
@@ -97,14 +105,21 @@ impl Drop for Claim {
         entry.left = None;
         if entry.persistent.is_none() {
             table.entries.remove(client_id);
+        } else if refused && !self.session_present {
+            // A session that its client never heard of, and that never began on the disk.
+            let _ = table.end(client_id, &self.sessions.routes);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rumqttc::v5::mqttbytes::QoS;
+
     use super::super::sessions::FOR_EVER;
     use super::*;
+    use crate::store::Options;
+    use crate::wire::{Filter, Message};
 
     const NOW: i64 = 1_760_000_000_000;
 
@@ -112,7 +127,9 @@ mod tests {
         sessions.claim("a", clean, if clean { 0 } else { FOR_EVER }, NOW).unwrap()
     }
 
-    fn go(claim: Claim) {
+    /// It was accepted: its changes were committed. Then it goes.
+    fn go(mut claim: Claim) {
+        claim.changes.clear();
         let expiry_s = claim.session.state().expiry_s;
         claim.leave(expiry_s, NOW);
         drop(claim);
@@ -133,7 +150,8 @@ mod tests {
     async fn a_waiting_will_hears_whether_its_client_is_back_or_its_session_over() {
         let sessions = Sessions::default();
         for back in [true, false] {
-            let first = claim(&sessions, false);
+            let mut first = claim(&sessions, false);
+            first.changes.clear();
             first.leave(FOR_EVER, NOW);
             let Fate::Alone(waiting) = first.fate() else { panic!("nobody else is there") };
             drop(first);
@@ -141,5 +159,43 @@ mod tests {
             assert_eq!(waiting.await.is_ok(), back);
             go(second);
         }
+    }
+
+    #[test]
+    fn the_end_that_a_refused_connection_was_to_commit_is_committed_later() {
+        let sessions = Sessions::default();
+        let first = claim(&sessions, false);
+        let number = first.session.persistent.unwrap();
+        go(first);
+        // Clean, and gone before it was accepted.
+        drop(claim(&sessions, true));
+        assert!(matches!(sessions.expire(NOW)[..], [Change::End { session }] if session == number));
+        assert!(sessions.expire(NOW).is_empty(), "once");
+        // Not clean: a session that nobody was told of is not there next time.
+        drop(claim(&sessions, false));
+        assert_eq!(sessions.count(), (0, 0));
+        assert!(!claim(&sessions, false).session_present);
+    }
+
+    #[test]
+    fn what_a_connection_subscribes_to_after_its_session_has_ended_is_forgotten() {
+        let sessions = Sessions::default();
+        let mut first = claim(&sessions, false);
+        first.changes.clear();
+        let second = claim(&sessions, true);
+        let filter: Filter = "$share/g/t".parse().unwrap();
+        let options = Options {
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier: 0,
+        };
+        first.session.state().subscriptions.insert(filter.clone(), options);
+        sessions.routes.add(&filter, &first.session);
+        let message = Message::own("t", "1");
+        assert!(sessions.routes.find(&message).is_some());
+        go(first);
+        assert!(sessions.routes.find(&message).is_none());
+        go(second);
     }
 }

@@ -3,18 +3,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, Publish};
-use tokio::sync::mpsc;
 
 use super::connection::{End, Services};
 use super::delivering::Page;
 use super::grants::Grants;
+use super::inbox::Inbox;
 use super::opening::{ALIASES, Opened, RECEIVE_MAXIMUM};
-use super::outflow::{Outflow, Parcel};
+use super::outflow::Outflow;
 use super::packet::{self, Version};
 use super::publication::Publication;
 use super::recorder::Stopped;
@@ -38,6 +38,10 @@ pub struct Staged {
     acknowledgements: BytesMut,
     subscribing: Vec<Subscribing>,
     commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
+    /// Whether the writer has it: then it will be committed, whoever waits.
+    handed_over: Arc<AtomicBool>,
+    /// Packet ids of the `QoS` 2 messages in it that were new.
+    received: Vec<u16>,
 }
 
 /// Waits for the commit under way; for ever when there is none. Cancelling and calling again is fine. On the
@@ -58,7 +62,7 @@ pub struct Client<'a> {
     /// Opened with the first subscription: a client that only publishes costs the router nothing.
     pub link: Option<Link>,
     /// Shared messages, once a shared subscription is held.
-    pub inbox: Option<mpsc::Receiver<Parcel>>,
+    pub inbox: Option<Arc<Inbox>>,
     /// Bytes read and not taken yet.
     pub inbound: BytesMut,
     /// Bytes to write.
@@ -140,6 +144,14 @@ impl<'a> Client<'a> {
         subscribing && packet::is_publish(&self.inbound)
     }
 
+    /// Whether the next packet is a SUBSCRIBE and something to retain before it is not committed yet: what it brings is
+    /// what was retained before its commit.
+    fn subscribes_too_early(&self, batch: &Batch) -> bool {
+        let mut changes = batch.publication.batch.changes.iter();
+        packet::is_subscribe(&self.inbound)
+            && changes.any(|change| matches!(change, Change::Retain(_)))
+    }
+
     /// Takes packets off the read buffer until it holds no whole one or a batch is staged.
     pub async fn take_packets(&mut self) -> Result<(), End> {
         if self.staged.is_some() || self.goodbye.is_some() {
@@ -149,6 +161,7 @@ impl<'a> Client<'a> {
         while batch.packets < BATCH_PACKETS
             && batch.publication.batch.len() < BATCH_CHANGES
             && !self.publishes_too_early(&batch)
+            && !self.subscribes_too_early(&batch)
             && let Some(packet) = packet::next(self.version, &mut self.inbound)?
         {
             match packet {
@@ -252,7 +265,11 @@ impl<'a> Client<'a> {
             let received = Change::Received { session, packet_id: pkid };
             batch.publication.batch.changes.push(received);
         }
-        Ok(state.received.insert(pkid))
+        let new = state.received.insert(pkid);
+        if new {
+            batch.received.push(pkid);
+        }
+        Ok(new)
     }
 
     fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), End> {
@@ -299,18 +316,35 @@ impl<'a> Client<'a> {
 
     /// Starts the commit of a batch, or goes on at once when there is nothing to wait for.
     async fn stage(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch { packets: _, mut publication, settled, acknowledgements, subscribing } = batch;
+        let Batch {
+            packets: _,
+            mut publication,
+            mut settled,
+            received,
+            acknowledgements,
+            subscribing,
+        } = batch;
         let mut commit = std::mem::take(&mut publication.batch);
         let recorder = self.services.recorder.clone();
         if commit.is_empty() {
-            recorder.note(settled).await;
+            recorder.note(&mut settled).await;
         } else {
             commit.changes.extend(settled);
         }
         let nothing = commit.is_empty();
-        let commit = async move { if nothing { Ok(()) } else { recorder.commit(commit).await } };
-        let commit = Box::pin(commit);
-        self.staged = Some(Staged { publication, acknowledgements, subscribing, commit });
+        let handed_over = Arc::new(AtomicBool::new(nothing));
+        let told = Arc::clone(&handed_over);
+        let commit = Box::pin(async move {
+            if nothing {
+                return Ok(());
+            }
+            let done = recorder.hand_over(&mut commit).await?;
+            told.store(true, Relaxed);
+            done.await.map_err(|_| Stopped)
+        });
+        let staged =
+            Staged { publication, acknowledgements, subscribing, commit, handed_over, received };
+        self.staged = Some(staged);
         if nothing { self.acknowledge().await } else { Ok(()) }
     }
 
@@ -335,6 +369,27 @@ impl<'a> Client<'a> {
         }
         Ok(())
     }
+
+    /// Leaves a commit that takes too long. What the writer has is passed on when it is committed; what it has not was
+    /// never taken, and a `QoS` 2 message that comes again is a new one. The writer's queue bounds how many wait so.
+    pub fn let_go(&mut self) {
+        let Some(staged) = self.staged.take() else { return };
+        if staged.handed_over.load(Relaxed) {
+            let services = self.services.clone();
+            tokio::spawn(async move {
+                let Staged { mut publication, commit, .. } = staged;
+                if commit.await.is_ok() {
+                    // A router that has died ends the broker by itself.
+                    let _ = publication.pass_on(&services).await;
+                }
+            });
+        } else {
+            let mut state = self.session.state();
+            for packet_id in staged.received {
+                state.received.remove(&packet_id);
+            }
+        }
+    }
 }
 
 /// What a DISCONNECT says about the will and the session.
@@ -350,6 +405,8 @@ pub fn says_goodbye(disconnect: &Disconnect) -> (bool, Option<u32>) {
 pub(super) struct Batch {
     packets: usize,
     pub(super) publication: Publication,
+    /// Packet ids of the `QoS` 2 messages that are new.
+    received: Vec<u16>,
     /// About messages that waited in the log; nobody waits for its commit.
     pub(super) settled: Vec<Change>,
     pub(super) acknowledgements: BytesMut,

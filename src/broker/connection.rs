@@ -36,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a closing connection still waits for its last commit and acknowledgements.
 const LINGER: Duration = Duration::from_secs(3);
+/// The same when another connection has taken the client id over, which waits for twice as long before it reads on.
+const LET_GO: Duration = Duration::from_millis(500);
 /// How long a client that is told why it is closed may go on sending: closed at once, the system would throw away
 /// what it was told.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -194,25 +196,39 @@ pub async fn serve<S: Stream>(
         Ok(never) => match never {},
         Err(end) => end,
     };
-    let (polite, expiry_s) = match &end {
+    let (mut polite, expiry_s) = match &end {
         End::Disconnect(disconnect) => says_goodbye(disconnect),
         _ => (false, None),
     };
     if expiry_s.is_some_and(|wanted| wanted > 0 && opened.expiry_s == 0) {
         // [MQTT-3.14.2-2]
         end = End::Protocol("a session that ends with its connection is to outlive it");
+        polite = false;
     }
     if end.is_breach() {
         Traffic::count(&services.traffic.malformed);
     }
     debug!(%peer, client = &*client_id, reason = %end, "disconnected");
-    let _ = timeout(LINGER, client.finish()).await;
+    // Who takes over relies on what its session has taken: that is settled before it reads on.
+    let finished = if matches!(end, End::TakenOver) {
+        timeout(LET_GO, client.finish()).await
+    } else {
+        tokio::select! {
+            finished = timeout(LINGER, client.finish()) => finished,
+            _ = &mut opened.claim.taken_over => timeout(LET_GO, client.finish()).await,
+        }
+    };
+    if finished.is_err() {
+        client.let_go();
+    }
     farewell(&mut carrier, &mut client, &end).await;
     drop((client, carrier));
 
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
-    let changes = opened.claim.leave(expiry_s, clock::unix_ms());
-    let _ = timeout(LINGER, services.recorder.note(changes)).await;
+    let mut changes = opened.claim.leave(expiry_s, clock::unix_ms());
+    if timeout(LINGER, services.recorder.note(&mut changes)).await.is_err() {
+        services.sessions.take_back(changes);
+    }
     // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
     if let Some(will) = opened.will.take().filter(|_| !polite) {
         will.say(&opened.claim, expiry_s, &services, shutdown).await;
@@ -299,7 +315,7 @@ async fn run<S: Stream>(
             }
             // Also when there is no room: what cannot be kept is dropped here and not held by the router.
             delivery = delivered(&mut client.link) => client.deliver(delivery?),
-            parcel = handed(&mut client.inbox) => client.outflow.queue(parcel),
+            parcel = handed(client.inbox.as_deref()) => client.outflow.queue(parcel),
             page = read(&mut client.page) => client.take_page(page?),
             () = session.wake.notified() => client.may_wait = true,
             () = &mut alarm => {

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
 use rumqttc::v5::mqttbytes::QoS;
-use tokio::sync::mpsc;
 
 use super::client::{Batch, Client};
 use super::connection::End;
 use super::flights::Unasked;
+use super::inbox::Inbox;
 use super::outflow::Parcel;
 use super::reply::{self, Ack};
 use super::router::{Delivery, Link, RouterDied};
@@ -27,13 +27,11 @@ pub async fn delivered(link: &mut Option<Link>) -> Result<Delivery, RouterDied> 
 }
 
 /// Waits for a shared message; for ever when no shared subscription is held. As [`delivered`].
-pub async fn handed(inbox: &mut Option<mpsc::Receiver<Parcel>>) -> Parcel {
-    if let Some(inbox) = inbox
-        && let Some(parcel) = inbox.recv().await
-    {
-        return parcel;
+pub async fn handed(inbox: Option<&Inbox>) -> Parcel {
+    match inbox {
+        Some(inbox) => inbox.take().await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 /// Waits for a page of what waits in the log; for ever when none is being read. As [`delivered`].
@@ -113,7 +111,7 @@ impl Client<'_> {
             && !settled.is_empty()
         {
             let done = settled.into_iter().map(|number| Change::Done { session, number });
-            self.services.recorder.note(done.collect()).await;
+            self.services.recorder.note(&mut done.collect()).await;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! a new subscription gets. Decided by the one thread that commits, so that a message which is retained while a session
 //! subscribes is either retained already or comes as it is published ([MQTT-3.3.1-6]), and never after a newer one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -75,8 +76,18 @@ impl Keeper {
             }
         }
         let mut owed = Vec::new();
-        for Asked { session, filter, options } in batch.asked.drain(..) {
+        let mut answered: HashSet<(i64, Filter)> = HashSet::new();
+        // The latest options of a filter count.
+        for Asked { session, filter, options } in batch.asked.drain(..).rev() {
             let Some(number) = session.persistent else { continue };
+            batch.wake.push(Arc::clone(&session.wake));
+            let held = session.state().subscriptions.contains_key(&filter);
+            if owed.len() >= RETAINED_MESSAGES
+                || !held
+                || !answered.insert((number, filter.clone()))
+            {
+                continue;
+            }
             let kept = parcels(&self.retained, &session, &filter, options)
                 .filter(|parcel| parcel.qos > QoS::AtMostOnce)
                 .take(RETAINED_MESSAGES - owed.len());
@@ -84,7 +95,6 @@ impl Keeper {
                 let targets = vec![Target { session: number, qos, retain, identifiers }];
                 Change::Queue { message, targets }
             }));
-            batch.wake.push(Arc::clone(&session.wake));
         }
         owed
     }

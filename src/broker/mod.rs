@@ -26,6 +26,7 @@ mod door;
 mod envelope;
 mod flights;
 mod grants;
+mod inbox;
 mod insider;
 mod intake;
 mod keeping;

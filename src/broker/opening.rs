@@ -16,7 +16,6 @@ use super::grants::Grants;
 use super::lobby::Visitor;
 use super::outflow::Appetite;
 use super::packet::{self, Opening, PACKET_MAX_BYTES, PacketError, Version};
-use super::recorder::Batch;
 use super::reply;
 use super::traffic::Traffic;
 use super::will::Will;
@@ -87,10 +86,9 @@ pub async fn open<S: Stream>(
     if let Some(predecessor) = opened.claim.predecessor.take() {
         let _ = timeout(TAKEOVER, predecessor).await;
     }
-    let changes = std::mem::take(&mut opened.claim.changes);
-    if !changes.is_empty() {
+    if !opened.claim.changes.is_empty() {
         // A session that is said to be there is there after a restart too.
-        services.recorder.commit(Batch { changes, ..Batch::default() }).await?;
+        services.recorder.commit_changes(&mut opened.claim.changes).await?;
     }
     connack.session_present = opened.claim.session_present;
     let mut bytes = BytesMut::new();

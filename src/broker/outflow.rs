@@ -17,8 +17,8 @@ use crate::wire::Message;
 
 /// Messages, and their bytes, that wait in memory for a client that takes them slower than they come. Beyond it
 /// the oldest goes, counted.
-const QUEUE_MESSAGES: usize = 1000;
-const QUEUE_BYTES: usize = 1024 * 1024;
+pub(super) const QUEUE_MESSAGES: usize = 1000;
+pub(super) const QUEUE_BYTES: usize = 1024 * 1024;
 /// Bytes that wait in memory for all clients together. Beyond it each keeps but its latest message.
 const ALL_QUEUES_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes that wait for the socket before no more are written.
@@ -149,7 +149,8 @@ impl Outflow {
                 if let Some(waiting) = self.page.pop_front() {
                     settled.extend(self.write_waiting(waiting, now_ms, out)?);
                 }
-            } else if self.live.front().is_some_and(sendable) {
+            } else if self.retained.is_empty() && self.live.front().is_some_and(sendable) {
+                // Not past a retained message that waits for its place: it may be an older one of the same topic.
                 if let Some(parcel) = self.live.pop_front() {
                     self.forget(parcel.message.size());
                     self.write_parcel(&parcel, now_ms, out)?;
@@ -272,6 +273,13 @@ mod tests {
         std::iter::from_fn(|| packet::next(Version::V5, &mut out).unwrap()).collect()
     }
 
+    fn payload(packet: Packet) -> String {
+        match packet {
+            Packet::Publish(publish) => String::from_utf8(publish.payload.to_vec()).unwrap(),
+            other => panic!("no PUBLISH but {other:?}"),
+        }
+    }
+
     #[test]
     fn no_more_is_in_flight_than_the_client_takes_and_it_may_acknowledge_in_any_order() {
         let mut outflow = outflow(APPETITE);
@@ -304,6 +312,21 @@ mod tests {
         assert_eq!(outflow.live.len(), 1, "one is always kept");
         drop(outflow);
         assert_eq!(traffic.queued_bytes.load(Relaxed), ALL_QUEUES_BYTES);
+    }
+
+    #[test]
+    fn a_live_message_does_not_pass_a_retained_one_that_waits_for_its_place() {
+        let mut outflow = outflow(Appetite { receive_maximum: 1, ..APPETITE });
+        outflow.queue_retained([
+            parcel("a", "1", QoS::AtLeastOnce),
+            parcel("b", "1", QoS::AtLeastOnce),
+            parcel("c", "old", QoS::AtMostOnce),
+        ]);
+        outflow.queue(parcel("c", "new", QoS::AtMostOnce));
+        assert_eq!(written(&mut outflow).len(), 1);
+        assert_eq!(outflow.flights.puback(1), Ok(None));
+        let payloads: Vec<_> = written(&mut outflow).into_iter().map(payload).collect();
+        assert_eq!(payloads, ["1", "old", "new"]);
     }
 
     #[test]

@@ -101,6 +101,11 @@ pub fn is_publish(stream: &[u8]) -> bool {
     stream.first().is_some_and(|first| first >> 4 == 3)
 }
 
+/// Whether a SUBSCRIBE is what comes next.
+pub fn is_subscribe(stream: &[u8]) -> bool {
+    stream.first().is_some_and(|first| first >> 4 == 8)
+}
+
 /// Takes the next whole packet off `stream`; `None` when it is not complete yet.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What accepting messages comes to: what is committed first, and who gets them then.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::Services;
 use super::intake;
@@ -8,7 +9,6 @@ use super::recorder::Batch;
 use super::router::RouterDied;
 use super::routes::{self, Found};
 use super::session::{Session, Wanted};
-use super::traffic::Traffic;
 use crate::clock;
 use crate::store::Change;
 use crate::wire::Message;
@@ -56,23 +56,31 @@ impl Publication {
     /// When the router has died.
     pub async fn pass_on(&mut self, services: &Services) -> Result<(), RouterDied> {
         for (session, message, wanted) in self.handed.drain(..) {
-            if !routes::hand(&session, &message, wanted) {
-                Traffic::count(&services.traffic.dropped);
-            }
+            let lost = routes::hand(&session, &message, wanted);
+            services.traffic.dropped.fetch_add(lost, Relaxed);
         }
         let messages = std::mem::take(&mut self.messages);
         if messages.is_empty() { Ok(()) } else { services.router.publish(&messages).await }
     }
 }
 
-/// Publishes what comes from no client's packet, a will: committed, then passed on.
+/// Publishes what comes from no client's packet, a will: committed, then passed on, which goes on by itself when
+/// nobody waits any more.
 pub async fn publish(services: &Services, message: Message) {
     let mut publication = Publication::default();
     publication.add(services, message);
-    let batch = std::mem::take(&mut publication.batch);
-    if !batch.is_empty() && services.recorder.commit(batch).await.is_err() {
+    let mut batch = std::mem::take(&mut publication.batch);
+    if batch.is_empty() {
+        // A router that has died ends the broker by itself.
+        let _ = publication.pass_on(services).await;
         return;
     }
-    // A router that has died ends the broker by itself.
-    let _ = publication.pass_on(services).await;
+    let Ok(committed) = services.recorder.hand_over(&mut batch).await else { return };
+    let services = services.clone();
+    let passing_on = tokio::spawn(async move {
+        if committed.await.is_ok() {
+            let _ = publication.pass_on(&services).await;
+        }
+    });
+    let _ = passing_on.await;
 }

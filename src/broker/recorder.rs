@@ -55,9 +55,9 @@ impl Batch {
         self.records.is_empty() && self.changes.is_empty()
     }
 
-    /// Records and changes.
+    /// Records, changes, and subscriptions that ask for what is retained.
     pub const fn len(&self) -> usize {
-        self.records.len() + self.changes.len()
+        self.records.len() + self.changes.len() + self.asked.len()
     }
 }
 
@@ -206,19 +206,44 @@ impl Recorder {
     ///
     /// # Errors
     /// When the store has stopped for good. While it merely cannot commit, this does not return.
-    pub async fn commit(&self, batch: Batch) -> Result<(), Stopped> {
+    pub async fn commit(&self, mut batch: Batch) -> Result<(), Stopped> {
+        self.hand_over(&mut batch).await?.await.map_err(|_| Stopped)
+    }
+
+    /// Waits for a place in the queue and takes `batch` then: a call that is cancelled has left it as it was, and what
+    /// was taken is committed whoever waits. Resolves when it is on the disk, or to an error when the store has stopped.
+    ///
+    /// # Errors
+    /// When the store has stopped for good.
+    pub async fn hand_over(&self, batch: &mut Batch) -> Result<oneshot::Receiver<()>, Stopped> {
+        let place = self.queue.reserve().await.map_err(|_| Stopped)?;
         let (committed, done) = oneshot::channel();
-        let queued = Queued { batch, committed: Some(committed) };
-        self.queue.send(queued).await.map_err(|_| Stopped)?;
+        place.send(Queued { batch: std::mem::take(batch), committed: Some(committed) });
+        Ok(done)
+    }
+
+    /// Commits `changes`. Cancelled, it leaves those that it has not handed over.
+    ///
+    /// # Errors
+    /// As [`Recorder::commit`].
+    pub async fn commit_changes(&self, changes: &mut Vec<Change>) -> Result<(), Stopped> {
+        let place = self.queue.reserve().await.map_err(|_| Stopped)?;
+        let (committed, done) = oneshot::channel();
+        let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
+        place.send(Queued { batch, committed: Some(committed) });
         done.await.map_err(|_| Stopped)
     }
 
-    /// Hands changes over that nobody waits for: they are made after what was handed over before.
-    pub async fn note(&self, changes: Vec<Change>) {
-        let batch = Batch { changes, ..Batch::default() };
-        if !batch.is_empty() {
-            // A store that has stopped ends the broker; who comes after it starts from what was committed.
-            let _ = self.queue.send(Queued { batch, committed: None }).await;
+    /// Hands changes over that nobody waits for: they are made after what was handed over before. Cancelled, it leaves
+    /// them.
+    pub async fn note(&self, changes: &mut Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        // A store that has stopped ends the broker; who comes after it starts from what was committed.
+        if let Ok(place) = self.queue.reserve().await {
+            let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
+            place.send(Queued { batch, committed: None });
         }
     }
 

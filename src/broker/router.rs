@@ -18,7 +18,7 @@
 //! - It has no end and no error to wait for. So a link that breaks by itself means that it died.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
@@ -210,6 +210,7 @@ impl Router {
                 names: Arc::clone(&self.names),
                 ledger: Arc::clone(&self.ledger),
                 filters: HashMap::new(),
+                leaving: VecDeque::new(),
                 copies: BTreeMap::new(),
             }),
             Err(died) => {
@@ -260,6 +261,8 @@ pub struct Link {
     ledger: Arc<StdMutex<Ledger>>,
     /// What is subscribed, and under which filter the router knows it.
     filters: HashMap<Filter, Filter>,
+    /// The router's filters that it has not confirmed to be gone: what it has of them is still on its way.
+    leaving: VecDeque<Filter>,
     /// Messages of which further copies will come, by serial number.
     copies: BTreeMap<u64, usize>,
 }
@@ -303,6 +306,11 @@ impl Link {
             }
             other => match Option::<Packet>::from(other) {
                 Some(Packet::SubAck(..)) => Delivery::Subscribed,
+                // One for each filter, in their order.
+                Some(Packet::UnsubAck(..)) => {
+                    self.leaving.pop_front();
+                    Delivery::Nothing
+                }
                 // Everything else the connection has said itself.
                 _ => Delivery::Nothing,
             },
@@ -310,9 +318,6 @@ impl Link {
     }
 
     fn is_first(&mut self, topic: &str, serial: u64) -> bool {
-        if self.filters.len() < 2 {
-            return true;
-        }
         if let Some(left) = self.copies.get_mut(&serial) {
             *left -= 1;
             if *left == 0 {
@@ -320,9 +325,12 @@ impl Link {
             }
             return false;
         }
+        if self.filters.len() + self.leaving.len() < 2 {
+            return true;
+        }
         // Two of the client's filters may be one of the router's.
-        let mut matching: Vec<&Filter> =
-            self.filters.values().filter(|filter| filter.covers(topic)).collect();
+        let known = self.filters.values().chain(&self.leaving);
+        let mut matching: Vec<&Filter> = known.filter(|filter| filter.covers(topic)).collect();
         matching.sort_unstable_by_key(|filter| filter.as_str());
         matching.dedup();
         if matching.len() > 1 {
@@ -371,11 +379,15 @@ impl Link {
             filters.iter().filter_map(|filter| self.filters.remove(filter)).collect();
         let unused =
             gone.iter().filter(|known| !self.filters.values().any(|other| other == *known));
+        let mut unused: Vec<Filter> = unused.cloned().collect();
+        unused.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        unused.dedup();
         let filters: Vec<String> =
-            unused.map(|known| inside(known.as_str()).into_owned()).collect();
+            unused.iter().map(|known| inside(known.as_str()).into_owned()).collect();
         if filters.is_empty() {
             return Ok(());
         }
+        self.leaving.extend(unused);
         push(&mut self.tx, [Packet::Unsubscribe(Unsubscribe { pkid: 1, filters }, None)]).await
     }
 }

@@ -193,12 +193,13 @@ impl Taker {
     }
 }
 
-/// Hands a shared message to a connected member; whether that had room for it.
-pub fn hand(session: &Session, message: &Arc<Message>, wanted: Wanted) -> bool {
+/// Hands a shared message to a connected member. Returns how many messages were lost: this one if the member has
+/// left, or those that had to make room.
+pub fn hand(session: &Session, message: &Arc<Message>, wanted: Wanted) -> u64 {
     let Wanted { qos, retain, identifiers } = wanted;
     let parcel = Parcel { message: Arc::clone(message), qos, retain, identifiers };
     let inbox = session.state().inbox.clone();
-    inbox.is_some_and(|inbox| inbox.try_send(parcel).is_ok())
+    inbox.map_or(1, |inbox| inbox.put(parcel))
 }
 
 #[cfg(test)]
@@ -246,10 +247,10 @@ mod tests {
         let members: Vec<_> =
             ["a", "b", "c"].map(|id| sessions.claim(id, true, 0, 0).unwrap()).into();
         let away = sessions.claim("away", false, FOR_EVER, 0).unwrap();
-        let (inbox, _outbox) = tokio::sync::mpsc::channel(9);
+        let inbox = Arc::<super::super::inbox::Inbox>::default();
         for member in &members {
             subscribe(&sessions, &member.session, "$share/g/a/#");
-            member.session.state().inbox = Some(inbox.clone());
+            member.session.state().inbox = Some(Arc::clone(&inbox));
         }
         subscribe(&sessions, &away.session, "$share/g/a/#");
         let dealt = || {

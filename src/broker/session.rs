@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rumqttc::v5::mqttbytes::QoS;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
-use super::outflow::Parcel;
+use super::inbox::Inbox;
 use crate::store::Options;
 use crate::wire::{Filter, Message};
 
@@ -32,7 +32,7 @@ pub struct State {
     /// Highest number of a waiting message that was ever sent: it is a duplicate when it is sent again.
     pub sent: i64,
     /// Where shared messages are handed to, while there is a connection that can take them.
-    pub inbox: Option<mpsc::Sender<Parcel>>,
+    pub inbox: Option<Arc<Inbox>>,
     /// Somebody waits to say the session's will.
     pub will: Option<oneshot::Sender<()>>,
     /// Seconds that it outlives its connection.

@@ -6,21 +6,18 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{RetainForwardRule, Subscribe, Unsubscribe};
-use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::client::{Batch, Client};
 use super::connection::End;
 use super::grants::NotGranted;
+use super::inbox::Inbox;
 use super::keeping::{self, Asked};
 use super::outflow::Parcel;
 use super::reply;
 use super::router::RouterDied;
 use crate::store::{Change, Options};
 use crate::wire::Filter;
-
-/// Shared messages that wait between their publisher and a member's connection.
-const INBOX_MESSAGES: usize = 64;
 
 /// What the router is told after the commit.
 pub(super) enum Subscribing {
@@ -53,8 +50,8 @@ impl Client<'_> {
 
     fn open_inbox(&mut self) {
         if self.inbox.is_none() {
-            let (sender, inbox) = mpsc::channel(INBOX_MESSAGES);
-            self.session.state().inbox = Some(sender);
+            let inbox = Arc::<Inbox>::default();
+            self.session.state().inbox = Some(Arc::clone(&inbox));
             self.inbox = Some(inbox);
         }
     }
@@ -172,6 +169,10 @@ impl Client<'_> {
 
     /// Queues the retained messages of a subscription.
     pub(super) fn owe(&mut self, filter: &Filter, options: Options) {
+        // Unsubscribed from meanwhile ([MQTT-3.10.4-2]).
+        if !self.session.state().subscriptions.contains_key(filter) {
+            return;
+        }
         // The others wait in the log.
         let persistent = self.session.persistent.is_some();
         let own = |parcel: &Parcel| !persistent || parcel.qos == QoS::AtMostOnce;

@@ -36,7 +36,7 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
         }
         tokio::select! {
             () = async {
-                services.recorder.note(changes).await;
+                services.recorder.note(&mut changes).await;
                 // A router that has died ends the broker by itself.
                 let _ = services.router.publish(&messages).await;
             } => {}

@@ -55,8 +55,9 @@ pub struct Store {
     pub(super) upkeep: Upkeep,
     pub(super) retention: Retention,
     pub(super) durability: Durability,
-    /// What waits for sessions; `None` until it is counted, and after a failure.
-    queues: Option<Queues>,
+    /// What waits for sessions, once it is counted; after a failure it has to be again.
+    queues: Queues,
+    queues_counted: bool,
     _lock: Lock,
 }
 
@@ -82,7 +83,8 @@ impl Store {
             upkeep: Upkeep::default(),
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
-            queues: None,
+            queues: Queues::default(),
+            queues_counted: false,
             _lock: lock,
         })
     }
@@ -139,12 +141,12 @@ impl Store {
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let mut appended = append(&transaction, &mut self.memory, records)?;
         if !changes.is_empty() {
-            if self.queues.is_none() {
-                self.queues = Some(Queues::load(&transaction)?);
+            if !self.queues_counted {
+                self.queues.recount(&transaction)?;
+                self.queues_counted = true;
             }
-            let queues = self.queues.get_or_insert_default();
             for change in changes {
-                appended.dropped += sessions::apply(&transaction, queues, change)?;
+                appended.dropped += sessions::apply(&transaction, &mut self.queues, change)?;
             }
         }
         transaction.commit()?;
@@ -170,7 +172,7 @@ impl Store {
         self.memory.names = Names::default();
         self.memory.marks.forget();
         self.memory.restamping = true;
-        self.queues = None;
+        self.queues_counted = false;
     }
 
     /// Whether an error of [`Store::append`] can go away by itself (disk full, disk error, lock), so

@@ -89,6 +89,24 @@ impl Queues {
         Ok(Self { sessions, bytes })
     }
 
+    /// Counts anew what a transaction that was rolled back had counted. Numbers never go back: a client that is
+    /// connected has seen them, and looks for higher ones only.
+    pub(super) fn recount(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut counted = Self::load(connection)?;
+        for (session, queue) in &mut counted.sessions {
+            if let Some(before) = self.sessions.get(session) {
+                queue.last = queue.last.max(before.last);
+            }
+        }
+        *self = counted;
+        Ok(())
+    }
+
+    /// A session is there, new or again.
+    pub(super) fn begin(&mut self, session: i64) {
+        self.sessions.entry(session).or_default();
+    }
+
     /// Forgets a session with all that waited for it.
     pub(super) fn end(&mut self, session: i64) {
         if let Some(queue) = self.sessions.remove(&session) {
@@ -154,9 +172,15 @@ pub(super) fn enqueue(
             size,
         ])?;
     // Its packet id is needed again.
-    transaction
-        .prepare_cached("DELETE FROM queued WHERE session = ? AND number <= ?")?
-        .execute(params![session, number - PACKET_IDS])?;
+    let mut overtaken = transaction.prepare_cached(
+        "DELETE FROM queued WHERE session = ? AND number <= ? RETURNING payload IS NULL, size",
+    )?;
+    let mut gone = overtaken.query(params![session, number - PACKET_IDS])?;
+    while let Some(row) = gone.next()? {
+        if !row.get::<_, bool>(0)? {
+            queues.take_out(session, 1, row.get(1)?);
+        }
+    }
     make_room(transaction, queues, session)
 }
 

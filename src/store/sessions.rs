@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rumqttc::v5::mqttbytes::{QoS, qos};
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::queued::{Queues, Target, enqueue, size_of};
 use super::retained;
@@ -84,7 +84,15 @@ pub(super) fn apply(
     };
     match change {
         Change::Begin { session, client_id, expiry_s } => {
-            queues.sessions.entry(*session).or_default();
+            // A client id has one session. The end of an earlier one may come later, or never.
+            let earlier: Option<i64> = transaction
+                .prepare_cached("SELECT id FROM session WHERE client_id = ? AND id <> ?")?
+                .query_row(params![&**client_id, session], |row| row.get(0))
+                .optional()?;
+            if let Some(earlier) = earlier {
+                end(transaction, queues, earlier)?;
+            }
+            queues.begin(*session);
             run(
                 "INSERT INTO session (id, client_id, expiry_s, left_at) VALUES (?, ?, ?, NULL)
                  ON CONFLICT (id) DO UPDATE SET expiry_s = excluded.expiry_s, left_at = NULL",
@@ -95,18 +103,7 @@ pub(super) fn apply(
             "UPDATE session SET left_at = ?2, expiry_s = ?3 WHERE id = ?1",
             &[session, at_ms, expiry_s],
         ),
-        Change::End { session } => {
-            queues.end(*session);
-            for table in [
-                "DELETE FROM queued WHERE session = ?",
-                "DELETE FROM received WHERE session = ?",
-                "DELETE FROM subscription WHERE session = ?",
-                "DELETE FROM session WHERE id = ?",
-            ] {
-                run(table, &[session])?;
-            }
-            Ok(0)
-        }
+        Change::End { session } => end(transaction, queues, *session).map(|()| 0),
         // A connection that was taken over may still speak of a session that has ended.
         Change::Subscribe { session, .. } | Change::Received { session, .. }
             if !queues.sessions.contains_key(session) =>
@@ -167,13 +164,27 @@ pub(super) fn apply(
     }
 }
 
-/// All sessions, with what belongs to them but for the messages.
+fn end(transaction: &Transaction<'_>, queues: &mut Queues, session: i64) -> rusqlite::Result<()> {
+    queues.end(session);
+    for table in [
+        "DELETE FROM queued WHERE session = ?",
+        "DELETE FROM received WHERE session = ?",
+        "DELETE FROM subscription WHERE session = ?",
+        "DELETE FROM session WHERE id = ?",
+    ] {
+        transaction.prepare_cached(table)?.execute([session])?;
+    }
+    Ok(())
+}
+
+/// All sessions, with what belongs to them but for the messages; who has been away for longest first, who was
+/// connected when the broker ended last.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
     let mut sessions: Vec<Stored> = connection
         .prepare(
             "SELECT id, client_id, expiry_s, left_at,
                     (SELECT coalesce(max(number), 0) FROM queued WHERE session = id)
-             FROM session ORDER BY left_at, id",
+             FROM session ORDER BY left_at IS NULL, left_at, id",
         )?
         .query_map([], |row| {
             Ok(Stored {
@@ -207,4 +218,52 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
             received.query_map([session.session], |row| row.get(0))?.collect::<Result<_, _>>()?;
     }
     Ok(sessions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{LOG_FILE, Store};
+
+    #[test]
+    fn a_client_id_has_one_session_in_whatever_order_ends_and_begins_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        let begin = |session| Change::Begin { session, client_id: Arc::from("x"), expiry_s: 9 };
+        let options = Options {
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier: 0,
+        };
+        let subscribe = Change::Subscribe { session: 1, filter: "t".to_owned(), options };
+        let message = Arc::new(Message::own("t", "1"));
+        let target =
+            Target { session: 1, qos: QoS::AtLeastOnce, retain: false, identifiers: vec![] };
+        let queue = Change::Queue { message, targets: vec![target] };
+        store.commit(&[], &[&begin(1), &subscribe, &queue]).unwrap();
+        store.commit(&[], &[&begin(2)]).unwrap();
+        store.commit(&[], &[&Change::End { session: 1 }, &subscribe]).unwrap();
+        let stored = load(&store.connection).unwrap();
+        let [Stored { session: 2, subscriptions, latest: 0, .. }] = &stored[..] else {
+            panic!("not the second session alone: {stored:?}")
+        };
+        assert!(subscriptions.is_empty());
+    }
+
+    #[test]
+    fn at_the_start_who_was_connected_has_been_away_for_the_shortest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join(LOG_FILE)).unwrap();
+        for session in 1..=3 {
+            let client_id = Arc::from(format!("c{session}"));
+            store.commit(&[], &[&Change::Begin { session, client_id, expiry_s: 9 }]).unwrap();
+        }
+        let left = |session, at_ms| Change::Left { session, at_ms, expiry_s: 9 };
+        store.commit(&[], &[&left(2, 2000), &left(3, 1000)]).unwrap();
+        let order: Vec<i64> =
+            load(&store.connection).unwrap().iter().map(|stored| stored.session).collect();
+        assert_eq!(order, [3, 2, 1]);
+    }
 }
