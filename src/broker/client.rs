@@ -1,11 +1,10 @@
 //! A connected client: what each of its packets does, up to the commit, and what follows the commit.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, Publish};
 
@@ -17,10 +16,10 @@ use super::opening::{ALIASES, Opened, RECEIVE_MAXIMUM};
 use super::outflow::Outflow;
 use super::packet::{self, Version};
 use super::publication::Publication;
-use super::recorder::Stopped;
 use super::reply::{self, Ack};
 use super::router::Link;
 use super::session::Session;
+use super::staging::Staged;
 use super::subscribing::{Subscribing, Unconfirmed};
 use crate::clock;
 use crate::store::{Change, Options};
@@ -31,27 +30,6 @@ const BATCH_PACKETS: usize = 256;
 /// Changes of what survives a restart that one connection begins in one commit; the packet that passes it is the
 /// last.
 const BATCH_CHANGES: usize = 1000;
-
-/// What waits for its commit, and what follows it.
-pub struct Staged {
-    publication: Publication,
-    acknowledgements: BytesMut,
-    subscribing: Vec<Subscribing>,
-    commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
-    /// Whether the writer has it: then it will be committed, whoever waits.
-    handed_over: Arc<AtomicBool>,
-    /// Packet ids of the `QoS` 2 messages in it that were new.
-    received: Vec<u16>,
-}
-
-/// Waits for the commit under way; for ever when there is none. Cancelling and calling again is fine. On the
-/// field and not on the client, so that it can be awaited beside the client's other fields.
-pub async fn committed(staged: &mut Option<Staged>) -> Result<(), Stopped> {
-    match staged {
-        Some(staged) => staged.commit.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
 
 /// A connected client.
 pub struct Client<'a> {
@@ -141,14 +119,14 @@ impl<'a> Client<'a> {
     /// the one must find the other: a node says `online` after it has subscribed to its commands.
     fn publishes_too_early(&self, batch: &Batch) -> bool {
         let subscribing = !batch.subscribing.is_empty() || !self.unconfirmed.is_empty();
-        subscribing && packet::is_publish(&self.inbound)
+        subscribing && packet::is_next(packet::PUBLISH, &self.inbound)
     }
 
     /// Whether the next packet is a SUBSCRIBE and something to retain before it is not committed yet: what it brings is
     /// what was retained before its commit.
     fn subscribes_too_early(&self, batch: &Batch) -> bool {
         let mut changes = batch.publication.batch.changes.iter();
-        packet::is_subscribe(&self.inbound)
+        packet::is_next(packet::SUBSCRIBE, &self.inbound)
             && changes.any(|change| matches!(change, Change::Retain(_)))
     }
 
@@ -313,83 +291,6 @@ impl<'a> Client<'a> {
             properties: carried,
         })
     }
-
-    /// Starts the commit of a batch, or goes on at once when there is nothing to wait for.
-    async fn stage(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch {
-            packets: _,
-            mut publication,
-            mut settled,
-            received,
-            acknowledgements,
-            subscribing,
-        } = batch;
-        let mut commit = std::mem::take(&mut publication.batch);
-        let recorder = self.services.recorder.clone();
-        if commit.is_empty() {
-            recorder.note(&mut settled).await;
-        } else {
-            commit.changes.extend(settled);
-        }
-        let nothing = commit.is_empty();
-        let handed_over = Arc::new(AtomicBool::new(nothing));
-        let told = Arc::clone(&handed_over);
-        let commit = Box::pin(async move {
-            if nothing {
-                return Ok(());
-            }
-            let done = recorder.hand_over(&mut commit).await?;
-            told.store(true, Relaxed);
-            done.await.map_err(|_| Stopped)
-        });
-        let staged =
-            Staged { publication, acknowledgements, subscribing, commit, handed_over, received };
-        self.staged = Some(staged);
-        if nothing { self.acknowledge().await } else { Ok(()) }
-    }
-
-    /// After the commit: tells the client, then everybody else.
-    pub async fn acknowledge(&mut self) -> Result<(), End> {
-        if let Some(mut staged) = self.staged.take() {
-            self.out.put(staged.acknowledgements);
-            staged.publication.pass_on(self.services).await?;
-            for subscribing in staged.subscribing {
-                self.subscribe_at_router(subscribing).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sees the last commit through: what is committed is also passed on, since a client that sends it again may
-    /// be told that it was taken.
-    pub async fn finish(&mut self) -> Result<(), End> {
-        if self.staged.is_some() {
-            committed(&mut self.staged).await?;
-            self.acknowledge().await?;
-        }
-        Ok(())
-    }
-
-    /// Leaves a commit that takes too long. What the writer has is passed on when it is committed; what it has not was
-    /// never taken, and a `QoS` 2 message that comes again is a new one. The writer's queue bounds how many wait so.
-    pub fn let_go(&mut self) {
-        let Some(staged) = self.staged.take() else { return };
-        if staged.handed_over.load(Relaxed) {
-            let services = self.services.clone();
-            tokio::spawn(async move {
-                let Staged { mut publication, commit, .. } = staged;
-                if commit.await.is_ok() {
-                    // A router that has died ends the broker by itself.
-                    let _ = publication.pass_on(&services).await;
-                }
-            });
-        } else {
-            let mut state = self.session.state();
-            for packet_id in staged.received {
-                state.received.remove(&packet_id);
-            }
-        }
-    }
 }
 
 /// What a DISCONNECT says about the will and the session.
@@ -403,10 +304,10 @@ pub fn says_goodbye(disconnect: &Disconnect) -> (bool, Option<u32>) {
 /// What is taken off the read buffer in one go.
 #[derive(Default)]
 pub(super) struct Batch {
-    packets: usize,
+    pub(super) packets: usize,
     pub(super) publication: Publication,
     /// Packet ids of the `QoS` 2 messages that are new.
-    received: Vec<u16>,
+    pub(super) received: Vec<u16>,
     /// About messages that waited in the log; nobody waits for its commit.
     pub(super) settled: Vec<Change>,
     pub(super) acknowledgements: BytesMut,

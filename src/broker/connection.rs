@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::access::{Access, NotAdmitted};
 use super::carrier::{Carrier, Stream};
-use super::client::{Client, committed, says_goodbye};
+use super::client::{Client, says_goodbye};
 use super::delivering::{delivered, handed, read};
 use super::flights::Unasked;
 use super::lobby::{Full, Lobby, Visitor};
@@ -24,6 +24,7 @@ use super::reply;
 use super::retained::Retained;
 use super::router::{Router, RouterDied};
 use super::sessions::Sessions;
+use super::staging::committed;
 use super::traffic::Traffic;
 use crate::clock;
 use crate::shutdown::Shutdown;

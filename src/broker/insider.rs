@@ -80,7 +80,7 @@ impl Insider {
         if !batch.is_empty() {
             self.services.recorder.commit(batch).await?;
         }
-        Ok(publication.pass_on(&self.services).await?)
+        Ok(publication.pass_on(&self.services.router, &self.services.traffic).await?)
     }
 
     /// What the broker has to do at present.

@@ -96,14 +96,12 @@ fn frame(stream: &[u8]) -> Result<Option<usize>, PacketError> {
     if stream.len() > 4 { Err(old::Error::MalformedRemainingLength.into()) } else { Ok(None) }
 }
 
-/// Whether a PUBLISH is what comes next.
-pub fn is_publish(stream: &[u8]) -> bool {
-    stream.first().is_some_and(|first| first >> 4 == 3)
-}
-
-/// Whether a SUBSCRIBE is what comes next.
-pub fn is_subscribe(stream: &[u8]) -> bool {
-    stream.first().is_some_and(|first| first >> 4 == 8)
+/// Packet types (MQTT 3.1.1 §2.2.1).
+pub const PUBLISH: u8 = 3;
+pub const SUBSCRIBE: u8 = 8;
+/// Whether a packet of that type is what comes next.
+pub fn is_next(packet_type: u8, stream: &[u8]) -> bool {
+    stream.first().is_some_and(|first| first >> 4 == packet_type)
 }
 
 /// Takes the next whole packet off `stream`; `None` when it is not complete yet.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio::task::JoinHandle;
+
 use super::connection::Services;
 use super::intake;
 use super::recorder::Batch;
-use super::router::RouterDied;
+use super::router::{Router, RouterDied};
 use super::routes::{self, Found};
 use super::session::{Session, Wanted};
+use super::traffic::Traffic;
 use crate::clock;
 use crate::store::Change;
 use crate::wire::Message;
@@ -54,13 +57,13 @@ impl Publication {
     ///
     /// # Errors
     /// When the router has died.
-    pub async fn pass_on(&mut self, services: &Services) -> Result<(), RouterDied> {
+    pub async fn pass_on(&mut self, router: &Router, traffic: &Traffic) -> Result<(), RouterDied> {
         for (session, message, wanted) in self.handed.drain(..) {
             let lost = routes::hand(&session, &message, wanted);
-            services.traffic.dropped.fetch_add(lost, Relaxed);
+            traffic.dropped.fetch_add(lost, Relaxed);
         }
         let messages = std::mem::take(&mut self.messages);
-        if messages.is_empty() { Ok(()) } else { services.router.publish(&messages).await }
+        if messages.is_empty() { Ok(()) } else { router.publish(&messages).await }
     }
 }
 
@@ -72,15 +75,25 @@ pub async fn publish(services: &Services, message: Message) {
     let mut batch = std::mem::take(&mut publication.batch);
     if batch.is_empty() {
         // A router that has died ends the broker by itself.
-        let _ = publication.pass_on(services).await;
+        let _ = publication.pass_on(&services.router, &services.traffic).await;
         return;
     }
     let Ok(committed) = services.recorder.hand_over(&mut batch).await else { return };
-    let services = services.clone();
-    let passing_on = tokio::spawn(async move {
-        if committed.await.is_ok() {
-            let _ = publication.pass_on(&services).await;
+    let _ = passed_on(services, publication, async move { committed.await.is_ok() }).await;
+}
+
+/// Passes `publication` on when it is committed, whoever waits. Not with the recorder in its hands: the writer gives a
+/// commit up that does not succeed when nobody is left who could bring another.
+pub fn passed_on(
+    services: &Services,
+    mut publication: Publication,
+    committed: impl Future<Output = bool> + Send + 'static,
+) -> JoinHandle<()> {
+    let (router, traffic) = (services.router.clone(), Arc::clone(&services.traffic));
+    tokio::spawn(async move {
+        if committed.await {
+            // A router that has died ends the broker by itself.
+            let _ = publication.pass_on(&router, &traffic).await;
         }
-    });
-    let _ = passing_on.await;
+    })
 }

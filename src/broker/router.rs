@@ -18,7 +18,7 @@
 //! - It has no end and no error to wait for. So a link that breaks by itself means that it died.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,7 @@ use rumqttd::protocol::{
 use rumqttd::{Notification, RouterConfig};
 use tokio::sync::Mutex;
 
+use super::copies::Copies;
 use super::envelope;
 use super::ledger::Ledger;
 use crate::wire::{Filter, Message};
@@ -51,8 +52,6 @@ const OUTGOING_BURST: u64 = 5000;
 const PENDING_MESSAGES: usize = 4096;
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 const PENDING_PAUSE: Duration = Duration::from_millis(1);
-/// Messages of which a subscriber with overlapping filters still expects copies; of older ones it may get two.
-const COPIES: usize = 4096;
 /// In front of a topic whose first character is not ASCII, or `$`. No client can send it: topics with control
 /// characters are refused.
 const MARKER: &str = "\u{1}";
@@ -211,7 +210,7 @@ impl Router {
                 ledger: Arc::clone(&self.ledger),
                 filters: HashMap::new(),
                 leaving: VecDeque::new(),
-                copies: BTreeMap::new(),
+                copies: Copies::default(),
             }),
             Err(died) => {
                 self.names.give_back(name);
@@ -263,8 +262,7 @@ pub struct Link {
     filters: HashMap<Filter, Filter>,
     /// The router's filters that it has not confirmed to be gone: what it has of them is still on its way.
     leaving: VecDeque<Filter>,
-    /// Messages of which further copies will come, by serial number.
-    copies: BTreeMap<u64, usize>,
+    copies: Copies,
 }
 
 /// What the router has for a connection.
@@ -318,28 +316,10 @@ impl Link {
     }
 
     fn is_first(&mut self, topic: &str, serial: u64) -> bool {
-        if let Some(left) = self.copies.get_mut(&serial) {
-            *left -= 1;
-            if *left == 0 {
-                self.copies.remove(&serial);
-            }
-            return false;
-        }
-        if self.filters.len() + self.leaving.len() < 2 {
+        if self.copies.are_none() && self.filters.len() + self.leaving.len() < 2 {
             return true;
         }
-        // Two of the client's filters may be one of the router's.
-        let known = self.filters.values().chain(&self.leaving);
-        let mut matching: Vec<&Filter> = known.filter(|filter| filter.covers(topic)).collect();
-        matching.sort_unstable_by_key(|filter| filter.as_str());
-        matching.dedup();
-        if matching.len() > 1 {
-            self.copies.insert(serial, matching.len() - 1);
-            if self.copies.len() > COPIES {
-                self.copies.pop_first();
-            }
-        }
-        true
+        self.copies.is_first(topic, serial, self.filters.values().chain(&self.leaving))
     }
 
     /// Subscribes; [`Delivery::Subscribed`] follows.
