@@ -96,8 +96,10 @@ fn a_thousand_that_connect_subscribe_and_vanish_leave_nothing_behind() {
     const AT_ONCE: usize = 250;
     let data = tempfile::tempdir().unwrap();
     let (process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
-    // It listens for HTTP last: from here on all that it has open is there.
-    process.said("listening for HTTP");
+    // What answers `humidor health` is opened last: from here on all that stays open is there.
+    let health = format!("@humidor-broker-{}", address.port());
+    let answers = || std::fs::read_to_string("/proc/net/unix").unwrap().contains(&health);
+    wait_until("the broker answers for its health", answers);
     let mut node = Client::connect(address, "node");
     node.ping();
     let before = open_files(&process);
