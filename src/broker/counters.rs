@@ -74,12 +74,12 @@ impl Counters {
     }
 
     /// Says why the store cannot commit, or that it can.
-    pub(super) fn set_blocked(&self, cause: Option<String>) {
+    pub(in crate::broker) fn set_blocked(&self, cause: Option<String>) {
         *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 
     /// One commit.
-    pub(super) fn add(&self, appended: Appended, took: Duration) {
+    pub(in crate::broker) fn add(&self, appended: Appended, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.commit_us.store(us, Relaxed);
         self.commit_seconds.observe(took.as_secs_f64());

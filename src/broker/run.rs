@@ -10,23 +10,23 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{error, info};
 
-use super::access::{Access, AccessConfig, AccessError};
-use super::alarm::AlarmConfig;
-use super::alarms::{self, Alarms};
-use super::connection::Services;
-use super::counters::Counters;
-use super::door::{self, Arrivals};
-use super::insider::Insider;
-use super::keeping::Keeper;
-use super::limits::Limits;
-use super::lobby::Lobby;
-use super::recorder::{Live, Recorder, Writer};
-use super::retained::Retained;
-use super::router::{Router, RouterDied};
-use super::sessions::Sessions;
-use super::sys;
-use super::tls::{Tls, TlsConfig};
-use super::traffic::Traffic;
+use crate::broker::access::{Access, AccessConfig, AccessError};
+use crate::broker::alarm::rule::AlarmConfig;
+use crate::broker::alarm::watch::{self, Alarms};
+use crate::broker::commit::writer::{Live, Recorder, Writer};
+use crate::broker::connection::run::Services;
+use crate::broker::counters::Counters;
+use crate::broker::delivery::replay::Keeper;
+use crate::broker::delivery::retained::Retained;
+use crate::broker::delivery::router::{Router, RouterDied};
+use crate::broker::listener::{self, Arrivals};
+use crate::broker::net::admission::Lobby;
+use crate::broker::net::limits::Limits;
+use crate::broker::net::tls::{Tls, TlsConfig};
+use crate::broker::session::registry::Sessions;
+use crate::broker::status::local_client::Insider;
+use crate::broker::status::sys;
+use crate::broker::traffic::Traffic;
 use crate::clock;
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Retention, Store};
@@ -131,7 +131,7 @@ impl Broker {
                 Some(address)
             }
         };
-        door::allow_files(&config.limits);
+        listener::allow_files(&config.limits);
 
         let reached: Vec<_> = [Some(address), tls_address].into_iter().flatten().collect();
         let access = config.access;
@@ -183,11 +183,11 @@ impl Broker {
         let (end_alarms, alarms_end) = shutdown::channel();
         let discovery = config.discovery.as_ref();
         let (alarms, watching) =
-            alarms::start(config.alarms, left, &services, discovery, alarms_end).await?;
+            watch::start(config.alarms, left, &services, discovery, alarms_end).await?;
         let http_address = http.as_ref().map(|(_, address)| *address);
         let pages = http.map(|(listener, address)| {
             info!(guests = config.web.guests.as_str(), %address, "listening for HTTP, and for MQTT over WebSocket");
-            let (side_door, arrivals) = door::side_door();
+            let (side_door, arrivals) = listener::side_door();
             let sources = Sources {
                 database: path,
                 counters: Arc::clone(recorder.counters()),
@@ -305,10 +305,10 @@ async fn run(
     let mut requested = shutdown;
     let mut doors = JoinSet::new();
     for (listener, tls) in ports.entrances {
-        doors.spawn(door::serve(listener, tls, services.clone(), closing.clone()));
+        doors.spawn(listener::serve(listener, tls, services.clone(), closing.clone()));
     }
     let pages = ports.pages.map(|Pages { listener, config, sources, arrivals }| {
-        doors.spawn(door::receive(arrivals, services.clone(), closing.clone()));
+        doors.spawn(listener::receive(arrivals, services.clone(), closing.clone()));
         (listener, config, sources)
     });
     let sys = tokio::spawn(sys::run(services, closing.clone()));

@@ -1,0 +1,383 @@
+//! Who may connect.
+
+pub(in crate::broker) mod acl;
+pub(in crate::broker) mod passwords;
+pub(in crate::broker) mod permissions;
+pub(in crate::broker) mod users;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::broker::access::acl::{Role, Rulings, UnfitClientId};
+use crate::broker::access::passwords::{Checks, LoginError};
+use crate::broker::access::permissions::Grants;
+use crate::broker::access::users::{Account, Directory, HashError, UsersError};
+use crate::broker::net::limits::Rarely;
+use crate::broker::net::reload::Watched;
+use crate::shutdown::Shutdown;
+
+/// Longest client id in bytes. The protocol asks for at least 23.
+const CLIENT_ID_MAX_BYTES: usize = 256;
+/// Refusals of one kind are logged at most this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Whether a client may come without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Anonymous {
+    /// While there is no user and only this machine reaches the port.
+    #[default]
+    Auto,
+    /// Asked for.
+    Yes,
+    /// Never.
+    No,
+}
+
+/// A password in memory. Its debug form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// Who may come.
+#[derive(Debug, Clone, Default)]
+pub struct AccessConfig {
+    /// The users file.
+    pub users_file: Option<PathBuf>,
+    /// Whether it must be there.
+    pub users_file_named: bool,
+    /// The one user of a small plant, by variables; may do everything.
+    pub user: Option<(String, Password)>,
+    /// Whether one may come without a name.
+    pub anonymous: Anonymous,
+}
+
+/// Why access cannot be decided.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The users file.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The one user's password.
+    #[error("HUMIDOR_PASSWORD: {0}")]
+    Password(#[from] HashError),
+    /// Named twice.
+    #[error("user {0} is both in HUMIDOR_USER and in the users file; keep one")]
+    Twice(String),
+    /// A port that others reach, and nobody who could log in.
+    #[error(
+        "{0} can be reached from other machines, and there is no user yet. Choose one:\n\
+         \x20 - a user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
+         \x20 - everybody may do everything: HUMIDOR_ANONYMOUS=yes\n\
+         \x20 - this machine only: HUMIDOR_MQTT_LISTEN=127.0.0.1:1883"
+    )]
+    Open(SocketAddr),
+    /// SIGHUP cannot be caught.
+    #[error("cannot watch the users file: {0}")]
+    Watch(std::io::Error),
+}
+
+/// What was refused since the start.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// Logins.
+    pub logins: AtomicU64,
+    /// Messages to topics that their publisher may not write.
+    pub publishes: AtomicU64,
+}
+
+/// Why a client was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// Not with this name and password, or not without.
+    #[error("not authorized")]
+    NotAuthorized,
+    /// Its client id would change a rule's meaning.
+    #[error(transparent)]
+    ClientId(#[from] UnfitClientId),
+    /// Come again.
+    #[error("too many logins wait or were wrong")]
+    Busy,
+}
+
+impl NotAdmitted {
+    /// The reason code of MQTT 5.0 §3.2.2.2. As other brokers do, a wrong password is "not authorized": whether
+    /// there is such a user is nobody's business.
+    pub const fn reason(self) -> u8 {
+        match self {
+            Self::NotAuthorized => 0x87,
+            Self::ClientId(_) => 0x85,
+            Self::Busy => 0x89,
+        }
+    }
+}
+
+/// Decides who may come.
+#[derive(Debug, Clone)]
+pub struct Access {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    users_file: Option<PathBuf>,
+    user: Option<(String, Arc<Account>)>,
+    anonymous: Anonymous,
+    /// Whether only this machine reaches the ports.
+    local: bool,
+    directory: watch::Sender<Arc<Directory>>,
+    checks: Checks,
+    refusals: Refusals,
+    login_line: Rarely,
+    publish_line: Rarely,
+}
+
+impl Access {
+    /// Reads the users. `listen` are the addresses that clients reach. Hashes a password: not on an async
+    /// thread.
+    ///
+    /// # Errors
+    /// [`AccessError`], ready to be read by who starts the broker.
+    pub fn open(config: AccessConfig, listen: &[SocketAddr]) -> Result<Self, AccessError> {
+        let user = match config.user {
+            Some((name, password)) => {
+                let hash = users::hash(password.0.as_bytes())?;
+                Some((name, Arc::new(Account { hash, role: Role::Admin, rules: Vec::new() })))
+            }
+            None => None,
+        };
+        // A file in the data folder may come later; one that was named has to be there.
+        let users_file = config.users_file;
+        let there =
+            users_file.as_ref().filter(|path| config.users_file_named || path.exists()).cloned();
+        let directory = directory(there.as_ref(), user.as_ref())?;
+        if let Some(path) = there.filter(|path| users::is_world_readable(path)) {
+            warn!(file = %path.display(), "everybody on this machine can read the password hashes; chmod 640 it");
+        }
+        let open = listen.iter().find(|address| !address.ip().is_loopback());
+        if let (Some(address), Anonymous::Auto, true) =
+            (open, config.anonymous, directory.accounts.is_empty())
+        {
+            return Err(AccessError::Open(*address));
+        }
+        let inner = Inner {
+            users_file,
+            user,
+            anonymous: config.anonymous,
+            local: open.is_none(),
+            directory: watch::Sender::new(Arc::new(directory)),
+            checks: Checks::new()?,
+            refusals: Refusals::default(),
+            login_line: Rarely::new(COMPLAINT_INTERVAL),
+            publish_line: Rarely::new(COMPLAINT_INTERVAL),
+        };
+        let access = Self { inner: Arc::new(inner) };
+        access.say();
+        Ok(access)
+    }
+
+    fn say(&self) {
+        let directory = self.inner.directory.borrow();
+        let users = directory.accounts.len();
+        match (self.inner.anonymous, self.inner.admits_anonymous(&directory)) {
+            (Anonymous::Yes, _) => {
+                warn!(users, "whoever reaches the port may connect without a name");
+            }
+            (_, true) => info!("no users: clients on this machine may connect without a name"),
+            _ => info!(users, "clients have to log in"),
+        }
+    }
+
+    /// Reads the users file again whenever it has changed, until `shutdown`.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn watch(&self, mut shutdown: Shutdown) -> Result<(), AccessError> {
+        let Some(path) = self.inner.users_file.clone() else { return Ok(()) };
+        let mut watched = Watched::new(vec![path.clone()]).map_err(AccessError::Watch)?;
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = watched.changed() => {}
+                    () = shutdown.requested() => return,
+                }
+                let there = path.exists().then_some(&path);
+                match directory(there, inner.user.as_ref()) {
+                    Ok(directory) => {
+                        info!(users = directory.accounts.len(), "users read again");
+                        inner.directory.send_replace(Arc::new(directory));
+                    }
+                    Err(error) => error!(%error, "the users stay as they were"),
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// What was refused since the start.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
+    }
+
+    /// Whether there is anybody who could log in.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        !self.inner.directory.borrow().accounts.is_empty()
+    }
+
+    /// Whether one may come without a name.
+    #[must_use]
+    pub fn admits_anonymous(&self) -> bool {
+        self.inner.admits_anonymous(&self.inner.directory.borrow())
+    }
+
+    /// Whether one may come without a name, the users being these.
+    pub(in crate::broker) fn admits_anonymous_of(&self, directory: &Directory) -> bool {
+        self.inner.admits_anonymous(directory)
+    }
+
+    /// Counts a message to a topic that its publisher may not write and, now and then, logs it.
+    pub(in crate::broker) fn refuse_publish(&self, user: &str, client_id: &str, topic: &str) {
+        self.inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
+        if let Some(left_out) = self.inner.publish_line.due(Instant::now()) {
+            warn!(user, client = ?client_id, ?topic, left_out, "publish refused: not this user's topic");
+        }
+    }
+
+    /// Whether one may come without a name from anywhere: that was asked for.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.inner.anonymous, Anonymous::Yes)
+    }
+
+    /// The role of the user with this name and password, for somebody at `from`.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub async fn verify(
+        &self,
+        from: IpAddr,
+        name: &str,
+        password: &[u8],
+    ) -> Result<Role, LoginError> {
+        let directory = Arc::clone(&self.inner.directory.borrow());
+        self.account(&directory, from, name, password).await.map(|account| account.role)
+    }
+
+    async fn account(
+        &self,
+        directory: &Directory,
+        from: IpAddr,
+        name: &str,
+        password: &[u8],
+    ) -> Result<Arc<Account>, LoginError> {
+        let account = directory.accounts.get(name);
+        self.inner.checks.check(from, name, account.map(AsRef::as_ref), password).await?;
+        account.cloned().ok_or(LoginError::Wrong)
+    }
+
+    /// Lets a client in, or not. `login` is its name and password.
+    ///
+    /// # Errors
+    /// What to tell it; the log has been told.
+    pub async fn admit(
+        &self,
+        peer: SocketAddr,
+        client_id: &str,
+        login: Option<(&str, &[u8])>,
+    ) -> Result<Grants, NotAdmitted> {
+        let admitted = self.try_admit(peer.ip(), client_id, login).await;
+        if let Err(refusal) = &admitted {
+            self.inner.refusals.logins.fetch_add(1, Ordering::Relaxed);
+            if let Some(left_out) = self.inner.login_line.due(Instant::now()) {
+                // Debug form: what a stranger sent goes into the log with its control characters escaped.
+                let user = login.map_or("", |(name, _)| name.get(..64).unwrap_or(name));
+                let client = client_id.get(..64).unwrap_or(client_id);
+                warn!(%peer, ?user, ?client, left_out, "login refused: {refusal}");
+            }
+        }
+        admitted
+    }
+
+    async fn try_admit(
+        &self,
+        from: IpAddr,
+        client_id: &str,
+        login: Option<(&str, &[u8])>,
+    ) -> Result<Grants, NotAdmitted> {
+        let mut changes = self.inner.directory.subscribe();
+        let directory = Arc::clone(&changes.borrow_and_update());
+        let known = match login {
+            // An anonymous client may say a name where no name means anything.
+            Some((name, password)) if !directory.accounts.is_empty() => {
+                match self.account(&directory, from, name, password).await {
+                    Ok(account) => Some((name.to_owned(), account)),
+                    Err(LoginError::Wrong) => return Err(NotAdmitted::NotAuthorized),
+                    Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
+                }
+            }
+            // HTTP may be reached from further than the ports of MQTT.
+            _ if self.inner.admits_anonymous(&directory)
+                && (self.is_open() || from.to_canonical().is_loopback()) =>
+            {
+                None
+            }
+            _ => return Err(NotAdmitted::NotAuthorized),
+        };
+        let rulings = match &known {
+            Some((name, account)) => {
+                let rules = [directory.rules.as_slice(), account.rules.as_slice()];
+                Rulings::new(&rules, account.role, Some(name), client_id)?
+            }
+            None => Rulings::new(&[&directory.rules], Role::Admin, None, client_id)?,
+        };
+        let client_id = client_id.to_owned();
+        let rulings = Arc::new(rulings);
+        Ok(Grants { access: self.clone(), client_id, known, directory, changes, rulings })
+    }
+}
+
+impl Inner {
+    fn admits_anonymous(&self, directory: &Directory) -> bool {
+        match self.anonymous {
+            Anonymous::Yes => true,
+            Anonymous::No => false,
+            Anonymous::Auto => self.local && directory.accounts.is_empty(),
+        }
+    }
+}
+
+fn directory(
+    users_file: Option<&PathBuf>,
+    user: Option<&(String, Arc<Account>)>,
+) -> Result<Directory, AccessError> {
+    let mut directory = match users_file {
+        Some(path) => Directory::read(path)?,
+        None => Directory::default(),
+    };
+    if let Some((name, account)) = user
+        && directory.accounts.insert(name.clone(), Arc::clone(account)).is_some()
+    {
+        return Err(AccessError::Twice(name.clone()));
+    }
+    Ok(directory)
+}
+
+/// Whether a client id can be taken: 1 to 256 bytes without control characters. What it contains
+/// else does not matter; it never becomes a name inside the router.
+#[must_use]
+pub fn client_id(id: &str) -> bool {
+    (1..=CLIENT_ID_MAX_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
+}

@@ -1,0 +1,118 @@
+//! What a client that was let in may do, until its user is changed.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::broker::access::Access;
+use crate::broker::access::acl::Rulings;
+use crate::broker::access::users::{Account, Directory};
+use crate::wire::{Filter, FilterError};
+
+/// Topic filters that one session may hold.
+pub const SESSION_FILTERS: usize = 200;
+
+/// What one connection may do, for as long as its user stays as it is.
+#[derive(Debug)]
+pub struct Grants {
+    pub(in crate::broker) access: Access,
+    pub(in crate::broker) client_id: String,
+    /// Name and account, unless it came without a name.
+    pub(in crate::broker) known: Option<(String, Arc<Account>)>,
+    /// The users as they were when it came, and as they become.
+    pub(in crate::broker) directory: Arc<Directory>,
+    pub(in crate::broker) changes: watch::Receiver<Arc<Directory>>,
+    pub(in crate::broker) rulings: Arc<Rulings>,
+}
+
+impl Grants {
+    /// Under which name the client's session is kept: nobody takes over another user's session by its client
+    /// id. Neither part has a control character.
+    #[must_use]
+    pub fn session(&self) -> String {
+        match &self.known {
+            Some((name, _)) => format!("{name}\u{1}{}", self.client_id),
+            None => self.client_id.clone(),
+        }
+    }
+
+    /// By which each message is looked at before it is delivered.
+    #[must_use]
+    pub fn rulings(&self) -> Arc<Rulings> {
+        Arc::clone(&self.rulings)
+    }
+
+    /// Whether this topic may be published to; a refusal is counted and, now and then, logged.
+    #[must_use]
+    pub fn may_write(&self, topic: &str) -> bool {
+        let may = self.rulings.may_write(topic);
+        if !may {
+            let user = self.known.as_ref().map_or("", |(name, _)| name);
+            self.access.refuse_publish(user, &self.client_id, topic);
+        }
+        may
+    }
+
+    /// Checks one filter of a SUBSCRIBE for a session that holds `held`; `known` tells whether it is one of these.
+    ///
+    /// # Errors
+    /// Why it is not granted.
+    pub fn subscription(
+        &self,
+        filter: &str,
+        held: usize,
+        known: impl Fn(&Filter) -> bool,
+    ) -> Result<Filter, NotGranted> {
+        let filter: Filter = filter.parse()?;
+        if held >= SESSION_FILTERS && !known(&filter) {
+            return Err(NotGranted::TooMany);
+        }
+        if !self.rulings.may_subscribe(&filter) {
+            return Err(NotGranted::NotAuthorized);
+        }
+        Ok(filter)
+    }
+
+    /// Resolves when they no longer hold: the user was changed or removed, or names are asked for now.
+    pub async fn withdrawn(&self) {
+        let mut changes = self.changes.clone();
+        loop {
+            let now = match changes.changed().await {
+                Ok(()) => Arc::clone(&changes.borrow_and_update()),
+                Err(_) => std::future::pending().await,
+            };
+            let same_user = match &self.known {
+                Some((name, account)) => now.accounts.get(name) == Some(account),
+                None => self.access.admits_anonymous_of(&now),
+            };
+            if !same_user || now.rules != self.directory.rules {
+                return;
+            }
+        }
+    }
+}
+
+/// Why a filter was not granted; the client sees it in its SUBACK.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotGranted {
+    /// Not a filter, or a reserved one.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// More than [`SESSION_FILTERS`].
+    #[error("more than {SESSION_FILTERS} subscriptions in one session")]
+    TooMany,
+    /// The user's rules do not allow it.
+    #[error("not authorized")]
+    NotAuthorized,
+}
+
+impl NotGranted {
+    /// The reason code of MQTT 5.0 §3.9.3.
+    pub const fn reason(&self) -> u8 {
+        match self {
+            Self::Filter(_) => 0x8f,
+            Self::TooMany => 0x97,
+            Self::NotAuthorized => 0x87,
+        }
+    }
+}

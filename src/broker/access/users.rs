@@ -1,0 +1,251 @@
+//! The users file: names, password hashes, roles and rules, read as TOML and checked whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use serde::Deserialize;
+
+use crate::broker::access::acl::{Role, Rule, RuleError};
+
+/// Its name in the data folder, where no setting names another.
+pub const USERS_FILE: &str = "users.toml";
+/// Largest users file, in bytes: more than a thousand users with rules.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// Longest user name, in bytes.
+const NAME_MAX_BYTES: usize = 64;
+/// Longest password that is looked at, in bytes.
+pub const PASSWORD_MAX_BYTES: usize = 1024;
+/// argon2id with 7 MiB, five passes, one lane: the entry of OWASP's password storage cheat sheet with the
+/// least memory.
+const PARAMS: (u32, u32, u32) = (7 * 1024, 5, 1);
+/// Most that a hash made elsewhere may cost to check: 64 MiB, ten passes. A board has 512 MB for everything.
+const PARAMS_MAX: (u32, u32) = (64 * 1024, 10);
+
+/// Why the users cannot be known.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// The file cannot be read.
+    #[error("{}: {source}; HUMIDOR_USERS_FILE names the users file, `humidor user add NAME` makes one", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its content is no list of users.
+    #[error("{}: {cause}", .path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        cause: String,
+    },
+}
+
+/// One user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// A PHC string, argon2id.
+    pub hash: String,
+    /// What follows its rules.
+    pub role: Role,
+    /// Its own rules.
+    pub rules: Vec<Rule>,
+}
+
+/// Who there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// By name.
+    pub accounts: BTreeMap<String, Arc<Account>>,
+    /// Rules that come before everybody's own, those of clients without a name too.
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    rules: Vec<String>,
+    #[serde(default)]
+    user: BTreeMap<String, RawAccount>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAccount {
+    password: String,
+    #[serde(default)]
+    role: Role,
+    #[serde(default)]
+    rules: Vec<String>,
+}
+
+impl Directory {
+    /// Reads a users file.
+    ///
+    /// # Errors
+    /// [`UsersError`], with the line or the user that is wrong.
+    pub fn read(path: &Path) -> Result<Self, UsersError> {
+        let io = |source| UsersError::Io { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = File::open(path).map_err(io)?;
+        file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(io)?;
+        let content = |cause| UsersError::Content { path: path.to_owned(), cause };
+        if text.len() as u64 > FILE_MAX_BYTES {
+            return Err(content(format!("more than {FILE_MAX_BYTES} bytes")));
+        }
+        Self::parse(&text).map_err(content)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let raw: Raw = toml::from_str(text).map_err(|error| error.to_string())?;
+        let rules = |of: &str, rules: Vec<String>| {
+            let parsed: Result<Vec<Rule>, RuleError> =
+                rules.iter().map(|rule| rule.parse()).collect();
+            parsed.map_err(|error| format!("{of}: {error}"))
+        };
+        let mut accounts = BTreeMap::new();
+        for (name, raw) in raw.user {
+            check_name(&name).map_err(|error| error.to_string())?;
+            check_hash(&raw.password).map_err(|cause| format!("user {name}: {cause}"))?;
+            let rules = rules(&format!("user {name}"), raw.rules)?;
+            let account = Account { hash: raw.password, role: raw.role, rules };
+            accounts.insert(name, Arc::new(account));
+        }
+        Ok(Self { accounts, rules: rules("rules", raw.rules)? })
+    }
+}
+
+/// Whether others than its owner and group may read a file. It holds hashes, which can be guessed at.
+#[must_use]
+pub fn is_world_readable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// A user's name has another form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no user name: 1 to {NAME_MAX_BYTES} of a-z A-Z 0-9 . _ -")]
+pub struct NameError(String);
+
+/// Checks a user's name. It becomes part of topic filters, so it has nothing that means something there.
+///
+/// # Errors
+/// When it is not 1 to 64 of `a-z A-Z 0-9 . _ -`.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    let fits = (1..=NAME_MAX_BYTES).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    if fits { Ok(()) } else { Err(NameError(name.to_owned())) }
+}
+
+fn check_hash(hash: &str) -> Result<(), String> {
+    let how = "run `humidor user passwd NAME`";
+    let parsed = PasswordHash::new(hash)
+        .map_err(|error| format!("`password` is no argon2id hash ({error}); {how}"))?;
+    if parsed.algorithm.as_str() != "argon2id" || parsed.hash.is_none() {
+        return Err(format!("`password` is no argon2id hash; {how}"));
+    }
+    let params = Params::try_from(&parsed)
+        .map_err(|error| format!("the hash in `password` cannot be checked ({error}); {how}"))?;
+    if params.m_cost() > PARAMS_MAX.0 || params.t_cost() > PARAMS_MAX.1 {
+        return Err(format!(
+            "the hash in `password` takes {} KiB and {} passes to check, at most {} and {} are done; {how}",
+            params.m_cost(),
+            params.t_cost(),
+            PARAMS_MAX.0,
+            PARAMS_MAX.1
+        ));
+    }
+    Ok(())
+}
+
+/// A password cannot be made a hash of.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// Empty, or longer than [`PASSWORD_MAX_BYTES`].
+    #[error("a password has 1 to {PASSWORD_MAX_BYTES} bytes")]
+    Length,
+    /// The system gives no random bytes, or no memory.
+    #[error("the password cannot be hashed: {0}")]
+    Hash(#[from] argon2::password_hash::Error),
+}
+
+/// The argon2id hash of a password with a salt of its own, as a PHC string. Costs 7 MiB and 40 ms on an
+/// x86-64 PC, several times that on a small ARM core: not on an async thread.
+///
+/// # Errors
+/// [`HashError`].
+pub fn hash(password: &[u8]) -> Result<String, HashError> {
+    if !(1..=PASSWORD_MAX_BYTES).contains(&password.len()) {
+        return Err(HashError::Length);
+    }
+    let (memory, passes, lanes) = PARAMS;
+    let params =
+        Params::new(memory, passes, lanes, None).map_err(argon2::password_hash::Error::from)?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash: PasswordHash = argon2.hash_password(password)?;
+    Ok(hash.to_string())
+}
+
+/// Whether `password` is the one of `hash`. As costly as [`hash`].
+#[must_use]
+pub fn matches(hash: &str, password: &[u8]) -> bool {
+    // The costs are those in the hash.
+    Argon2::default().verify_password(password, hash).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hash that costs nothing: 8 KiB, one pass, of "secret".
+    fn cheap() -> String {
+        let params = Params::new(8, 1, 1, None).unwrap();
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let hash: PasswordHash = argon2.hash_password_with_salt(b"secret", b"saltsalt").unwrap();
+        hash.to_string()
+    }
+
+    #[test]
+    fn a_hash_is_of_its_password_only() {
+        let (one, other) = (hash(b"secret").unwrap(), hash(b"secret").unwrap());
+        assert_ne!(one, other, "a salt each");
+        assert!(one.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"));
+        assert!(matches(&one, b"secret") && !matches(&one, b"Secret") && !matches(&one, b""));
+        assert!(hash(b"").is_err() && hash(&[b'x'; PASSWORD_MAX_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn a_users_file_is_read_whole_or_refused_with_its_mistake() {
+        let hash = cheap();
+        let good = format!(
+            "rules = ['deny read test/nosubscribe']\n[user.press]\npassword = '{hash}'\nrole = 'node'\n\
+             [user.\"plc.1\"]\npassword = '{hash}'\nrules = ['allow write plant/plc/#']\n"
+        );
+        let directory = Directory::parse(&good).unwrap();
+        assert_eq!(directory.accounts.len(), 2);
+        assert_eq!(directory.accounts["press"].role, Role::Node);
+        assert_eq!(directory.accounts["plc.1"].rules.len(), 1);
+        let costly = hash.replace("m=8,", "m=1048576,");
+        for (wrong, said) in [
+            (format!("[user.a]\npassword = '{hash}'\nrole = 'king'"), "unknown variant `king`"),
+            (format!("[user.\"a b\"]\npassword = '{hash}'"), "`a b` is no user name"),
+            (format!("[user.\"a/#\"]\npassword = '{hash}'"), "is no user name"),
+            ("[user.a]\npassword = 'secret'".to_owned(), "humidor user passwd"),
+            ("[user.a]\nrole = 'node'".to_owned(), "missing field `password`"),
+            (format!("[user.a]\npassword = '{costly}'"), "1048576 KiB"),
+            ("rules = ['deny test']".to_owned(), "is no rule"),
+            ("role = 'node'".to_owned(), "unknown field `role`"),
+        ] {
+            let error = Directory::parse(&wrong).unwrap_err();
+            assert!(error.contains(said), "{said} in {error}");
+        }
+    }
+}

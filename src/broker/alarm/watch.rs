@@ -1,0 +1,314 @@
+//! Watches the readings that are committed, and says on MQTT, in the log and to outputs what the alarms make of them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::broker::alarm::rule::{Alarm, AlarmConfig, Change, Now, Seen};
+use crate::broker::commit::writer::{Batch, Live, Recorder};
+use crate::broker::connection::run::Services;
+use crate::broker::delivery::router::{Delivery, Link, RouterDied};
+use crate::clock::unix_ms;
+use crate::reading::Id;
+use crate::shutdown::Shutdown;
+use crate::store::{AlarmRow, Record};
+use crate::wire::{
+    BROKER_STATUS, Discovery, Message, NodeTopics, ONLINE, STATUSES, Switch, alarm_topic,
+    status_source,
+};
+
+/// Changes that wait for the store, at most. While it cannot commit, only silence raises alarms, each once.
+const HISTORY_CHANGES: usize = 256;
+/// How long the broker's end waits for the last changes to be committed.
+const LAST_CHANGES: Duration = Duration::from_secs(1);
+
+/// How an alarm is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlarmState {
+    /// Its name.
+    pub name: Id,
+    /// Whether it is raised.
+    pub raised: bool,
+    /// Unix ms UTC of the latest change; `None` when it never changed.
+    pub since_ms: Option<i64>,
+    /// Why, for people; empty when it never changed.
+    pub detail: String,
+    /// How often it was raised since the start.
+    pub raised_count: u64,
+}
+
+/// The states of all alarms, for who shows them.
+#[derive(Debug, Clone, Default)]
+pub struct Alarms(Arc<Mutex<Vec<AlarmState>>>);
+
+impl Alarms {
+    /// A copy of the states, in the order of the configuration.
+    #[must_use]
+    pub fn states(&self) -> Vec<AlarmState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, index: usize, change: &Change, at_ms: i64) {
+        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = states.get_mut(index) {
+            state.raised = change.raised;
+            state.since_ms = Some(at_ms);
+            state.detail.clone_from(&change.detail);
+            state.raised_count += u64::from(change.raised);
+        }
+    }
+}
+
+/// Starts to watch, with each alarm as `left` has it. What alarms of earlier configurations left behind on MQTT is
+/// taken back.
+///
+/// # Errors
+/// When the router has died.
+pub async fn start(
+    configs: Vec<AlarmConfig>,
+    left: Vec<AlarmRow>,
+    services: &Services,
+    discovery: Option<&Discovery>,
+    shutdown: Shutdown,
+) -> Result<(Alarms, Option<JoinHandle<()>>), RouterDied> {
+    let start = Instant::now();
+    let known: BTreeSet<Id> = configs.iter().map(|config| config.name.clone()).collect();
+    let gone: Vec<Id> = left
+        .iter()
+        .filter_map(|row| row.name.parse().ok())
+        .filter(|name| !known.contains(name))
+        .collect();
+    if let Some(discovery) = discovery
+        && !(known.is_empty() && gone.is_empty())
+    {
+        let device = discovery.device("humidor_broker");
+        say(services, [Message::own(device, announcement(&known, &gone))]).await?;
+    }
+    if configs.is_empty() {
+        return Ok((Alarms::default(), None));
+    }
+
+    let mut states = Vec::new();
+    let mut alarms = Vec::new();
+    for config in configs {
+        let row = left.iter().find(|row| row.name == config.name.as_str());
+        let raised = row.is_some_and(|row| row.raised);
+        info!(alarm = %config.name, raised, "watching");
+        say(services, [state(&config.name, raised)]).await?;
+        states.push(AlarmState {
+            name: config.name.clone(),
+            raised,
+            since_ms: row.map(|row| row.at),
+            detail: row.map(|row| row.detail.clone()).unwrap_or_default(),
+            raised_count: 0,
+        });
+        alarms.push(Alarm::new(config, raised, start));
+    }
+    let statuses = if alarms.iter().any(|alarm| alarm.config().output.is_some()) {
+        let mut link = services.router.link().await?;
+        let filter = STATUSES.parse().expect("a filter of ours is one");
+        link.subscribe(&[filter]).await?;
+        while !matches!(link.next().await?, Delivery::Subscribed) {}
+        Some(link)
+    } else {
+        None
+    };
+    let handle = Alarms(Arc::new(Mutex::new(states)));
+    let (history, changes) = mpsc::channel(HISTORY_CHANGES);
+    let mut keeping = tokio::spawn(keep(changes, services.recorder.clone()));
+    let live = services.recorder.live();
+    let watch = Watch { alarms, states: handle.clone(), services: services.clone(), history };
+    let running = tokio::spawn(async move {
+        // What it cannot do without is the router, and the broker sees to that one's death itself.
+        let _ = watch.run(live, statuses, shutdown).await;
+        // A store that cannot commit does not hold up the end.
+        if timeout(LAST_CHANGES, &mut keeping).await.is_err() {
+            keeping.abort();
+            let _ = keeping.await;
+        }
+    });
+    Ok((handle, Some(running)))
+}
+
+/// Commits changes in their order, on a task of its own: alarms do not wait for a full disk.
+async fn keep(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
+    while let Some(change) = changes.recv().await {
+        if recorder.commit(Batch { records: vec![change], ..Batch::default() }).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Watch {
+    alarms: Vec<Alarm>,
+    states: Alarms,
+    services: Services,
+    history: mpsc::Sender<Record>,
+}
+
+impl Watch {
+    async fn run(
+        mut self,
+        mut live: tokio::sync::broadcast::Receiver<Live>,
+        mut statuses: Option<Link>,
+        mut shutdown: Shutdown,
+    ) -> Result<(), RouterDied> {
+        loop {
+            let deadline = self.alarms.iter().filter_map(Alarm::deadline).min();
+            let time = async {
+                match deadline {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                committed = live.recv() => match committed {
+                    Ok(records) => self.see(&records).await?,
+                    Err(RecvError::Lagged(batches)) => {
+                        warn!(batches, "alarms missed readings; silence and gaps count from now");
+                        let now = Instant::now();
+                        self.alarms.iter_mut().for_each(|alarm| alarm.lost_track(now));
+                    }
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                () = time => self.pass().await?,
+                node = came_back(&mut statuses) => self.tell_again(&node?).await?,
+                () = shutdown.requested() => return Ok(()),
+            }
+        }
+    }
+
+    async fn see(&mut self, records: &[Record]) -> Result<(), RouterDied> {
+        for record in records {
+            let Record::Reading { node, sensor, telemetry } = record else { continue };
+            let now = Now { instant: Instant::now(), unix_ms: unix_ms() };
+            for index in 0..self.alarms.len() {
+                for change in self.alarms[index].see(Seen { node, sensor, telemetry }, now) {
+                    self.tell(index, change).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn pass(&mut self) -> Result<(), RouterDied> {
+        let now = Instant::now();
+        for index in 0..self.alarms.len() {
+            if let Some(change) = self.alarms[index].pass(now) {
+                self.tell(index, change).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that an alarm changed, everywhere.
+    async fn tell(&mut self, index: usize, change: Change) -> Result<(), RouterDied> {
+        let (name, output) =
+            (self.alarms[index].config().name.clone(), self.alarms[index].config().output.clone());
+        let at_ms = unix_ms();
+        if change.raised {
+            warn!(alarm = %name, why = change.detail, "raised");
+        } else {
+            info!(alarm = %name, why = change.detail, "cleared");
+        }
+        self.states.note(index, &change, at_ms);
+        let mut messages = vec![state(&name, change.raised)];
+        messages.extend(output.map(|(node, output)| self.command(&node, &output)));
+        let Change { raised, detail } = change;
+        if self
+            .history
+            .try_send(Record::Alarm { name: name.clone(), at_ms, raised, detail })
+            .is_err()
+        {
+            warn!(alarm = %name, "its change is not in the log: {HISTORY_CHANGES} wait for the store already");
+        }
+        say(&self.services, messages).await
+    }
+
+    /// A node that comes back has its outputs at their safe level.
+    async fn tell_again(&self, node: &Id) -> Result<(), RouterDied> {
+        let outputs = self.alarms.iter().filter_map(|alarm| alarm.config().output.as_ref());
+        let outputs: BTreeSet<&(Id, Id)> = outputs.filter(|(owner, _)| owner == node).collect();
+        let commands = outputs.into_iter().map(|(node, output)| self.command(node, output));
+        say(&self.services, commands).await
+    }
+
+    /// An output is on while any of its alarms is raised.
+    fn command(&self, node: &Id, output: &Id) -> Message {
+        let mut drives = self.alarms.iter().filter(|alarm| {
+            alarm
+                .config()
+                .output
+                .as_ref()
+                .is_some_and(|found| found.0 == *node && found.1 == *output)
+        });
+        let state = if drives.any(Alarm::is_raised) { Switch::On } else { Switch::Off };
+        let topic = NodeTopics::new(node.clone()).command(output);
+        Message { retain: false, ..Message::own(topic, state.as_str()) }
+    }
+}
+
+/// Waits until a node says `online`.
+async fn came_back(statuses: &mut Option<Link>) -> Result<Id, RouterDied> {
+    let Some(link) = statuses else { return std::future::pending().await };
+    loop {
+        if let Delivery::Message(message) = link.next().await?
+            && message.payload == ONLINE.as_bytes()
+            && let Some(node) = status_source(&message.topic)
+        {
+            return Ok(node);
+        }
+    }
+}
+
+/// Publishes messages of the broker's own. Retained ones are so in memory, and said anew at each start.
+async fn say(
+    services: &Services,
+    messages: impl IntoIterator<Item = Message>,
+) -> Result<(), RouterDied> {
+    let messages: Vec<Message> = messages.into_iter().collect();
+    for message in messages.iter().filter(|message| message.retain) {
+        services.retained.set(Arc::new(message.clone()));
+    }
+    services.router.publish(&messages).await
+}
+
+fn state(name: &Id, raised: bool) -> Message {
+    let state = if raised { Switch::On } else { Switch::Off };
+    Message::own(alarm_topic(name), state.as_str())
+}
+
+/// What Home Assistant is told of the broker's alarms, in its device discovery. A component with nothing but its
+/// platform is taken out.
+fn announcement(known: &BTreeSet<Id>, gone: &[Id]) -> Vec<u8> {
+    if known.is_empty() {
+        return Vec::new();
+    }
+    let mut components: Map<String, Value> = Map::new();
+    for name in gone {
+        components.insert(format!("alarm_{name}"), json!({ "p": "binary_sensor" }));
+    }
+    for name in known {
+        let alarm = json!({
+            "p": "binary_sensor", "name": name, "unique_id": format!("humidor_alarm_{name}"),
+            "stat_t": alarm_topic(name), "dev_cla": "problem",
+        });
+        components.insert(format!("alarm_{name}"), alarm);
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    json!({
+        "dev": { "ids": ["humidor_broker"], "name": "humidor alarms", "mf": "humidor", "mdl": "broker", "sw": version },
+        "o": { "name": "humidor", "sw": version },
+        "avty": [{ "t": BROKER_STATUS }],
+        "cmps": components,
+    })
+    .to_string()
+    .into_bytes()
+}

@@ -1,0 +1,189 @@
+//! When the writer thread looks after the log: while nobody waits for it, and now and then while somebody
+//! always does.
+
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use crate::clock;
+use crate::store::Store;
+
+/// From one look for something to do to the next.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// After a step that failed: a full disk is the publishers' business first.
+const FAILED_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest pause between two steps of one job.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Without a commit for this long the broker is idle.
+const IDLE_AFTER: Duration = Duration::from_millis(50);
+
+/// What else the writer thread has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    /// Nobody has published for a while.
+    Idle,
+    /// Commits come and go; at present nothing waits.
+    Light,
+    /// A commit waits.
+    Full,
+}
+
+impl Demand {
+    /// Pause after a step, in lengths of that step. Idle, half of an SD card's time stays free for others; else an
+    /// acknowledgement meets a step one time in ten, and where one would always wait, one time in twenty.
+    const fn pause(self) -> u32 {
+        match self {
+            Self::Idle => 1,
+            Self::Light => 9,
+            Self::Full => 19,
+        }
+    }
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// There is more to do.
+    More,
+    /// There is more to do, and the log is larger than it may be: the disk's end would stop everybody.
+    Pressing,
+    /// Nothing to do at present.
+    Done,
+    /// It did not go through.
+    Failed,
+}
+
+/// Paces the upkeep by what its steps cost on this machine.
+#[derive(Debug)]
+pub(in crate::broker) struct Pace {
+    committed: Instant,
+    /// When the latest step ended, and how long it took.
+    ended: Instant,
+    took: Duration,
+    outcome: Outcome,
+    complained: bool,
+}
+
+impl Pace {
+    pub fn start(now: Instant) -> Self {
+        let took = Duration::ZERO;
+        Self { committed: now, ended: now, took, outcome: Outcome::More, complained: false }
+    }
+
+    /// Something was just committed.
+    pub const fn committed(&mut self, now: Instant) {
+        self.committed = now;
+    }
+
+    /// How long the queue may be waited for before there is something else to do.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let idle = self.due(Demand::Idle).max(self.committed + IDLE_AFTER);
+        idle.min(self.due(Demand::Light)).saturating_duration_since(now)
+    }
+
+    /// Does one step when it is time for it; `waiting`: there is something to commit.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn step(&mut self, store: &mut Store, waiting: bool) -> rusqlite::Result<()> {
+        let started = Instant::now();
+        if !self.is_due(started, waiting) {
+            return Ok(());
+        }
+        let outcome = match store.maintain(clock::unix_ms()) {
+            Ok(true) if store.is_too_large() => Outcome::Pressing,
+            Ok(true) => Outcome::More,
+            Ok(false) => {
+                self.complained = false;
+                Outcome::Done
+            }
+            Err(cause) if Store::may_pass(&cause) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    warn!(%cause, "the log cannot be looked after; tried again every 30 s");
+                }
+                Outcome::Failed
+            }
+            Err(cause) => return Err(cause),
+        };
+        self.stepped(started, Instant::now(), outcome);
+        Ok(())
+    }
+
+    fn is_due(&self, now: Instant, waiting: bool) -> bool {
+        let demand = if waiting {
+            Demand::Full
+        } else if now < self.committed + IDLE_AFTER {
+            Demand::Light
+        } else {
+            Demand::Idle
+        };
+        now >= self.due(demand)
+    }
+
+    fn due(&self, demand: Demand) -> Instant {
+        let pause = |demand: Demand| (self.took * demand.pause()).min(PAUSE_MAX);
+        self.ended
+            + match self.outcome {
+                Outcome::More => pause(demand),
+                Outcome::Pressing => pause(Demand::Idle),
+                Outcome::Done => LOOK_INTERVAL,
+                Outcome::Failed => FAILED_INTERVAL,
+            }
+    }
+
+    fn stepped(&mut self, started: Instant, ended: Instant, outcome: Outcome) {
+        (self.ended, self.took, self.outcome) = (ended, ended - started, outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_micros(500);
+
+    /// Share of ten seconds, in thousandths, that steps take beside commits of `commit` length, from the end of one
+    /// to the beginning of the next `gap`.
+    fn share(commit: Duration, gap: Duration, outcome: Outcome) -> u128 {
+        let start = Instant::now();
+        let (mut now, mut pace, mut upkeep) = (start, Pace::start(start), Duration::ZERO);
+        while now < start + Duration::from_secs(10) {
+            now += commit;
+            pace.committed(now);
+            let next = now + gap;
+            // Right after a commit, and then when the queue has been waited for in vain.
+            loop {
+                if pace.is_due(now, gap.is_zero()) {
+                    pace.stepped(now, now + STEP, outcome);
+                    upkeep += STEP;
+                    now += STEP;
+                }
+                if now + pace.wait(now) >= next {
+                    break;
+                }
+                now += pace.wait(now);
+            }
+            now = now.max(next);
+        }
+        upkeep.as_micros() * 1000 / (now - start).as_micros()
+    }
+
+    #[test]
+    fn upkeep_has_its_share_of_a_busy_writers_time_and_no_more() {
+        let (ms, gap) = (Duration::from_millis(1), Duration::from_millis(4));
+        let full = share(ms, Duration::ZERO, Outcome::More);
+        assert!((40..=50).contains(&full), "{full}");
+        let light = share(ms, gap, Outcome::More);
+        assert!((60..=100).contains(&light), "{light}");
+        let idle = share(ms, Duration::from_secs(1), Outcome::More);
+        assert!((400..=510).contains(&idle), "{idle}");
+    }
+
+    #[test]
+    fn a_log_that_is_too_large_comes_first() {
+        let pressing = share(Duration::from_micros(500), Duration::ZERO, Outcome::Pressing);
+        assert!((450..=510).contains(&pressing), "{pressing}");
+        let done = share(Duration::from_millis(1), Duration::ZERO, Outcome::Done);
+        assert!(done < 5, "{done}");
+    }
+}

@@ -1,0 +1,342 @@
+//! One client's connection: reads packets, has them committed, acknowledges, passes on, and writes
+//! what the client is to get. One task, one loop; nothing in it waits for the other side.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::v5::Disconnect;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use crate::broker::access::{Access, NotAdmitted};
+use crate::broker::commit::writer::{Recorder, Stopped};
+use crate::broker::connection::client::deliver::{delivered, handed, read};
+use crate::broker::connection::client::pending_commit::committed;
+use crate::broker::connection::client::{Client, says_goodbye};
+use crate::broker::connection::handshake::{self, Opened};
+use crate::broker::connection::packet::{PacketError, Version};
+use crate::broker::connection::reply;
+use crate::broker::delivery::retained::Retained;
+use crate::broker::delivery::router::{Router, RouterDied};
+use crate::broker::net::admission::{Full, Lobby, Visitor};
+use crate::broker::net::rate_limit::Pace;
+use crate::broker::net::transport::{Carrier, Stream};
+use crate::broker::session::inflight::Unasked;
+use crate::broker::session::registry::Sessions;
+use crate::broker::traffic::Traffic;
+use crate::clock;
+use crate::shutdown::Shutdown;
+use crate::store::Queued;
+use crate::wire::Filter;
+
+/// How long a client may take from the connection to its whole CONNECT.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes nothing off its socket for this long is gone.
+const WRITE_STALL: Duration = Duration::from_secs(30);
+/// How long a closing connection still waits for its last commit and acknowledgements.
+const LINGER: Duration = Duration::from_secs(3);
+/// The same when another connection has taken the client id over, which waits for twice as long before it reads on.
+const LET_GO: Duration = Duration::from_millis(500);
+/// How long a client that is told why it is closed may go on sending: closed at once, the system would throw away
+/// what it was told.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// Bytes that wait for the client before its next packet is looked at.
+const OUT_HIGH_BYTES: usize = 64 * 1024;
+
+/// What every connection works with.
+#[derive(Clone)]
+pub struct Services {
+    /// Commits.
+    pub recorder: Recorder,
+    /// Fans out.
+    pub router: Router,
+    /// Who is connected.
+    pub sessions: Sessions,
+    /// What later subscribers get.
+    pub retained: Retained,
+    /// What waits for persistent sessions.
+    pub queued: Arc<Mutex<Queued>>,
+    /// Counts.
+    pub traffic: Arc<Traffic>,
+    /// Who has come.
+    pub lobby: Lobby,
+    /// Who may do what.
+    pub access: Access,
+    /// Topic filters of foreign publishers that are logged.
+    pub logged: Arc<[Filter]>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    #[error("the client said goodbye")]
+    Disconnect(Disconnect),
+    #[error("the client closed the connection")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Packet(#[from] PacketError),
+    #[error("refused at CONNECT: {0}")]
+    Refused(&'static str),
+    #[error("not admitted: {0}")]
+    NotAdmitted(#[from] NotAdmitted),
+    #[error("{0}")]
+    Full(#[from] Full),
+    #[error("too slow to say who it is while others came")]
+    Evicted,
+    #[error("its user was changed")]
+    Withdrawn,
+    #[error("protocol error: {0}")]
+    Protocol(&'static str),
+    #[error("PUBLISH to what is not a topic name")]
+    TopicName,
+    #[error("a topic alias that is not known or not allowed")]
+    TopicAlias,
+    #[error("more QoS 2 messages begun than the Receive Maximum")]
+    ReceiveMaximum,
+    #[error("{0}")]
+    Unasked(#[from] Unasked),
+    #[error("nothing heard for 1.5 × keep-alive")]
+    Silent,
+    #[error("the client takes nothing off its socket")]
+    Stalled,
+    #[error("its client id connected elsewhere")]
+    TakenOver,
+    #[error("the broker is stopping")]
+    Stopping,
+    #[error("{0}")]
+    Router(#[from] RouterDied),
+    #[error("{0}")]
+    Store(#[from] Stopped),
+    #[error("what waits for the session cannot be read: {0}")]
+    Queued(#[from] rusqlite::Error),
+}
+
+impl End {
+    /// What an MQTT 5.0 client is told (§3.14.2.1); `None` when nothing is to be said.
+    const fn reason(&self) -> Option<u8> {
+        Some(match self {
+            Self::Disconnect(_)
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Refused(_)
+            | Self::NotAdmitted(_)
+            | Self::Full(_)
+            | Self::Evicted
+            | Self::Stalled => {
+                return None;
+            }
+            Self::Packet(error) => error.reason(),
+            Self::Protocol(_) | Self::Unasked(_) => 0x82,
+            Self::TopicName => 0x90,
+            Self::ReceiveMaximum => 0x93,
+            Self::TopicAlias => 0x94,
+            Self::Silent => 0x8d,
+            Self::TakenOver => 0x8e,
+            Self::Stopping => 0x8b,
+            Self::Withdrawn => 0x98,
+            Self::Router(_) | Self::Store(_) | Self::Queued(_) => 0x83,
+        })
+    }
+
+    /// Whether the client broke the protocol.
+    const fn is_breach(&self) -> bool {
+        matches!(
+            self,
+            Self::Packet(_)
+                | Self::Protocol(_)
+                | Self::Unasked(_)
+                | Self::TopicName
+                | Self::ReceiveMaximum
+                | Self::TopicAlias
+        )
+    }
+}
+
+/// Serves one client until it leaves, misbehaves, or `shutdown`.
+pub async fn serve<S: Stream>(
+    stream: S,
+    peer: SocketAddr,
+    mut visitor: Visitor,
+    services: Services,
+    shutdown: Shutdown,
+) {
+    let mut carrier = Carrier::new(stream);
+    carrier.set_pace(Pace::new(services.lobby.limits(), std::time::Instant::now()));
+    let mut inbound = BytesMut::with_capacity(1024);
+    let opening = timeout(
+        CONNECT_TIMEOUT,
+        handshake::open(&mut carrier, peer, &mut visitor, &mut inbound, &services),
+    )
+    .await;
+    let mut opened = match opening {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(end)) => {
+            if end.is_breach() {
+                Traffic::count(&services.traffic.malformed);
+            }
+            debug!(%peer, reason = %end, "no connection");
+            // Who has to make way does so at once.
+            if !matches!(end, End::Evicted) {
+                let _ = timeout(LAST_WORD, carrier.hang_up()).await;
+            }
+            return;
+        }
+        Err(_) => {
+            debug!(%peer, "no CONNECT within {CONNECT_TIMEOUT:?}");
+            return;
+        }
+    };
+    let client_id = Arc::clone(&opened.claim.session.client_id);
+    debug!(%peer, client = &*client_id, version = ?opened.appetite.version, "connected");
+    let mut client = Client::new(&services, &opened, inbound);
+    let mut end = match run(&mut carrier, &mut client, &mut opened, shutdown.clone()).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    let (mut polite, expiry_s) = match &end {
+        End::Disconnect(disconnect) => says_goodbye(disconnect),
+        _ => (false, None),
+    };
+    if expiry_s.is_some_and(|wanted| wanted > 0 && opened.expiry_s == 0) {
+        // [MQTT-3.14.2-2]
+        end = End::Protocol("a session that ends with its connection is to outlive it");
+        polite = false;
+    }
+    if end.is_breach() {
+        Traffic::count(&services.traffic.malformed);
+    }
+    debug!(%peer, client = &*client_id, reason = %end, "disconnected");
+    // Who takes over relies on what its session has taken: that is settled before it reads on.
+    let finished = if matches!(end, End::TakenOver) {
+        timeout(LET_GO, client.finish()).await
+    } else {
+        tokio::select! {
+            finished = timeout(LINGER, client.finish()) => finished,
+            _ = &mut opened.claim.taken_over => timeout(LET_GO, client.finish()).await,
+        }
+    };
+    if finished.is_err() {
+        client.let_go();
+    }
+    farewell(&mut carrier, &mut client, &end).await;
+    drop((client, carrier));
+
+    let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
+    let mut changes = opened.claim.leave(expiry_s, clock::unix_ms());
+    if timeout(LINGER, services.recorder.note(&mut changes)).await.is_err() {
+        services.sessions.take_back(changes);
+    }
+    // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
+    if let Some(will) = opened.will.take().filter(|_| !polite) {
+        will.say(&opened.claim, expiry_s, &services, shutdown).await;
+    }
+    // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before
+    // its own `online`.
+    drop(opened);
+}
+
+/// Writes what is still to be written, and why the connection ends.
+async fn farewell<S: Stream>(carrier: &mut Carrier<S>, client: &mut Client<'_>, end: &End) {
+    if let Some(reason) = end.reason()
+        && client.version == Version::V5
+    {
+        reply::disconnect(reason, &mut client.out);
+    } else if !matches!(end, End::Stopping) {
+        let _ = timeout(LAST_WORD, carrier.hang_up()).await;
+        return;
+    }
+    let last_word = async {
+        carrier.close(&mut client.out).await?;
+        while carrier.read(&mut client.inbound).await? > 0 {
+            client.inbound.clear();
+        }
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(if matches!(end, End::Stopping) { LINGER } else { LAST_WORD }, last_word).await;
+}
+
+enum Never {}
+
+/// The connection's loop. Always returns why it ended.
+async fn run<S: Stream>(
+    carrier: &mut Carrier<S>,
+    client: &mut Client<'_>,
+    opened: &mut Opened,
+    mut shutdown: Shutdown,
+) -> Result<Never, End> {
+    let silence = opened.silence;
+    let taken_over = &mut opened.claim.taken_over;
+    let session = Arc::clone(&opened.claim.session);
+    let grants = Arc::clone(&opened.grants);
+    let withdrawn = grants.withdrawn();
+    client.resume().await?;
+
+    let started = Instant::now();
+    let (mut heard, mut written) = (started, started);
+    let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
+    tokio::pin!(alarm, withdrawn);
+    loop {
+        let nothing_to_write = carrier.is_idle(&client.out);
+        client.take_packets().await?;
+        carrier.charge(std::mem::take(&mut client.taken));
+        if let Some(disconnect) = client.has_left() {
+            return Err(End::Disconnect(disconnect));
+        }
+        client.write_deliveries().await?;
+        client.read_on();
+        if nothing_to_write {
+            written = Instant::now();
+        }
+        // A client that takes nothing is not listened to either: its answers would have to be kept.
+        let room = client.out.len() < OUT_HIGH_BYTES;
+        let listening = room && !client.is_committing() && !client.is_subscribing();
+        tokio::select! {
+            moved = carrier.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
+                let moved = moved?;
+                if moved.read == Some(0) {
+                    return Err(End::Closed);
+                }
+                let now = Instant::now();
+                if moved.read.is_some() {
+                    heard = now;
+                }
+                if moved.wrote {
+                    written = now;
+                }
+            }
+            committed = committed(&mut client.staged), if client.is_committing() => {
+                committed?;
+                client.acknowledge().await?;
+                // While a commit is awaited nothing is read; that silence is ours.
+                heard = Instant::now();
+            }
+            // Also when there is no room: what cannot be kept is dropped here and not held by the router.
+            delivery = delivered(&mut client.link) => client.deliver(delivery?),
+            parcel = handed(client.inbox.as_deref()) => client.outflow.queue(parcel),
+            page = read(&mut client.page) => client.take_page(page?),
+            () = session.wake.notified() => client.may_wait = true,
+            () = &mut alarm => {
+                let now = Instant::now();
+                // Not to read is our doing.
+                if carrier.is_holding_back() {
+                    heard = now;
+                }
+                if listening && silence.is_some_and(|limit| now >= heard + limit) {
+                    return Err(End::Silent);
+                }
+                if !carrier.is_idle(&client.out) && now >= written + WRITE_STALL {
+                    return Err(End::Stalled);
+                }
+                let next = silence.map_or(now + WRITE_STALL, |limit| (heard + limit).min(now + WRITE_STALL));
+                alarm.as_mut().reset(next.max(now + Duration::from_secs(1)));
+            }
+            () = &mut withdrawn => return Err(End::Withdrawn),
+            _ = &mut *taken_over => return Err(End::TakenOver),
+            () = shutdown.requested() => return Err(End::Stopping),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Sockets before MQTT: places, rates, TLS.
+
+pub(in crate::broker) mod admission;
+pub(in crate::broker) mod limits;
+pub(in crate::broker) mod rate_limit;
+pub(in crate::broker) mod reload;
+pub(in crate::broker) mod tls;
+pub(in crate::broker) mod transport;

@@ -1,0 +1,101 @@
+//! How fast one client is read: who sends more a second than the limits allow is not read for a while, and TCP
+//! carries that to the sender. Nothing is lost, and nobody is closed for it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::broker::net::limits::{Bucket, Limits};
+
+/// A budget holds what is allowed in this long; a burst of that passes at once.
+const BURST_SECONDS: f64 = 1.0;
+
+/// The budgets of one client.
+#[derive(Debug)]
+pub struct Pace {
+    messages: Option<Bucket>,
+    bytes: Option<Bucket>,
+    closed: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pace {
+    /// As fast as it comes.
+    pub const UNBOUNDED: Self = Self { messages: None, bytes: None, closed: None };
+
+    /// As fast as the limits allow.
+    #[must_use]
+    pub fn new(limits: &Limits, now: Instant) -> Self {
+        let bucket = |per_second: u32| {
+            let per_second = f64::from(per_second);
+            (per_second > 0.0).then(|| Bucket::new(per_second * BURST_SECONDS, per_second, now))
+        };
+        Self {
+            messages: bucket(limits.messages_per_second),
+            bytes: bucket(limits.bytes_per_second),
+            closed: None,
+        }
+    }
+
+    /// Takes what was read off the budgets; overdrawn, they close until they are even again.
+    pub fn spend(&mut self, messages: u32, bytes: usize) {
+        let now = Instant::now();
+        #[allow(clippy::cast_precision_loss)] // at most a read buffer
+        let spent = [(&mut self.messages, f64::from(messages)), (&mut self.bytes, bytes as f64)];
+        let wait = spent.into_iter().filter_map(|(bucket, amount)| {
+            bucket.as_mut().and_then(|bucket| bucket.overdraw(amount, now))
+        });
+        if let Some(wait) = wait.max() {
+            self.closed = Some(Box::pin(tokio::time::sleep(wait)));
+        }
+    }
+
+    /// Whether it is closed.
+    pub const fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// Ready when it is open.
+    pub fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(closed) = &mut self.closed {
+            if closed.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.closed = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Bucket {
+    /// Takes `amount` whether it is there or not. Returns how long it is until nothing is owed, if anything is.
+    fn overdraw(&mut self, amount: f64, now: Instant) -> Option<Duration> {
+        let owed = self.take_all(amount, now);
+        (owed > 0.0).then(|| Duration::from_secs_f64(owed / self.per_second()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_sends_more_than_allowed_waits_as_long_as_it_was_too_fast() {
+        let limits =
+            Limits { messages_per_second: 100, bytes_per_second: 1024, ..Limits::default() };
+        let start = Instant::now();
+        let mut pace = Pace::new(&limits, start);
+        pace.spend(100, 1024);
+        assert!(!pace.is_closed(), "a second's worth at once");
+        pace.spend(20, 0);
+        assert!(pace.is_closed());
+        poll_fn(|cx| pace.poll_open(cx)).await;
+        assert!(start.elapsed() >= Duration::from_millis(190), "{:?}", start.elapsed());
+        pace.spend(0, 2048);
+        let Some(closed) = &pace.closed else { panic!("bytes count too") };
+        assert!(closed.deadline() > tokio::time::Instant::now() + Duration::from_millis(500));
+    }
+}

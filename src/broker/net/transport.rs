@@ -1,0 +1,172 @@
+//! What carries a connection's bytes, whatever it is: reading, writing and flushing as one future, so
+//! that a loop can wait for either without halves that share a lock.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::broker::net::rate_limit::Pace;
+
+/// Room made in the read buffer at a time.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A stream that bytes come and go on: TCP, TLS over it, a WebSocket.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// What one wait has moved; at least one of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// Bytes that came; 0 when the client has closed its side.
+    pub read: Option<usize>,
+    /// Bytes were taken off our hands.
+    pub wrote: bool,
+}
+
+/// A stream and whether it still holds back what was written to it, as TLS does.
+#[derive(Debug)]
+pub struct Carrier<S> {
+    stream: S,
+    unflushed: bool,
+    pace: Pace,
+}
+
+impl<S: Stream> Carrier<S> {
+    /// A carrier over a stream that nothing waits in.
+    pub const fn new(stream: S) -> Self {
+        Self { stream, unflushed: false, pace: Pace::UNBOUNDED }
+    }
+
+    /// Reads no faster than this from now on. What is not read waits in the client's own buffers.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// Takes `messages` off the budget of what may be read.
+    pub fn charge(&mut self, messages: u32) {
+        self.pace.spend(messages, 0);
+    }
+
+    /// Whether nothing is read because of the pace.
+    pub const fn is_holding_back(&self) -> bool {
+        self.pace.is_closed()
+    }
+
+    /// Whether nothing of `out`, or of what was taken from it, waits for the client.
+    pub fn is_idle(&self, out: &BytesMut) -> bool {
+        out.is_empty() && !self.unflushed
+    }
+
+    /// Waits until bytes of `out` could be written or, where `inbound` is given, bytes have come. Dropping the
+    /// future loses nothing.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn progress(
+        &mut self,
+        mut inbound: Option<&mut BytesMut>,
+        out: &mut BytesMut,
+    ) -> io::Result<Moved> {
+        poll_fn(|cx| {
+            // Both ways in each turn: who can always be written to is still listened to.
+            let mut moved = Moved::default();
+            while !out.is_empty() {
+                match pin!(self.stream.write_buf(out)).poll(cx)? {
+                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(_) => (moved.wrote, self.unflushed) = (true, true),
+                    Poll::Pending => break,
+                }
+            }
+            if self.unflushed && pin!(self.stream.flush()).poll(cx)?.is_ready() {
+                (moved.wrote, self.unflushed) = (true, false);
+            }
+            if let Some(inbound) = inbound.as_deref_mut()
+                && self.pace.poll_open(cx).is_ready()
+            {
+                inbound.reserve(READ_BYTES);
+                if let Poll::Ready(count) = pin!(self.stream.read_buf(inbound)).poll(cx)? {
+                    self.pace.spend(0, count);
+                    moved.read = Some(count);
+                }
+            }
+            if moved == Moved::default() { Poll::Pending } else { Poll::Ready(Ok(moved)) }
+        })
+        .await
+    }
+
+    /// Waits for bytes; 0 when the client has closed its side.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn read(&mut self, inbound: &mut BytesMut) -> io::Result<usize> {
+        self.stream.read_buf(inbound).await
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Writes all of `out` and says that nothing follows.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn close(&mut self, out: &mut BytesMut) -> io::Result<()> {
+        self.stream.write_all_buf(out).await?;
+        self.stream.shutdown().await
+    }
+
+    /// Says that nothing follows, in the stream's own way: a WebSocket without a Close frame looks broken to a browser.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn hang_up(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_ways_move_in_one_turn() {
+        let (near, mut far) = tokio::io::duplex(8);
+        let mut carrier = Carrier::new(near);
+        far.write_all(b"question").await.unwrap();
+        let (mut inbound, mut out) = (BytesMut::new(), BytesMut::from(&b"answer"[..]));
+        let moved = carrier.progress(Some(&mut inbound), &mut out).await.unwrap();
+        assert_eq!(moved, Moved { read: Some(8), wrote: true });
+        assert_eq!(&inbound[..], b"question");
+        assert!(carrier.is_idle(&out));
+    }
+
+    #[tokio::test]
+    async fn what_is_full_is_not_read_and_keeps_what_it_could_not_write() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut carrier = Carrier::new(near);
+        far.write_all(b"more").await.unwrap();
+        let mut out = BytesMut::from(&b"answer"[..]);
+        assert!(carrier.progress(None, &mut out).await.unwrap().wrote);
+        assert_eq!((&out[..], carrier.is_idle(&out)), (&b"er"[..], false));
+        let mut answer = [0; 6];
+        let reading = far.read_exact(&mut answer);
+        let (written, read) = tokio::join!(carrier.progress(None, &mut out), reading);
+        assert!(written.unwrap().wrote && read.is_ok());
+        assert_eq!(&answer, b"answer");
+        drop(far);
+        let mut inbound = BytesMut::new();
+        assert_eq!(carrier.read(&mut inbound).await.unwrap(), 4);
+        let closed = carrier.progress(Some(&mut inbound), &mut out).await.unwrap();
+        assert_eq!(closed, Moved { read: Some(0), wrote: false });
+    }
+}
