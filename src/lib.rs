@@ -32,6 +32,8 @@ pub mod dht;
 
 pub mod wire;
 
+pub mod mqtt;
+
 pub mod node;
 
 pub mod broker;

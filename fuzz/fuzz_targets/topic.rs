@@ -2,7 +2,8 @@
 
 #![no_main]
 
-use humidor::wire::{Filter, telemetry_source, topic_name};
+use humidor::mqtt::{Filter, topic_name};
+use humidor::wire::{telemetry_source};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -26,7 +26,6 @@ mod run;
 mod session;
 mod status;
 mod traffic;
-mod tree;
 
 pub use access::acl::{ROLES, Role, Rule};
 pub use access::passwords::LoginError;

@@ -28,11 +28,12 @@ use crate::broker::status::local_client::Insider;
 use crate::broker::status::sys;
 use crate::broker::traffic::Traffic;
 use crate::clock;
+use crate::mqtt::{Filter, Message};
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Retention, Store};
 use crate::tls::TlsError;
 use crate::web::{self, Sources, WebConfig};
-use crate::wire::{BROKER_STATUS, Discovery, Filter, Message, OFFLINE, ONLINE};
+use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
 #[derive(Debug, Clone)]

@@ -13,10 +13,11 @@ use super::settings::nearest;
 use super::{access, alarms, pins};
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
+use crate::mqtt::Filter;
 use crate::node::{BrokerAddress, Forget, NodeConfig};
 use crate::reading::Id;
 use crate::web::{Guests, WebConfig};
-use crate::wire::{Discovery, Filter};
+use crate::wire::Discovery;
 
 /// Longest that a commit may wait for company.
 const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);

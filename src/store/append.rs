@@ -20,8 +20,9 @@ use super::sessions::{self, Change, Stored};
 use super::tally::Bucket;
 use super::upkeep::Upkeep;
 use super::{pruned, retained};
+use crate::mqtt::Message;
 use crate::reading::{ClockState, Id};
-use crate::wire::{Message, Telemetry};
+use crate::wire::Telemetry;
 
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
 const REFUSAL_ROWS: i64 = 1000;

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rumqttc::v5::mqttbytes::{QoS, qos};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::Error::FromSqlConversionFailure;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
-use crate::wire::Message;
+use crate::mqtt::{Message, QoS, Topic};
 
 /// Messages that wait for one session. Beyond it the oldest goes.
 pub const SESSION_MESSAGES: u64 = 10_000;
@@ -164,7 +165,7 @@ pub(super) fn enqueue(
             target.qos as u8,
             target.retain,
             identifiers,
-            message.topic,
+            message.topic.as_str(),
             &message.payload[..],
             &message.properties[..],
             &*message.publisher,
@@ -216,6 +217,12 @@ fn make_room(
     Ok(dropped)
 }
 
+/// The topic in a column; another program may have written one that is none.
+pub(super) fn topic(row: &Row<'_>, column: usize) -> rusqlite::Result<Topic> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
 /// Reads what waits for sessions, beside the writer.
 #[derive(Debug)]
 pub struct Queued {
@@ -249,12 +256,12 @@ impl Queued {
             let Some(row) = rows.next()? else { break };
             let identifiers: Vec<u8> = row.get(3)?;
             let (identifiers, _) = identifiers.as_chunks::<4>();
-            let qos = qos(row.get(1)?).unwrap_or_default();
+            let qos = QoS::from_u8(row.get(1)?).unwrap_or_default();
             let retain = row.get(2)?;
             let message = match row.get::<_, Option<Vec<u8>>>(5)? {
                 None => None,
                 Some(payload) => Some(Arc::new(Message {
-                    topic: row.get(4)?,
+                    topic: topic(row, 4)?,
                     payload: Bytes::from(payload),
                     qos,
                     retain,

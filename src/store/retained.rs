@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use super::queued::topic;
+use crate::mqtt::QoS;
 use bytes::Bytes;
-use rumqttc::v5::mqttbytes::qos;
 use rusqlite::{Connection, params};
 
-use crate::wire::Message;
+use crate::mqtt::Message;
 
 /// Keeps `message` as its topic's retained one, or with an empty payload deletes that ([MQTT-3.3.1-10]).
 pub(super) fn retain(connection: &Connection, message: &Message) -> rusqlite::Result<()> {
     if message.payload.is_empty() {
         connection
             .prepare_cached("DELETE FROM retained WHERE topic = ?")?
-            .execute([&message.topic])?;
+            .execute([message.topic.as_str()])?;
         return Ok(());
     }
     connection
@@ -24,7 +25,7 @@ pub(super) fn retain(connection: &Connection, message: &Message) -> rusqlite::Re
                  publisher = excluded.publisher, expires_at = excluded.expires_at",
         )?
         .execute(params![
-            message.topic,
+            message.topic.as_str(),
             message.qos as u8,
             &message.payload[..],
             &message.properties[..],
@@ -46,8 +47,8 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Arc<Message>
         .prepare("SELECT topic, qos, payload, properties, publisher, expires_at FROM retained")?;
     let rows = statement.query_map([], |row| {
         Ok(Arc::new(Message {
-            topic: row.get(0)?,
-            qos: qos(row.get(1)?).unwrap_or_default(),
+            topic: topic(row, 0)?,
+            qos: QoS::from_u8(row.get(1)?).unwrap_or_default(),
             retain: true,
             payload: Bytes::from(row.get::<_, Vec<u8>>(2)?),
             properties: Bytes::from(row.get::<_, Vec<u8>>(3)?),

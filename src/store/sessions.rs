@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use rumqttc::v5::mqttbytes::{QoS, qos};
+use crate::mqtt::QoS;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::queued::{Queues, Target, enqueue, size_of};
 use super::retained;
-use crate::wire::Message;
+use crate::mqtt::Message;
 
 /// One subscription, with the options of MQTT 5.0 §3.8.3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +206,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
         session.subscriptions = subscriptions
             .query_map([session.session], |row| {
                 let options = Options {
-                    qos: qos(row.get(1)?).unwrap_or_default(),
+                    qos: QoS::from_u8(row.get(1)?).unwrap_or_default(),
                     no_local: row.get(2)?,
                     retain_as_published: row.get(3)?,
                     identifier: row.get(4)?,

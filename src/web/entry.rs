@@ -25,7 +25,7 @@ use super::Web;
 use super::problem::Problem;
 use super::server::Peer;
 use crate::broker::{Access, Grants, NotAdmitted};
-use crate::wire::Filter;
+use crate::mqtt::Filter;
 
 /// Client id that rules see of whoever comes over HTTP.
 const CLIENT_ID: &str = "http";

@@ -1,6 +1,6 @@
 //! What a board says of itself in retained topics, as one checked name: status, health, inputs, outputs.
 
-use super::topic::Filter;
+use crate::mqtt::Filter;
 use crate::reading::Id;
 
 /// Filters that together match every [`BoardTopic`] and little else.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::topic::{TopicError, topic_name};
+use crate::mqtt::{TopicError, topic_name};
 
 /// Longest prefix in bytes: with the longest id behind it a topic stays short.
 const PREFIX_MAX_BYTES: usize = 128;

@@ -3,17 +3,15 @@
 
 mod board;
 mod discovery;
-mod message;
 mod payload;
 mod switch;
 mod topic;
 
 pub use board::BoardTopic;
 pub use discovery::{Discovery, DiscoveryError};
-pub use message::{Message, encode_properties};
 pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{
-    BROKER_STATUS, CLIENT_ID_PREFIX, Filter, FilterError, NodeTopics, OFFLINE, ONLINE, STATUSES,
-    TopicError, alarm_topic, status_source, telemetry_source, topic_name,
+    BROKER_STATUS, CLIENT_ID_PREFIX, NodeTopics, OFFLINE, ONLINE, STATUSES, alarm_topic,
+    status_source, telemetry_source,
 };

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::mqtt::{Filter, FilterError};
 use crate::reading::Id;
-use crate::wire::{CLIENT_ID_PREFIX, Filter, FilterError};
+use crate::wire::CLIENT_ID_PREFIX;
 
 /// What a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::broker::access::Access;
 use crate::broker::access::acl::Rulings;
 use crate::broker::access::users::{Account, Directory};
-use crate::wire::{Filter, FilterError};
+use crate::mqtt::{Filter, FilterError};
 
 /// Topic filters that one session may hold.
 pub const SESSION_FILTERS: usize = 200;

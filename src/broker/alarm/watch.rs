@@ -16,12 +16,12 @@ use crate::broker::commit::writer::{Batch, Live, Recorder};
 use crate::broker::connection::run::Services;
 use crate::broker::delivery::router::{Delivery, Link, RouterDied};
 use crate::clock::unix_ms;
+use crate::mqtt::Message;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::{AlarmRow, Record};
 use crate::wire::{
-    BROKER_STATUS, Discovery, Message, NodeTopics, ONLINE, STATUSES, Switch, alarm_topic,
-    status_source,
+    BROKER_STATUS, Discovery, NodeTopics, ONLINE, STATUSES, Switch, alarm_topic, status_source,
 };
 
 /// Changes that wait for the store, at most. While it cannot commit, only silence raises alarms, each once.

@@ -1,14 +1,15 @@
 //! What a PUBLISH means to the log: a reading, a stranger's numbers, a refusal, or nothing.
 
+use crate::mqtt::{Filter, Message};
 use crate::store::{EXAMPLE_MAX_BYTES, Record};
-use crate::wire::{Filter, Message, Telemetry, numbers, telemetry_source};
+use crate::wire::{Telemetry, numbers, telemetry_source};
 
 /// Decides what of a message is kept. `logged` are the topic filters of foreign publishers; `at_ms`
 /// is now, Unix ms UTC.
 #[must_use]
 pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record> {
     let refused = |cause| Record::Refused {
-        topic: message.topic.clone(),
+        topic: message.topic.to_string(),
         at_ms,
         cause,
         payload: message.payload.slice(..message.payload.len().min(EXAMPLE_MAX_BYTES)).to_vec(),
@@ -23,7 +24,7 @@ pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record
         None if message.payload.is_empty() => None,
         None if logged.iter().any(|filter| filter.matches(&message.topic)) => {
             Some(match numbers(&message.payload) {
-                Ok(numbers) => Record::Foreign { topic: message.topic.clone(), at_ms, numbers },
+                Ok(numbers) => Record::Foreign { topic: message.topic.to_string(), at_ms, numbers },
                 Err(error) => refused(error.name()),
             })
         }

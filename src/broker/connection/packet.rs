@@ -248,6 +248,24 @@ fn translate(packet: v4::Packet) -> Packet {
     }
 }
 
+/// The codec's word for ours.
+pub const fn from_codec(qos: QoS) -> crate::mqtt::QoS {
+    match qos {
+        QoS::AtMostOnce => crate::mqtt::QoS::AtMostOnce,
+        QoS::AtLeastOnce => crate::mqtt::QoS::AtLeastOnce,
+        QoS::ExactlyOnce => crate::mqtt::QoS::ExactlyOnce,
+    }
+}
+
+/// Ours for the codec's.
+pub const fn to_codec(qos: crate::mqtt::QoS) -> QoS {
+    match qos {
+        crate::mqtt::QoS::AtMostOnce => QoS::AtMostOnce,
+        crate::mqtt::QoS::AtLeastOnce => QoS::AtLeastOnce,
+        crate::mqtt::QoS::ExactlyOnce => QoS::ExactlyOnce,
+    }
+}
+
 const fn qos(qos: old::QoS) -> QoS {
     match qos {
         old::QoS::AtMostOnce => QoS::AtMostOnce,

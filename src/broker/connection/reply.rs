@@ -1,12 +1,12 @@
 //! MQTT packets to the socket, in the client's version.
 
+use crate::mqtt::QoS;
 use bytes::{BufMut, Bytes, BytesMut};
 use rumqttc::mqttbytes::{self as old, v4};
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
 
-use crate::broker::connection::packet::{PacketError, Version};
-use crate::wire::Message;
+use crate::broker::connection::packet::{self, PacketError, Version};
+use crate::mqtt::Message;
 
 /// How one delivery of a message looks on the wire.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ pub fn publish(
             dup,
             qos: old_qos(qos),
             retain,
-            topic: message.topic.clone(),
+            topic: message.topic.to_string(),
             pkid: packet_id,
             payload: message.payload.clone(),
         };
@@ -56,7 +56,7 @@ pub fn publish(
     let known = alias.is_some_and(|(_, known)| known);
     let packet = Publish {
         dup,
-        qos,
+        qos: packet::to_codec(qos),
         retain,
         topic: if known { Bytes::new() } else { Bytes::copy_from_slice(message.topic.as_bytes()) },
         pkid: packet_id,

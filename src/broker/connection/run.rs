@@ -27,9 +27,9 @@ use crate::broker::session::inflight::Unasked;
 use crate::broker::session::registry::Sessions;
 use crate::broker::traffic::Traffic;
 use crate::clock;
+use crate::mqtt::Filter;
 use crate::shutdown::Shutdown;
 use crate::store::Queued;
-use crate::wire::Filter;
 
 /// How long a client may take from the connection to its whole CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

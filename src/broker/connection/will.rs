@@ -10,8 +10,8 @@ use crate::broker::connection::run::Services;
 use crate::broker::delivery::publication;
 use crate::broker::session::lease::{Claim, Fate};
 use crate::clock;
+use crate::mqtt::{Message, Topic, TopicError, encode_properties};
 use crate::shutdown::Shutdown;
-use crate::wire::{Message, TopicError, encode_properties, topic_name};
 
 /// How long a will is waited for before the client id's next connection goes on: a store that cannot commit does
 /// not hold that up.
@@ -33,7 +33,7 @@ impl Will {
     /// # Errors
     /// When its topic is none.
     pub fn new(will: LastWill, client_id: &str) -> Result<Self, TopicError> {
-        let topic = topic_name(&will.topic)?.to_owned();
+        let topic = Topic::from_bytes(&will.topic)?;
         let mut carried = PublishProperties::default();
         let (mut expiry_s, mut delay_s) = (None, 0);
         if let Some(properties) = will.properties {
@@ -49,7 +49,7 @@ impl Will {
             topic,
             // A copy: a slice would keep the whole read buffer alive.
             payload: Bytes::copy_from_slice(&will.message),
-            qos: will.qos,
+            qos: crate::broker::connection::packet::from_codec(will.qos),
             retain: will.retain,
             expires_at_ms: None,
             publisher: client_id.into(),

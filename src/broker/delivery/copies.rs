@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::Filter;
+use crate::mqtt::Filter;
 
 /// Messages of which a subscriber with overlapping filters still expects copies; of older ones it may get two.
 const COPIES: usize = 4096;

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use rumqttc::v5::mqttbytes::qos;
 
-use crate::wire::Message;
+use crate::mqtt::Message;
 
 const RETAIN: u8 = 0x04;
 const EXPIRES: u8 = 0x08;
@@ -43,9 +42,9 @@ pub fn unpack(topic: &[u8], mut packed: Bytes) -> Option<(Message, u64)> {
     };
     let (publisher, properties) = (part()?, part()?);
     let message = Message {
-        topic: std::str::from_utf8(topic).ok()?.to_owned(),
+        topic: crate::mqtt::Topic::from_bytes(topic).ok()?,
         payload: packed,
-        qos: qos(flags & 3)?,
+        qos: crate::mqtt::QoS::from_u8(flags & 3)?,
         retain: flags & RETAIN != 0,
         expires_at_ms,
         publisher: Arc::from(std::str::from_utf8(&publisher).ok()?),
@@ -56,7 +55,7 @@ pub fn unpack(topic: &[u8], mut packed: Bytes) -> Option<(Message, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use rumqttc::v5::mqttbytes::QoS;
+    use crate::mqtt::QoS;
 
     use super::*;
 
@@ -66,7 +65,7 @@ mod tests {
             [(None, false, &b""[..]), (Some(1_760_000_000_123), true, &[2, 1, 1][..])]
         {
             let message = Message {
-                topic: "온도/hall".to_owned(),
+                topic: "온도/hall".parse().unwrap(),
                 payload: Bytes::from_static(b"21.5"),
                 qos: QoS::ExactlyOnce,
                 retain,

@@ -62,10 +62,10 @@ impl Inbox {
 mod tests {
     use std::sync::Arc;
 
-    use rumqttc::v5::mqttbytes::QoS;
+    use crate::mqtt::QoS;
 
     use super::*;
-    use crate::wire::Message;
+    use crate::mqtt::Message;
 
     fn parcel(payload: String) -> Parcel {
         let message = Arc::new(Message::own("t".to_owned(), payload));

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use tracing::warn;
 
-use crate::broker::tree::Tree;
-use crate::wire::Filter;
+use crate::mqtt::Filter;
+use crate::mqtt::Trie;
 
 /// Distinct filters that may ever be subscribed. Each costs the router up to 512 KiB of log.
 const FILTERS: usize = 500;
@@ -17,7 +17,7 @@ const TOPICS: usize = 20_000;
 #[derive(Debug, Default)]
 pub struct Ledger {
     filters: HashSet<Filter>,
-    by_level: Tree<()>,
+    by_level: Trie<()>,
     topics: HashSet<String>,
     /// Whether some link has `#`, which gets everything.
     everything: bool,

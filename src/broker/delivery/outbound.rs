@@ -4,16 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::mqtt::{QoS, Topic};
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::QoS;
 
 use crate::broker::access::acl::Rulings;
 use crate::broker::connection::packet::{PacketError, Version};
 use crate::broker::connection::reply::{self, Ack, Envelope};
 use crate::broker::session::inflight::Flights;
 use crate::broker::traffic::Traffic;
+use crate::mqtt::Message;
 use crate::store::Waiting;
-use crate::wire::Message;
 
 /// Messages, and their bytes, that wait in memory for a client that takes them slower than they come. Beyond it
 /// the oldest goes, counted.
@@ -63,7 +63,7 @@ pub struct Outflow {
     live_bytes: usize,
     /// What it has not acknowledged.
     pub flights: Flights,
-    aliases: HashMap<String, u16>,
+    aliases: HashMap<Topic, u16>,
 }
 
 impl Outflow {

@@ -13,8 +13,8 @@ use crate::broker::delivery::subscriptions::{self, Found};
 use crate::broker::session::session::{Session, Wanted};
 use crate::broker::traffic::Traffic;
 use crate::clock;
+use crate::mqtt::Message;
 use crate::store::Change;
-use crate::wire::Message;
 
 /// Accepted messages.
 #[derive(Debug, Default)]

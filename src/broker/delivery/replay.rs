@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use rumqttc::v5::mqttbytes::QoS;
+use crate::mqtt::QoS;
 
 use crate::broker::commit::writer::Batch;
 use crate::broker::delivery::outbound::Parcel;
@@ -13,8 +13,8 @@ use crate::broker::delivery::retained::Retained;
 use crate::broker::delivery::subscriptions::Routes;
 use crate::broker::session::session::{Session, lower};
 use crate::clock;
+use crate::mqtt::Filter;
 use crate::store::{Change, Options, Target};
-use crate::wire::Filter;
 
 /// Retained messages that the subscriptions of one batch get: as many as may wait for a session.
 const RETAINED_MESSAGES: usize = 10_000;

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tracing::warn;
 
+use crate::mqtt::{Filter, Message, Topic};
 use crate::store::Change;
-use crate::wire::{Filter, Message};
 
 /// Topics that may have a retained message. A hall of 100 nodes has 1,000.
 const TOPICS: usize = 20_000;
@@ -17,7 +17,7 @@ const BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 struct Table {
-    topics: HashMap<String, Arc<Message>>,
+    topics: HashMap<Topic, Arc<Message>>,
     bytes: usize,
 }
 
@@ -131,7 +131,7 @@ mod tests {
         }
         let found = |filter: &str| -> Vec<String> {
             let found = retained.matching(&filter.parse().unwrap(), 0);
-            found.iter().map(|message| message.topic.clone()).collect()
+            found.iter().map(|message| message.topic.to_string()).collect()
         };
         assert_eq!(found("#"), ["a/1", "b/1"]);
         assert_eq!(found("a/1"), ["a/1"]);

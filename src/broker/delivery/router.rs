@@ -35,7 +35,7 @@ use tokio::sync::Mutex;
 use crate::broker::delivery::copies::Copies;
 use crate::broker::delivery::envelope;
 use crate::broker::delivery::ledger::Ledger;
-use crate::wire::{Filter, Message};
+use crate::mqtt::{Filter, Message};
 
 /// Links at once: subscribers, and the one that publishes.
 const LINKS: usize = 4096;

@@ -3,14 +3,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use rumqttc::v5::mqttbytes::QoS;
+use crate::mqtt::QoS;
 use tokio::sync::Notify;
 
 use crate::broker::delivery::outbound::Parcel;
 use crate::broker::session::session::{Session, Wanted};
-use crate::broker::tree::Tree;
+use crate::mqtt::Trie;
+use crate::mqtt::{Filter, Message};
 use crate::store::Target;
-use crate::wire::{Filter, Message};
 
 #[derive(Debug, Clone)]
 enum Taker {
@@ -84,7 +84,7 @@ impl Found {
 /// Persistent sessions and groups by filter.
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
-    takers: Arc<RwLock<Tree<Taker>>>,
+    takers: Arc<RwLock<Trie<Taker>>>,
 }
 
 impl Routes {

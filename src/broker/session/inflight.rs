@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rumqttc::v5::mqttbytes::QoS;
+use crate::mqtt::QoS;
 
 /// Messages in flight to one client at most, whatever it would take.
 const WINDOW: u16 = 256;

@@ -114,12 +114,12 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
-    use rumqttc::v5::mqttbytes::QoS;
+    use crate::mqtt::QoS;
 
     use super::*;
     use crate::broker::session::registry::FOR_EVER;
+    use crate::mqtt::{Filter, Message};
     use crate::store::Options;
-    use crate::wire::{Filter, Message};
 
     const NOW: i64 = 1_760_000_000_000;
 

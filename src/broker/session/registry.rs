@@ -10,8 +10,8 @@ use tracing::warn;
 use crate::broker::delivery::subscriptions::Routes;
 use crate::broker::session::lease::Claim;
 use crate::broker::session::session::{Session, State};
+use crate::mqtt::Filter;
 use crate::store::{Change, Stored};
-use crate::wire::Filter;
 
 /// Persistent sessions that are kept. Beyond it the one that has been away for longest ends.
 const PERSISTENT_SESSIONS: usize = 1000;

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rumqttc::v5::mqttbytes::QoS;
+use crate::mqtt::QoS;
 use tokio::sync::{Notify, oneshot};
 
 use crate::broker::delivery::inbox::Inbox;
+use crate::mqtt::{Filter, Message};
 use crate::store::Options;
-use crate::wire::{Filter, Message};
 
 /// A session: it outlives the connection unless its expiry interval is 0.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ mod tests {
         );
         message.qos = QoS::AtLeastOnce;
         assert_eq!(session.wanted(&message).unwrap().qos, QoS::AtLeastOnce);
-        message.topic = "d".to_owned();
+        message.topic = "d".parse().unwrap();
         assert_eq!(session.wanted(&message), None);
     }
 }

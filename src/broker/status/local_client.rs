@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::mqtt::QoS;
 use bytes::Bytes;
-use rumqttc::v5::mqttbytes::QoS;
 
 use crate::broker::commit::writer::Stopped;
 use crate::broker::connection::run::Services;
 use crate::broker::delivery::publication::Publication;
 use crate::broker::delivery::router::{Delivery, RouterDied};
 use crate::clock;
-use crate::wire::{Filter, Message};
+use crate::mqtt::{Filter, Message};
 
 /// A client inside the process. It holds the recorder, which ends with its last holder.
 #[derive(Clone)]

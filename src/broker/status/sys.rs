@@ -8,9 +8,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::connection::run::Services;
 use crate::clock;
+use crate::mqtt::Message;
 use crate::shutdown::Shutdown;
 use crate::store::Change;
-use crate::wire::Message;
 
 /// How often it is said. The names are mosquitto's where it has one, so that its users' dashboards find them.
 const INTERVAL: Duration = Duration::from_secs(10);

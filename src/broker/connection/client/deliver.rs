@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
-use rumqttc::v5::mqttbytes::QoS;
+use crate::mqtt::QoS;
 
 use crate::broker::connection::client::{Batch, Client};
 use crate::broker::connection::reply::{self, Ack};

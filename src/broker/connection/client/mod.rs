@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::mqtt::QoS;
 use bytes::{Bytes, BytesMut};
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, Publish};
 
 use crate::broker::access::permissions::Grants;
@@ -26,8 +26,8 @@ use crate::broker::delivery::publication::Publication;
 use crate::broker::delivery::router::Link;
 use crate::broker::session::session::Session;
 use crate::clock;
+use crate::mqtt::{Filter, Message, Topic, encode_properties, topic_name};
 use crate::store::{Change, Options};
-use crate::wire::{Filter, Message, encode_properties, topic_name};
 
 /// PUBLISH packets that one connection has in one commit.
 const BATCH_PACKETS: usize = 256;
@@ -205,7 +205,7 @@ impl<'a> Client<'a> {
         // Clients say nothing in the broker's own tree.
         let refused = topic.starts_with('$') || !self.grants.may_write(topic);
         let reason = if refused { 0x87 } else { 0 };
-        match publish.qos {
+        match packet::from_codec(publish.qos) {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
                 reply::ack(
@@ -285,10 +285,10 @@ impl<'a> Client<'a> {
             carried = encode_properties(&properties);
         }
         Ok(Message {
-            topic: String::from_utf8(Vec::from(topic)).map_err(|_| End::TopicName)?,
+            topic: Topic::from_bytes(&topic).map_err(|_| End::TopicName)?,
             // A copy: a slice would keep the whole read buffer alive for as long as the message is kept.
             payload: Bytes::copy_from_slice(&payload),
-            qos,
+            qos: packet::from_codec(qos),
             retain,
             expires_at_ms,
             publisher: Arc::clone(&self.session.client_id),

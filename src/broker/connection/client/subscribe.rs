@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::mqtt::QoS;
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{RetainForwardRule, Subscribe, Unsubscribe};
 use tracing::debug;
 
@@ -16,8 +16,8 @@ use crate::broker::delivery::inbox::Inbox;
 use crate::broker::delivery::outbound::Parcel;
 use crate::broker::delivery::replay::{self, Asked};
 use crate::broker::delivery::router::RouterDied;
+use crate::mqtt::Filter;
 use crate::store::{Change, Options};
-use crate::wire::Filter;
 
 /// What the router is told after the commit.
 pub(in crate::broker) enum Subscribing {
@@ -79,7 +79,7 @@ impl Client<'_> {
             };
             reasons.push(wanted.qos as u8);
             let options = Options {
-                qos: wanted.qos,
+                qos: crate::broker::connection::packet::from_codec(wanted.qos),
                 no_local: wanted.nolocal,
                 retain_as_published: wanted.preserve_retain,
                 identifier,

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
+
+use super::qos::QoS;
+use super::topic::Topic;
 
 /// A published message. What a subscription makes of it (a lower `QoS`, another retain flag) is decided later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Topic name, checked.
-    pub topic: String,
+    /// Where it was published.
+    pub topic: Topic,
     /// Payload.
     pub payload: Bytes,
     /// As published.
@@ -29,9 +31,9 @@ pub struct Message {
 impl Message {
     /// A message of the broker's own, `QoS` 0 and retained.
     #[must_use]
-    pub fn own(topic: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+    pub fn own(topic: impl Into<Arc<str>>, payload: impl Into<Bytes>) -> Self {
         Self {
-            topic: topic.into(),
+            topic: Topic::known(topic),
             payload: payload.into(),
             qos: QoS::AtMostOnce,
             retain: true,

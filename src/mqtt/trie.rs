@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use crate::wire::Filter;
+use super::filter::Filter;
 
 /// Things filed under topic filters.
 #[derive(Debug)]
-pub struct Tree<T> {
+pub struct Trie<T> {
     root: Node<T>,
     len: usize,
 }
@@ -18,7 +18,7 @@ struct Node<T> {
     below: HashMap<Box<str>, Node<T>>,
 }
 
-impl<T> Default for Tree<T> {
+impl<T> Default for Trie<T> {
     fn default() -> Self {
         Self { root: Node::default(), len: 0 }
     }
@@ -30,7 +30,7 @@ impl<T> Default for Node<T> {
     }
 }
 
-impl<T> Tree<T> {
+impl<T> Trie<T> {
     /// Whether nothing is filed.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_tree_finds_what_looking_at_every_filter_finds(
+        fn a_trie_finds_what_looking_at_every_filter_finds(
             filters in proptest::collection::vec(levels("[ab+$]?|[$]S"), 0..12),
             deep in proptest::collection::vec(levels("[ab+]"), 0..4),
             topic in levels("[ab$]?|[$]S"),
@@ -136,16 +136,16 @@ mod tests {
             let deep = deep.into_iter().map(|filter| filter + "/#");
             let filters: Vec<Filter> = filters.into_iter().chain(deep).chain(["#".to_owned()])
                 .filter_map(|filter| filter.parse().ok()).collect();
-            let mut tree = Tree::default();
+            let mut trie = Trie::default();
             for (n, filter) in filters.iter().enumerate() {
-                tree.insert(filter, n);
+                trie.insert(filter, n);
             }
             for (n, filter) in filters.iter().enumerate().filter(|(n, _)| removed[*n % 16]) {
-                tree.remove(filter, |thing| *thing == n);
+                trie.remove(filter, |thing| *thing == n);
             }
             let mut found = Vec::new();
             if !topic.is_empty() {
-                tree.matching(&topic, &mut |n| found.push(*n));
+                trie.matching(&topic, &mut |n| found.push(*n));
                 found.sort_unstable();
                 let expected: Vec<usize> = filters.iter().enumerate()
                     .filter(|(n, filter)| !removed[*n % 16] && filter.matches(&topic))
@@ -153,9 +153,9 @@ mod tests {
                 prop_assert_eq!(found, expected);
             }
             for (n, filter) in filters.iter().enumerate() {
-                tree.remove(filter, |thing| *thing == n);
+                trie.remove(filter, |thing| *thing == n);
             }
-            prop_assert!(tree.is_empty() && tree.root.below.is_empty());
+            prop_assert!(trie.is_empty() && trie.root.below.is_empty());
         }
     }
 }

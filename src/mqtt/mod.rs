@@ -1,0 +1,13 @@
+//! MQTT itself, for both roles: names of its things as types that are checked once.
+
+mod filter;
+mod message;
+mod qos;
+mod topic;
+mod trie;
+
+pub use filter::{Filter, FilterError};
+pub use message::{Message, encode_properties};
+pub use qos::QoS;
+pub use topic::{TOPIC_MAX_BYTES, Topic, TopicError, topic_name};
+pub use trie::Trie;
