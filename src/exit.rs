@@ -127,7 +127,7 @@ impl From<crate::broker::BrokerError> for Failure {
             }
             BrokerError::Listen { .. } => Code::Unavailable,
             BrokerError::Access(_) | BrokerError::Tls(_) => Code::Config,
-            BrokerError::Thread(_) | BrokerError::Router(_) => Code::Internal,
+            BrokerError::Thread(_) => Code::Internal,
             BrokerError::Damaged(_) => Code::Io,
         };
         Self::new(code, error)

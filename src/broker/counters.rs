@@ -1,7 +1,8 @@
-//! What was recorded since the start, how long commits took, and what stands in the way.
+//! What the broker counts: commits, messages, connections, and the messages that each client lost.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -89,5 +90,90 @@ impl Counters {
         self.refused.fetch_add(appended.refused, Relaxed);
         self.dropped.fetch_add(appended.dropped, Relaxed);
         self.commits.fetch_add(1, Relaxed);
+    }
+}
+
+/// Messages and connections since the start.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// PUBLISH packets taken from clients.
+    pub received: AtomicU64,
+    /// PUBLISH packets written for clients.
+    pub sent: AtomicU64,
+    /// Connections that a malformed packet or another breach of the protocol has ended.
+    pub malformed: AtomicU64,
+    /// Connections that were accepted with a CONNACK.
+    pub connections: AtomicU64,
+    /// Messages that subscribers did not get.
+    pub losses: Losses,
+}
+
+impl Traffic {
+    /// Counts one.
+    pub fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+/// Clients whose losses are counted one by one; those of further clients count under [`OTHER_CLIENTS`].
+const LOSING_CLIENTS: usize = 1000;
+/// Stands for the clients beyond [`LOSING_CLIENTS`]. No client id is empty.
+const OTHER_CLIENTS: &str = "";
+
+/// Messages that clients lost since the start: their queue was full, or a message was larger than they take.
+#[derive(Debug, Default)]
+pub struct Losses {
+    total: AtomicU64,
+    by_client: Mutex<HashMap<Arc<str>, u64>>,
+}
+
+impl Losses {
+    /// Counts `messages` that the client of this session lost.
+    pub fn add(&self, client: &Arc<str>, messages: u64) {
+        if messages == 0 {
+            return;
+        }
+        self.total.fetch_add(messages, Relaxed);
+        let mut by_client = self.lock();
+        let known = by_client.contains_key(client) || by_client.len() < LOSING_CLIENTS;
+        let client = if known { Arc::clone(client) } else { OTHER_CLIENTS.into() };
+        *by_client.entry(client).or_default() += messages;
+    }
+
+    /// Messages that all clients lost.
+    pub fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+
+    /// Clients that lost messages, by the name of their session, with their count.
+    pub fn by_client(&self) -> Vec<(Arc<str>, u64)> {
+        let mut found: Vec<_> =
+            self.lock().iter().map(|(client, count)| (Arc::clone(client), *count)).collect();
+        found.sort_unstable();
+        found
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, u64>> {
+        self.by_client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_loss_is_counted_also_of_more_clients_than_are_told_apart() {
+        let losses = Losses::default();
+        for n in 0..LOSING_CLIENTS + 5 {
+            losses.add(&format!("c{n}").into(), 2);
+        }
+        losses.add(&"c0".into(), 3);
+        losses.add(&"c1".into(), 0);
+        let by_client = losses.by_client();
+        assert_eq!(by_client.len(), LOSING_CLIENTS + 1);
+        assert_eq!((&*by_client[0].0, by_client[0].1), (OTHER_CLIENTS, 10));
+        assert_eq!((&*by_client[1].0, by_client[1].1), ("c0", 5));
+        assert_eq!(by_client.iter().map(|(_, count)| count).sum::<u64>(), losses.total());
     }
 }

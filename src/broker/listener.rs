@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::broker::connection::run::{self, Services};
+use crate::broker::connection::run;
+use crate::broker::context::Services;
 use crate::broker::net::admission::{UNNAMED, Visitor};
 use crate::broker::net::limits::Limits;
 use crate::broker::net::tls::Tls;

@@ -18,6 +18,7 @@ mod access;
 mod alarm;
 mod commit;
 mod connection;
+mod context;
 mod counters;
 mod delivery;
 mod listener;
@@ -25,7 +26,6 @@ mod net;
 mod run;
 mod session;
 mod status;
-mod traffic;
 
 pub use access::acl::{ROLES, Role, Rule};
 pub use access::passwords::LoginError;

@@ -8,25 +8,23 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
-use tracing::{error, info};
+use tracing::info;
 
 use crate::broker::access::{Access, AccessConfig, AccessError};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::writer::{Live, Recorder, Writer};
-use crate::broker::connection::run::Services;
+use crate::broker::context::Services;
 use crate::broker::counters::Counters;
-use crate::broker::delivery::replay::Keeper;
+use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained::Retained;
-use crate::broker::delivery::router::{Router, RouterDied};
 use crate::broker::listener::{self, Arrivals};
 use crate::broker::net::admission::Lobby;
 use crate::broker::net::limits::Limits;
 use crate::broker::net::tls::{Tls, TlsConfig};
-use crate::broker::session::registry::Sessions;
+use crate::broker::session::registry::Registry;
 use crate::broker::status::local_client::Insider;
 use crate::broker::status::sys;
-use crate::broker::traffic::Traffic;
 use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::shutdown::{self, Shutdown};
@@ -91,9 +89,6 @@ pub enum BrokerError {
     /// The system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
-    /// rumqttd's router ended.
-    #[error("{0}: stopping, so that a restart brings it back; readings wait on their boards")]
-    Router(#[from] RouterDied),
     /// The log's file is damaged.
     #[error("the log is damaged: {0}; at the next start it is moved aside and a new one begun")]
     Damaged(rusqlite::Error),
@@ -153,13 +148,17 @@ impl Broker {
             "log open"
         );
         let retained = Retained::new(retained);
-        let sessions = Sessions::new(sessions, clock::unix_ms());
+        let registry = Registry::new(sessions, clock::unix_ms());
 
         let (ended, lost) = oneshot::channel();
-        let keeper = Keeper { routes: sessions.routes.clone(), retained: retained.clone() };
-        let (recorder, writer) = Recorder::start(store, config.commit_window, keeper, ended)
-            .map_err(BrokerError::Thread)?;
-        let (router, died) = Router::start().await?;
+        let fan_out = FanOut {
+            subscriptions: registry.subscriptions.clone(),
+            retained,
+            traffic: Arc::default(),
+        };
+        let (recorder, writer) =
+            Recorder::start(store, config.commit_window, fan_out.clone(), ended)
+                .map_err(BrokerError::Thread)?;
         info!(%address, "listening for MQTT 3.1.1 and 5.0");
         if let Some(address) = tls_address {
             info!(%address, "listening for MQTT over TLS");
@@ -170,21 +169,19 @@ impl Broker {
 
         let services = Services {
             recorder: recorder.clone(),
-            router: router.clone(),
+            fan_out,
+            registry,
+            queued: Arc::new(Mutex::new(queued)),
             lobby: Lobby::new(config.limits),
             access: access.clone(),
-            sessions,
-            retained,
-            queued: Arc::new(Mutex::new(queued)),
-            traffic: Arc::new(Traffic::default()),
             logged: config.logged.into(),
         };
-        say(&services, ONLINE).await?;
+        publish_status(&services, ONLINE);
         // Alarms end with the connections: what these have committed they still see.
         let (end_alarms, alarms_end) = shutdown::channel();
         let discovery = config.discovery.as_ref();
         let (alarms, watching) =
-            watch::start(config.alarms, left, &services, discovery, alarms_end).await?;
+            watch::start(config.alarms, left, &services, discovery, alarms_end);
         let http_address = http.as_ref().map(|(_, address)| *address);
         let pages = http.map(|(listener, address)| {
             info!(guests = config.web.guests.as_str(), %address, "listening for HTTP, and for MQTT over WebSocket");
@@ -201,7 +198,7 @@ impl Broker {
             Pages { listener, config: config.web, sources, arrivals }
         });
         let ports = Ports { entrances, pages };
-        let serving = run(ports, services, writer, died, lost, shutdown, async move {
+        let serving = run(ports, services, writer, lost, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
                 let _ = watching.await;
@@ -295,13 +292,12 @@ async fn run(
     ports: Ports,
     services: Services,
     writer: Writer,
-    died: impl Future<Output = RouterDied>,
     lost: oneshot::Receiver<()>,
     shutdown: Shutdown,
     end_alarms: impl Future<Output = ()>,
 ) -> Result<(), BrokerError> {
     let speaking = services.clone();
-    // The door has its own switch: it also closes when the store or the router is lost.
+    // The listeners have their own switch: they also close when the store is lost.
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
     let mut doors = JoinSet::new();
@@ -319,16 +315,12 @@ async fn run(
         }
     });
 
-    let failure = tokio::select! {
-        () = requested.requested() => None,
-        died = died => Some(BrokerError::from(died)),
-        _ = lost => None,
-    };
-    if let Some(failure) = &failure {
-        error!(%failure);
-    } else {
-        let _ = say(&speaking, OFFLINE).await;
+    tokio::select! {
+        () = requested.requested() => {}
+        // The writer says why when it is joined.
+        _ = lost => {}
     }
+    publish_status(&speaking, OFFLINE);
     close.throw();
     let _ = tokio::join!(doors.join_all(), sys, web);
     // The writer thread ends with the last handle to it.
@@ -342,12 +334,10 @@ async fn run(
         Ok(Err(cause)) => return Err(BrokerError::Damaged(cause)),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    failure.map_or(Ok(()), Err)
+    Ok(())
 }
 
-/// Says the broker's own status, retained in memory: it is said anew at each start.
-async fn say(services: &Services, word: &'static str) -> Result<(), RouterDied> {
-    let status = Message::own(BROKER_STATUS, word);
-    services.retained.set(Arc::new(status.clone()));
-    services.router.publish(&[status]).await
+/// Publishes the broker's own status, retained in memory: it is published anew at each start.
+fn publish_status(services: &Services, status: &'static str) {
+    services.fan_out.publish_own(Message::own(BROKER_STATUS, status));
 }

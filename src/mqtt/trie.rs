@@ -1,11 +1,15 @@
-//! Who has subscribed to what, by the levels of the filters: finding the takers of a topic costs its levels and
-//! not the number of filters.
+//! Things filed under topic filters, by their levels: finding what matches a topic costs its levels and not the number
+//! of filters.
 
 use std::collections::HashMap;
 
 use super::filter::Filter;
 
-/// Things filed under topic filters.
+/// Levels below a node that are kept in a list; more are kept in a map. Most filters branch nowhere, and a map costs
+/// several hundred bytes.
+const LIST_LEVELS: usize = 8;
+
+/// Things filed under topic filters. It takes memory in proportion to the bytes of the filters.
 #[derive(Debug)]
 pub struct Trie<T> {
     root: Node<T>,
@@ -15,7 +19,16 @@ pub struct Trie<T> {
 #[derive(Debug)]
 struct Node<T> {
     here: Vec<T>,
-    below: HashMap<Box<str>, Node<T>>,
+    below: Levels<T>,
+}
+
+/// The levels below a node.
+#[derive(Debug)]
+enum Levels<T> {
+    List(Vec<(Box<str>, Node<T>)>),
+    // Boxed: a list is what most nodes have, and a map is twice its size.
+    #[allow(clippy::box_collection)]
+    Map(Box<HashMap<Box<str>, Node<T>>>),
 }
 
 impl<T> Default for Trie<T> {
@@ -26,7 +39,60 @@ impl<T> Default for Trie<T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self { here: Vec::new(), below: HashMap::new() }
+        Self { here: Vec::new(), below: Levels::List(Vec::new()) }
+    }
+}
+
+impl<T> Levels<T> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::List(list) => list.is_empty(),
+            Self::Map(map) => map.is_empty(),
+        }
+    }
+
+    fn get(&self, level: &str) -> Option<&Node<T>> {
+        match self {
+            Self::List(list) => {
+                list.iter().find(|(name, _)| **name == *level).map(|(_, node)| node)
+            }
+            Self::Map(map) => map.get(level),
+        }
+    }
+
+    fn get_mut(&mut self, level: &str) -> Option<&mut Node<T>> {
+        match self {
+            Self::List(list) => {
+                list.iter_mut().find(|(name, _)| **name == *level).map(|(_, node)| node)
+            }
+            Self::Map(map) => map.get_mut(level),
+        }
+    }
+
+    fn insert(&mut self, level: &str) {
+        if let Self::List(list) = self {
+            if list.len() < LIST_LEVELS {
+                list.reserve_exact(1);
+                list.push((level.into(), Node::default()));
+                return;
+            }
+            *self = Self::Map(Box::new(std::mem::take(list).into_iter().collect()));
+        }
+        if let Self::Map(map) = self {
+            map.insert(level.into(), Node::default());
+        }
+    }
+
+    fn remove(&mut self, level: &str) {
+        match self {
+            Self::List(list) => list.retain(|(name, _)| **name != *level),
+            Self::Map(map) => {
+                map.remove(level);
+                if map.is_empty() {
+                    *self = Self::List(Vec::new());
+                }
+            }
+        }
     }
 }
 
@@ -40,10 +106,14 @@ impl<T> Trie<T> {
     pub fn insert(&mut self, filter: &Filter, thing: T) {
         let mut node = &mut self.root;
         for level in filter.parts().1.split('/') {
-            if !node.below.contains_key(level) {
-                node.below.insert(level.into(), Node::default());
+            if node.below.get(level).is_none() {
+                node.below.insert(level);
             }
-            node = node.below.entry(level.into()).or_default();
+            let Some(next) = node.below.get_mut(level) else { return };
+            node = next;
+        }
+        if node.here.is_empty() {
+            node.here.reserve_exact(1);
         }
         node.here.push(thing);
         self.len += 1;
@@ -59,6 +129,18 @@ impl<T> Trie<T> {
             }
         }
         &node.here
+    }
+
+    /// As [`Trie::get`], to be changed.
+    pub fn get_mut(&mut self, filter: &Filter) -> &mut [T] {
+        let mut node = &mut self.root;
+        for level in filter.parts().1.split('/') {
+            match node.below.get_mut(level) {
+                Some(next) => node = next,
+                None => return &mut [],
+            }
+        }
+        &mut node.here
     }
 
     /// Takes out what is filed under exactly this filter and is `gone`.
@@ -82,12 +164,15 @@ impl<T> Node<T> {
         let Some((level, rest)) = levels.split_first() else {
             let before = self.here.len();
             self.here.retain(|thing| !gone(thing));
+            if self.here.len() < self.here.capacity() / 4 {
+                self.here.shrink_to_fit();
+            }
             return before - self.here.len();
         };
-        let Some(next) = self.below.get_mut(*level) else { return 0 };
+        let Some(next) = self.below.get_mut(level) else { return 0 };
         let removed = next.remove(rest, gone);
         if next.here.is_empty() && next.below.is_empty() {
-            self.below.remove(*level);
+            self.below.remove(level);
         }
         removed
     }
@@ -128,10 +213,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_trie_finds_what_looking_at_every_filter_finds(
-            filters in proptest::collection::vec(levels("[ab+$]?|[$]S"), 0..12),
+            filters in proptest::collection::vec(levels("[ab+$]?|[$]S|[c-p]"), 0..24),
             deep in proptest::collection::vec(levels("[ab+]"), 0..4),
             topic in levels("[ab$]?|[$]S"),
-            removed in proptest::collection::vec(any::<bool>(), 16),
+            removed in proptest::collection::vec(any::<bool>(), 32),
         ) {
             let deep = deep.into_iter().map(|filter| filter + "/#");
             let filters: Vec<Filter> = filters.into_iter().chain(deep).chain(["#".to_owned()])
@@ -140,7 +225,7 @@ mod tests {
             for (n, filter) in filters.iter().enumerate() {
                 trie.insert(filter, n);
             }
-            for (n, filter) in filters.iter().enumerate().filter(|(n, _)| removed[*n % 16]) {
+            for (n, filter) in filters.iter().enumerate().filter(|(n, _)| removed[*n % 32]) {
                 trie.remove(filter, |thing| *thing == n);
             }
             let mut found = Vec::new();
@@ -148,7 +233,7 @@ mod tests {
                 trie.matching(&topic, &mut |n| found.push(*n));
                 found.sort_unstable();
                 let expected: Vec<usize> = filters.iter().enumerate()
-                    .filter(|(n, filter)| !removed[*n % 16] && filter.matches(&topic))
+                    .filter(|(n, filter)| !removed[*n % 32] && filter.matches(&topic))
                     .map(|(n, _)| n).collect();
                 prop_assert_eq!(found, expected);
             }

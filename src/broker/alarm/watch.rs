@@ -12,9 +12,10 @@ use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::broker::alarm::rule::{Alarm, AlarmConfig, Change, Now, Seen};
-use crate::broker::commit::writer::{Batch, Live, Recorder};
-use crate::broker::connection::run::Services;
-use crate::broker::delivery::router::{Delivery, Link, RouterDied};
+use crate::broker::commit::batch::Batch;
+use crate::broker::commit::writer::{Live, Recorder};
+use crate::broker::context::Services;
+use crate::broker::status::local_client::{Insider, LocalSubscription};
 use crate::clock::unix_ms;
 use crate::mqtt::Message;
 use crate::reading::Id;
@@ -68,16 +69,13 @@ impl Alarms {
 
 /// Starts to watch, with each alarm as `left` has it. What alarms of earlier configurations left behind on MQTT is
 /// taken back.
-///
-/// # Errors
-/// When the router has died.
-pub async fn start(
+pub fn start(
     configs: Vec<AlarmConfig>,
     left: Vec<AlarmRow>,
     services: &Services,
     discovery: Option<&Discovery>,
     shutdown: Shutdown,
-) -> Result<(Alarms, Option<JoinHandle<()>>), RouterDied> {
+) -> (Alarms, Option<JoinHandle<()>>) {
     let start = Instant::now();
     let known: BTreeSet<Id> = configs.iter().map(|config| config.name.clone()).collect();
     let gone: Vec<Id> = left
@@ -89,10 +87,10 @@ pub async fn start(
         && !(known.is_empty() && gone.is_empty())
     {
         let device = discovery.device("humidor_broker");
-        say(services, [Message::own(device, announcement(&known, &gone))]).await?;
+        services.fan_out.publish_own(Message::own(device, announcement(&known, &gone)));
     }
     if configs.is_empty() {
-        return Ok((Alarms::default(), None));
+        return (Alarms::default(), None);
     }
 
     let mut states = Vec::new();
@@ -101,7 +99,7 @@ pub async fn start(
         let row = left.iter().find(|row| row.name == config.name.as_str());
         let raised = row.is_some_and(|row| row.raised);
         info!(alarm = %config.name, raised, "watching");
-        say(services, [state(&config.name, raised)]).await?;
+        services.fan_out.publish_own(state(&config.name, raised));
         states.push(AlarmState {
             name: config.name.clone(),
             raised,
@@ -111,30 +109,24 @@ pub async fn start(
         });
         alarms.push(Alarm::new(config, raised, start));
     }
-    let statuses = if alarms.iter().any(|alarm| alarm.config().output.is_some()) {
-        let mut link = services.router.link().await?;
+    let statuses = alarms.iter().any(|alarm| alarm.config().output.is_some()).then(|| {
         let filter = STATUSES.parse().expect("a filter of ours is one");
-        link.subscribe(&[filter]).await?;
-        while !matches!(link.next().await?, Delivery::Subscribed) {}
-        Some(link)
-    } else {
-        None
-    };
+        Insider::new(services.clone()).subscribe(&[filter])
+    });
     let handle = Alarms(Arc::new(Mutex::new(states)));
     let (history, changes) = mpsc::channel(HISTORY_CHANGES);
     let mut keeping = tokio::spawn(keep(changes, services.recorder.clone()));
     let live = services.recorder.live();
     let watch = Watch { alarms, states: handle.clone(), services: services.clone(), history };
     let running = tokio::spawn(async move {
-        // What it cannot do without is the router, and the broker sees to that one's death itself.
-        let _ = watch.run(live, statuses, shutdown).await;
+        watch.run(live, statuses, shutdown).await;
         // A store that cannot commit does not hold up the end.
         if timeout(LAST_CHANGES, &mut keeping).await.is_err() {
             keeping.abort();
             let _ = keeping.await;
         }
     });
-    Ok((handle, Some(running)))
+    (handle, Some(running))
 }
 
 /// Commits changes in their order, on a task of its own: alarms do not wait for a full disk.
@@ -157,9 +149,9 @@ impl Watch {
     async fn run(
         mut self,
         mut live: tokio::sync::broadcast::Receiver<Live>,
-        mut statuses: Option<Link>,
+        statuses: Option<LocalSubscription>,
         mut shutdown: Shutdown,
-    ) -> Result<(), RouterDied> {
+    ) {
         loop {
             let deadline = self.alarms.iter().filter_map(Alarm::deadline).min();
             let time = async {
@@ -170,46 +162,44 @@ impl Watch {
             };
             tokio::select! {
                 committed = live.recv() => match committed {
-                    Ok(records) => self.see(&records).await?,
+                    Ok(records) => self.see(&records),
                     Err(RecvError::Lagged(batches)) => {
                         warn!(batches, "alarms missed readings; silence and gaps count from now");
                         let now = Instant::now();
                         self.alarms.iter_mut().for_each(|alarm| alarm.lost_track(now));
                     }
-                    Err(RecvError::Closed) => return Ok(()),
+                    Err(RecvError::Closed) => return,
                 },
-                () = time => self.pass().await?,
-                node = came_back(&mut statuses) => self.tell_again(&node?).await?,
-                () = shutdown.requested() => return Ok(()),
+                () = time => self.pass(),
+                node = came_back(statuses.as_ref()) => self.tell_again(&node),
+                () = shutdown.requested() => return,
             }
         }
     }
 
-    async fn see(&mut self, records: &[Record]) -> Result<(), RouterDied> {
+    fn see(&mut self, records: &[Record]) {
         for record in records {
             let Record::Reading { node, sensor, telemetry } = record else { continue };
             let now = Now { instant: Instant::now(), unix_ms: unix_ms() };
             for index in 0..self.alarms.len() {
                 for change in self.alarms[index].see(Seen { node, sensor, telemetry }, now) {
-                    self.tell(index, change).await?;
+                    self.tell(index, change);
                 }
             }
         }
-        Ok(())
     }
 
-    async fn pass(&mut self) -> Result<(), RouterDied> {
+    fn pass(&mut self) {
         let now = Instant::now();
         for index in 0..self.alarms.len() {
             if let Some(change) = self.alarms[index].pass(now) {
-                self.tell(index, change).await?;
+                self.tell(index, change);
             }
         }
-        Ok(())
     }
 
     /// Says that an alarm changed, everywhere.
-    async fn tell(&mut self, index: usize, change: Change) -> Result<(), RouterDied> {
+    fn tell(&mut self, index: usize, change: Change) {
         let (name, output) =
             (self.alarms[index].config().name.clone(), self.alarms[index].config().output.clone());
         let at_ms = unix_ms();
@@ -229,15 +219,19 @@ impl Watch {
         {
             warn!(alarm = %name, "its change is not in the log: {HISTORY_CHANGES} wait for the store already");
         }
-        say(&self.services, messages).await
+        for message in messages {
+            self.services.fan_out.publish_own(message);
+        }
     }
 
     /// A node that comes back has its outputs at their safe level.
-    async fn tell_again(&self, node: &Id) -> Result<(), RouterDied> {
+    fn tell_again(&self, node: &Id) {
         let outputs = self.alarms.iter().filter_map(|alarm| alarm.config().output.as_ref());
         let outputs: BTreeSet<&(Id, Id)> = outputs.filter(|(owner, _)| owner == node).collect();
         let commands = outputs.into_iter().map(|(node, output)| self.command(node, output));
-        say(&self.services, commands).await
+        for command in commands {
+            self.services.fan_out.publish_own(command);
+        }
     }
 
     /// An output is on while any of its alarms is raised.
@@ -256,28 +250,16 @@ impl Watch {
 }
 
 /// Waits until a node says `online`.
-async fn came_back(statuses: &mut Option<Link>) -> Result<Id, RouterDied> {
-    let Some(link) = statuses else { return std::future::pending().await };
+async fn came_back(statuses: Option<&LocalSubscription>) -> Id {
+    let Some(statuses) = statuses else { return std::future::pending().await };
     loop {
-        if let Delivery::Message(message) = link.next().await?
-            && message.payload == ONLINE.as_bytes()
+        let message = statuses.next().await;
+        if message.payload == ONLINE.as_bytes()
             && let Some(node) = status_source(&message.topic)
         {
-            return Ok(node);
+            return node;
         }
     }
-}
-
-/// Publishes messages of the broker's own. Retained ones are so in memory, and said anew at each start.
-async fn say(
-    services: &Services,
-    messages: impl IntoIterator<Item = Message>,
-) -> Result<(), RouterDied> {
-    let messages: Vec<Message> = messages.into_iter().collect();
-    for message in messages.iter().filter(|message| message.retain) {
-        services.retained.set(Arc::new(message.clone()));
-    }
-    services.router.publish(&messages).await
 }
 
 fn state(name: &Id, raised: bool) -> Message {

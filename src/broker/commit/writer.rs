@@ -11,13 +11,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::broker::commit::maintenance::Pace;
+use super::batch::Batch;
+use super::maintenance::Pace;
 use crate::broker::counters::Counters;
-use crate::broker::delivery::replay::{Asked, Keeper};
+use crate::broker::delivery::fan_out::FanOut;
+use crate::broker::delivery::replay;
 use crate::store::{Appended, Change, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.
@@ -33,31 +35,6 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Committed records, for who wants to see them as they come.
 pub type Live = Arc<Vec<Record>>;
-
-/// What is committed together.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// For the log.
-    pub records: Vec<Record>,
-    /// For sessions and retained messages.
-    pub changes: Vec<Change>,
-    /// New subscriptions, whose retained messages are to be committed with them.
-    pub asked: Vec<Asked>,
-    /// Sessions that have something new waiting when it is committed.
-    pub wake: Vec<Arc<Notify>>,
-}
-
-impl Batch {
-    /// Whether there is nothing to commit.
-    pub const fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.changes.is_empty()
-    }
-
-    /// Records, changes, and subscriptions that ask for what is retained.
-    pub const fn len(&self) -> usize {
-        self.records.len() + self.changes.len() + self.asked.len()
-    }
-}
 
 struct Queued {
     batch: Batch,
@@ -105,7 +82,7 @@ impl Recorder {
     pub fn start(
         store: Store,
         window: Duration,
-        keeper: Keeper,
+        fan_out: FanOut,
         ended: oneshot::Sender<()>,
     ) -> std::io::Result<(Self, Writer)> {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
@@ -116,7 +93,7 @@ impl Recorder {
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
-            write(store, batches, &timer, window, &counters, &keeper, &live)
+            write(store, batches, &timer, window, &counters, &fan_out, &live)
         })?;
         Ok((recorder, Writer { thread }))
     }
@@ -188,7 +165,7 @@ fn write(
     timer: &tokio::runtime::Runtime,
     window: Duration,
     counters: &Counters,
-    keeper: &Keeper,
+    fan_out: &FanOut,
     live: &broadcast::Sender<Live>,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
@@ -205,26 +182,44 @@ fn write(
             }
         };
         batches.push(first);
-        gather(&mut queue, &mut batches, window, |batch| keeper.weight(batch));
-        let owed: Vec<Change> =
-            batches.iter_mut().flat_map(|queued| keeper.complete(&mut queued.batch)).collect();
+        let weight =
+            |batch: &Batch| batch.len() + replay::weight(&batch.replays, &fan_out.retained);
+        gather(&mut queue, &mut batches, window, weight);
+        // Before whatever else the commit queues.
+        let mut owned: Vec<Change> = Vec::new();
+        for Queued { batch, .. } in &batches {
+            owned.extend(replay::stored(&batch.replays, &fan_out.retained));
+        }
+        for Queued { batch, .. } in &mut batches {
+            owned.append(&mut batch.changes);
+            for accepted in &mut batch.accepted {
+                fan_out.prepare(accepted, &mut owned);
+            }
+        }
         let records: Vec<&Record> =
             batches.iter().flat_map(|queued| &queued.batch.records).collect();
-        let made = batches.iter().flat_map(|queued| &queued.batch.changes);
-        let changes: Vec<&Change> = owed.iter().chain(made).collect();
+        let changes: Vec<&Change> = owned.iter().collect();
         let started = Instant::now();
         let leaving = || queue.is_closed();
         let Some(appended) = commit(&mut store, &records, &changes, counters, leaving)? else {
             return Ok(());
         };
         counters.add(appended, started.elapsed());
-        // By this one thread, so that what is retained in memory changes in the order of the disk.
-        keeper.retained.follow(&changes);
+        for change in &owned {
+            if let Change::Expire { at_ms } = change {
+                fan_out.retained.expire(*at_ms);
+            }
+        }
         let mut committed = Vec::new();
         for Queued { batch, committed: waiting } in batches.drain(..) {
-            // The connection may be gone; its client will send the same again and be told so.
+            // By this one thread, so that messages are delivered and retained in the order of the disk.
+            batch.accepted.into_iter().for_each(|accepted| fan_out.deliver(accepted));
+            for request in batch.replays {
+                request.session.queue.notify_stored();
+            }
+            // After the delivery: what the same client publishes next is not delivered before. The connection may be
+            // gone; its client will send the same again and be told so.
             let _ = waiting.map(|waiting| waiting.send(()));
-            batch.wake.iter().for_each(|session| session.notify_one());
             committed.extend(batch.records);
         }
         if live.receiver_count() > 0 && !committed.is_empty() {

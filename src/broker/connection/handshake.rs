@@ -8,17 +8,18 @@ use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnAckProperties, ConnectReturnCode};
 use tokio::time::timeout;
 
+use super::close::End;
 use crate::broker::access;
 use crate::broker::access::permissions::Grants;
 use crate::broker::connection::packet::{self, Opening, PACKET_MAX_BYTES, PacketError, Version};
 use crate::broker::connection::reply;
-use crate::broker::connection::run::{End, Services};
 use crate::broker::connection::will::Will;
-use crate::broker::delivery::outbound::Appetite;
+use crate::broker::context::Services;
+use crate::broker::counters::Traffic;
+use crate::broker::delivery::outbound::ClientCapabilities;
 use crate::broker::net::admission::Visitor;
 use crate::broker::net::transport::{Carrier, Stream};
-use crate::broker::session::lease::Claim;
-use crate::broker::traffic::Traffic;
+use crate::broker::session::lease::Lease;
 use crate::clock;
 
 /// How long a connection that takes a client id over waits for the other to leave.
@@ -33,10 +34,10 @@ pub const ALIASES: u16 = 32;
 
 /// A client that was accepted.
 pub struct Opened {
-    pub claim: Claim,
+    pub lease: Lease,
     pub grants: Arc<Grants>,
     pub will: Option<Will>,
-    pub appetite: Appetite,
+    pub capabilities: ClientCapabilities,
     /// Session expiry interval, seconds.
     pub expiry_s: u32,
     /// Silence after which the client is gone.
@@ -83,14 +84,14 @@ pub async fn open<S: Stream>(
             return Err(end);
         }
     };
-    if let Some(predecessor) = opened.claim.predecessor.take() {
-        let _ = timeout(TAKEOVER, predecessor).await;
+    if let Some(previous) = opened.lease.previous.take() {
+        let _ = timeout(TAKEOVER, previous).await;
     }
-    if !opened.claim.changes.is_empty() {
+    if !opened.lease.changes.is_empty() {
         // A session that is said to be there is there after a restart too.
-        services.recorder.commit_changes(&mut opened.claim.changes).await?;
+        services.recorder.commit_changes(&mut opened.lease.changes).await?;
     }
-    connack.session_present = opened.claim.session_present;
+    connack.session_present = opened.lease.session_present;
     let mut bytes = BytesMut::new();
     match version {
         Version::V4 => bytes.extend([0x20, 2, u8::from(connack.session_present), 0]),
@@ -99,7 +100,7 @@ pub async fn open<S: Stream>(
         }
     }
     carrier.write_all(&bytes).await?;
-    Traffic::count(&services.traffic.connections);
+    Traffic::count(&services.fan_out.traffic.connections);
     Ok(opened)
 }
 
@@ -153,8 +154,9 @@ async fn accept(
         will => will.and_then(Result::ok),
     };
     let now_ms = clock::unix_ms();
-    let claim = services.sessions.claim(&connect.client_id, connect.clean_start, expiry_s, now_ms);
-    let Ok(claim) = claim else {
+    let lease =
+        Lease::take(&services.registry, &connect.client_id, connect.clean_start, expiry_s, now_ms);
+    let Ok(lease) = lease else {
         return Err((0x97, End::Refused("no room for another persistent session")));
     };
     let mut keep_alive = connect.keep_alive;
@@ -162,7 +164,7 @@ async fn accept(
         keep_alive = KEEP_ALIVE_MAX;
         properties.server_keep_alive = Some(keep_alive);
     }
-    let appetite = Appetite {
+    let capabilities = ClientCapabilities {
         version,
         receive_maximum: wishes.receive_maximum.unwrap_or(u16::MAX),
         packet_max: wishes.max_packet_size.map_or(usize::MAX, |bytes| bytes as usize),
@@ -176,7 +178,7 @@ async fn accept(
         properties: Some(properties),
     };
     let grants = Arc::new(grants);
-    Ok((Opened { claim, grants, will, appetite, expiry_s, silence }, connack))
+    Ok((Opened { lease, grants, will, capabilities, expiry_s, silence }, connack))
 }
 
 /// What every MQTT 5.0 client is told (§3.2.2.3).

@@ -1,6 +1,7 @@
 //! One client's connection, from its CONNECT to why it ended.
 
 pub(in crate::broker) mod client;
+pub(in crate::broker) mod close;
 pub(in crate::broker) mod handshake;
 pub(in crate::broker) mod packet;
 #[cfg(any(test, fuzzing))]

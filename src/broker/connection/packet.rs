@@ -97,7 +97,6 @@ fn frame(stream: &[u8]) -> Result<Option<usize>, PacketError> {
 }
 
 /// Packet types (MQTT 3.1.1 §2.2.1).
-pub const PUBLISH: u8 = 3;
 pub const SUBSCRIBE: u8 = 8;
 /// Whether a packet of that type is what comes next.
 pub fn is_next(packet_type: u8, stream: &[u8]) -> bool {

@@ -2,34 +2,26 @@
 //! what the client is to get. One task, one loop; nothing in it waits for the other side.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::v5::Disconnect;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use crate::broker::access::{Access, NotAdmitted};
-use crate::broker::commit::writer::{Recorder, Stopped};
-use crate::broker::connection::client::deliver::{delivered, handed, read};
-use crate::broker::connection::client::pending_commit::committed;
-use crate::broker::connection::client::{Client, says_goodbye};
-use crate::broker::connection::handshake::{self, Opened};
-use crate::broker::connection::packet::{PacketError, Version};
-use crate::broker::connection::reply;
-use crate::broker::delivery::retained::Retained;
-use crate::broker::delivery::router::{Router, RouterDied};
-use crate::broker::net::admission::{Full, Lobby, Visitor};
+use super::client::{Client, committed, read, says_goodbye};
+use super::close::End;
+use super::handshake::{self, Opened};
+use super::packet::Version;
+use super::reply;
+use crate::broker::context::Services;
+use crate::broker::counters::Traffic;
+use crate::broker::net::admission::Visitor;
 use crate::broker::net::rate_limit::Pace;
 use crate::broker::net::transport::{Carrier, Stream};
-use crate::broker::session::inflight::Unasked;
-use crate::broker::session::registry::Sessions;
-use crate::broker::traffic::Traffic;
 use crate::clock;
-use crate::mqtt::Filter;
 use crate::shutdown::Shutdown;
-use crate::store::Queued;
 
 /// How long a client may take from the connection to its whole CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,117 +36,6 @@ const LET_GO: Duration = Duration::from_millis(500);
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// Bytes that wait for the client before its next packet is looked at.
 const OUT_HIGH_BYTES: usize = 64 * 1024;
-
-/// What every connection works with.
-#[derive(Clone)]
-pub struct Services {
-    /// Commits.
-    pub recorder: Recorder,
-    /// Fans out.
-    pub router: Router,
-    /// Who is connected.
-    pub sessions: Sessions,
-    /// What later subscribers get.
-    pub retained: Retained,
-    /// What waits for persistent sessions.
-    pub queued: Arc<Mutex<Queued>>,
-    /// Counts.
-    pub traffic: Arc<Traffic>,
-    /// Who has come.
-    pub lobby: Lobby,
-    /// Who may do what.
-    pub access: Access,
-    /// Topic filters of foreign publishers that are logged.
-    pub logged: Arc<[Filter]>,
-}
-
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-pub enum End {
-    #[error("the client said goodbye")]
-    Disconnect(Disconnect),
-    #[error("the client closed the connection")]
-    Closed,
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("{0}")]
-    Packet(#[from] PacketError),
-    #[error("refused at CONNECT: {0}")]
-    Refused(&'static str),
-    #[error("not admitted: {0}")]
-    NotAdmitted(#[from] NotAdmitted),
-    #[error("{0}")]
-    Full(#[from] Full),
-    #[error("too slow to say who it is while others came")]
-    Evicted,
-    #[error("its user was changed")]
-    Withdrawn,
-    #[error("protocol error: {0}")]
-    Protocol(&'static str),
-    #[error("PUBLISH to what is not a topic name")]
-    TopicName,
-    #[error("a topic alias that is not known or not allowed")]
-    TopicAlias,
-    #[error("more QoS 2 messages begun than the Receive Maximum")]
-    ReceiveMaximum,
-    #[error("{0}")]
-    Unasked(#[from] Unasked),
-    #[error("nothing heard for 1.5 × keep-alive")]
-    Silent,
-    #[error("the client takes nothing off its socket")]
-    Stalled,
-    #[error("its client id connected elsewhere")]
-    TakenOver,
-    #[error("the broker is stopping")]
-    Stopping,
-    #[error("{0}")]
-    Router(#[from] RouterDied),
-    #[error("{0}")]
-    Store(#[from] Stopped),
-    #[error("what waits for the session cannot be read: {0}")]
-    Queued(#[from] rusqlite::Error),
-}
-
-impl End {
-    /// What an MQTT 5.0 client is told (§3.14.2.1); `None` when nothing is to be said.
-    const fn reason(&self) -> Option<u8> {
-        Some(match self {
-            Self::Disconnect(_)
-            | Self::Closed
-            | Self::Io(_)
-            | Self::Refused(_)
-            | Self::NotAdmitted(_)
-            | Self::Full(_)
-            | Self::Evicted
-            | Self::Stalled => {
-                return None;
-            }
-            Self::Packet(error) => error.reason(),
-            Self::Protocol(_) | Self::Unasked(_) => 0x82,
-            Self::TopicName => 0x90,
-            Self::ReceiveMaximum => 0x93,
-            Self::TopicAlias => 0x94,
-            Self::Silent => 0x8d,
-            Self::TakenOver => 0x8e,
-            Self::Stopping => 0x8b,
-            Self::Withdrawn => 0x98,
-            Self::Router(_) | Self::Store(_) | Self::Queued(_) => 0x83,
-        })
-    }
-
-    /// Whether the client broke the protocol.
-    const fn is_breach(&self) -> bool {
-        matches!(
-            self,
-            Self::Packet(_)
-                | Self::Protocol(_)
-                | Self::Unasked(_)
-                | Self::TopicName
-                | Self::ReceiveMaximum
-                | Self::TopicAlias
-        )
-    }
-}
 
 /// Serves one client until it leaves, misbehaves, or `shutdown`.
 pub async fn serve<S: Stream>(
@@ -176,7 +57,7 @@ pub async fn serve<S: Stream>(
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => {
             if end.is_breach() {
-                Traffic::count(&services.traffic.malformed);
+                Traffic::count(&services.fan_out.traffic.malformed);
             }
             debug!(%peer, reason = %end, "no connection");
             // Who has to make way does so at once.
@@ -190,8 +71,8 @@ pub async fn serve<S: Stream>(
             return;
         }
     };
-    let client_id = Arc::clone(&opened.claim.session.client_id);
-    debug!(%peer, client = &*client_id, version = ?opened.appetite.version, "connected");
+    let client_id = Arc::clone(&opened.lease.session.client_id);
+    debug!(%peer, client = &*client_id, version = ?opened.capabilities.version, "connected");
     let mut client = Client::new(&services, &opened, inbound);
     let mut end = match run(&mut carrier, &mut client, &mut opened, shutdown.clone()).await {
         Ok(never) => match never {},
@@ -207,7 +88,7 @@ pub async fn serve<S: Stream>(
         polite = false;
     }
     if end.is_breach() {
-        Traffic::count(&services.traffic.malformed);
+        Traffic::count(&services.fan_out.traffic.malformed);
     }
     debug!(%peer, client = &*client_id, reason = %end, "disconnected");
     // Who takes over relies on what its session has taken: that is settled before it reads on.
@@ -216,23 +97,23 @@ pub async fn serve<S: Stream>(
     } else {
         tokio::select! {
             finished = timeout(LINGER, client.finish()) => finished,
-            _ = &mut opened.claim.taken_over => timeout(LET_GO, client.finish()).await,
+            _ = &mut opened.lease.taken_over => timeout(LET_GO, client.finish()).await,
         }
     };
     if finished.is_err() {
-        client.let_go();
+        client.abandon();
     }
     farewell(&mut carrier, &mut client, &end).await;
     drop((client, carrier));
 
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
-    let mut changes = opened.claim.leave(expiry_s, clock::unix_ms());
+    let mut changes = opened.lease.leave(expiry_s, clock::unix_ms());
     if timeout(LINGER, services.recorder.note(&mut changes)).await.is_err() {
-        services.sessions.take_back(changes);
+        services.registry.take_back(changes);
     }
     // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
     if let Some(will) = opened.will.take().filter(|_| !polite) {
-        will.say(&opened.claim, expiry_s, &services, shutdown).await;
+        will.say(&opened.lease, expiry_s, &services, shutdown).await;
     }
     // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before
     // its own `online`.
@@ -269,31 +150,32 @@ async fn run<S: Stream>(
     mut shutdown: Shutdown,
 ) -> Result<Never, End> {
     let silence = opened.silence;
-    let taken_over = &mut opened.claim.taken_over;
-    let session = Arc::clone(&opened.claim.session);
+    let taken_over = &mut opened.lease.taken_over;
+    let session = Arc::clone(&opened.lease.session);
     let grants = Arc::clone(&opened.grants);
     let withdrawn = grants.withdrawn();
-    client.resume().await?;
-
     let started = Instant::now();
     let (mut heard, mut written) = (started, started);
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
     tokio::pin!(alarm, withdrawn);
     loop {
         let nothing_to_write = carrier.is_idle(&client.out);
-        client.take_packets().await?;
+        // A client that takes nothing is not listened to either: its answers would have to be kept.
+        if client.out.len() < OUT_HIGH_BYTES {
+            client.take_packets().await;
+        }
         carrier.charge(std::mem::take(&mut client.taken));
-        if let Some(disconnect) = client.has_left() {
-            return Err(End::Disconnect(disconnect));
+        if let Some(end) = client.has_ended() {
+            return Err(end);
         }
         client.write_deliveries().await?;
         client.read_on();
         if nothing_to_write {
             written = Instant::now();
         }
-        // A client that takes nothing is not listened to either: its answers would have to be kept.
         let room = client.out.len() < OUT_HIGH_BYTES;
-        let listening = room && !client.is_committing() && !client.is_subscribing();
+        let more = room && client.has_more();
+        let listening = room && !more && client.is_taking();
         tokio::select! {
             moved = carrier.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
                 let moved = moved?;
@@ -308,17 +190,16 @@ async fn run<S: Stream>(
                     written = now;
                 }
             }
-            committed = committed(&mut client.staged), if client.is_committing() => {
+            committed = committed(&mut client.pending), if client.is_committing() => {
                 committed?;
-                client.acknowledge().await?;
+                client.acknowledge();
                 // While a commit is awaited nothing is read; that silence is ours.
                 heard = Instant::now();
             }
-            // Also when there is no room: what cannot be kept is dropped here and not held by the router.
-            delivery = delivered(&mut client.link) => client.deliver(delivery?),
-            parcel = handed(client.inbox.as_deref()) => client.outflow.queue(parcel),
+            // There is more to do that waits for nothing; the other connections have their turn first.
+            () = yield_now(), if more => {}
+            () = session.queue.ready() => {}
             page = read(&mut client.page) => client.take_page(page?),
-            () = session.wake.notified() => client.may_wait = true,
             () = &mut alarm => {
                 let now = Instant::now();
                 // Not to read is our doing.

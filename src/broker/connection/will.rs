@@ -6,9 +6,8 @@ use bytes::Bytes;
 use rumqttc::v5::mqttbytes::v5::{LastWill, PublishProperties};
 use tokio::time::{sleep, timeout};
 
-use crate::broker::connection::run::Services;
-use crate::broker::delivery::publication;
-use crate::broker::session::lease::{Claim, Fate};
+use crate::broker::context::Services;
+use crate::broker::session::lease::{Lease, SessionOutcome};
 use crate::clock;
 use crate::mqtt::{Message, Topic, TopicError, encode_properties};
 use crate::shutdown::Shutdown;
@@ -71,20 +70,21 @@ impl Will {
     async fn publish(mut self, services: &Services) {
         let expires_at = |expiry_s| clock::unix_ms().saturating_add(i64::from(expiry_s) * 1000);
         self.message.expires_at_ms = self.expiry_s.map(expires_at);
-        publication::publish(services, self.message).await;
+        // A store that has stopped ends the broker.
+        let _ = services.publish(self.message).await;
     }
 
-    /// Says it for the client of `claim`, whose session goes on for `expiry_s`: at once, or when its delay or the
+    /// Says it for the client of `lease`, whose session goes on for `expiry_s`: at once, or when its delay or the
     /// session is over, unless the client is back before that.
-    pub async fn say(self, claim: &Claim, expiry_s: u32, services: &Services, shutdown: Shutdown) {
+    pub async fn say(self, lease: &Lease, expiry_s: u32, services: &Services, shutdown: Shutdown) {
         let delay_s = self.delay_s.min(expiry_s);
-        let fate = if delay_s == 0 { Fate::Over } else { claim.fate() };
-        match fate {
-            Fate::Back => {}
-            Fate::Over => {
+        let outcome = if delay_s == 0 { SessionOutcome::Over } else { lease.outcome() };
+        match outcome {
+            SessionOutcome::Back => {}
+            SessionOutcome::Over => {
                 let _ = timeout(PATIENCE, self.publish(services)).await;
             }
-            Fate::Alone(back) => {
+            SessionOutcome::Alone(back) => {
                 let (services, mut shutdown) = (services.clone(), shutdown);
                 tokio::spawn(async move {
                     let delay = Duration::from_secs(u64::from(delay_s));

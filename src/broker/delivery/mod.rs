@@ -1,12 +1,6 @@
-//! Who gets a message, and what waits for whom.
+//! Delivery: who gets a message, what later subscribers get, and what is on its way to one client.
 
-pub(in crate::broker) mod copies;
-pub(in crate::broker) mod envelope;
-pub(in crate::broker) mod inbox;
-pub(in crate::broker) mod ledger;
+pub(in crate::broker) mod fan_out;
 pub(in crate::broker) mod outbound;
-pub(in crate::broker) mod publication;
 pub(in crate::broker) mod replay;
 pub(in crate::broker) mod retained;
-pub(in crate::broker) mod router;
-pub(in crate::broker) mod subscriptions;

@@ -7,17 +7,24 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tracing::warn;
 
+use crate::broker::session::subscriptions::Numbers;
 use crate::mqtt::{Filter, Message, Topic};
-use crate::store::Change;
 
 /// Topics that may have a retained message. A hall of 100 nodes has 1,000.
 const TOPICS: usize = 20_000;
 /// Bytes of all retained messages together.
 const BYTES: usize = 8 * 1024 * 1024;
 
+/// A topic's retained message, with the numbers that it was published under.
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    numbers: Numbers,
+}
+
 #[derive(Debug, Default)]
 struct Table {
-    topics: HashMap<Topic, Arc<Message>>,
+    topics: HashMap<Topic, Kept>,
     bytes: usize,
 }
 
@@ -33,7 +40,8 @@ impl Retained {
     pub fn new(stored: Vec<Arc<Message>>) -> Self {
         let retained = Self::default();
         for message in stored {
-            retained.set(message);
+            // Before every subscription.
+            retained.set(message, Numbers::default());
         }
         retained
     }
@@ -44,7 +52,7 @@ impl Retained {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let before = table.topics.get(&message.topic);
         let topics = table.topics.len() + usize::from(before.is_none());
-        let bytes = table.bytes + message.size() - before.map_or(0, |before| before.size());
+        let bytes = table.bytes + message.size() - before.map_or(0, |before| before.message.size());
         let room = message.payload.is_empty() || (topics <= TOPICS && bytes <= BYTES);
         drop(table);
         if !room && !self.warned.swap(true, Relaxed) {
@@ -56,48 +64,46 @@ impl Retained {
     }
 
     /// Makes `message` its topic's retained one; an empty one deletes that ([MQTT-3.3.1-10]).
-    pub fn set(&self, message: Arc<Message>) {
+    pub fn set(&self, message: Arc<Message>, numbers: Numbers) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let before = if message.payload.is_empty() {
             table.topics.remove(&message.topic)
         } else {
             table.bytes += message.size();
-            table.topics.insert(message.topic.clone(), message)
+            table.topics.insert(message.topic.clone(), Kept { message, numbers })
         };
-        table.bytes -= before.map_or(0, |before| before.size());
+        table.bytes -= before.map_or(0, |before| before.message.size());
     }
 
-    /// Follows what was committed.
-    pub fn follow(&self, changes: &[&Change]) {
-        for change in changes {
-            match change {
-                Change::Retain(message) => self.set(Arc::clone(message)),
-                Change::Expire { at_ms } => self.expire(*at_ms),
-                _ => {}
-            }
-        }
-    }
-
-    fn expire(&self, now_ms: i64) {
+    /// Deletes what has expired at `now_ms`.
+    pub fn expire(&self, now_ms: i64) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let mut freed = 0;
-        table.topics.retain(|_, message| {
-            let expired = message.is_expired(now_ms);
-            freed += if expired { message.size() } else { 0 };
+        table.topics.retain(|_, kept| {
+            let expired = kept.message.is_expired(now_ms);
+            freed += if expired { kept.message.size() } else { 0 };
             !expired
         });
         table.bytes -= freed;
     }
 
-    /// What a new subscription to `filter` gets at `now_ms`, by topic.
-    pub fn matching(&self, filter: &Filter, now_ms: i64) -> Vec<Arc<Message>> {
+    /// What a new subscription to `filter` gets at `now_ms`, by topic; `replayed` tells by its numbers whether a message
+    /// is for this subscription.
+    pub fn matching(
+        &self,
+        filter: &Filter,
+        now_ms: i64,
+        replayed: impl Fn(Numbers) -> bool,
+    ) -> Vec<Arc<Message>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let alive = |message: &&Arc<Message>| !message.is_expired(now_ms);
+        let wanted = |kept: &&Kept| !kept.message.is_expired(now_ms) && replayed(kept.numbers);
         if !filter.as_str().contains(['+', '#']) {
-            return table.topics.get(filter.as_str()).filter(alive).cloned().into_iter().collect();
+            let kept = table.topics.get(filter.as_str()).filter(wanted);
+            return kept.map(|kept| Arc::clone(&kept.message)).into_iter().collect();
         }
-        let matching = table.topics.values().filter(|message| filter.matches(&message.topic));
-        let mut found: Vec<_> = matching.filter(alive).cloned().collect();
+        let matching = table.topics.values().filter(|kept| filter.matches(&kept.message.topic));
+        let mut found: Vec<_> =
+            matching.filter(wanted).map(|kept| Arc::clone(&kept.message)).collect();
         drop(table);
         found.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
         found
@@ -106,7 +112,7 @@ impl Retained {
     /// Whether one of them has expired at `now_ms`.
     pub fn has_expired(&self, now_ms: i64) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.topics.values().any(|message| message.is_expired(now_ms))
+        table.topics.values().any(|kept| kept.message.is_expired(now_ms))
     }
 
     /// How many there are.
@@ -123,24 +129,28 @@ mod tests {
         Arc::new(Message::own(topic, payload.to_vec()))
     }
 
+    fn set(retained: &Retained, message: Arc<Message>) {
+        retained.set(message, Numbers::default());
+    }
+
     #[test]
     fn the_latest_of_each_topic_is_kept_until_an_empty_one() {
         let retained = Retained::default();
         for (topic, payload) in [("b/1", "x"), ("a/1", "old"), ("a/1", "new"), ("$SYS/a", "y")] {
-            retained.set(message(topic, payload.as_bytes()));
+            set(&retained, message(topic, payload.as_bytes()));
         }
         let found = |filter: &str| -> Vec<String> {
-            let found = retained.matching(&filter.parse().unwrap(), 0);
+            let found = retained.matching(&filter.parse().unwrap(), 0, |_| true);
             found.iter().map(|message| message.topic.to_string()).collect()
         };
         assert_eq!(found("#"), ["a/1", "b/1"]);
         assert_eq!(found("a/1"), ["a/1"]);
         assert_eq!(found("$SYS/#"), ["$SYS/a"]);
-        assert_eq!(retained.matching(&"a/+".parse().unwrap(), 0)[0].payload, "new");
-        retained.set(message("a/1", b""));
+        assert_eq!(retained.matching(&"a/+".parse().unwrap(), 0, |_| true)[0].payload, "new");
+        set(&retained, message("a/1", b""));
         assert!(found("a/+").is_empty());
-        retained.set(message("b/1", b""));
-        retained.set(message("$SYS/a", b""));
+        set(&retained, message("b/1", b""));
+        set(&retained, message("$SYS/a", b""));
         assert_eq!(retained.table.read().unwrap().bytes, 0);
     }
 
@@ -148,10 +158,10 @@ mod tests {
     fn what_has_expired_is_not_given_and_goes() {
         let retained = Retained::default();
         let expiring = Message { expires_at_ms: Some(10), ..Message::own("a", "1") };
-        retained.set(Arc::new(expiring));
-        assert_eq!(retained.matching(&"a".parse().unwrap(), 9).len(), 1);
-        assert!(retained.matching(&"#".parse().unwrap(), 10).is_empty());
-        retained.follow(&[&Change::Expire { at_ms: 10 }]);
+        set(&retained, Arc::new(expiring));
+        assert_eq!(retained.matching(&"a".parse().unwrap(), 9, |_| true).len(), 1);
+        assert!(retained.matching(&"#".parse().unwrap(), 10, |_| true).is_empty());
+        retained.expire(10);
         assert_eq!((retained.len(), retained.table.read().unwrap().bytes), (0, 0));
     }
 
@@ -162,7 +172,7 @@ mod tests {
         for n in 0..20 {
             let message = message(&format!("big/{n}"), &big);
             if retained.admits(&message) {
-                retained.set(message);
+                set(&retained, message);
             }
         }
         assert_eq!(retained.len(), 7);
@@ -171,7 +181,7 @@ mod tests {
         for n in 0..TOPICS + 10 {
             let message = message(&format!("t/{n}"), b"1");
             if retained.admits(&message) {
-                retained.set(message);
+                set(&retained, message);
             }
         }
         assert_eq!(retained.len(), TOPICS);

@@ -1,37 +1,37 @@
-//! What was delivered to one client and not yet acknowledged, by packet id.
+//! The in-flight window of one client: what was delivered and is not yet acknowledged, by packet id.
 
 use std::collections::HashMap;
 
 use crate::mqtt::QoS;
 
-/// Messages in flight to one client at most, whatever it would take.
+/// Messages in flight to one client at most, whatever its Receive Maximum.
 const WINDOW: u16 = 256;
 
-/// Where a delivery stands. `number` is that of a message that waits in the log.
+/// The state of a delivery. `number` is that of a message that waits in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flight {
+enum Exchange {
     /// PUBACK is awaited.
-    Once { number: Option<i64> },
+    AwaitPuback { number: Option<i64> },
     /// PUBREC is awaited.
-    Twice { number: Option<i64> },
+    AwaitPubrec { number: Option<i64> },
     /// PUBCOMP is awaited.
-    Released { number: Option<i64> },
+    AwaitPubcomp { number: Option<i64> },
 }
 
 /// An acknowledgement of what was never sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an acknowledgement of what was never sent")]
-pub struct Unasked;
+pub struct UnexpectedAck;
 
 /// What is in flight to one client.
 #[derive(Debug)]
-pub struct Flights {
+pub struct InFlight {
     window: u16,
-    by_id: HashMap<u16, Flight>,
+    by_id: HashMap<u16, Exchange>,
     last_id: u16,
 }
 
-impl Flights {
+impl InFlight {
     /// Nothing is in flight yet, and never more than `receive_maximum` or [`WINDOW`] messages.
     pub fn new(receive_maximum: u16) -> Self {
         Self { window: receive_maximum.min(WINDOW), by_id: HashMap::new(), last_id: 0 }
@@ -53,31 +53,31 @@ impl Flights {
     }
 
     /// A PUBLISH has left.
-    pub fn take_off(&mut self, qos: QoS, packet_id: u16, number: Option<i64>) {
+    pub fn sent(&mut self, qos: QoS, packet_id: u16, number: Option<i64>) {
         match qos {
             QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => self.by_id.insert(packet_id, Flight::Once { number }),
-            QoS::ExactlyOnce => self.by_id.insert(packet_id, Flight::Twice { number }),
+            QoS::AtLeastOnce => self.by_id.insert(packet_id, Exchange::AwaitPuback { number }),
+            QoS::ExactlyOnce => self.by_id.insert(packet_id, Exchange::AwaitPubrec { number }),
         };
     }
 
     /// A PUBREL has left for a message whose PUBREC an earlier connection took.
     pub fn release(&mut self, packet_id: u16, number: i64) {
-        self.by_id.insert(packet_id, Flight::Released { number: Some(number) });
+        self.by_id.insert(packet_id, Exchange::AwaitPubcomp { number: Some(number) });
     }
 
     /// The client's PUBACK. Returns the message's number in the log, where nothing waits for it any more.
     ///
     /// # Errors
     /// When it was not asked for.
-    pub fn puback(&mut self, packet_id: u16) -> Result<Option<i64>, Unasked> {
+    pub fn puback(&mut self, packet_id: u16) -> Result<Option<i64>, UnexpectedAck> {
         match self.by_id.get(&packet_id) {
-            Some(Flight::Once { number }) => {
+            Some(Exchange::AwaitPuback { number }) => {
                 let number = *number;
                 self.by_id.remove(&packet_id);
                 Ok(number)
             }
-            _ => Err(Unasked),
+            _ => Err(UnexpectedAck),
         }
     }
 
@@ -86,33 +86,33 @@ impl Flights {
     ///
     /// # Errors
     /// When it was not asked for.
-    pub fn pubrec(&mut self, packet_id: u16, refused: bool) -> Result<Option<i64>, Unasked> {
+    pub fn pubrec(&mut self, packet_id: u16, refused: bool) -> Result<Option<i64>, UnexpectedAck> {
         match self.by_id.get(&packet_id) {
-            Some(Flight::Twice { number } | Flight::Released { number }) => {
+            Some(Exchange::AwaitPubrec { number } | Exchange::AwaitPubcomp { number }) => {
                 let number = *number;
                 if refused {
                     self.by_id.remove(&packet_id);
                 } else {
-                    self.by_id.insert(packet_id, Flight::Released { number });
+                    self.by_id.insert(packet_id, Exchange::AwaitPubcomp { number });
                 }
                 Ok(number)
             }
-            _ => Err(Unasked),
+            _ => Err(UnexpectedAck),
         }
     }
 
-    /// The client's PUBCOMP, as [`Flights::puback`].
+    /// The client's PUBCOMP, as [`InFlight::puback`].
     ///
     /// # Errors
     /// When it was not asked for.
-    pub fn pubcomp(&mut self, packet_id: u16) -> Result<Option<i64>, Unasked> {
+    pub fn pubcomp(&mut self, packet_id: u16) -> Result<Option<i64>, UnexpectedAck> {
         match self.by_id.get(&packet_id) {
-            Some(Flight::Released { number }) => {
+            Some(Exchange::AwaitPubcomp { number }) => {
                 let number = *number;
                 self.by_id.remove(&packet_id);
                 Ok(number)
             }
-            _ => Err(Unasked),
+            _ => Err(UnexpectedAck),
         }
     }
 }
@@ -122,31 +122,34 @@ mod tests {
 
     #[test]
     fn a_qos_2_exchange_has_its_order() {
-        let mut flights = Flights::new(u16::MAX);
-        flights.take_off(QoS::ExactlyOnce, 1, None);
-        assert_eq!((flights.puback(1), flights.pubcomp(1)), (Err(Unasked), Err(Unasked)));
-        assert_eq!((flights.pubrec(1, false), flights.pubrec(1, false)), (Ok(None), Ok(None)));
-        assert_eq!((flights.pubcomp(1), flights.pubcomp(1)), (Ok(None), Err(Unasked)));
+        let mut in_flight = InFlight::new(u16::MAX);
+        in_flight.sent(QoS::ExactlyOnce, 1, None);
+        assert_eq!(
+            (in_flight.puback(1), in_flight.pubcomp(1)),
+            (Err(UnexpectedAck), Err(UnexpectedAck))
+        );
+        assert_eq!((in_flight.pubrec(1, false), in_flight.pubrec(1, false)), (Ok(None), Ok(None)));
+        assert_eq!((in_flight.pubcomp(1), in_flight.pubcomp(1)), (Ok(None), Err(UnexpectedAck)));
     }
 
     #[test]
     fn a_refused_qos_2_exchange_is_over() {
-        let mut flights = Flights::new(1);
-        flights.take_off(QoS::ExactlyOnce, 1, Some(7));
-        assert!(!flights.has_room(QoS::AtLeastOnce) && flights.has_room(QoS::AtMostOnce));
-        assert_eq!(flights.pubrec(1, true), Ok(Some(7)));
-        assert_eq!(flights.pubcomp(1), Err(Unasked));
-        assert!(flights.has_room(QoS::ExactlyOnce));
+        let mut in_flight = InFlight::new(1);
+        in_flight.sent(QoS::ExactlyOnce, 1, Some(7));
+        assert!(!in_flight.has_room(QoS::AtLeastOnce) && in_flight.has_room(QoS::AtMostOnce));
+        assert_eq!(in_flight.pubrec(1, true), Ok(Some(7)));
+        assert_eq!(in_flight.pubcomp(1), Err(UnexpectedAck));
+        assert!(in_flight.has_room(QoS::ExactlyOnce));
     }
 
     #[test]
     fn a_packet_id_is_never_zero_nor_in_flight() {
-        let mut flights = Flights::new(u16::MAX);
-        assert!(flights.has_room(QoS::AtLeastOnce));
-        flights.last_id = u16::MAX - 1;
-        flights.take_off(QoS::AtLeastOnce, 1, None);
-        assert_eq!([flights.free_id(), flights.free_id()], [u16::MAX, 2]);
-        (2..=WINDOW).for_each(|id| flights.take_off(QoS::AtLeastOnce, id, None));
-        assert!(!flights.has_room(QoS::AtLeastOnce));
+        let mut in_flight = InFlight::new(u16::MAX);
+        assert!(in_flight.has_room(QoS::AtLeastOnce));
+        in_flight.last_id = u16::MAX - 1;
+        in_flight.sent(QoS::AtLeastOnce, 1, None);
+        assert_eq!([in_flight.free_id(), in_flight.free_id()], [u16::MAX, 2]);
+        (2..=WINDOW).for_each(|id| in_flight.sent(QoS::AtLeastOnce, id, None));
+        assert!(!in_flight.has_room(QoS::AtLeastOnce));
     }
 }

@@ -1,35 +1,35 @@
-//! A client id's present connection: what it was promised when it came, and what becomes of its session when it goes.
+//! The lease of a client id: which connection has it, take-over by another, and what becomes of the session at the end.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::broker::session::registry::Sessions;
-use crate::broker::session::session::Session;
+use super::registry::{Entry, PERSISTENT_SESSIONS, Registry, TooMany};
+use super::session::{Session, State};
 use crate::store::Change;
 
-/// A client id's present connection. Dropping it leaves; [`Claim::leave`] says what is to be committed then.
+/// A client id's present connection. Dropping it leaves; [`Lease::leave`] says what is to be committed then.
 #[derive(Debug)]
-pub struct Claim {
-    pub(in crate::broker) sessions: Sessions,
-    pub(in crate::broker) number: u64,
+pub struct Lease {
+    registry: Registry,
+    number: u64,
     /// Resolves when another connection takes the client id over.
     pub taken_over: oneshot::Receiver<()>,
-    /// Resolves when the connection that had the client id before has left, its will said.
-    pub predecessor: Option<oneshot::Receiver<()>>,
+    /// Resolves when the connection that had the client id before has left and its will is published.
+    pub previous: Option<oneshot::Receiver<()>>,
     /// For the CONNACK.
     pub session_present: bool,
     /// To commit before the CONNACK.
     pub changes: Vec<Change>,
     /// The session.
     pub session: Arc<Session>,
-    /// Dropped with the claim.
-    pub(in crate::broker) _leaving: oneshot::Sender<()>,
+    /// Dropped with the lease.
+    _leaving: oneshot::Sender<()>,
 }
 
 /// What has become of a session whose connection broke.
 #[derive(Debug)]
-pub enum Fate {
+pub enum SessionOutcome {
     /// Its client is back.
     Back,
     /// It is over.
@@ -38,67 +38,138 @@ pub enum Fate {
     Alone(oneshot::Receiver<()>),
 }
 
-impl Claim {
+impl Lease {
+    /// Connects `client_id`; the connection that had it is told to leave ([MQTT-3.1.4-2]). `clean_start` ends the
+    /// session that is there; the new one outlives its connection by `expiry_s` seconds.
+    ///
+    /// # Errors
+    /// When a new persistent session finds no room.
+    pub fn take(
+        registry: &Registry,
+        client_id: &str,
+        clean_start: bool,
+        expiry_s: u32,
+        now_ms: i64,
+    ) -> Result<Self, TooMany> {
+        let (takeover, taken_over) = oneshot::channel();
+        let (leaving, left) = oneshot::channel();
+        let mut table = registry.lock();
+        let mut changes = Vec::new();
+        let over = |entry: &Entry| clean_start || entry.has_expired(now_ms);
+        if table.entries.get(client_id).is_some_and(over) {
+            changes.extend(table.end(client_id, &registry.subscriptions));
+        }
+        let known = table.entries.get(client_id).and_then(|entry| entry.persistent.clone());
+        let session_present = known.is_some();
+        let session = match known {
+            Some(session) => session,
+            None if expiry_s == 0 => {
+                registry.subscriptions.session(client_id, None, State::default())
+            }
+            None => {
+                if table.persistent >= PERSISTENT_SESSIONS {
+                    let evicted = table.longest_away().ok_or(TooMany)?;
+                    changes.extend(table.end(&evicted, &registry.subscriptions));
+                }
+                table.persistent += 1;
+                table.highest += 1;
+                registry.subscriptions.session(client_id, Some(table.highest), State::default())
+            }
+        };
+        // What waited for the previous connection is not this one's.
+        session.queue.close();
+        {
+            let mut state = session.state();
+            state.expiry_s = expiry_s;
+            // For a connection that breaks before it is accepted, and leaves nothing else.
+            state.left_at_ms = now_ms;
+            let _ = state.will.take().map(|waiting| waiting.send(()));
+        }
+        if let Some(number) = session.persistent {
+            let client_id = Arc::clone(&session.client_id);
+            changes.push(Change::Begin { session: number, client_id, expiry_s });
+        }
+        table.leases += 1;
+        let number = table.leases;
+        let entry = table.entries.entry(client_id.to_owned()).or_default();
+        if let Some(other) = entry.takeover.replace(takeover) {
+            let _ = other.send(());
+        }
+        let previous = entry.left.replace(left);
+        entry.lease = number;
+        entry.persistent = session.persistent.map(|_| Arc::clone(&session));
+        Ok(Self {
+            registry: registry.clone(),
+            number,
+            taken_over,
+            previous,
+            session_present,
+            changes,
+            session,
+            _leaving: leaving,
+        })
+    }
+
     /// The session's connection is over; it lasts `expiry_s` more seconds. What is to be committed.
     pub fn leave(&self, expiry_s: u32, now_ms: i64) -> Vec<Change> {
-        let mut table = self.sessions.lock();
+        let mut table = self.registry.lock();
         let client_id = &*self.session.client_id;
         let entry = table.entries.get(client_id);
-        if entry.is_none_or(|entry| entry.claim != self.number) {
+        if entry.is_none_or(|entry| entry.lease != self.number) {
             // Who took over decides. What was not persistent, or was ended by a clean start, has ended: also what
             // it subscribed to since.
             let lives_on = entry
                 .and_then(|entry| entry.persistent.as_ref())
                 .is_some_and(|other| Arc::ptr_eq(other, &self.session));
             if !lives_on {
-                self.sessions.routes.forget(&self.session);
+                self.registry.subscriptions.forget(&self.session);
             }
             return Vec::new();
         }
+        self.session.queue.close();
         {
             let mut state = self.session.state();
-            state.inbox = None;
             state.expiry_s = expiry_s;
             state.left_at_ms = now_ms;
         }
         let Some(session) = self.session.persistent else {
-            self.sessions.routes.forget(&self.session);
+            self.registry.subscriptions.forget(&self.session);
             return Vec::new();
         };
         if expiry_s > 0 {
             return vec![Change::Left { session, at_ms: now_ms, expiry_s }];
         }
-        table.end(client_id, &self.sessions.routes).into_iter().collect()
+        table.end(client_id, &self.registry.subscriptions).into_iter().collect()
     }
 
-    /// What becomes of the session after [`Claim::leave`], for a will that is to wait.
-    pub fn fate(&self) -> Fate {
-        let table = self.sessions.lock();
+    /// What becomes of the session after [`Lease::leave`], for a will that is to wait.
+    pub fn outcome(&self) -> SessionOutcome {
+        let table = self.registry.lock();
         let entry = table.entries.get(&*self.session.client_id);
-        let Some(entry) = entry else { return Fate::Over };
+        let Some(entry) = entry else { return SessionOutcome::Over };
         let same = entry.persistent.as_ref().is_some_and(|other| Arc::ptr_eq(other, &self.session));
         if !same {
-            return Fate::Over;
+            return SessionOutcome::Over;
         }
-        if entry.claim != self.number {
-            return Fate::Back;
+        if entry.lease != self.number {
+            return SessionOutcome::Back;
         }
         let (will, waiting) = oneshot::channel();
         self.session.state().will = Some(will);
-        Fate::Alone(waiting)
+        SessionOutcome::Alone(waiting)
     }
 }
 
-impl Drop for Claim {
+impl Drop for Lease {
     fn drop(&mut self) {
         // The client was not accepted: the end of an earlier session is still to be committed.
         let unsaid = std::mem::take(&mut self.changes);
         let refused = !unsaid.is_empty();
-        self.sessions.take_back(unsaid);
-        let mut table = self.sessions.lock();
+        self.registry.take_back(unsaid);
+        let mut table = self.registry.lock();
         let client_id = &*self.session.client_id;
         let Some(entry) = table.entries.get_mut(client_id) else { return };
-        if entry.claim != self.number {
+        if entry.lease != self.number {
             return;
         }
         entry.takeover = None;
@@ -107,7 +178,7 @@ impl Drop for Claim {
             table.entries.remove(client_id);
         } else if refused && !self.session_present {
             // A session that its client never heard of, and that never began on the disk.
-            let _ = table.end(client_id, &self.sessions.routes);
+            let _ = table.end(client_id, &self.registry.subscriptions);
         }
     }
 }
@@ -123,24 +194,24 @@ mod tests {
 
     const NOW: i64 = 1_760_000_000_000;
 
-    fn claim(sessions: &Sessions, clean: bool) -> Claim {
-        sessions.claim("a", clean, if clean { 0 } else { FOR_EVER }, NOW).unwrap()
+    fn take(sessions: &Registry, id: &str, clean: bool) -> Lease {
+        Lease::take(sessions, id, clean, if clean { 0 } else { FOR_EVER }, NOW).unwrap()
     }
 
     /// It was accepted: its changes were committed. Then it goes.
-    fn go(mut claim: Claim) {
-        claim.changes.clear();
-        let expiry_s = claim.session.state().expiry_s;
-        claim.leave(expiry_s, NOW);
-        drop(claim);
+    fn go(mut lease: Lease) {
+        lease.changes.clear();
+        let expiry_s = lease.session.state().expiry_s;
+        lease.leave(expiry_s, NOW);
+        drop(lease);
     }
 
     #[tokio::test]
     async fn who_takes_over_can_wait_for_the_other_to_leave() {
-        let sessions = Sessions::default();
-        let first = claim(&sessions, true);
-        let mut second = claim(&sessions, true);
-        let mut gone = second.predecessor.take().unwrap();
+        let sessions = Registry::default();
+        let first = take(&sessions, "a", true);
+        let mut second = take(&sessions, "a", true);
+        let mut gone = second.previous.take().unwrap();
         assert!(gone.try_recv().is_err());
         go(first);
         assert!(gone.await.is_err(), "closed, which is the news");
@@ -148,14 +219,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_will_hears_whether_its_client_is_back_or_its_session_over() {
-        let sessions = Sessions::default();
+        let sessions = Registry::default();
         for back in [true, false] {
-            let mut first = claim(&sessions, false);
+            let mut first = take(&sessions, "a", false);
             first.changes.clear();
             first.leave(FOR_EVER, NOW);
-            let Fate::Alone(waiting) = first.fate() else { panic!("nobody else is there") };
+            let SessionOutcome::Alone(waiting) = first.outcome() else {
+                panic!("nobody else is there")
+            };
             drop(first);
-            let second = claim(&sessions, !back);
+            let second = take(&sessions, "a", !back);
             assert_eq!(waiting.await.is_ok(), back);
             go(second);
         }
@@ -163,26 +236,26 @@ mod tests {
 
     #[test]
     fn the_end_that_a_refused_connection_was_to_commit_is_committed_later() {
-        let sessions = Sessions::default();
-        let first = claim(&sessions, false);
+        let sessions = Registry::default();
+        let first = take(&sessions, "a", false);
         let number = first.session.persistent.unwrap();
         go(first);
         // Clean, and gone before it was accepted.
-        drop(claim(&sessions, true));
+        drop(take(&sessions, "a", true));
         assert!(matches!(sessions.expire(NOW)[..], [Change::End { session }] if session == number));
         assert!(sessions.expire(NOW).is_empty(), "once");
         // Not clean: a session that nobody was told of is not there next time.
-        drop(claim(&sessions, false));
+        drop(take(&sessions, "a", false));
         assert_eq!(sessions.count(), (0, 0));
-        assert!(!claim(&sessions, false).session_present);
+        assert!(!take(&sessions, "a", false).session_present);
     }
 
     #[test]
     fn what_a_connection_subscribes_to_after_its_session_has_ended_is_forgotten() {
-        let sessions = Sessions::default();
-        let mut first = claim(&sessions, false);
+        let sessions = Registry::default();
+        let mut first = take(&sessions, "a", false);
         first.changes.clear();
-        let second = claim(&sessions, true);
+        let second = take(&sessions, "a", true);
         let filter: Filter = "$share/g/t".parse().unwrap();
         let options = Options {
             qos: QoS::AtLeastOnce,
@@ -191,11 +264,85 @@ mod tests {
             identifier: 0,
         };
         first.session.state().subscriptions.insert(filter.clone(), options);
-        sessions.routes.add(&filter, &first.session);
+        sessions.subscriptions.add(&filter, &first.session, options);
+        first.session.queue.open();
         let message = Message::own("t", "1");
-        assert!(sessions.routes.find(&message).is_some());
+        assert_eq!(sessions.subscriptions.select(&message).live.len(), 1);
         go(first);
-        assert!(sessions.routes.find(&message).is_none());
+        assert!(sessions.subscriptions.select(&message).live.is_empty());
         go(second);
+    }
+
+    #[test]
+    fn a_second_connection_takes_over_and_the_first_leaves_no_trace() {
+        let sessions = Registry::default();
+        let mut first = take(&sessions, "a", true);
+        let second = take(&sessions, "a", true);
+        assert!(first.taken_over.try_recv().is_ok());
+        go(first);
+        assert_eq!(sessions.lock().entries.len(), 1);
+        go(second);
+        assert!(sessions.lock().entries.is_empty());
+    }
+
+    #[test]
+    fn a_persistent_session_is_present_until_a_clean_one_ends_it() {
+        let sessions = Registry::default();
+        let first = take(&sessions, "a", false);
+        assert!(!first.session_present);
+        first.session.state().received.insert(7);
+        go(first);
+        let again = take(&sessions, "a", false);
+        assert!(again.session_present && again.session.state().received.contains(&7));
+        let number = again.session.persistent.unwrap();
+        go(again);
+        let clean = take(&sessions, "a", true);
+        assert!(!clean.session_present);
+        assert!(matches!(clean.changes[..], [Change::End { session }] if session == number));
+        go(clean);
+        let anew = take(&sessions, "a", false);
+        assert!(!anew.session_present && anew.session.state().received.is_empty());
+        assert_eq!(sessions.count(), (1, 1));
+    }
+
+    #[test]
+    fn a_session_ends_when_its_interval_is_over_and_not_before() {
+        let sessions = Registry::default();
+        let connect = |now| {
+            let mut lease = Lease::take(&sessions, "a", false, 5, now).unwrap();
+            lease.changes.clear();
+            lease
+        };
+        let first = connect(NOW);
+        first.leave(5, NOW);
+        drop(first);
+        assert!(sessions.expire(NOW + 4_999).is_empty());
+        let second = connect(NOW + 4_999);
+        assert!(second.session_present);
+        assert!(sessions.expire(NOW + 60_000).is_empty(), "it is connected");
+        second.leave(5, NOW + 60_000);
+        drop(second);
+        assert!(!connect(NOW + 65_000).session_present);
+        assert!(matches!(sessions.expire(NOW + 70_000)[..], [Change::End { .. }]));
+        assert_eq!(sessions.count(), (0, 0));
+    }
+
+    #[test]
+    fn the_session_that_was_away_for_longest_makes_way() {
+        let sessions = Registry::default();
+        let keep = |n: usize| take(&sessions, &format!("c{n}"), false);
+        let connected = keep(0);
+        let first_away = connected.session.persistent.unwrap() + 1;
+        for n in 1..PERSISTENT_SESSIONS {
+            go(keep(n));
+        }
+        let new = keep(PERSISTENT_SESSIONS);
+        assert!(matches!(new.changes[0], Change::End { session } if session == first_away));
+        let anew = keep(1);
+        assert!(!anew.session_present);
+        go(anew);
+        assert!(keep(3).session_present);
+        go(connected);
+        assert_eq!(sessions.count().1, PERSISTENT_SESSIONS);
     }
 }

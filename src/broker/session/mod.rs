@@ -1,6 +1,12 @@
-//! Which client ids are connected, and what outlives a connection.
+//! Sessions: what is subscribed, what waits in memory, and which connection has a client id.
+//!
+//! `inflight`, `queue` → `session` → `shared` → `subscriptions` → `registry` → `lease`
 
 pub(in crate::broker) mod inflight;
 pub(in crate::broker) mod lease;
+pub(in crate::broker) mod queue;
 pub(in crate::broker) mod registry;
+#[allow(clippy::module_inception)] // the room's central thing
 pub(in crate::broker) mod session;
+pub(in crate::broker) mod shared;
+pub(in crate::broker) mod subscriptions;

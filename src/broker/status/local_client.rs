@@ -1,17 +1,22 @@
 //! The broker's own client: hears what is published and publishes itself, without a socket.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::mqtt::QoS;
 use bytes::Bytes;
 
 use crate::broker::commit::writer::Stopped;
-use crate::broker::connection::run::Services;
-use crate::broker::delivery::publication::Publication;
-use crate::broker::delivery::router::{Delivery, RouterDied};
+use crate::broker::context::Services;
+use crate::broker::delivery::fan_out::FanOut;
+use crate::broker::session::session::{Session, State};
+use crate::broker::session::subscriptions::Numbers;
 use crate::clock;
-use crate::mqtt::{Filter, Message};
+use crate::mqtt::{Filter, Message, QoS};
+use crate::store::Options;
+
+/// The client id of the broker's own subscriptions, where messages that they lost are counted.
+const CLIENT_ID: &str = "$local";
 
 /// A client inside the process. It holds the recorder, which ends with its last holder.
 #[derive(Clone)]
@@ -56,12 +61,6 @@ impl From<Stopped> for Ending {
     }
 }
 
-impl From<RouterDied> for Ending {
-    fn from(_: RouterDied) -> Self {
-        Self
-    }
-}
-
 impl Insider {
     pub(in crate::broker) const fn new(services: Services) -> Self {
         Self { services }
@@ -72,53 +71,98 @@ impl Insider {
     /// # Errors
     /// When the broker is ending.
     pub async fn say(&self, topic: String, payload: Bytes) -> Result<(), Ending> {
-        let mut publication = Publication::default();
         let message =
             Message { retain: false, qos: QoS::AtLeastOnce, ..Message::own(topic, payload) };
-        publication.add(&self.services, message);
-        let batch = std::mem::take(&mut publication.batch);
-        if !batch.is_empty() {
-            self.services.recorder.commit(batch).await?;
-        }
-        Ok(publication.pass_on(&self.services.router, &self.services.traffic).await?)
+        Ok(self.services.publish(message).await?)
     }
 
     /// What the broker has to do at present.
     pub fn load(&self) -> Load {
-        let (clients, _) = self.services.sessions.count();
+        let (clients, _) = self.services.registry.count();
         let refusals = self.services.access.refusals();
         Load {
             clients,
             batches: self.services.recorder.waiting(),
             refused_logins: refusals.logins.load(Relaxed),
             refused_publishes: refusals.publishes.load(Relaxed),
-            malformed: self.services.traffic.malformed.load(Relaxed),
+            malformed: self.services.fan_out.traffic.malformed.load(Relaxed),
         }
     }
 
-    /// Calls `each` with whatever matches `filters`: first what is retained, then what comes.
-    ///
-    /// # Errors
-    /// It only returns when the router has died.
-    pub async fn hear(
-        &self,
-        filters: &[Filter],
-        mut each: impl FnMut(Heard<'_>),
-    ) -> Result<std::convert::Infallible, RouterDied> {
-        let mut link = self.services.router.link().await?;
-        link.subscribe(filters).await?;
-        while !matches!(link.next().await?, Delivery::Subscribed) {}
-        // What comes meanwhile waits in the link, and is newer.
-        let now_ms = clock::unix_ms();
-        let retained =
-            filters.iter().flat_map(|filter| self.services.retained.matching(filter, now_ms));
-        for message in retained.collect::<Vec<Arc<Message>>>() {
+    /// Messages that each client lost since the start, by the name of its session.
+    pub fn losses(&self) -> Vec<(Arc<str>, u64)> {
+        self.services.fan_out.traffic.losses.by_client()
+    }
+
+    /// Calls `each` with whatever matches `filters`: first what is retained, then what comes. Never returns.
+    pub async fn hear(&self, filters: &[Filter], mut each: impl FnMut(Heard<'_>)) -> Infallible {
+        let subscription = self.subscribe(filters);
+        for message in subscription.retained() {
             each(Heard { topic: &message.topic, payload: &message.payload, retained: true });
         }
         loop {
-            if let Delivery::Message(message) = link.next().await? {
-                each(Heard { topic: &message.topic, payload: &message.payload, retained: false });
-            }
+            let message = subscription.next().await;
+            each(Heard { topic: &message.topic, payload: &message.payload, retained: false });
         }
+    }
+
+    /// Subscribes to `filters` at `QoS` 0.
+    pub(in crate::broker) fn subscribe(&self, filters: &[Filter]) -> LocalSubscription {
+        LocalSubscription::new(&self.services.fan_out, filters)
+    }
+}
+
+/// What the broker itself subscribes to. Dropping it unsubscribes. It does not keep the writer alive.
+pub(in crate::broker) struct LocalSubscription {
+    fan_out: FanOut,
+    session: Arc<Session>,
+    /// The retained messages as they are when it is asked for them, and what entered the index when.
+    entered: Vec<(Filter, Numbers)>,
+}
+
+impl LocalSubscription {
+    fn new(fan_out: &FanOut, filters: &[Filter]) -> Self {
+        let session = fan_out.subscriptions.session(CLIENT_ID, None, State::default());
+        session.queue.open();
+        let options = Options {
+            qos: QoS::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier: 0,
+        };
+        let enter = |filter: &Filter| {
+            session.state().subscriptions.insert(filter.clone(), options);
+            (filter.clone(), fan_out.subscriptions.add(filter, &session, options))
+        };
+        let entered = filters.iter().map(enter).collect();
+        Self { fan_out: fan_out.clone(), session, entered }
+    }
+
+    /// What was retained before the subscription.
+    pub fn retained(&self) -> Vec<Arc<Message>> {
+        let now_ms = clock::unix_ms();
+        let retained = self.entered.iter().flat_map(|(filter, entered)| {
+            self.fan_out
+                .retained
+                .matching(filter, now_ms, |numbers| numbers.is_replayed(*entered, &self.session))
+        });
+        retained.collect()
+    }
+
+    /// The next message. Cancelling and calling again loses nothing.
+    pub async fn next(&self) -> Arc<Message> {
+        loop {
+            if let Some(delivery) = self.session.queue.pop_if(|_| true) {
+                return delivery.message;
+            }
+            self.session.queue.ready().await;
+        }
+    }
+}
+
+impl Drop for LocalSubscription {
+    fn drop(&mut self) {
+        self.session.queue.close();
+        self.fan_out.subscriptions.forget(&self.session);
     }
 }

@@ -1,12 +1,13 @@
 //! What the broker says about itself in `$SYS/broker/…`, and the clock of what expires.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::broker::connection::run::Services;
+use crate::broker::context::Services;
 use crate::clock;
 use crate::mqtt::Message;
 use crate::shutdown::Shutdown;
@@ -18,6 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Says it until `shutdown`.
 pub async fn run(services: Services, mut shutdown: Shutdown) {
     let started = Instant::now();
+    let mut published: HashMap<Arc<str>, u64> = HashMap::new();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -26,31 +28,47 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
             () = shutdown.requested() => return,
         }
         let now_ms = clock::unix_ms();
-        let mut changes = services.sessions.expire(now_ms);
-        if services.retained.has_expired(now_ms) {
+        let mut changes = services.registry.expire(now_ms);
+        if services.fan_out.retained.has_expired(now_ms) {
             changes.push(Change::Expire { at_ms: now_ms });
         }
-        let messages = report(&services, started.elapsed());
-        for message in &messages {
-            services.retained.set(Arc::new(message.clone()));
+        for message in report(&services, started.elapsed()) {
+            services.fan_out.publish_own(message);
+        }
+        for (client, count) in services.fan_out.traffic.losses.by_client() {
+            // Most counts stand still.
+            if published.insert(Arc::clone(&client), count) != Some(count) {
+                services.fan_out.publish_own(loss(&client, count));
+            }
         }
         tokio::select! {
-            () = async {
-                services.recorder.note(&mut changes).await;
-                // A router that has died ends the broker by itself.
-                let _ = services.router.publish(&messages).await;
-            } => {}
+            () = services.recorder.note(&mut changes) => {}
             () = shutdown.requested() => return,
         }
     }
 }
 
+/// Messages that one client lost: `$SYS/broker/clients/dropped/<client id>`, or `…/<user>/<client id>`. What has a
+/// meaning in topics is written as in an address (RFC 3986 §2.1).
+fn loss(session: &str, count: u64) -> Message {
+    let mut topic = String::from("$SYS/broker/clients/dropped/");
+    for c in session.chars() {
+        match c {
+            // Between a user's name and the client id.
+            '\u{1}' => topic.push('/'),
+            '/' | '+' | '#' | '%' => topic.push_str(&format!("%{:02X}", u32::from(c))),
+            c => topic.push(c),
+        }
+    }
+    Message::own(topic, count.to_string())
+}
+
 fn report(services: &Services, uptime: Duration) -> Vec<Message> {
-    let traffic = &services.traffic;
+    let traffic = &services.fan_out.traffic;
     let refusals = services.access.refusals();
     let counters = services.recorder.counters();
     let (appended, commits) = counters.totals();
-    let (connected, persistent) = services.sessions.count();
+    let (connected, persistent) = services.registry.count();
     let said = |topic: &str, value: String| Message::own(format!("$SYS/broker/{topic}"), value);
     let count = |topic, value: u64| said(topic, value.to_string());
     let size = |topic, value: usize| said(topic, value.to_string());
@@ -65,9 +83,9 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
         count("publish/messages/refused", refusals.publishes.load(Relaxed)),
         count("publish/messages/received", traffic.received.load(Relaxed)),
         count("publish/messages/sent", traffic.sent.load(Relaxed)),
-        count("publish/messages/dropped", traffic.dropped.load(Relaxed) + appended.dropped),
-        size("retained messages/count", services.retained.len()),
-        size("queued/bytes", traffic.queued_bytes.load(Relaxed)),
+        count("publish/messages/dropped", traffic.losses.total()),
+        size("retained messages/count", services.fan_out.retained.len()),
+        size("queued/bytes", services.fan_out.subscriptions.queued_bytes()),
         count("store/readings", appended.readings),
         count("store/repeats", appended.repeats),
         count("store/samples", appended.samples),

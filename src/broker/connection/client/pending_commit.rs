@@ -1,4 +1,4 @@
-//! What a client's packets began and what waits for its commit: acknowledged and passed on afterwards, whoever waits.
+//! What a client's packets began and what waits for its commit: acknowledged afterwards.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::{BufMut, BytesMut};
 
+use super::{Batch, Client};
 use crate::broker::commit::writer::Stopped;
-use crate::broker::connection::client::subscribe::Subscribing;
-use crate::broker::connection::client::{Batch, Client};
-use crate::broker::connection::run::End;
-use crate::broker::delivery::publication::{self, Publication};
+use crate::broker::delivery::replay::ReplayRequest;
 
 /// What waits for its commit, and what follows it.
-pub struct Staged {
-    publication: Publication,
+pub struct PendingCommit {
     acknowledgements: BytesMut,
-    pub(in crate::broker) subscribing: Vec<Subscribing>,
+    /// New subscriptions, whose retained messages follow the SUBACK.
+    replays: Vec<ReplayRequest>,
+    /// Whether a SUBACK is among the acknowledgements.
+    pub(super) subscribing: bool,
     commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
-    /// Whether the writer has it: then it will be committed, whoever waits.
+    /// Whether the writer has it: then it is committed and delivered even if this connection ends.
     handed_over: Arc<AtomicBool>,
     /// Packet ids of the `QoS` 2 messages in it that were new.
     received: Vec<u16>,
@@ -26,81 +26,72 @@ pub struct Staged {
 
 /// Waits for the commit under way; for ever when there is none. Cancelling and calling again is fine. On the
 /// field and not on the client, so that it can be awaited beside the client's other fields.
-pub async fn committed(staged: &mut Option<Staged>) -> Result<(), Stopped> {
-    match staged {
-        Some(staged) => staged.commit.as_mut().await,
+pub async fn committed(pending: &mut Option<PendingCommit>) -> Result<(), Stopped> {
+    match pending {
+        Some(pending) => pending.commit.as_mut().await,
         None => std::future::pending().await,
     }
 }
 
 impl Client<'_> {
     /// Starts the commit of a batch, or goes on at once when there is nothing to wait for.
-    pub(in crate::broker) async fn stage(&mut self, batch: Batch) -> Result<(), End> {
-        let Batch {
-            packets: _,
-            mut publication,
-            mut settled,
-            received,
-            acknowledgements,
-            subscribing,
-        } = batch;
-        let mut commit = std::mem::take(&mut publication.batch);
+    pub(super) async fn commit(&mut self, batch: Batch) {
+        let Batch { packets: _, mut commit, mut settled, received, acknowledgements, .. } = batch;
+        let (replays, subscribing) = (batch.replays, batch.subscribing);
         let recorder = self.services.recorder.clone();
-        if commit.is_empty() {
+        if !commit.needs_commit() {
             recorder.note(&mut settled).await;
-        } else {
-            commit.changes.extend(settled);
+            self.services.deliver(commit);
+            self.out.put(acknowledgements);
+            self.outbound.replay(replays);
+            return;
         }
-        let nothing = commit.is_empty();
-        let handed_over = Arc::new(AtomicBool::new(nothing));
+        commit.changes.append(&mut settled);
+        let handed_over = Arc::<AtomicBool>::default();
         let told = Arc::clone(&handed_over);
         let commit = Box::pin(async move {
-            if nothing {
-                return Ok(());
-            }
             let done = recorder.hand_over(&mut commit).await?;
             drop(recorder);
             told.store(true, Relaxed);
             done.await.map_err(|_| Stopped)
         });
-        let staged =
-            Staged { publication, acknowledgements, subscribing, commit, handed_over, received };
-        self.staged = Some(staged);
-        if nothing { self.acknowledge().await } else { Ok(()) }
+        self.pending = Some(PendingCommit {
+            acknowledgements,
+            replays,
+            subscribing,
+            commit,
+            handed_over,
+            received,
+        });
     }
 
-    /// After the commit: tells the client, then everybody else.
-    pub async fn acknowledge(&mut self) -> Result<(), End> {
-        if let Some(mut staged) = self.staged.take() {
-            self.out.put(staged.acknowledgements);
-            staged.publication.pass_on(&self.services.router, &self.services.traffic).await?;
-            for subscribing in staged.subscribing {
-                self.subscribe_at_router(subscribing).await?;
-            }
+    /// After the commit: tells the client.
+    pub fn acknowledge(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.out.put(pending.acknowledgements);
+            self.outbound.replay(pending.replays);
+        }
+    }
+
+    /// Sees the last commit through.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub async fn finish(&mut self) -> Result<(), Stopped> {
+        if self.pending.is_some() {
+            committed(&mut self.pending).await?;
+            self.acknowledge();
         }
         Ok(())
     }
 
-    /// Sees the last commit through: what is committed is also passed on, since a client that sends it again may
-    /// be told that it was taken.
-    pub async fn finish(&mut self) -> Result<(), End> {
-        if self.staged.is_some() {
-            committed(&mut self.staged).await?;
-            self.acknowledge().await?;
-        }
-        Ok(())
-    }
-
-    /// Leaves a commit that takes too long. What the writer has is passed on when it is committed; what it has not was
-    /// never taken, and a `QoS` 2 message that comes again is a new one. The writer's queue bounds how many wait so.
-    pub fn let_go(&mut self) {
-        let Some(staged) = self.staged.take() else { return };
-        if staged.handed_over.load(Relaxed) {
-            let Staged { publication, commit, .. } = staged;
-            publication::passed_on(self.services, publication, async move { commit.await.is_ok() });
-        } else {
+    /// Leaves a commit that takes too long. What the writer has not got was never taken, and a `QoS` 2 message that
+    /// comes again is a new one.
+    pub fn abandon(&mut self) {
+        let Some(pending) = self.pending.take() else { return };
+        if !pending.handed_over.load(Relaxed) {
             let mut state = self.session.state();
-            for packet_id in staged.received {
+            for packet_id in pending.received {
                 state.received.remove(&packet_id);
             }
         }

@@ -1,0 +1,42 @@
+//! What is committed together: records, changes of sessions, accepted messages.
+
+use super::classify;
+use crate::broker::delivery::fan_out::{Accepted, FanOut};
+use crate::broker::delivery::replay::ReplayRequest;
+use crate::clock;
+use crate::mqtt::{Filter, Message};
+use crate::store::{Change, Record};
+
+/// What is committed together, and delivered then.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// For the log.
+    pub records: Vec<Record>,
+    /// Of sessions.
+    pub changes: Vec<Change>,
+    /// Messages, in the order of their publishing.
+    pub accepted: Vec<Accepted>,
+    /// New subscriptions of persistent sessions, whose retained messages are committed with them.
+    pub replays: Vec<ReplayRequest>,
+}
+
+impl Batch {
+    /// Adds a message. `logged` are the topic filters of foreign publishers that are logged.
+    pub fn accept(&mut self, message: Message, fan_out: &FanOut, logged: &[Filter]) {
+        self.records.extend(classify::record(&message, logged, clock::unix_ms()));
+        self.accepted.push(fan_out.accept(message));
+    }
+
+    /// Whether something has to be committed before the messages are delivered.
+    pub fn needs_commit(&self) -> bool {
+        !self.records.is_empty()
+            || !self.changes.is_empty()
+            || !self.replays.is_empty()
+            || self.accepted.iter().any(Accepted::needs_commit)
+    }
+
+    /// Records, changes, messages and requests.
+    pub const fn len(&self) -> usize {
+        self.records.len() + self.changes.len() + self.accepted.len() + self.replays.len()
+    }
+}

@@ -1,0 +1,54 @@
+//! What every connection and every task of the broker works with.
+
+use std::sync::{Arc, Mutex};
+
+use super::access::Access;
+use super::commit::batch::Batch;
+use super::commit::writer::{Recorder, Stopped};
+use super::delivery::fan_out::FanOut;
+use super::net::admission::Lobby;
+use super::session::registry::Registry;
+use crate::mqtt::{Filter, Message};
+use crate::store::Queued;
+
+/// What every connection works with. A copy shares it.
+#[derive(Clone)]
+pub struct Services {
+    /// Commits.
+    pub recorder: Recorder,
+    /// Delivers.
+    pub fan_out: FanOut,
+    /// Client ids and sessions.
+    pub registry: Registry,
+    /// What waits for persistent sessions.
+    pub queued: Arc<Mutex<Queued>>,
+    /// Places for connections.
+    pub lobby: Lobby,
+    /// Who may do what.
+    pub access: Access,
+    /// Topic filters of foreign publishers that are logged.
+    pub logged: Arc<[Filter]>,
+}
+
+impl Services {
+    /// Publishes a message that comes from no client's packet: committed, then delivered. Once the writer has it, that
+    /// goes on by itself when the caller does not wait.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub async fn publish(&self, message: Message) -> Result<(), Stopped> {
+        let mut batch = Batch::default();
+        batch.accept(message, &self.fan_out, &self.logged);
+        if batch.needs_commit() {
+            self.recorder.commit(batch).await
+        } else {
+            self.deliver(batch);
+            Ok(())
+        }
+    }
+
+    /// Delivers a batch that needs no commit.
+    pub fn deliver(&self, batch: Batch) {
+        batch.accepted.into_iter().for_each(|accepted| self.fan_out.deliver(accepted));
+    }
+}

@@ -1,0 +1,136 @@
+//! The fan-out: what was accepted goes to the queue of each session that gets it, after its commit.
+
+use std::sync::Arc;
+
+use super::retained::Retained;
+use crate::broker::counters::Traffic;
+use crate::broker::session::queue::{Delivery, Pushed};
+use crate::broker::session::subscriptions::{Recipient, Selection, Subscriptions};
+use crate::mqtt::Message;
+use crate::store::Change;
+
+/// A message that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    message: Arc<Message>,
+    route: Route,
+}
+
+#[derive(Debug)]
+enum Route {
+    /// It is not retained; all sessions are selected.
+    Selected(Selection),
+    /// It is to be retained. Its commit selects the stored sessions and numbers it, so that messages are retained in
+    /// the order of the disk.
+    Retained(Option<(Selection, u64)>),
+}
+
+impl Accepted {
+    /// Whether it has to be committed before it is delivered.
+    pub const fn needs_commit(&self) -> bool {
+        match &self.route {
+            Route::Selected(selection) => !selection.targets.is_empty(),
+            Route::Retained(_) => true,
+        }
+    }
+
+    /// Whether it is to be retained.
+    pub const fn is_retained(&self) -> bool {
+        matches!(self.route, Route::Retained(_))
+    }
+}
+
+/// Delivers messages to the sessions that have subscribed to them.
+#[derive(Debug, Clone)]
+pub struct FanOut {
+    pub subscriptions: Subscriptions,
+    pub retained: Retained,
+    pub traffic: Arc<Traffic>,
+}
+
+impl FanOut {
+    /// Takes a message.
+    pub fn accept(&self, message: Message) -> Accepted {
+        let retain = message.retain && self.retained.admits(&message);
+        let route = if retain {
+            Route::Retained(None)
+        } else {
+            Route::Selected(self.subscriptions.select(&message))
+        };
+        Accepted { message: Arc::new(message), route }
+    }
+
+    /// What is committed for a message, added to `changes`. By the one thread that commits.
+    pub fn prepare(&self, accepted: &mut Accepted, changes: &mut Vec<Change>) {
+        let message = &accepted.message;
+        let retained = accepted.is_retained();
+        if let Route::Retained(selected) = &mut accepted.route {
+            *selected = Some(self.subscriptions.select_stored(message));
+        }
+        if let Route::Selected(selection) | Route::Retained(Some((selection, _))) =
+            &mut accepted.route
+            && !selection.targets.is_empty()
+        {
+            let targets = std::mem::take(&mut selection.targets);
+            changes.push(Change::Queue { message: Arc::clone(message), targets });
+        }
+        if retained {
+            changes.push(Change::Retain(Arc::clone(message)));
+        }
+    }
+
+    /// Delivers a message that is committed, or that needs no commit.
+    pub fn deliver(&self, Accepted { message, route }: Accepted) {
+        let selection = match route {
+            Route::Selected(selection) => selection,
+            Route::Retained(selected) => {
+                let number = selected.as_ref().map(|(_, number)| *number);
+                if let Some((selection, _)) = selected {
+                    self.enqueue(&message, selection);
+                }
+                self.publish_retained(&message, number)
+            }
+        };
+        self.enqueue(&message, selection);
+    }
+
+    /// Publishes a message of the broker's own. A retained one is so in memory only: it is published anew at each
+    /// start.
+    pub fn publish_own(&self, message: Message) {
+        let message = Arc::new(message);
+        let selection = if message.retain {
+            self.publish_retained(&message, None)
+        } else {
+            self.subscriptions.select(&message)
+        };
+        self.enqueue(&message, selection);
+    }
+
+    fn publish_retained(&self, message: &Arc<Message>, selected: Option<u64>) -> Selection {
+        self.subscriptions.publish_retained(message, selected, |numbers| {
+            self.retained.set(Arc::clone(message), numbers);
+        })
+    }
+
+    fn enqueue(&self, message: &Arc<Message>, selection: Selection) {
+        for session in selection.stored {
+            session.queue.notify_stored();
+        }
+        for Recipient { session, wanted, shared } in selection.live {
+            let delivery = Delivery {
+                message: Arc::clone(message),
+                qos: wanted.qos,
+                retain: wanted.retain,
+                identifiers: wanted.identifiers,
+            };
+            let lost = match session.queue.push(delivery) {
+                Pushed::Waits { dropped } => dropped,
+                // The member has left since it was selected, and no other one gets the message.
+                Pushed::Closed if shared => 1,
+                // Its session has ended or takes nothing at QoS 0 while its client is away.
+                Pushed::Closed => 0,
+            };
+            self.traffic.losses.add(&session.client_id, lost);
+        }
+    }
+}

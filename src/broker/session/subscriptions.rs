@@ -1,0 +1,384 @@
+//! The subscription index: which sessions get a message. Every message is looked up here once, and every session's part
+//! of it is decided once.
+//!
+//! A message that is retained while a session subscribes is to reach it exactly once: as the retained one or as it is
+//! published. So retained messages are numbered, and a subscription notes the numbers at which it entered the index:
+//! what has a higher number is delivered as it is published, the others are replayed ([`Numbers::is_replayed`]).
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::session::{Session, State, Wanted};
+use super::shared::Group;
+use crate::mqtt::{Filter, Message, QoS, Trie};
+use crate::store::{Options, Target};
+
+#[derive(Debug)]
+enum Subscriber {
+    Session(Arc<Session>, Options),
+    Group(Arc<Group>),
+}
+
+impl Subscriber {
+    fn is(&self, session: &Arc<Session>) -> bool {
+        matches!(self, Self::Session(other, _) if Arc::ptr_eq(other, session))
+    }
+}
+
+/// Which sessions a look-up is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All of them.
+    All,
+    /// Those that may outlive their connection, and shared subscriptions: decided before the commit.
+    Stored,
+    /// Those that end with their connection: decided after the commit.
+    Live,
+}
+
+/// A session to whose queue a message goes.
+#[derive(Debug)]
+pub struct Recipient {
+    pub session: Arc<Session>,
+    pub wanted: Wanted,
+    /// By a shared subscription: no other session gets the message.
+    pub shared: bool,
+}
+
+/// The sessions that get a message.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Sessions for which it is committed, and those sessions themselves, to be told.
+    pub targets: Vec<Target>,
+    pub stored: Vec<Arc<Session>>,
+    /// Sessions to whose queue it goes.
+    pub live: Vec<Recipient>,
+}
+
+impl Selection {
+    fn add(&mut self, session: Arc<Session>, wanted: Wanted, shared: bool) {
+        match session.persistent {
+            Some(number) if wanted.qos > QoS::AtMostOnce => {
+                let Wanted { qos, retain, identifiers } = wanted;
+                self.targets.push(Target { session: number, qos, retain, identifiers });
+                self.stored.push(session);
+            }
+            _ => self.live.push(Recipient { session, wanted, shared }),
+        }
+    }
+}
+
+/// The numbers of a retained message; of a subscription, the latest that were given when it entered the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Numbers {
+    /// Given when the stored sessions are selected, before the commit.
+    selected: u64,
+    /// Given when the message becomes the retained one and the live sessions are selected, after the commit.
+    published: u64,
+}
+
+impl Numbers {
+    /// Whether a retained message with these numbers is replayed to a subscription of `session` that entered at
+    /// `entered`; if not, it is delivered to it as it is published.
+    pub fn is_replayed(self, entered: Self, session: &Session) -> bool {
+        match session.persistent {
+            Some(_) => self.selected <= entered.selected,
+            None => self.published <= entered.published,
+        }
+    }
+}
+
+/// The latest numbers that were given.
+#[derive(Debug, Default)]
+struct Latest {
+    selected: AtomicU64,
+    published: AtomicU64,
+}
+
+/// All subscriptions by filter.
+#[derive(Debug, Clone, Default)]
+pub struct Subscriptions {
+    index: Arc<RwLock<Trie<Subscriber>>>,
+    latest: Arc<Latest>,
+    /// Bytes that wait in memory for all clients together.
+    queued_bytes: Arc<AtomicUsize>,
+}
+
+impl Subscriptions {
+    /// A session that can be subscribed here.
+    pub fn session(&self, client_id: &str, persistent: Option<i64>, state: State) -> Arc<Session> {
+        Session::new(client_id, persistent, state, Arc::clone(&self.queued_bytes))
+    }
+
+    /// Bytes that wait in memory for all clients together.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Relaxed)
+    }
+
+    /// Subscribes `session` to `filter`, or changes the options of its subscription.
+    pub fn add(&self, filter: &Filter, session: &Arc<Session>, options: Options) -> Numbers {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if filter.is_shared() {
+            let known = index.get(filter).iter().find_map(|subscriber| match subscriber {
+                Subscriber::Group(group) if group.filter == *filter => Some(Arc::clone(group)),
+                _ => None,
+            });
+            let group = known.unwrap_or_else(|| {
+                let group = Arc::new(Group::new(filter.clone()));
+                index.insert(filter, Subscriber::Group(Arc::clone(&group)));
+                group
+            });
+            group.join(session, options);
+        } else {
+            let known = index.get_mut(filter).iter_mut().find(|known| known.is(session));
+            match known {
+                Some(Subscriber::Session(_, held)) => *held = options,
+                _ => index.insert(filter, Subscriber::Session(Arc::clone(session), options)),
+            }
+        }
+        // Under the lock that keeps every look-up out.
+        Numbers {
+            selected: self.latest.selected.load(Relaxed),
+            published: self.latest.published.load(Relaxed),
+        }
+    }
+
+    /// Unsubscribes `session` from `filter`.
+    pub fn remove(&self, filter: &Filter, session: &Arc<Session>) {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        index.remove(filter, |subscriber| match subscriber {
+            Subscriber::Session(..) => !filter.is_shared() && subscriber.is(session),
+            Subscriber::Group(group) => group.filter == *filter && group.leave(session),
+        });
+    }
+
+    /// Takes out all that `session` has subscribed to.
+    pub fn forget(&self, session: &Arc<Session>) {
+        let filters: Vec<Filter> = session.state().subscriptions.keys().cloned().collect();
+        for filter in &filters {
+            self.remove(filter, session);
+        }
+    }
+
+    /// Who gets `message`, which is not retained.
+    pub fn select(&self, message: &Message) -> Selection {
+        self.look_up(message, Scope::All, || ()).0
+    }
+
+    /// Which stored sessions get `message`, which is to be retained, and its number.
+    pub fn select_stored(&self, message: &Message) -> (Selection, u64) {
+        self.look_up(message, Scope::Stored, || self.latest.selected.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// Makes `message` the retained one by `retain`, which gets its numbers, and tells who gets it as published. Where
+    /// [`Subscriptions::select_stored`] gave it a number before, these are the live sessions only.
+    pub fn publish_retained(
+        &self,
+        message: &Message,
+        selected: Option<u64>,
+        retain: impl FnOnce(Numbers),
+    ) -> Selection {
+        let scope = if selected.is_some() { Scope::Live } else { Scope::All };
+        let retain = || {
+            let selected =
+                selected.unwrap_or_else(|| self.latest.selected.fetch_add(1, Relaxed) + 1);
+            let published = self.latest.published.fetch_add(1, Relaxed) + 1;
+            retain(Numbers { selected, published });
+        };
+        self.look_up(message, scope, retain).0
+    }
+
+    /// Looks `message` up; `first` runs under the lock that keeps subscriptions from entering meanwhile.
+    fn look_up<R>(
+        &self,
+        message: &Message,
+        scope: Scope,
+        first: impl FnOnce() -> R,
+    ) -> (Selection, R) {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let first = first();
+        let (mut matching, mut groups) = (Vec::new(), Vec::new());
+        index.matching(&message.topic, &mut |subscriber| match subscriber {
+            Subscriber::Session(session, options) => {
+                let in_scope = match scope {
+                    Scope::All => true,
+                    Scope::Stored => session.persistent.is_some(),
+                    Scope::Live => session.persistent.is_none(),
+                };
+                let own = options.no_local && *message.publisher == *session.client_id;
+                if in_scope && !own {
+                    matching.push((session, *options));
+                }
+            }
+            Subscriber::Group(group) if scope != Scope::Live => groups.push(group),
+            Subscriber::Group(_) => {}
+        });
+        let mut selection = Selection::default();
+        // A session whose subscriptions overlap gets one delivery. Its matches stand together once they are sorted.
+        matching.sort_unstable_by_key(|(session, _)| session.serial);
+        for overlapping in matching.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
+            let [(session, options), more @ ..] = overlapping else { continue };
+            let mut wanted = Wanted::new(*options, message);
+            for (_, options) in more {
+                wanted.add(*options, message);
+            }
+            selection.add(Arc::clone(session), wanted, false);
+        }
+        for group in groups {
+            if let Some((session, wanted)) = group.select(message) {
+                selection.add(session, wanted, true);
+            }
+        }
+        (selection, first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lease::Lease;
+    use super::super::registry::{FOR_EVER, Registry};
+    use super::*;
+
+    fn subscribe(registry: &Registry, session: &Arc<Session>, filter: &str, qos: QoS) {
+        subscribe_with(registry, session, filter, qos, 0);
+    }
+
+    fn subscribe_with(
+        registry: &Registry,
+        session: &Arc<Session>,
+        filter: &str,
+        qos: QoS,
+        identifier: u32,
+    ) {
+        let filter: Filter = filter.parse().unwrap();
+        let options = Options {
+            qos,
+            no_local: identifier == 9,
+            retain_as_published: identifier == 2,
+            identifier,
+        };
+        session.state().subscriptions.insert(filter.clone(), options);
+        registry.subscriptions.add(&filter, session, options);
+    }
+
+    fn take(registry: &Registry, client_id: &str, expiry_s: u32) -> Lease {
+        let lease = Lease::take(registry, client_id, expiry_s == 0, expiry_s, 0).unwrap();
+        lease.session.queue.open();
+        lease
+    }
+
+    fn message(qos: QoS) -> Message {
+        Message { qos, retain: false, ..Message::own("a/b", "1") }
+    }
+
+    #[test]
+    fn a_session_gets_a_message_once_however_many_of_its_subscriptions_match() {
+        let registry = Registry::default();
+        let (stored, live) = (take(&registry, "stored", FOR_EVER), take(&registry, "live", 0));
+        for filter in ["a/#", "a/+"] {
+            subscribe(&registry, &stored.session, filter, QoS::AtLeastOnce);
+            subscribe(&registry, &live.session, filter, QoS::AtLeastOnce);
+        }
+        let selection = registry.subscriptions.select(&message(QoS::ExactlyOnce));
+        assert_eq!((selection.targets.len(), selection.live.len()), (1, 1));
+        assert_eq!(selection.targets[0].qos, QoS::AtLeastOnce);
+        let selection = registry.subscriptions.select(&message(QoS::AtMostOnce));
+        assert_eq!(
+            (selection.targets.len(), selection.live.len()),
+            (0, 2),
+            "at QoS 0 nothing waits"
+        );
+        registry.subscriptions.forget(&stored.session);
+        registry.subscriptions.forget(&live.session);
+        assert!(registry.subscriptions.index.read().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_options_of_all_subscriptions_that_match_make_one_delivery() {
+        let registry = Registry::default();
+        let lease = take(&registry, "a", 0);
+        for (filter, qos, identifier) in [
+            ("a/#", QoS::AtLeastOnce, 1),
+            ("a/+", QoS::ExactlyOnce, 2),
+            // No Local, and the message is this client's.
+            ("a/b", QoS::AtMostOnce, 9),
+            ("c", QoS::AtMostOnce, 3),
+        ] {
+            subscribe_with(&registry, &lease.session, filter, qos, identifier);
+        }
+        let mut message = Message { retain: true, ..message(QoS::ExactlyOnce) };
+        message.publisher = Arc::from("a");
+        let mut wanted = registry.subscriptions.select(&message).live.pop().unwrap().wanted;
+        wanted.identifiers.sort_unstable();
+        assert_eq!(
+            (wanted.qos, wanted.retain, wanted.identifiers),
+            (QoS::ExactlyOnce, true, vec![1, 2])
+        );
+        // Another QoS for the one that gave the highest.
+        subscribe_with(&registry, &lease.session, "a/+", QoS::AtMostOnce, 2);
+        let wanted = registry.subscriptions.select(&message).live.pop().unwrap().wanted;
+        assert_eq!(wanted.qos, QoS::AtLeastOnce);
+        message.topic = "d".parse().unwrap();
+        assert!(registry.subscriptions.select(&message).live.is_empty());
+    }
+
+    #[test]
+    fn a_shared_message_goes_to_one_connected_member_in_turn() {
+        let registry = Registry::default();
+        let members: Vec<_> = ["a", "b", "c"].map(|id| take(&registry, id, 0)).into();
+        let away = take(&registry, "away", FOR_EVER);
+        away.session.queue.close();
+        for member in members.iter().chain([&away]) {
+            subscribe(&registry, &member.session, "$share/g/a/#", QoS::AtLeastOnce);
+        }
+        let selected = || {
+            let selection = registry.subscriptions.select(&message(QoS::AtMostOnce));
+            selection.live.first().map(|recipient| recipient.session.client_id.to_string())
+        };
+        let turns: Vec<_> = (0..4).map(|_| selected().unwrap()).collect();
+        assert_eq!(turns, ["a", "b", "c", "a"]);
+        for member in &members {
+            registry.subscriptions.forget(&member.session);
+        }
+        assert_eq!(selected(), None);
+        let waits = registry.subscriptions.select(&message(QoS::AtLeastOnce));
+        assert_eq!(waits.targets.len(), 1, "a persistent member can have it later");
+        registry.subscriptions.forget(&away.session);
+        assert!(registry.subscriptions.index.read().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_retained_message_is_either_replayed_or_delivered_whenever_a_subscription_enters() {
+        // The steps of a retained publish, with a subscription entering before each of them.
+        for (client, expiry_s) in [("live", 0), ("stored", FOR_EVER)] {
+            for entering in 0..3 {
+                let registry = Registry::default();
+                let lease = take(&registry, client, expiry_s);
+                let filter: Filter = "a/#".parse().unwrap();
+                let options = Options {
+                    qos: QoS::AtLeastOnce,
+                    no_local: false,
+                    retain_as_published: false,
+                    identifier: 0,
+                };
+                let enter = |step: usize| {
+                    (step == entering)
+                        .then(|| registry.subscriptions.add(&filter, &lease.session, options))
+                };
+                let message = message(QoS::AtLeastOnce);
+                let mut entered = enter(0);
+                let (stored, number) = registry.subscriptions.select_stored(&message);
+                entered = entered.or_else(|| enter(1));
+                let mut numbers = Numbers::default();
+                let live =
+                    registry
+                        .subscriptions
+                        .publish_retained(&message, Some(number), |given| numbers = given);
+                let entered = entered.or_else(|| enter(2)).unwrap();
+                let delivered = stored.targets.len() + live.live.len();
+                let replayed = usize::from(numbers.is_replayed(entered, &lease.session));
+                assert_eq!(delivered + replayed, 1, "{client} before step {entering}");
+            }
+        }
+    }
+}
