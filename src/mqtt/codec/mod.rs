@@ -16,6 +16,8 @@ mod packet;
 mod property;
 mod publish;
 mod reason;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use bytes::{Buf, BytesMut};
