@@ -1,5 +1,6 @@
 //! MQTT itself, for both roles: names of its things as types that are checked once.
 
+pub mod codec;
 mod filter;
 mod message;
 mod qos;
