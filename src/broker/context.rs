@@ -6,7 +6,7 @@ use super::access::Access;
 use super::commit::batch::Batch;
 use super::commit::writer::{Recorder, Stopped};
 use super::delivery::fan_out::FanOut;
-use super::net::admission::Lobby;
+use super::net::admission::Admission;
 use super::session::registry::Registry;
 use crate::mqtt::{Filter, Message};
 use crate::store::Queued;
@@ -23,7 +23,7 @@ pub struct Services {
     /// What waits for persistent sessions.
     pub queued: Arc<Mutex<Queued>>,
     /// Places for connections.
-    pub lobby: Lobby,
+    pub admission: Admission,
     /// Who may do what.
     pub access: Access,
     /// Topic filters of foreign publishers that are logged.

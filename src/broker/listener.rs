@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::broker::connection::run;
 use crate::broker::context::Services;
-use crate::broker::net::admission::{UNNAMED, Visitor};
+use crate::broker::net::admission::{Permit, WITHOUT_CONNECT};
 use crate::broker::net::limits::Limits;
 use crate::broker::net::tls::Tls;
 use crate::broker::net::transport::Stream;
@@ -92,19 +92,19 @@ pub async fn serve(
                         continue;
                     }
                 };
-                let visitor = services.lobby.enter(peer.ip());
+                let permit = services.admission.enter(peer.ip());
                 // Acknowledgements are small and awaited: Nagle's algorithm would hold them back.
                 let _ = socket.set_nodelay(true);
                 // A client with keep-alive 0 that vanished without a word would hold its place for ever.
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE));
                 let (services, shutdown) = (services.clone(), shutdown.clone());
                 match &tls {
-                    None => connections.spawn(run::serve(socket, peer, visitor, services, shutdown)),
+                    None => connections.spawn(run::serve(socket, peer, permit, services, shutdown)),
                     Some(tls) => {
                         let handshake = tls.acceptor().accept(socket);
                         let stream = async { Ok(Box::new(handshake.await?) as Box<dyn Stream>) };
                         let arrival = Arrival { peer, over: "TLS", stream: Box::pin(stream) };
-                        connections.spawn(welcome(arrival, visitor, services, shutdown))
+                        connections.spawn(welcome(arrival, permit, services, shutdown))
                     }
                 };
             }
@@ -122,8 +122,8 @@ pub async fn receive(Arrivals(mut arrivals): Arrivals, services: Services, mut s
     loop {
         tokio::select! {
             Some(arrival) = arrivals.recv() => {
-                let visitor = services.lobby.enter(arrival.peer.ip());
-                connections.spawn(welcome(arrival, visitor, services.clone(), shutdown.clone()));
+                let permit = services.admission.enter(arrival.peer.ip());
+                connections.spawn(welcome(arrival, permit, services.clone(), shutdown.clone()));
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             () = shutdown.requested() => break,
@@ -145,19 +145,19 @@ async fn see_off(mut connections: JoinSet<()>) {
 /// A handshake may cost a signature and may never end: in the connection's own task, and not for ever.
 async fn welcome(
     Arrival { peer, over, stream: handshake }: Arrival,
-    mut visitor: Visitor,
+    mut permit: Permit,
     services: Services,
     shutdown: Shutdown,
 ) {
     let shaken = tokio::select! {
         shaken = timeout(HANDSHAKE_TIMEOUT, handshake) => shaken,
-        () = visitor.evicted() => {
+        () = permit.evicted() => {
             debug!(%peer, over, "too slow with its handshake while others came");
             return;
         }
     };
     match shaken {
-        Ok(Ok(stream)) => run::serve(stream, peer, visitor, services, shutdown).await,
+        Ok(Ok(stream)) => run::serve(stream, peer, permit, services, shutdown).await,
         Ok(Err(error)) => debug!(%peer, over, %error, "no handshake"),
         Err(_) => debug!(%peer, over, "no handshake within {HANDSHAKE_TIMEOUT:?}"),
     }
@@ -165,7 +165,7 @@ async fn welcome(
 
 /// Asks the system for as many file descriptors as the limits need. Shells give 1024 by default.
 pub fn allow_files(limits: &Limits) {
-    let needed = (limits.connections + UNNAMED + OTHER_FILES) as u64;
+    let needed = (limits.connections + WITHOUT_CONNECT + OTHER_FILES) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < needed) {
         let wanted = maximum.map_or(needed, |maximum| needed.min(maximum));

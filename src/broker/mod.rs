@@ -29,15 +29,12 @@ mod status;
 
 pub use access::acl::{ROLES, Role, Rule};
 pub use access::passwords::LoginError;
-pub use access::permissions::Grants;
+pub use access::permissions::Permissions as Grants;
 pub use access::users::{Directory, USERS_FILE, UsersError, check_name, hash, is_world_readable};
 pub use access::{Access, AccessConfig, AccessError, Anonymous, NotAdmitted, Password};
 pub use alarm::rule::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
 pub use alarm::watch::{AlarmState, Alarms};
 pub use commit::writer::Live;
-pub use connection::packet::PACKET_MAX_BYTES;
-#[cfg(any(test, fuzzing))]
-pub use connection::probe;
 pub use counters::Counters;
 pub use listener::{Arrival, Handshake, SideDoor, TCP_KEEPALIVE};
 pub use net::limits::Limits;

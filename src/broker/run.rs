@@ -19,7 +19,7 @@ use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained::Retained;
 use crate::broker::listener::{self, Arrivals};
-use crate::broker::net::admission::Lobby;
+use crate::broker::net::admission::Admission;
 use crate::broker::net::limits::Limits;
 use crate::broker::net::tls::{Tls, TlsConfig};
 use crate::broker::session::registry::Registry;
@@ -172,7 +172,7 @@ impl Broker {
             fan_out,
             registry,
             queued: Arc::new(Mutex::new(queued)),
-            lobby: Lobby::new(config.limits),
+            admission: Admission::new(config.limits),
             access: access.clone(),
             logged: config.logged.into(),
         };

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use bytes::Bytes;
 
 use super::qos::QoS;
 use super::topic::Topic;
@@ -53,33 +52,5 @@ impl Message {
     #[must_use]
     pub fn size(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len()
-    }
-
-    /// The properties decoded, with what is left of the expiry interval at `now_ms` in seconds.
-    #[must_use]
-    pub fn decoded_properties(&self, now_ms: i64) -> Option<PublishProperties> {
-        let mut encoded = self.properties.clone();
-        // They were encoded by ourselves; what cannot be read back is left out.
-        let decoded =
-            if encoded.is_empty() { None } else { PublishProperties::read(&mut encoded).ok()? };
-        let Some(at) = self.expires_at_ms else { return decoded };
-        let left_s = at.saturating_sub(now_ms).max(0) / 1000;
-        let mut properties = decoded.unwrap_or_default();
-        properties.message_expiry_interval = Some(u32::try_from(left_s).unwrap_or(u32::MAX));
-        Some(properties)
-    }
-}
-
-/// Encodes the properties that travel with a message; empty when there are none.
-#[must_use]
-pub fn encode_properties(properties: &PublishProperties) -> Bytes {
-    if *properties == PublishProperties::default() {
-        return Bytes::new();
-    }
-    let mut encoded = BytesMut::new();
-    // Fails only past 256 MiB, which no packet here reaches.
-    match properties.write(&mut encoded) {
-        Ok(()) => encoded.freeze(),
-        Err(_) => Bytes::new(),
     }
 }

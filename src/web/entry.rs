@@ -191,7 +191,7 @@ impl Entry {
 
 fn user(name: Arc<str>, grants: Arc<Grants>) -> Visitor {
     let everything: Result<Filter, _> = READ.parse();
-    let read = everything.is_ok_and(|filter| grants.rulings().may_subscribe(&filter));
+    let read = everything.is_ok_and(|filter| grants.acl().may_subscribe(&filter));
     Visitor { grants: Some(grants), user: Some(name), read, switch: true }
 }
 

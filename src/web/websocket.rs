@@ -10,7 +10,7 @@ use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
-use crate::broker::PACKET_MAX_BYTES;
+use crate::mqtt::codec::PACKET_MAX_BYTES;
 
 /// Most bytes of a message, in one frame or in several: the largest packet with its fixed header.
 const MESSAGE_MAX_BYTES: usize = PACKET_MAX_BYTES as usize + 5;

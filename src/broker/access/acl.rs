@@ -150,7 +150,7 @@ impl fmt::Display for Role {
 
 /// A rule with the names filled in.
 #[derive(Debug, Clone)]
-struct Ruling {
+struct CompiledRule {
     allow: bool,
     access: Access,
     filter: Filter,
@@ -158,14 +158,14 @@ struct Ruling {
 
 /// What one connection may do.
 #[derive(Debug, Clone, Default)]
-pub struct Rulings(Vec<Ruling>);
+pub struct CompiledAcl(Vec<CompiledRule>);
 
 /// Rules speak of `%c`, and this client id would change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client id has a `/`, `+` or `#`, and there are rules with %c")]
 pub struct UnfitClientId;
 
-impl Rulings {
+impl CompiledAcl {
     /// Of somebody who may do everything.
     #[cfg(test)]
     pub fn everything() -> Self {
@@ -187,7 +187,7 @@ impl Rulings {
         let own = rules.iter().copied().flatten();
         let own = own.map(|rule| (rule.allow, rule.access, rule.pattern.as_str()));
         let of_role = role.rules().iter().map(|(access, pattern)| (true, *access, *pattern));
-        let mut rulings = Vec::new();
+        let mut acl = Vec::new();
         for (allow, access, pattern) in own.chain(of_role) {
             let mut pattern = pattern.to_owned();
             if pattern.contains("%c") {
@@ -205,44 +205,44 @@ impl Rulings {
             if !pattern.contains('%')
                 && let Ok(filter) = pattern.parse()
             {
-                rulings.push(Ruling { allow, access, filter });
+                acl.push(CompiledRule { allow, access, filter });
             }
         }
-        Ok(Self(rulings))
+        Ok(Self(acl))
     }
 
     /// Whether this topic may be published to.
     #[must_use]
     pub fn may_write(&self, topic: &str) -> bool {
-        let mut about = self.0.iter().filter(|ruling| ruling.access != Access::Read);
-        about.find(|ruling| ruling.filter.matches(topic)).is_some_and(|ruling| ruling.allow)
+        let mut about = self.0.iter().filter(|rule| rule.access != Access::Read);
+        about.find(|rule| rule.filter.matches(topic)).is_some_and(|rule| rule.allow)
     }
 
     /// Whether a message of this topic may be received.
     #[must_use]
     pub fn may_read(&self, topic: &str) -> bool {
         let mut about = self.reading();
-        about.find(|ruling| ruling.filter.matches(topic)).is_some_and(|ruling| ruling.allow)
+        about.find(|rule| rule.filter.matches(topic)).is_some_and(|rule| rule.allow)
     }
 
     /// Whether this filter may be subscribed to. One that also matches topics that are denied is granted where
-    /// each message is looked at by [`Rulings::may_read`]; in a shared subscription, where a message held back
+    /// each message is looked at by [`CompiledAcl::may_read`]; in a shared subscription, where a message held back
     /// would be lost to the others, it is not.
     #[must_use]
     pub fn may_subscribe(&self, filter: &Filter) -> bool {
-        for ruling in self.reading() {
-            if contains(&ruling.filter, filter) {
-                return ruling.allow;
+        for rule in self.reading() {
+            if contains(&rule.filter, filter) {
+                return rule.allow;
             }
-            if !ruling.allow && filter.is_shared() && meet(&ruling.filter, filter) {
+            if !rule.allow && filter.is_shared() && meet(&rule.filter, filter) {
                 return false;
             }
         }
         false
     }
 
-    fn reading(&self) -> impl Iterator<Item = &Ruling> {
-        self.0.iter().filter(|ruling| ruling.access != Access::Write)
+    fn reading(&self) -> impl Iterator<Item = &CompiledRule> {
+        self.0.iter().filter(|rule| rule.access != Access::Write)
     }
 }
 
@@ -285,9 +285,9 @@ fn meet(one: &Filter, other: &Filter) -> bool {
 mod tests {
     use super::*;
 
-    fn rulings(rules: &[&str], role: Role, user: &str, client_id: &str) -> Rulings {
+    fn acl(rules: &[&str], role: Role, user: &str, client_id: &str) -> CompiledAcl {
         let rules: Vec<Rule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        Rulings::new(&[&rules], role, Some(user), client_id).unwrap()
+        CompiledAcl::new(&[&rules], role, Some(user), client_id).unwrap()
     }
 
     fn filter(text: &str) -> Filter {
@@ -297,8 +297,8 @@ mod tests {
     #[test]
     fn a_node_writes_only_its_own_and_reads_its_commands() {
         for node in [
-            rulings(&[], Role::Node, "press", "anything"),
-            rulings(&[], Role::Fleet, "boards", "humidor-press"),
+            acl(&[], Role::Node, "press", "anything"),
+            acl(&[], Role::Fleet, "boards", "humidor-press"),
         ] {
             assert!(node.may_write("humidor/press/sensor/hall"));
             assert!(!node.may_write("humidor/oven/sensor/hall"));
@@ -313,13 +313,13 @@ mod tests {
                 assert!(!node.may_subscribe(&filter(other)), "{other}");
             }
         }
-        let stranger = rulings(&[], Role::Fleet, "boards", "mosquitto-77");
+        let stranger = acl(&[], Role::Fleet, "boards", "mosquitto-77");
         assert!(!stranger.may_write("humidor/mosquitto-77/sensor/hall"));
     }
 
     #[test]
     fn the_first_rule_that_matches_decides() {
-        let user = rulings(
+        let user = acl(
             &["deny all plant/secret/#", "allow read plant/#", "allow write plant/%u/%c"],
             Role::None,
             "plc",
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn everybody_may_do_everything_but_one_thing() {
-        let user = rulings(&["deny read test/nosubscribe"], Role::Admin, "paho", "c");
+        let user = acl(&["deny read test/nosubscribe"], Role::Admin, "paho", "c");
         assert!(!user.may_subscribe(&filter("test/nosubscribe")));
         assert!(user.may_subscribe(&filter("#")) && user.may_subscribe(&filter("test/+")));
         assert!(user.may_write("test/nosubscribe"));
@@ -347,10 +347,10 @@ mod tests {
     fn a_client_id_cannot_smuggle_a_wildcard_into_a_rule() {
         let rules: [Rule; 1] = ["allow all own/%c/#".parse().unwrap()];
         for id in ["+", "#", "a/b", "+/#", "%u"] {
-            let refused = Rulings::new(&[&rules], Role::None, Some("u"), id);
+            let refused = CompiledAcl::new(&[&rules], Role::None, Some("u"), id);
             assert_eq!(refused.map(|_| ()), Err(UnfitClientId), "{id}");
         }
-        let nobody = Rulings::new(&[&rules], Role::Node, None, "a").unwrap();
+        let nobody = CompiledAcl::new(&[&rules], Role::Node, None, "a").unwrap();
         assert!(nobody.may_write("own/a/x") && !nobody.may_write("humidor//x"));
     }
 

@@ -14,16 +14,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::broker::access::acl::{Role, Rulings, UnfitClientId};
+use crate::broker::access::acl::{CompiledAcl, Role, UnfitClientId};
 use crate::broker::access::passwords::{Checks, LoginError};
-use crate::broker::access::permissions::Grants;
+use crate::broker::access::permissions::Permissions;
 use crate::broker::access::users::{Account, Directory, HashError, UsersError};
-use crate::broker::net::limits::Rarely;
 use crate::broker::net::reload::Watched;
+use crate::broker::net::throttled_log::ThrottledLog;
+use crate::mqtt::codec::Reason;
 use crate::shutdown::Shutdown;
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;
+/// Bytes of a refused name that are logged.
+const SHOWN_BYTES: usize = 64;
 /// Refusals of one kind are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -113,11 +116,11 @@ pub enum NotAdmitted {
 impl NotAdmitted {
     /// The reason code of MQTT 5.0 §3.2.2.2. As other brokers do, a wrong password is "not authorized": whether
     /// there is such a user is nobody's business.
-    pub const fn reason(self) -> u8 {
+    pub const fn reason(self) -> Reason {
         match self {
-            Self::NotAuthorized => 0x87,
-            Self::ClientId(_) => 0x85,
-            Self::Busy => 0x89,
+            Self::NotAuthorized => Reason::NotAuthorized,
+            Self::ClientId(_) => Reason::ClientIdentifierNotValid,
+            Self::Busy => Reason::ServerBusy,
         }
     }
 }
@@ -138,8 +141,8 @@ struct Inner {
     directory: watch::Sender<Arc<Directory>>,
     checks: Checks,
     refusals: Refusals,
-    login_line: Rarely,
-    publish_line: Rarely,
+    login_line: ThrottledLog,
+    publish_line: ThrottledLog,
 }
 
 impl Access {
@@ -178,8 +181,8 @@ impl Access {
             directory: watch::Sender::new(Arc::new(directory)),
             checks: Checks::new()?,
             refusals: Refusals::default(),
-            login_line: Rarely::new(COMPLAINT_INTERVAL),
-            publish_line: Rarely::new(COMPLAINT_INTERVAL),
+            login_line: ThrottledLog::new(COMPLAINT_INTERVAL),
+            publish_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         };
         let access = Self { inner: Arc::new(inner) };
         access.say();
@@ -297,14 +300,14 @@ impl Access {
         peer: SocketAddr,
         client_id: &str,
         login: Option<(&str, &[u8])>,
-    ) -> Result<Grants, NotAdmitted> {
+    ) -> Result<Permissions, NotAdmitted> {
         let admitted = self.try_admit(peer.ip(), client_id, login).await;
         if let Err(refusal) = &admitted {
             self.inner.refusals.logins.fetch_add(1, Ordering::Relaxed);
             if let Some(left_out) = self.inner.login_line.due(Instant::now()) {
                 // Debug form: what a stranger sent goes into the log with its control characters escaped.
-                let user = login.map_or("", |(name, _)| name.get(..64).unwrap_or(name));
-                let client = client_id.get(..64).unwrap_or(client_id);
+                let user = login.map_or("", |(name, _)| start(name));
+                let client = start(client_id);
                 warn!(%peer, ?user, ?client, left_out, "login refused: {refusal}");
             }
         }
@@ -316,7 +319,7 @@ impl Access {
         from: IpAddr,
         client_id: &str,
         login: Option<(&str, &[u8])>,
-    ) -> Result<Grants, NotAdmitted> {
+    ) -> Result<Permissions, NotAdmitted> {
         let mut changes = self.inner.directory.subscribe();
         let directory = Arc::clone(&changes.borrow_and_update());
         let known = match login {
@@ -336,16 +339,16 @@ impl Access {
             }
             _ => return Err(NotAdmitted::NotAuthorized),
         };
-        let rulings = match &known {
+        let acl = match &known {
             Some((name, account)) => {
                 let rules = [directory.rules.as_slice(), account.rules.as_slice()];
-                Rulings::new(&rules, account.role, Some(name), client_id)?
+                CompiledAcl::new(&rules, account.role, Some(name), client_id)?
             }
-            None => Rulings::new(&[&directory.rules], Role::Admin, None, client_id)?,
+            None => CompiledAcl::new(&[&directory.rules], Role::Admin, None, client_id)?,
         };
         let client_id = client_id.to_owned();
-        let rulings = Arc::new(rulings);
-        Ok(Grants { access: self.clone(), client_id, known, directory, changes, rulings })
+        let acl = Arc::new(acl);
+        Ok(Permissions { access: self.clone(), client_id, known, directory, changes, acl })
     }
 }
 
@@ -373,6 +376,11 @@ fn directory(
         return Err(AccessError::Twice(name.clone()));
     }
     Ok(directory)
+}
+
+/// What a log line shows of a name that a stranger sent: at most [`SHOWN_BYTES`].
+fn start(name: &str) -> &str {
+    &name[..name.floor_char_boundary(SHOWN_BYTES)]
 }
 
 /// Whether a client id can be taken: 1 to 256 bytes without control characters. What it contains

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::broker::access::users::{self, Account, PASSWORD_MAX_BYTES};
-use crate::broker::net::limits::{Bucket, origin};
+use crate::broker::net::limits::origin;
+use crate::broker::net::token_bucket::TokenBucket;
 
 /// Checks that run at once. Each takes 7 MiB and a core.
 const CHECKS: usize = 1;
@@ -47,7 +48,7 @@ pub struct Checks {
     /// Of each user whose password was right: the hash that it was right for, and its tag under `key`. A hall
     /// of boards that comes back after a broken switch costs no second check.
     proven: Mutex<HashMap<String, (String, hmac::Tag)>>,
-    mistakes: Mutex<HashMap<IpAddr, Bucket>>,
+    mistakes: Mutex<HashMap<IpAddr, TokenBucket>>,
 }
 
 impl Checks {
@@ -126,9 +127,9 @@ impl Checks {
         if mistakes.len() >= ADDRESSES {
             return Err(LoginError::Busy);
         }
-        let bucket = mistakes
-            .entry(origin(from))
-            .or_insert_with(|| Bucket::new(MISTAKES, MISTAKE_FORGOTTEN.as_secs_f64().recip(), now));
+        let bucket = mistakes.entry(origin(from)).or_insert_with(|| {
+            TokenBucket::new(MISTAKES, MISTAKE_FORGOTTEN.as_secs_f64().recip(), now)
+        });
         if bucket.take(1.0, now) { Ok(()) } else { Err(LoginError::Busy) }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::broker::access::Access;
-use crate::broker::access::acl::Rulings;
+use crate::broker::access::acl::CompiledAcl;
 use crate::broker::access::users::{Account, Directory};
+use crate::mqtt::codec::Reason;
 use crate::mqtt::{Filter, FilterError};
 
 /// Topic filters that one session may hold.
@@ -14,7 +15,7 @@ pub const SESSION_FILTERS: usize = 200;
 
 /// What one connection may do, for as long as its user stays as it is.
 #[derive(Debug)]
-pub struct Grants {
+pub struct Permissions {
     pub(in crate::broker) access: Access,
     pub(in crate::broker) client_id: String,
     /// Name and account, unless it came without a name.
@@ -22,10 +23,10 @@ pub struct Grants {
     /// The users as they were when it came, and as they become.
     pub(in crate::broker) directory: Arc<Directory>,
     pub(in crate::broker) changes: watch::Receiver<Arc<Directory>>,
-    pub(in crate::broker) rulings: Arc<Rulings>,
+    pub(in crate::broker) acl: Arc<CompiledAcl>,
 }
 
-impl Grants {
+impl Permissions {
     /// Under which name the client's session is kept: nobody takes over another user's session by its client
     /// id. Neither part has a control character.
     #[must_use]
@@ -38,14 +39,14 @@ impl Grants {
 
     /// By which each message is looked at before it is delivered.
     #[must_use]
-    pub fn rulings(&self) -> Arc<Rulings> {
-        Arc::clone(&self.rulings)
+    pub fn acl(&self) -> Arc<CompiledAcl> {
+        Arc::clone(&self.acl)
     }
 
     /// Whether this topic may be published to; a refusal is counted and, now and then, logged.
     #[must_use]
     pub fn may_write(&self, topic: &str) -> bool {
-        let may = self.rulings.may_write(topic);
+        let may = self.acl.may_write(topic);
         if !may {
             let user = self.known.as_ref().map_or("", |(name, _)| name);
             self.access.refuse_publish(user, &self.client_id, topic);
@@ -67,7 +68,7 @@ impl Grants {
         if held >= SESSION_FILTERS && !known(&filter) {
             return Err(NotGranted::TooMany);
         }
-        if !self.rulings.may_subscribe(&filter) {
+        if !self.acl.may_subscribe(&filter) {
             return Err(NotGranted::NotAuthorized);
         }
         Ok(filter)
@@ -108,11 +109,11 @@ pub enum NotGranted {
 
 impl NotGranted {
     /// The reason code of MQTT 5.0 §3.9.3.
-    pub const fn reason(&self) -> u8 {
+    pub const fn reason(&self) -> Reason {
         match self {
-            Self::Filter(_) => 0x8f,
-            Self::TooMany => 0x97,
-            Self::NotAuthorized => 0x87,
+            Self::Filter(_) => Reason::TopicFilterInvalid,
+            Self::TooMany => Reason::QuotaExceeded,
+            Self::NotAuthorized => Reason::NotAuthorized,
         }
     }
 }

@@ -53,9 +53,9 @@ enum Outcome {
     Failed,
 }
 
-/// Paces the upkeep by what its steps cost on this machine.
+/// Paces the maintenance by what its steps cost on this machine.
 #[derive(Debug)]
-pub(in crate::broker) struct Pace {
+pub(in crate::broker) struct Schedule {
     committed: Instant,
     /// When the latest step ended, and how long it took.
     ended: Instant,
@@ -64,7 +64,7 @@ pub(in crate::broker) struct Pace {
     complained: bool,
 }
 
-impl Pace {
+impl Schedule {
     pub fn start(now: Instant) -> Self {
         let took = Duration::ZERO;
         Self { committed: now, ended: now, took, outcome: Outcome::More, complained: false }
@@ -146,30 +146,31 @@ mod tests {
     /// to the beginning of the next `gap`.
     fn share(commit: Duration, gap: Duration, outcome: Outcome) -> u128 {
         let start = Instant::now();
-        let (mut now, mut pace, mut upkeep) = (start, Pace::start(start), Duration::ZERO);
+        let (mut now, mut schedule, mut maintenance) =
+            (start, Schedule::start(start), Duration::ZERO);
         while now < start + Duration::from_secs(10) {
             now += commit;
-            pace.committed(now);
+            schedule.committed(now);
             let next = now + gap;
             // Right after a commit, and then when the queue has been waited for in vain.
             loop {
-                if pace.is_due(now, gap.is_zero()) {
-                    pace.stepped(now, now + STEP, outcome);
-                    upkeep += STEP;
+                if schedule.is_due(now, gap.is_zero()) {
+                    schedule.stepped(now, now + STEP, outcome);
+                    maintenance += STEP;
                     now += STEP;
                 }
-                if now + pace.wait(now) >= next {
+                if now + schedule.wait(now) >= next {
                     break;
                 }
-                now += pace.wait(now);
+                now += schedule.wait(now);
             }
             now = now.max(next);
         }
-        upkeep.as_micros() * 1000 / (now - start).as_micros()
+        maintenance.as_micros() * 1000 / (now - start).as_micros()
     }
 
     #[test]
-    fn upkeep_has_its_share_of_a_busy_writers_time_and_no_more() {
+    fn maintenance_has_its_share_of_a_busy_writers_time_and_no_more() {
         let (ms, gap) = (Duration::from_millis(1), Duration::from_millis(4));
         let full = share(ms, Duration::ZERO, Outcome::More);
         assert!((40..=50).contains(&full), "{full}");

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::batch::Batch;
-use super::maintenance::Pace;
+use super::maintenance::Schedule;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::replay;
@@ -169,15 +169,15 @@ fn write(
     live: &broadcast::Sender<Live>,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
-    let mut pace = Pace::start(Instant::now());
+    let mut schedule = Schedule::start(Instant::now());
     loop {
         let first = match timer
-            .block_on(async { timeout(pace.wait(Instant::now()), queue.recv()).await })
+            .block_on(async { timeout(schedule.wait(Instant::now()), queue.recv()).await })
         {
             Ok(Some(first)) => first,
             Ok(None) => return Ok(()),
             Err(_nothing_to_commit) => {
-                look_after(&mut store, &mut pace, false, counters)?;
+                maintain(&mut store, &mut schedule, false, counters)?;
                 continue;
             }
         };
@@ -225,18 +225,18 @@ fn write(
         if live.receiver_count() > 0 && !committed.is_empty() {
             let _ = live.send(Arc::new(committed));
         }
-        pace.committed(Instant::now());
-        look_after(&mut store, &mut pace, !queue.is_empty(), counters)?;
+        schedule.committed(Instant::now());
+        maintain(&mut store, &mut schedule, !queue.is_empty(), counters)?;
     }
 }
 
-fn look_after(
+fn maintain(
     store: &mut Store,
-    pace: &mut Pace,
+    schedule: &mut Schedule,
     waiting: bool,
     counters: &Counters,
 ) -> rusqlite::Result<()> {
-    pace.step(store, waiting).inspect_err(|cause| damaged(cause, counters))
+    schedule.step(store, waiting).inspect_err(|cause| damaged(cause, counters))
 }
 
 fn damaged(cause: &rusqlite::Error, counters: &Counters) {

@@ -1,12 +1,10 @@
 //! Why a connection ended, and what its client is told.
 
-use rumqttc::v5::mqttbytes::v5::Disconnect;
-
-use super::packet::PacketError;
 use crate::broker::access::NotAdmitted;
 use crate::broker::commit::writer::Stopped;
 use crate::broker::net::admission::Full;
 use crate::broker::session::inflight::UnexpectedAck;
+use crate::mqtt::codec::{CodecError, Disconnect, Reason};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +16,7 @@ pub enum End {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
-    Packet(#[from] PacketError),
+    Packet(#[from] CodecError),
     #[error("refused at CONNECT: {0}")]
     Refused(&'static str),
     #[error("not admitted: {0}")]
@@ -31,8 +29,6 @@ pub enum End {
     Withdrawn,
     #[error("protocol error: {0}")]
     Protocol(&'static str),
-    #[error("PUBLISH to what is not a topic name")]
-    TopicName,
     #[error("a topic alias that is not known or not allowed")]
     TopicAlias,
     #[error("more QoS 2 messages begun than the Receive Maximum")]
@@ -55,7 +51,7 @@ pub enum End {
 
 impl End {
     /// What an MQTT 5.0 client is told (§3.14.2.1); `None` when nothing is to be said.
-    pub const fn reason(&self) -> Option<u8> {
+    pub const fn reason(&self) -> Option<Reason> {
         Some(match self {
             Self::Disconnect(_)
             | Self::Closed
@@ -68,15 +64,14 @@ impl End {
                 return None;
             }
             Self::Packet(error) => error.reason(),
-            Self::Protocol(_) | Self::UnexpectedAck(_) => 0x82,
-            Self::TopicName => 0x90,
-            Self::ReceiveMaximum => 0x93,
-            Self::TopicAlias => 0x94,
-            Self::Silent => 0x8d,
-            Self::TakenOver => 0x8e,
-            Self::Stopping => 0x8b,
-            Self::Withdrawn => 0x98,
-            Self::Store(_) | Self::Queued(_) => 0x83,
+            Self::Protocol(_) | Self::UnexpectedAck(_) => Reason::ProtocolError,
+            Self::ReceiveMaximum => Reason::ReceiveMaximumExceeded,
+            Self::TopicAlias => Reason::TopicAliasInvalid,
+            Self::Silent => Reason::KeepAliveTimeout,
+            Self::TakenOver => Reason::SessionTakenOver,
+            Self::Stopping => Reason::ServerShuttingDown,
+            Self::Withdrawn => Reason::AdministrativeAction,
+            Self::Store(_) | Self::Queued(_) => Reason::ImplementationSpecificError,
         })
     }
 
@@ -87,7 +82,6 @@ impl End {
             Self::Packet(_)
                 | Self::Protocol(_)
                 | Self::UnexpectedAck(_)
-                | Self::TopicName
                 | Self::ReceiveMaximum
                 | Self::TopicAlias
         )

@@ -5,37 +5,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnAckProperties, ConnectReturnCode};
 use tokio::time::timeout;
 
 use super::close::End;
+use super::will::Will;
 use crate::broker::access;
-use crate::broker::access::permissions::Grants;
-use crate::broker::connection::packet::{self, Opening, PACKET_MAX_BYTES, PacketError, Version};
-use crate::broker::connection::reply;
-use crate::broker::connection::will::Will;
+use crate::broker::access::permissions::Permissions;
 use crate::broker::context::Services;
 use crate::broker::counters::Traffic;
 use crate::broker::delivery::outbound::ClientCapabilities;
-use crate::broker::net::admission::Visitor;
-use crate::broker::net::transport::{Carrier, Stream};
+use crate::broker::net::admission::Permit;
+use crate::broker::net::transport::{Stream, Transport};
 use crate::broker::session::lease::Lease;
 use crate::clock;
+use crate::mqtt::codec::{
+    self, CodecError, ConnAck, Connect, PACKET_MAX_BYTES, Reason, Version, write_connack,
+    write_refusal,
+};
 
 /// How long a connection that takes a client id over waits for the other to leave.
 const TAKEOVER: Duration = Duration::from_secs(1);
 /// Longest keep-alive that MQTT 5.0 clients are given, seconds: half an hour would be how long a node that lost
 /// its power is still `online`. 0, which asks for none, stays 0.
-const KEEP_ALIVE_MAX: u16 = 60;
+const KEEP_ALIVE_MAX_S: u16 = 60;
 /// `QoS` 2 messages that a client may have begun and not released.
 pub const RECEIVE_MAXIMUM: u16 = 256;
 /// Topic aliases that a client may use, each of up to a topic's length.
 pub const ALIASES: u16 = 32;
+/// The highest bit of the protocol level marks a bridge of mosquitto's.
+const BRIDGE: u8 = 0x80;
 
 /// A client that was accepted.
 pub struct Opened {
     pub lease: Lease,
-    pub grants: Arc<Grants>,
+    pub permissions: Arc<Permissions>,
     pub will: Option<Will>,
     pub capabilities: ClientCapabilities,
     /// Session expiry interval, seconds.
@@ -49,38 +52,36 @@ pub struct Opened {
 /// # Errors
 /// Why there is no connection.
 pub async fn open<S: Stream>(
-    carrier: &mut Carrier<S>,
+    transport: &mut Transport<S>,
     peer: SocketAddr,
-    visitor: &mut Visitor,
+    permit: &mut Permit,
     inbound: &mut BytesMut,
     services: &Services,
 ) -> Result<Opened, End> {
-    let opening = loop {
-        match packet::first(inbound) {
-            Ok(Some(opening)) => break opening,
+    let connect = loop {
+        match codec::connect(inbound) {
+            Ok(Some(connect)) => break connect,
             Ok(None) => {}
             Err(error) => {
-                if let PacketError::Level(level) = error {
-                    let version = if level > 4 { Version::V5 } else { Version::V4 };
-                    refuse(carrier, version, 0x84).await?;
+                if let Some(version) = answers_in(&error, inbound) {
+                    refuse(transport, version, error.reason()).await?;
                 }
                 return Err(error.into());
             }
         }
         let read = tokio::select! {
-            read = carrier.read(inbound) => read?,
-            () = visitor.evicted() => return Err(End::Evicted),
+            read = transport.read(inbound) => read?,
+            () = permit.evicted() => return Err(End::Evicted),
         };
         if read == 0 {
             return Err(End::Closed);
         }
     };
-    let version = opening.version;
-    let accepted = accept(opening, peer, visitor, services).await;
-    let (mut opened, mut connack) = match accepted {
+    let version = connect.version;
+    let (mut opened, mut connack) = match accept(connect, peer, permit, services).await {
         Ok(accepted) => accepted,
         Err((reason, end)) => {
-            refuse(carrier, version, reason).await?;
+            refuse(transport, version, reason).await?;
             return Err(end);
         }
     };
@@ -93,114 +94,101 @@ pub async fn open<S: Stream>(
     }
     connack.session_present = opened.lease.session_present;
     let mut bytes = BytesMut::new();
-    match version {
-        Version::V4 => bytes.extend([0x20, 2, u8::from(connack.session_present), 0]),
-        Version::V5 => {
-            connack.write(&mut bytes).map_err(PacketError::from)?;
-        }
-    }
-    carrier.write_all(&bytes).await?;
+    write_connack(version, &connack, &mut bytes);
+    transport.write_all(&bytes).await?;
     Traffic::count(&services.fan_out.traffic.connections);
     Ok(opened)
 }
 
+/// In which version a CONNECT that is refused with `error` is answered, if at all: one of 3.1.1 that is malformed gets
+/// no CONNACK ([MQTT-3.1.4-1]).
+fn answers_in(error: &CodecError, stream: &[u8]) -> Option<Version> {
+    match error {
+        // 3.1 and 3.1.1 and their bridges understand the old form only; a bridge then tries the version below.
+        CodecError::Level(level) if level & !BRIDGE < 5 => Some(Version::V4),
+        CodecError::Level(_) => Some(Version::V5),
+        _ => codec::version_of(stream).filter(|version| *version == Version::V5),
+    }
+}
+
 async fn refuse<S: Stream>(
-    carrier: &mut Carrier<S>,
+    transport: &mut Transport<S>,
     version: Version,
-    reason: u8,
+    reason: Reason,
 ) -> Result<(), End> {
     let mut bytes = BytesMut::new();
-    reply::refusal(version, reason, &mut bytes);
-    carrier.write_all(&bytes).await?;
+    write_refusal(version, reason, &mut bytes);
+    transport.write_all(&bytes).await?;
     Ok(())
 }
 
 /// Decides about a CONNECT. The error is the reason code and what is logged.
 async fn accept(
-    opening: Opening,
+    mut connect: Connect,
     peer: SocketAddr,
-    visitor: &mut Visitor,
+    permit: &mut Permit,
     services: &Services,
-) -> Result<(Opened, ConnAck), (u8, End)> {
-    let Opening { version, mut connect, will, login } = opening;
-    let mut properties = connack_properties();
-    let wishes = connect.properties.take().unwrap_or_default();
-    if wishes.authentication_method.is_some() {
-        return Err((0x8c, End::Refused("an authentication method")));
+) -> Result<(Opened, ConnAck), (Reason, End)> {
+    let version = connect.version;
+    if connect.authentication_method.is_some() {
+        return Err((Reason::BadAuthenticationMethod, End::Refused("an authentication method")));
     }
-    let expiry_s = wishes.session_expiry_interval.unwrap_or(0);
+    let mut assigned_client_id = None;
     if connect.client_id.is_empty() && (connect.clean_start || version == Version::V5) {
         // [MQTT-3.1.3-6]: the server names it.
         connect.client_id = format!("auto-{:016x}", fastrand::u64(..));
-        properties.assigned_client_identifier = Some(connect.client_id.clone());
+        assigned_client_id = Some(connect.client_id.clone());
     }
     if !access::client_id(&connect.client_id) {
-        return Err((0x85, End::Refused("client id")));
+        return Err((Reason::ClientIdentifierNotValid, End::Refused("client id")));
     }
-    let login = login.as_ref();
-    let login = login.map(|login| (login.username.as_str(), login.password.as_bytes()));
-    let grants = services.access.admit(peer, &connect.client_id, login).await;
-    let grants = grants.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
-    visitor.sit_down().map_err(|full| (0x97, full.into()))?;
-    connect.client_id = grants.session();
-    let will = match will.map(|will| Will::new(will, &connect.client_id)) {
-        Some(Err(_)) => return Err((0x90, End::Refused("the will's topic is not a topic name"))),
-        Some(Ok(will)) if will.is_reserved() => {
-            return Err((0x87, End::Refused("a will for the broker's own tree")));
+    // MQTT 5.0 allows a password without a user name.
+    let login = (connect.user.is_some() || connect.password.is_some()).then(|| {
+        (connect.user.as_deref().unwrap_or(""), connect.password.as_deref().unwrap_or(&[]))
+    });
+    let permissions = services.access.admit(peer, &connect.client_id, login).await;
+    let permissions =
+        permissions.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
+    permit.admit_client().map_err(|full| (Reason::QuotaExceeded, full.into()))?;
+    let client_id = permissions.session();
+    let will = connect.will.take().map(|will| Will::new(will, &client_id));
+    if let Some(will) = &will {
+        if will.is_reserved() {
+            return Err((Reason::NotAuthorized, End::Refused("a will for the broker's own tree")));
         }
-        Some(Ok(will)) if !grants.may_write(will.topic()) => {
-            return Err((0x87, End::Refused("a will to another's topic")));
+        if !permissions.may_write(will.topic()) {
+            return Err((Reason::NotAuthorized, End::Refused("a will to another's topic")));
         }
-        will => will.and_then(Result::ok),
-    };
-    let now_ms = clock::unix_ms();
-    let lease =
-        Lease::take(&services.registry, &connect.client_id, connect.clean_start, expiry_s, now_ms);
+    }
+    let (expiry_s, now_ms) = (connect.session_expiry_s, clock::unix_ms());
+    let lease = Lease::take(&services.registry, &client_id, connect.clean_start, expiry_s, now_ms);
     let Ok(lease) = lease else {
-        return Err((0x97, End::Refused("no room for another persistent session")));
+        let full = End::Refused("no room for another persistent session");
+        return Err((Reason::QuotaExceeded, full));
     };
-    let mut keep_alive = connect.keep_alive;
-    if version == Version::V5 && keep_alive > KEEP_ALIVE_MAX {
-        keep_alive = KEEP_ALIVE_MAX;
-        properties.server_keep_alive = Some(keep_alive);
+    let (mut keep_alive_s, mut server_keep_alive_s) = (connect.keep_alive_s, None);
+    if version == Version::V5 && keep_alive_s > KEEP_ALIVE_MAX_S {
+        keep_alive_s = KEEP_ALIVE_MAX_S;
+        server_keep_alive_s = Some(keep_alive_s);
     }
     let capabilities = ClientCapabilities {
         version,
-        receive_maximum: wishes.receive_maximum.unwrap_or(u16::MAX),
-        packet_max: wishes.max_packet_size.map_or(usize::MAX, |bytes| bytes as usize),
-        aliases: wishes.topic_alias_max.unwrap_or(0),
+        receive_maximum: connect.receive_maximum,
+        packet_max: connect.packet_max_bytes.map_or(usize::MAX, |bytes| bytes as usize),
+        aliases: connect.topic_alias_maximum,
     };
-    let silence = Duration::from_secs(u64::from(keep_alive)) * 3 / 2;
-    let silence = (keep_alive > 0).then_some(silence);
+    // [MQTT-3.1.2-22]
+    let silence = Duration::from_secs(u64::from(keep_alive_s)) * 3 / 2;
+    let silence = (keep_alive_s > 0).then_some(silence);
     let connack = ConnAck {
         session_present: false,
-        code: ConnectReturnCode::Success,
-        properties: Some(properties),
-    };
-    let grants = Arc::new(grants);
-    Ok((Opened { lease, grants, will, capabilities, expiry_s, silence }, connack))
-}
-
-/// What every MQTT 5.0 client is told (§3.2.2.3).
-const fn connack_properties() -> ConnAckProperties {
-    ConnAckProperties {
-        session_expiry_interval: None,
-        receive_max: Some(RECEIVE_MAXIMUM),
-        max_qos: None,
-        retain_available: None,
+        assigned_client_id,
+        server_keep_alive_s,
+        receive_maximum: RECEIVE_MAXIMUM,
         // The fixed header has at most five bytes.
-        max_packet_size: Some(PACKET_MAX_BYTES + 5),
-        assigned_client_identifier: None,
-        topic_alias_max: Some(ALIASES),
-        reason_string: None,
-        user_properties: Vec::new(),
-        wildcard_subscription_available: None,
-        subscription_identifiers_available: None,
-        shared_subscription_available: None,
-        server_keep_alive: None,
-        response_information: None,
-        server_reference: None,
-        authentication_method: None,
-        authentication_data: None,
-    }
+        packet_max_bytes: PACKET_MAX_BYTES + 5,
+        topic_alias_maximum: ALIASES,
+    };
+    let permissions = Arc::new(permissions);
+    Ok((Opened { lease, permissions, will, capabilities, expiry_s, silence }, connack))
 }

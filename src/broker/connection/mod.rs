@@ -3,9 +3,5 @@
 pub(in crate::broker) mod client;
 pub(in crate::broker) mod close;
 pub(in crate::broker) mod handshake;
-pub(in crate::broker) mod packet;
-#[cfg(any(test, fuzzing))]
-pub mod probe;
-pub(in crate::broker) mod reply;
 pub(in crate::broker) mod run;
 pub(in crate::broker) mod will;

@@ -10,17 +10,16 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::client::{Client, committed, read, says_goodbye};
+use super::client::{Client, committed, read};
 use super::close::End;
 use super::handshake::{self, Opened};
-use super::packet::Version;
-use super::reply;
 use crate::broker::context::Services;
 use crate::broker::counters::Traffic;
-use crate::broker::net::admission::Visitor;
-use crate::broker::net::rate_limit::Pace;
-use crate::broker::net::transport::{Carrier, Stream};
+use crate::broker::net::admission::Permit;
+use crate::broker::net::rate_limit::RateLimiter;
+use crate::broker::net::transport::{Stream, Transport};
 use crate::clock;
+use crate::mqtt::codec::{self, Version};
 use crate::shutdown::Shutdown;
 
 /// How long a client may take from the connection to its whole CONNECT.
@@ -41,16 +40,17 @@ const OUT_HIGH_BYTES: usize = 64 * 1024;
 pub async fn serve<S: Stream>(
     stream: S,
     peer: SocketAddr,
-    mut visitor: Visitor,
+    mut permit: Permit,
     services: Services,
     shutdown: Shutdown,
 ) {
-    let mut carrier = Carrier::new(stream);
-    carrier.set_pace(Pace::new(services.lobby.limits(), std::time::Instant::now()));
+    let mut transport = Transport::new(stream);
+    transport
+        .set_rate_limit(RateLimiter::new(services.admission.limits(), std::time::Instant::now()));
     let mut inbound = BytesMut::with_capacity(1024);
     let opening = timeout(
         CONNECT_TIMEOUT,
-        handshake::open(&mut carrier, peer, &mut visitor, &mut inbound, &services),
+        handshake::open(&mut transport, peer, &mut permit, &mut inbound, &services),
     )
     .await;
     let mut opened = match opening {
@@ -62,7 +62,7 @@ pub async fn serve<S: Stream>(
             debug!(%peer, reason = %end, "no connection");
             // Who has to make way does so at once.
             if !matches!(end, End::Evicted) {
-                let _ = timeout(LAST_WORD, carrier.hang_up()).await;
+                let _ = timeout(LAST_WORD, transport.hang_up()).await;
             }
             return;
         }
@@ -74,12 +74,13 @@ pub async fn serve<S: Stream>(
     let client_id = Arc::clone(&opened.lease.session.client_id);
     debug!(%peer, client = &*client_id, version = ?opened.capabilities.version, "connected");
     let mut client = Client::new(&services, &opened, inbound);
-    let mut end = match run(&mut carrier, &mut client, &mut opened, shutdown.clone()).await {
+    let mut end = match run(&mut transport, &mut client, &mut opened, shutdown.clone()).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
     let (mut polite, expiry_s) = match &end {
-        End::Disconnect(disconnect) => says_goodbye(disconnect),
+        // [MQTT-3.14.4-3]: only a normal disconnection takes the will along.
+        End::Disconnect(disconnect) => (disconnect.reason == 0, disconnect.session_expiry_s),
         _ => (false, None),
     };
     if expiry_s.is_some_and(|wanted| wanted > 0 && opened.expiry_s == 0) {
@@ -103,8 +104,8 @@ pub async fn serve<S: Stream>(
     if finished.is_err() {
         client.abandon();
     }
-    farewell(&mut carrier, &mut client, &end).await;
-    drop((client, carrier));
+    farewell(&mut transport, &mut client, &end).await;
+    drop((client, transport));
 
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
     let mut changes = opened.lease.leave(expiry_s, clock::unix_ms());
@@ -113,7 +114,7 @@ pub async fn serve<S: Stream>(
     }
     // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
     if let Some(will) = opened.will.take().filter(|_| !polite) {
-        will.say(&opened.lease, expiry_s, &services, shutdown).await;
+        will.publish_for(&opened.lease, expiry_s, &services, shutdown).await;
     }
     // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before
     // its own `online`.
@@ -121,18 +122,18 @@ pub async fn serve<S: Stream>(
 }
 
 /// Writes what is still to be written, and why the connection ends.
-async fn farewell<S: Stream>(carrier: &mut Carrier<S>, client: &mut Client<'_>, end: &End) {
+async fn farewell<S: Stream>(transport: &mut Transport<S>, client: &mut Client<'_>, end: &End) {
     if let Some(reason) = end.reason()
         && client.version == Version::V5
     {
-        reply::disconnect(reason, &mut client.out);
+        codec::write_disconnect(reason, &mut client.out);
     } else if !matches!(end, End::Stopping) {
-        let _ = timeout(LAST_WORD, carrier.hang_up()).await;
+        let _ = timeout(LAST_WORD, transport.hang_up()).await;
         return;
     }
     let last_word = async {
-        carrier.close(&mut client.out).await?;
-        while carrier.read(&mut client.inbound).await? > 0 {
+        transport.close(&mut client.out).await?;
+        while transport.read(&mut client.inbound).await? > 0 {
             client.inbound.clear();
         }
         std::io::Result::Ok(())
@@ -144,7 +145,7 @@ enum Never {}
 
 /// The connection's loop. Always returns why it ended.
 async fn run<S: Stream>(
-    carrier: &mut Carrier<S>,
+    transport: &mut Transport<S>,
     client: &mut Client<'_>,
     opened: &mut Opened,
     mut shutdown: Shutdown,
@@ -152,23 +153,23 @@ async fn run<S: Stream>(
     let silence = opened.silence;
     let taken_over = &mut opened.lease.taken_over;
     let session = Arc::clone(&opened.lease.session);
-    let grants = Arc::clone(&opened.grants);
-    let withdrawn = grants.withdrawn();
+    let permissions = Arc::clone(&opened.permissions);
+    let withdrawn = permissions.withdrawn();
     let started = Instant::now();
     let (mut heard, mut written) = (started, started);
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
     tokio::pin!(alarm, withdrawn);
     loop {
-        let nothing_to_write = carrier.is_idle(&client.out);
+        let nothing_to_write = transport.is_idle(&client.out);
         // A client that takes nothing is not listened to either: its answers would have to be kept.
         if client.out.len() < OUT_HIGH_BYTES {
             client.take_packets().await;
         }
-        carrier.charge(std::mem::take(&mut client.taken));
+        transport.charge(std::mem::take(&mut client.taken));
         if let Some(end) = client.has_ended() {
             return Err(end);
         }
-        client.write_deliveries().await?;
+        client.write_deliveries().await;
         client.read_on();
         if nothing_to_write {
             written = Instant::now();
@@ -177,7 +178,7 @@ async fn run<S: Stream>(
         let more = room && client.has_more();
         let listening = room && !more && client.is_taking();
         tokio::select! {
-            moved = carrier.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
+            moved = transport.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
                 let moved = moved?;
                 if moved.read == Some(0) {
                     return Err(End::Closed);
@@ -203,13 +204,13 @@ async fn run<S: Stream>(
             () = &mut alarm => {
                 let now = Instant::now();
                 // Not to read is our doing.
-                if carrier.is_holding_back() {
+                if transport.is_holding_back() {
                     heard = now;
                 }
                 if listening && silence.is_some_and(|limit| now >= heard + limit) {
                     return Err(End::Silent);
                 }
-                if !carrier.is_idle(&client.out) && now >= written + WRITE_STALL {
+                if !transport.is_idle(&client.out) && now >= written + WRITE_STALL {
                     return Err(End::Stalled);
                 }
                 let next = silence.map_or(now + WRITE_STALL, |limit| (heard + limit).min(now + WRITE_STALL));

@@ -1,15 +1,13 @@
-//! Wills: what is said for a client whose connection broke, at once or after its delay.
+//! Wills: what is published for a client whose connection broke, at once or after a delay.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use rumqttc::v5::mqttbytes::v5::{LastWill, PublishProperties};
 use tokio::time::{sleep, timeout};
 
 use crate::broker::context::Services;
 use crate::broker::session::lease::{Lease, SessionOutcome};
 use crate::clock;
-use crate::mqtt::{Message, Topic, TopicError, encode_properties};
+use crate::mqtt::{Message, codec};
 use crate::shutdown::Shutdown;
 
 /// How long a will is waited for before the client id's next connection goes on: a store that cannot commit does
@@ -28,41 +26,20 @@ pub struct Will {
 
 impl Will {
     /// The will of a CONNECT.
-    ///
-    /// # Errors
-    /// When its topic is none.
-    pub fn new(will: LastWill, client_id: &str) -> Result<Self, TopicError> {
-        let topic = Topic::from_bytes(&will.topic)?;
-        let mut carried = PublishProperties::default();
-        let (mut expiry_s, mut delay_s) = (None, 0);
-        if let Some(properties) = will.properties {
-            carried.payload_format_indicator = properties.payload_format_indicator;
-            carried.content_type = properties.content_type;
-            carried.response_topic = properties.response_topic;
-            carried.correlation_data = properties.correlation_data;
-            carried.user_properties = properties.user_properties;
-            expiry_s = properties.message_expiry_interval;
-            delay_s = properties.delay_interval.unwrap_or(0);
-        }
-        let message = Message {
-            topic,
-            // A copy: a slice would keep the whole read buffer alive.
-            payload: Bytes::copy_from_slice(&will.message),
-            qos: crate::broker::connection::packet::from_codec(will.qos),
-            retain: will.retain,
-            expires_at_ms: None,
-            publisher: client_id.into(),
-            properties: encode_properties(&carried),
-        };
-        Ok(Self { message, expiry_s, delay_s })
+    pub fn new(will: codec::Will, client_id: &str) -> Self {
+        let codec::Will { topic, payload, qos, retain, delay_s, expiry_s, properties } = will;
+        let publisher = client_id.into();
+        let expires_at_ms = None;
+        let message = Message { topic, payload, qos, retain, expires_at_ms, publisher, properties };
+        Self { message, expiry_s, delay_s }
     }
 
-    /// Where it is said.
+    /// Where it is published.
     pub fn topic(&self) -> &str {
         &self.message.topic
     }
 
-    /// Whether it is one for the broker's own tree, where clients say nothing.
+    /// Whether its topic is in the broker's own tree, where clients publish nothing.
     pub fn is_reserved(&self) -> bool {
         self.message.topic.starts_with('$')
     }
@@ -74,9 +51,15 @@ impl Will {
         let _ = services.publish(self.message).await;
     }
 
-    /// Says it for the client of `lease`, whose session goes on for `expiry_s`: at once, or when its delay or the
+    /// Publishes it for the client of `lease`, whose session goes on for `expiry_s`: at once, or when its delay or the
     /// session is over, unless the client is back before that.
-    pub async fn say(self, lease: &Lease, expiry_s: u32, services: &Services, shutdown: Shutdown) {
+    pub async fn publish_for(
+        self,
+        lease: &Lease,
+        expiry_s: u32,
+        services: &Services,
+        shutdown: Shutdown,
+    ) {
         let delay_s = self.delay_s.min(expiry_s);
         let outcome = if delay_s == 0 { SessionOutcome::Over } else { lease.outcome() };
         match outcome {
@@ -88,13 +71,13 @@ impl Will {
                 let (services, mut shutdown) = (services.clone(), shutdown);
                 tokio::spawn(async move {
                     let delay = Duration::from_secs(u64::from(delay_s));
-                    let said = tokio::select! {
+                    let due = tokio::select! {
                         () = sleep(delay) => true,
                         back = back => back.is_err(),
                         // As for a client that is connected when the broker stops.
                         () = shutdown.requested() => true,
                     };
-                    if said {
+                    if due {
                         self.publish(&services).await;
                     }
                 });

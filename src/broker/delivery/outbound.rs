@@ -8,13 +8,12 @@ use bytes::BytesMut;
 
 use super::fan_out::FanOut;
 use super::replay::ReplayRequest;
-use crate::broker::access::acl::Rulings;
-use crate::broker::connection::packet::{PacketError, Version};
-use crate::broker::connection::reply::{self, Ack, Envelope};
+use crate::broker::access::acl::CompiledAcl;
 use crate::broker::counters::Traffic;
 use crate::broker::session::inflight::InFlight;
 use crate::broker::session::queue::Delivery;
 use crate::broker::session::session::Session;
+use crate::mqtt::codec::{self, AckKind, Envelope, Reason, Version};
 use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Waiting;
 
@@ -39,7 +38,7 @@ pub struct ClientCapabilities {
 #[derive(Debug)]
 pub struct Outbound {
     capabilities: ClientCapabilities,
-    acl: Arc<Rulings>,
+    acl: Arc<CompiledAcl>,
     fan_out: FanOut,
     session: Arc<Session>,
     /// New subscriptions whose retained messages are still to be looked up: one at a time, since each may bring all
@@ -61,7 +60,7 @@ impl Outbound {
     pub fn new(
         capabilities: ClientCapabilities,
         session: Arc<Session>,
-        acl: Arc<Rulings>,
+        acl: Arc<CompiledAcl>,
         fan_out: FanOut,
     ) -> Self {
         session.queue.open();
@@ -101,32 +100,29 @@ impl Outbound {
 
     /// Writes what the client has room for into `out`. Returns the numbers of messages in the log that are not
     /// worth delivering any more.
-    ///
-    /// # Errors
-    /// When a message cannot be encoded.
-    pub fn write(&mut self, now_ms: i64, out: &mut BytesMut) -> Result<Vec<i64>, PacketError> {
+    pub fn write(&mut self, now_ms: i64, out: &mut BytesMut) -> Vec<i64> {
         let mut settled = Vec::new();
         self.look_up_replay();
         while out.len() < OUT_HIGH_BYTES {
             let in_flight = &self.in_flight;
             let sendable = |delivery: &Delivery| in_flight.has_room(delivery.qos);
             if let Some(delivery) = self.replayed.pop_front_if(|delivery| sendable(delivery)) {
-                self.write_delivery(&delivery, now_ms, out)?;
+                self.write_delivery(&delivery, now_ms, out);
             } else if let Some(waiting) =
                 self.page.pop_front_if(|waiting| in_flight.has_room(waiting.qos))
             {
-                settled.extend(self.write_waiting(waiting, now_ms, out)?);
+                settled.extend(self.write_waiting(waiting, now_ms, out));
             } else if self.replayed.is_empty()
                 && self.replays.is_empty()
                 // Not past a retained message that waits for its place: it may be an older one of the same topic.
                 && let Some(delivery) = self.session.queue.pop_if(sendable)
             {
-                self.write_delivery(&delivery, now_ms, out)?;
+                self.write_delivery(&delivery, now_ms, out);
             } else {
                 break;
             }
         }
-        Ok(settled)
+        settled
     }
 
     /// Whether there is more to look up before anything else is written: other connections come first.
@@ -145,12 +141,7 @@ impl Outbound {
         }
     }
 
-    fn write_delivery(
-        &mut self,
-        delivery: &Delivery,
-        now_ms: i64,
-        out: &mut BytesMut,
-    ) -> Result<(), PacketError> {
+    fn write_delivery(&mut self, delivery: &Delivery, now_ms: i64, out: &mut BytesMut) {
         let Delivery { message, qos, retain, identifiers } = delivery;
         let packet_id = if *qos == QoS::AtMostOnce { 0 } else { self.in_flight.free_id() };
         let envelope = Envelope {
@@ -161,33 +152,28 @@ impl Outbound {
             identifiers,
             alias: None,
         };
-        if self.put(message, envelope, now_ms, out)? {
+        if self.put(message, envelope, now_ms, out) {
             self.in_flight.sent(*qos, packet_id, None);
         }
-        Ok(())
     }
 
-    fn write_waiting(
-        &mut self,
-        waiting: Waiting,
-        now_ms: i64,
-        out: &mut BytesMut,
-    ) -> Result<Option<i64>, PacketError> {
+    fn write_waiting(&mut self, waiting: Waiting, now_ms: i64, out: &mut BytesMut) -> Option<i64> {
         let packet_id = waiting.packet_id();
         let Waiting { number, qos, retain, identifiers, message } = waiting;
         let Some(message) = message else {
             self.in_flight.release(packet_id, number);
-            reply::ack(self.capabilities.version, Ack::Release, packet_id, 0, out);
-            return Ok(None);
+            let version = self.capabilities.version;
+            codec::write_ack(version, AckKind::PubRel, packet_id, Reason::Success, out);
+            return None;
         };
         let dup = number <= self.sent_before;
         let envelope =
             Envelope { qos, packet_id, dup, retain, identifiers: &identifiers, alias: None };
-        if self.put(&message, envelope, now_ms, out)? {
+        if self.put(&message, envelope, now_ms, out) {
             self.in_flight.sent(qos, packet_id, Some(number));
-            return Ok(None);
+            return None;
         }
-        Ok(Some(number))
+        Some(number)
     }
 
     /// Whether it was written: it is not too old, not too large, and the client may read it.
@@ -197,9 +183,9 @@ impl Outbound {
         mut envelope: Envelope<'_>,
         now_ms: i64,
         out: &mut BytesMut,
-    ) -> Result<bool, PacketError> {
+    ) -> bool {
         if message.is_expired(now_ms) || !self.acl.may_read(&message.topic) {
-            return Ok(false);
+            return false;
         }
         let known = self.aliases.get(&message.topic).copied();
         let free = u16::try_from(self.aliases.len()).map_or(u16::MAX, |given| given + 1);
@@ -209,18 +195,19 @@ impl Outbound {
             None => None,
         };
         let before = out.len();
-        reply::publish(self.capabilities.version, message, envelope, now_ms, out)?;
-        if out.len() - before > self.capabilities.packet_max {
+        let version = self.capabilities.version;
+        let bytes = codec::write_publish(version, message, envelope, now_ms, out);
+        if bytes > self.capabilities.packet_max {
             // [MQTT-3.1.2-25]: as if it had been sent.
             out.truncate(before);
             self.fan_out.traffic.losses.add(&self.session.client_id, 1);
-            return Ok(false);
+            return false;
         }
         if let Some((alias, false)) = envelope.alias {
             self.aliases.insert(message.topic.clone(), alias);
         }
         Traffic::count(&self.fan_out.traffic.sent);
-        Ok(true)
+        true
     }
 }
 
@@ -229,7 +216,6 @@ mod tests {
     use rumqttc::v5::mqttbytes::v5::Packet;
 
     use super::*;
-    use crate::broker::connection::packet;
     use crate::broker::delivery::retained::Retained;
     use crate::broker::session::inflight::UnexpectedAck;
     use crate::broker::session::session::State;
@@ -251,7 +237,7 @@ mod tests {
             traffic: Arc::default(),
         };
         let session = fan_out.subscriptions.session("c", None, State::default());
-        Outbound::new(capabilities, session, Arc::new(Rulings::everything()), fan_out)
+        Outbound::new(capabilities, session, Arc::new(CompiledAcl::everything()), fan_out)
     }
 
     fn queue(outbound: &Outbound, delivery: Delivery) {
@@ -274,8 +260,8 @@ mod tests {
 
     fn written(outbound: &mut Outbound) -> Vec<Packet> {
         let mut out = BytesMut::new();
-        outbound.write(0, &mut out).unwrap();
-        std::iter::from_fn(|| packet::next(Version::V5, &mut out).unwrap()).collect()
+        outbound.write(0, &mut out);
+        std::iter::from_fn(|| Packet::read(&mut out, None).ok()).collect()
     }
 
     fn payload(packet: Packet) -> String {

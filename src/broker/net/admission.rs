@@ -1,5 +1,5 @@
-//! Connections that have not said who they are yet, and the places of those that have: bounded in all and by
-//! address. Who is slow to say makes way for who comes, so that a flood of silent sockets keeps nobody out.
+//! Admission: permits for connections without a CONNECT and for clients, bounded in all and by address. A connection
+//! that has sent no CONNECT is evicted for a new one, oldest first, so that a flood of silent sockets keeps nobody out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -11,23 +11,23 @@ use crate::broker::net::limits::{Limits, origin};
 
 /// Connections without a CONNECT, TLS handshakes among them: in all, and of one address. Each may hold a
 /// handshake's 20 KiB.
-pub const UNNAMED: usize = 256;
-pub const UNNAMED_PER_ADDRESS: usize = 128;
+pub const WITHOUT_CONNECT: usize = 256;
+pub const WITHOUT_CONNECT_PER_ADDRESS: usize = 128;
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By age; the sender tells it to go.
-    unnamed: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
-    unnamed_of: HashMap<IpAddr, usize>,
-    seated: usize,
-    seated_of: HashMap<IpAddr, usize>,
+    /// Connections without a CONNECT, by age; the sender evicts.
+    waiting: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
+    waiting_of: HashMap<IpAddr, usize>,
+    admitted: usize,
+    admitted_of: HashMap<IpAddr, usize>,
     tickets: u64,
 }
 
 impl Table {
     fn leave(&mut self, ticket: u64) {
-        if let Some((origin, _)) = self.unnamed.remove(&ticket) {
-            count_down(&mut self.unnamed_of, origin);
+        if let Some((origin, _)) = self.waiting.remove(&ticket) {
+            count_down(&mut self.waiting_of, origin);
         }
     }
 }
@@ -41,9 +41,9 @@ fn count_down(counts: &mut HashMap<IpAddr, usize>, origin: IpAddr) {
     }
 }
 
-/// Who has come.
+/// Hands out permits.
 #[derive(Debug, Clone)]
-pub struct Lobby {
+pub struct Admission {
     table: Arc<Mutex<Table>>,
     limits: Limits,
 }
@@ -53,46 +53,48 @@ pub struct Lobby {
 #[error("all places for clients are taken")]
 pub struct Full;
 
-/// A connection's place. Dropping it leaves.
+/// A connection's permit. Dropping it gives the place back.
 #[derive(Debug)]
-pub struct Visitor {
-    lobby: Lobby,
+pub struct Permit {
+    admission: Admission,
     origin: IpAddr,
     ticket: u64,
     evicted: oneshot::Receiver<()>,
-    seated: bool,
+    admitted: bool,
 }
 
-impl Lobby {
-    /// Nobody has come yet.
+impl Admission {
+    /// No connection has come yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { table: Arc::default(), limits }
     }
 
-    /// Somebody has come. Where there is no room, the one who has been silent for longest goes.
+    /// Permits a new connection. Where there is no room, the connection that has been without a CONNECT for longest is
+    /// evicted.
     #[must_use]
-    pub fn enter(&self, from: IpAddr) -> Visitor {
+    pub fn enter(&self, from: IpAddr) -> Permit {
         let origin = origin(from);
         let (evict, evicted) = oneshot::channel();
         let mut table = self.lock();
-        let crowded = table.unnamed_of.get(&origin).is_some_and(|n| *n >= UNNAMED_PER_ADDRESS);
-        if crowded || table.unnamed.len() >= UNNAMED {
-            let mut oldest = table.unnamed.iter();
-            let oldest = oldest.find(|(_, (who, _))| !crowded || *who == origin);
+        let crowded =
+            table.waiting_of.get(&origin).is_some_and(|n| *n >= WITHOUT_CONNECT_PER_ADDRESS);
+        if crowded || table.waiting.len() >= WITHOUT_CONNECT {
+            let mut oldest = table.waiting.iter();
+            let oldest = oldest.find(|(_, (other, _))| !crowded || *other == origin);
             if let Some(ticket) = oldest.map(|(ticket, _)| *ticket)
-                && let Some((who, evict)) = table.unnamed.remove(&ticket)
+                && let Some((other, evict)) = table.waiting.remove(&ticket)
             {
-                count_down(&mut table.unnamed_of, who);
+                count_down(&mut table.waiting_of, other);
                 let _ = evict.send(());
             }
         }
         table.tickets += 1;
         let ticket = table.tickets;
-        table.unnamed.insert(ticket, (origin, evict));
-        *table.unnamed_of.entry(origin).or_default() += 1;
+        table.waiting.insert(ticket, (origin, evict));
+        *table.waiting_of.entry(origin).or_default() += 1;
         drop(table);
-        Visitor { lobby: self.clone(), origin, ticket, evicted, seated: false }
+        Permit { admission: self.clone(), origin, ticket, evicted, admitted: false }
     }
 
     /// What one client may take from the others.
@@ -106,40 +108,40 @@ impl Lobby {
     }
 }
 
-impl Visitor {
-    /// Resolves when it has to make way. Not before it has a seat, and not after.
+impl Permit {
+    /// Resolves when it is evicted; never once it is a client.
     pub async fn evicted(&mut self) {
-        if self.seated || (&mut self.evicted).await.is_err() {
+        if self.admitted || (&mut self.evicted).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Takes a client's place.
+    /// Makes it the permit of a client.
     ///
     /// # Errors
     /// When there is none.
-    pub fn sit_down(&mut self) -> Result<(), Full> {
-        let Limits { connections, connections_per_address, .. } = self.lobby.limits;
-        let mut table = self.lobby.lock();
-        let of_origin = table.seated_of.get(&self.origin).copied().unwrap_or(0);
-        if table.seated >= connections || of_origin >= connections_per_address {
+    pub fn admit_client(&mut self) -> Result<(), Full> {
+        let Limits { connections, connections_per_address, .. } = self.admission.limits;
+        let mut table = self.admission.lock();
+        let of_origin = table.admitted_of.get(&self.origin).copied().unwrap_or(0);
+        if table.admitted >= connections || of_origin >= connections_per_address {
             return Err(Full);
         }
         table.leave(self.ticket);
-        table.seated += 1;
-        *table.seated_of.entry(self.origin).or_default() += 1;
+        table.admitted += 1;
+        *table.admitted_of.entry(self.origin).or_default() += 1;
         drop(table);
-        self.seated = true;
+        self.admitted = true;
         Ok(())
     }
 }
 
-impl Drop for Visitor {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut table = self.lobby.lock();
-        if self.seated {
-            table.seated -= 1;
-            count_down(&mut table.seated_of, self.origin);
+        let mut table = self.admission.lock();
+        if self.admitted {
+            table.admitted -= 1;
+            count_down(&mut table.admitted_of, self.origin);
         } else {
             table.leave(self.ticket);
         }
@@ -156,30 +158,31 @@ mod tests {
 
     #[tokio::test]
     async fn the_silent_make_way_and_who_has_a_place_keeps_it() {
-        let lobby = Lobby::new(Limits { connections: 300, ..Limits::default() });
-        let mut named = lobby.enter(address(1));
-        named.sit_down().unwrap();
-        let mut first = lobby.enter(address(1));
-        let mut other = lobby.enter(address(2));
-        let crowd: Vec<_> = (0..UNNAMED_PER_ADDRESS).map(|_| lobby.enter(address(1))).collect();
+        let admission = Admission::new(Limits { connections: 300, ..Limits::default() });
+        let mut named = admission.enter(address(1));
+        named.admit_client().unwrap();
+        let mut first = admission.enter(address(1));
+        let mut other = admission.enter(address(2));
+        let crowd: Vec<_> =
+            (0..WITHOUT_CONNECT_PER_ADDRESS).map(|_| admission.enter(address(1))).collect();
         first.evicted().await;
         assert!(other.evicted.try_recv().is_err(), "another address is not to blame");
-        let many: Vec<_> = (3..=130).map(|n| lobby.enter(address(n))).collect();
+        let many: Vec<_> = (3..=130).map(|n| admission.enter(address(n))).collect();
         other.evicted().await;
-        assert_eq!(lobby.lock().unnamed.len(), UNNAMED);
+        assert_eq!(admission.lock().waiting.len(), WITHOUT_CONNECT);
         drop((crowd, many, first, other, named));
-        let table = lobby.lock();
-        assert!(table.unnamed.is_empty() && table.unnamed_of.is_empty());
-        assert!(table.seated == 0 && table.seated_of.is_empty());
+        let table = admission.lock();
+        assert!(table.waiting.is_empty() && table.waiting_of.is_empty());
+        assert!(table.admitted == 0 && table.admitted_of.is_empty());
     }
 
     #[test]
     fn places_are_bounded_in_all_and_by_address() {
         let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
-        let lobby = Lobby::new(limits);
+        let admission = Admission::new(limits);
         let sit = |n| {
-            let mut visitor = lobby.enter(address(n));
-            visitor.sit_down().map(|()| visitor)
+            let mut permit = admission.enter(address(n));
+            permit.admit_client().map(|()| permit)
         };
         let (one, two) = (sit(1).unwrap(), sit(1).unwrap());
         assert!(sit(1).is_err(), "two of one address");

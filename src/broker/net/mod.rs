@@ -1,8 +1,10 @@
-//! Sockets before MQTT: places, rates, TLS.
+//! Sockets before MQTT: places for connections, rates, streams, TLS.
 
 pub(in crate::broker) mod admission;
 pub(in crate::broker) mod limits;
 pub(in crate::broker) mod rate_limit;
 pub(in crate::broker) mod reload;
+pub(in crate::broker) mod throttled_log;
 pub(in crate::broker) mod tls;
+pub(in crate::broker) mod token_bucket;
 pub(in crate::broker) mod transport;

@@ -3,24 +3,25 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::Sleep;
 
-use crate::broker::net::limits::{Bucket, Limits};
+use crate::broker::net::limits::Limits;
+use crate::broker::net::token_bucket::TokenBucket;
 
 /// A budget holds what is allowed in this long; a burst of that passes at once.
 const BURST_SECONDS: f64 = 1.0;
 
 /// The budgets of one client.
 #[derive(Debug)]
-pub struct Pace {
-    messages: Option<Bucket>,
-    bytes: Option<Bucket>,
+pub struct RateLimiter {
+    messages: Option<TokenBucket>,
+    bytes: Option<TokenBucket>,
     closed: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pace {
+impl RateLimiter {
     /// As fast as it comes.
     pub const UNBOUNDED: Self = Self { messages: None, bytes: None, closed: None };
 
@@ -29,7 +30,8 @@ impl Pace {
     pub fn new(limits: &Limits, now: Instant) -> Self {
         let bucket = |per_second: u32| {
             let per_second = f64::from(per_second);
-            (per_second > 0.0).then(|| Bucket::new(per_second * BURST_SECONDS, per_second, now))
+            (per_second > 0.0)
+                .then(|| TokenBucket::new(per_second * BURST_SECONDS, per_second, now))
         };
         Self {
             messages: bucket(limits.messages_per_second),
@@ -68,17 +70,10 @@ impl Pace {
     }
 }
 
-impl Bucket {
-    /// Takes `amount` whether it is there or not. Returns how long it is until nothing is owed, if anything is.
-    fn overdraw(&mut self, amount: f64, now: Instant) -> Option<Duration> {
-        let owed = self.take_all(amount, now);
-        (owed > 0.0).then(|| Duration::from_secs_f64(owed / self.per_second()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
     use super::*;
 
@@ -87,15 +82,15 @@ mod tests {
         let limits =
             Limits { messages_per_second: 100, bytes_per_second: 1024, ..Limits::default() };
         let start = Instant::now();
-        let mut pace = Pace::new(&limits, start);
-        pace.spend(100, 1024);
-        assert!(!pace.is_closed(), "a second's worth at once");
-        pace.spend(20, 0);
-        assert!(pace.is_closed());
-        poll_fn(|cx| pace.poll_open(cx)).await;
+        let mut limiter = RateLimiter::new(&limits, start);
+        limiter.spend(100, 1024);
+        assert!(!limiter.is_closed(), "a second's worth at once");
+        limiter.spend(20, 0);
+        assert!(limiter.is_closed());
+        poll_fn(|cx| limiter.poll_open(cx)).await;
         assert!(start.elapsed() >= Duration::from_millis(190), "{:?}", start.elapsed());
-        pace.spend(0, 2048);
-        let Some(closed) = &pace.closed else { panic!("bytes count too") };
+        limiter.spend(0, 2048);
+        let Some(closed) = &limiter.closed else { panic!("bytes count too") };
         assert!(closed.deadline() > tokio::time::Instant::now() + Duration::from_millis(500));
     }
 }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::broker::net::rate_limit::Pace;
+use crate::broker::net::rate_limit::RateLimiter;
 
 /// Room made in the read buffer at a time.
 const READ_BYTES: usize = 16 * 1024;
@@ -30,31 +30,31 @@ pub struct Moved {
 
 /// A stream and whether it still holds back what was written to it, as TLS does.
 #[derive(Debug)]
-pub struct Carrier<S> {
+pub struct Transport<S> {
     stream: S,
     unflushed: bool,
-    pace: Pace,
+    rate_limit: RateLimiter,
 }
 
-impl<S: Stream> Carrier<S> {
-    /// A carrier over a stream that nothing waits in.
+impl<S: Stream> Transport<S> {
+    /// A transport over a stream that nothing waits in.
     pub const fn new(stream: S) -> Self {
-        Self { stream, unflushed: false, pace: Pace::UNBOUNDED }
+        Self { stream, unflushed: false, rate_limit: RateLimiter::UNBOUNDED }
     }
 
     /// Reads no faster than this from now on. What is not read waits in the client's own buffers.
-    pub fn set_pace(&mut self, pace: Pace) {
-        self.pace = pace;
+    pub fn set_rate_limit(&mut self, rate_limit: RateLimiter) {
+        self.rate_limit = rate_limit;
     }
 
     /// Takes `messages` off the budget of what may be read.
     pub fn charge(&mut self, messages: u32) {
-        self.pace.spend(messages, 0);
+        self.rate_limit.spend(messages, 0);
     }
 
-    /// Whether nothing is read because of the pace.
+    /// Whether nothing is read because of the limiter.
     pub const fn is_holding_back(&self) -> bool {
-        self.pace.is_closed()
+        self.rate_limit.is_closed()
     }
 
     /// Whether nothing of `out`, or of what was taken from it, waits for the client.
@@ -86,11 +86,11 @@ impl<S: Stream> Carrier<S> {
                 (moved.wrote, self.unflushed) = (true, false);
             }
             if let Some(inbound) = inbound.as_deref_mut()
-                && self.pace.poll_open(cx).is_ready()
+                && self.rate_limit.poll_open(cx).is_ready()
             {
                 inbound.reserve(READ_BYTES);
                 if let Poll::Ready(count) = pin!(self.stream.read_buf(inbound)).poll(cx)? {
-                    self.pace.spend(0, count);
+                    self.rate_limit.spend(0, count);
                     moved.read = Some(count);
                 }
             }
@@ -141,32 +141,32 @@ mod tests {
     #[tokio::test]
     async fn both_ways_move_in_one_turn() {
         let (near, mut far) = tokio::io::duplex(8);
-        let mut carrier = Carrier::new(near);
+        let mut transport = Transport::new(near);
         far.write_all(b"question").await.unwrap();
         let (mut inbound, mut out) = (BytesMut::new(), BytesMut::from(&b"answer"[..]));
-        let moved = carrier.progress(Some(&mut inbound), &mut out).await.unwrap();
+        let moved = transport.progress(Some(&mut inbound), &mut out).await.unwrap();
         assert_eq!(moved, Moved { read: Some(8), wrote: true });
         assert_eq!(&inbound[..], b"question");
-        assert!(carrier.is_idle(&out));
+        assert!(transport.is_idle(&out));
     }
 
     #[tokio::test]
     async fn what_is_full_is_not_read_and_keeps_what_it_could_not_write() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut carrier = Carrier::new(near);
+        let mut transport = Transport::new(near);
         far.write_all(b"more").await.unwrap();
         let mut out = BytesMut::from(&b"answer"[..]);
-        assert!(carrier.progress(None, &mut out).await.unwrap().wrote);
-        assert_eq!((&out[..], carrier.is_idle(&out)), (&b"er"[..], false));
+        assert!(transport.progress(None, &mut out).await.unwrap().wrote);
+        assert_eq!((&out[..], transport.is_idle(&out)), (&b"er"[..], false));
         let mut answer = [0; 6];
         let reading = far.read_exact(&mut answer);
-        let (written, read) = tokio::join!(carrier.progress(None, &mut out), reading);
+        let (written, read) = tokio::join!(transport.progress(None, &mut out), reading);
         assert!(written.unwrap().wrote && read.is_ok());
         assert_eq!(&answer, b"answer");
         drop(far);
         let mut inbound = BytesMut::new();
-        assert_eq!(carrier.read(&mut inbound).await.unwrap(), 4);
-        let closed = carrier.progress(Some(&mut inbound), &mut out).await.unwrap();
+        assert_eq!(transport.read(&mut inbound).await.unwrap(), 4);
+        let closed = transport.progress(Some(&mut inbound), &mut out).await.unwrap();
         assert_eq!(closed, Moved { read: Some(0), wrote: false });
     }
 }

@@ -131,6 +131,17 @@ pub fn connect(stream: &mut BytesMut) -> Result<Option<Connect>, CodecError> {
     Ok(Some(connect))
 }
 
+/// The version of a CONNECT that [`connect`] refused, in which it may be answered.
+#[must_use]
+pub fn version_of(stream: &[u8]) -> Option<Version> {
+    let header = Header::read(stream).ok()??;
+    match connect::level(&stream[header.size..header.whole().min(stream.len())]) {
+        Some(4) => Some(Version::V4),
+        Some(5) => Some(Version::V5),
+        _ => None,
+    }
+}
+
 /// Takes the next whole packet off the stream, after a CONNECT; `None` while it is incomplete.
 ///
 /// # Errors

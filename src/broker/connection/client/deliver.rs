@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::{Batch, Client};
 use crate::broker::connection::close::End;
-use crate::broker::connection::reply::{self, Ack};
 use crate::broker::session::inflight::UnexpectedAck;
 use crate::clock;
+use crate::mqtt::codec::{self, AckKind, Reason};
 use crate::store::{Change, Waiting};
 
 /// A page of what waits in the log, being read.
@@ -63,18 +63,17 @@ impl Client<'_> {
     }
 
     /// Writes what is on its way as far as there is room.
-    pub async fn write_deliveries(&mut self) -> Result<(), End> {
+    pub async fn write_deliveries(&mut self) {
         if self.is_subscribing() {
-            return Ok(());
+            return;
         }
-        let settled = self.outbound.write(clock::unix_ms(), &mut self.out)?;
+        let settled = self.outbound.write(clock::unix_ms(), &mut self.out);
         if let Some(session) = self.session.persistent
             && !settled.is_empty()
         {
             let done = settled.into_iter().map(|number| Change::Done { session, number });
             self.services.recorder.note(&mut done.collect()).await;
         }
-        Ok(())
     }
 
     /// Notes that nothing is left to say about a message that waited in the log.
@@ -96,11 +95,11 @@ impl Client<'_> {
 
     pub(super) fn take_pubrec(
         &mut self,
-        pkid: u16,
+        packet_id: u16,
         refused: bool,
         batch: &mut Batch,
     ) -> Result<(), End> {
-        let number = self.outbound.in_flight.pubrec(pkid, refused);
+        let number = self.outbound.in_flight.pubrec(packet_id, refused);
         if refused {
             return self.settle(number, batch);
         }
@@ -108,14 +107,15 @@ impl Client<'_> {
             (Ok(Some(number)), Some(session)) => {
                 // Committed before PUBREL leaves: sent again after it, the message would be another one.
                 batch.commit.changes.push(Change::Release { session, number });
-                0
+                Reason::Success
             }
-            (Ok(_), _) => 0,
-            // Packet identifier not found: the client can end its side.
-            (Err(_), Some(_)) => 0x92,
+            (Ok(_), _) => Reason::Success,
+            // The client can end its side.
+            (Err(_), Some(_)) => Reason::PacketIdentifierNotFound,
             (Err(unexpected), None) => return Err(unexpected.into()),
         };
-        reply::ack(self.version, Ack::Release, pkid, reason, &mut batch.acknowledgements);
+        let acknowledgements = &mut batch.acknowledgements;
+        codec::write_ack(self.version, AckKind::PubRel, packet_id, reason, acknowledgements);
         Ok(())
     }
 }

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubRecReason};
 
 pub use deliver::read;
 pub use pending_commit::committed;
@@ -18,9 +17,7 @@ use self::deliver::Page;
 use self::pending_commit::PendingCommit;
 use super::close::End;
 use super::handshake::Opened;
-use super::packet::{self, Version};
-use super::reply;
-use crate::broker::access::permissions::Grants;
+use crate::broker::access::permissions::Permissions;
 use crate::broker::commit::batch::Batch as Commit;
 use crate::broker::context::Services;
 use crate::broker::delivery::fan_out::Accepted;
@@ -28,6 +25,7 @@ use crate::broker::delivery::outbound::Outbound;
 use crate::broker::delivery::replay::ReplayRequest;
 use crate::broker::session::session::Session;
 use crate::mqtt::Topic;
+use crate::mqtt::codec::{self, Packet, PacketType, Version};
 use crate::store::Change;
 
 /// PUBLISH packets that one connection has in one commit.
@@ -40,7 +38,7 @@ const BATCH_CHANGES: usize = 1000;
 pub struct Client<'a> {
     services: &'a Services,
     session: Arc<Session>,
-    grants: Arc<Grants>,
+    permissions: Arc<Permissions>,
     pub version: Version,
     /// Bytes read and not taken yet.
     pub inbound: BytesMut,
@@ -69,11 +67,11 @@ impl<'a> Client<'a> {
     /// A client that was just accepted; `inbound` may hold what it sent after its CONNECT.
     pub fn new(services: &'a Services, opened: &Opened, inbound: BytesMut) -> Self {
         let session = Arc::clone(&opened.lease.session);
-        let acl = opened.grants.rulings();
+        let acl = opened.permissions.acl();
         let fan_out = services.fan_out.clone();
         Self {
             services,
-            grants: Arc::clone(&opened.grants),
+            permissions: Arc::clone(&opened.permissions),
             version: opened.capabilities.version,
             inbound,
             out: BytesMut::new(),
@@ -119,7 +117,7 @@ impl<'a> Client<'a> {
     /// Whether the next packet is a SUBSCRIBE and something to retain before it is not committed yet: what it brings is
     /// what was retained before its commit.
     fn subscribes_too_early(&self, batch: &Batch) -> bool {
-        packet::is_next(packet::SUBSCRIBE, &self.inbound)
+        codec::is_next(PacketType::Subscribe, &self.inbound)
             && batch.commit.accepted.iter().any(Accepted::is_retained)
     }
 
@@ -138,7 +136,7 @@ impl<'a> Client<'a> {
                 self.more = true;
                 break;
             }
-            match packet::next(self.version, &mut self.inbound) {
+            match codec::next(self.version, &mut self.inbound) {
                 Ok(None) => break,
                 Ok(Some(packet)) => {
                     // What came before it is committed and acknowledged first.
@@ -153,45 +151,27 @@ impl<'a> Client<'a> {
     fn take_packet(&mut self, packet: Packet, batch: &mut Batch) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => self.take_publish(publish, batch)?,
-            Packet::PubRel(release) => self.take_pubrel(release.pkid, batch),
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe, batch)?,
+            Packet::PubRel(ack) => self.take_pubrel(ack.packet_id, batch),
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe, batch),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe, batch),
             Packet::PubAck(ack) => {
-                let number = self.outbound.in_flight.puback(ack.pkid);
+                let number = self.outbound.in_flight.puback(ack.packet_id);
                 self.settle(number, batch)?;
             }
             Packet::PubRec(ack) => {
-                let refused = !matches!(
-                    ack.reason,
-                    PubRecReason::Success | PubRecReason::NoMatchingSubscribers
-                );
-                self.take_pubrec(ack.pkid, refused, batch)?;
+                // MQTT 5.0 §4.3.3: from 0x80 on the exchange is over.
+                self.take_pubrec(ack.packet_id, ack.reason >= 0x80, batch)?;
             }
             Packet::PubComp(ack) => {
-                let number = self.outbound.in_flight.pubcomp(ack.pkid);
+                let number = self.outbound.in_flight.pubcomp(ack.packet_id);
                 self.settle(number, batch)?;
             }
-            Packet::PingReq(_) => reply::pingresp(&mut self.out),
+            Packet::PingReq => codec::write_pingresp(&mut self.out),
             Packet::Disconnect(disconnect) => return Err(End::Disconnect(disconnect)),
-            Packet::Connect(..) => return Err(End::Protocol("a second CONNECT")),
-            Packet::Auth(_)
-            | Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp(_) => {
-                return Err(End::Protocol("a packet that only servers send"));
-            }
+            Packet::Connect => return Err(End::Protocol("a second CONNECT")),
         }
         Ok(())
     }
-}
-
-/// What a DISCONNECT says about the will and the session.
-pub fn says_goodbye(disconnect: &Disconnect) -> (bool, Option<u32>) {
-    // [MQTT-3.14.4-3]: only this reason takes the will along.
-    let polite = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
-    let properties = disconnect.properties.as_ref();
-    (polite, properties.and_then(|properties| properties.session_expiry_interval))
 }
 
 /// What is taken off the read buffer in one go.

@@ -3,60 +3,42 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bytes::Bytes;
-use rumqttc::v5::mqttbytes::v5::Publish;
-
 use super::{Batch, Client};
 use crate::broker::connection::close::End;
 use crate::broker::connection::handshake::{ALIASES, RECEIVE_MAXIMUM};
-use crate::broker::connection::packet::{self, Version};
-use crate::broker::connection::reply::{self, Ack};
 use crate::clock;
-use crate::mqtt::{Message, QoS, Topic, encode_properties, topic_name};
+use crate::mqtt::codec::{self, AckKind, Publish, Reason, Version};
+use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Change;
 
 impl Client<'_> {
-    pub(super) fn take_pubrel(&self, pkid: u16, batch: &mut Batch) {
-        let known = self.session.state().received.remove(&pkid);
+    pub(super) fn take_pubrel(&self, packet_id: u16, batch: &mut Batch) {
+        let known = self.session.state().received.remove(&packet_id);
         if let Some(session) = self.session.persistent {
             // Committed before PUBCOMP leaves: the next message with this packet id is a new one.
-            let released = Change::Released { session, packet_id: pkid };
-            batch.commit.changes.push(released);
+            batch.commit.changes.push(Change::Released { session, packet_id });
         }
-        let reason = if known { 0 } else { 0x92 };
-        reply::ack(self.version, Ack::Complete, pkid, reason, &mut batch.acknowledgements);
+        let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        self.acknowledge_packet(AckKind::PubComp, packet_id, reason, batch);
     }
 
-    pub(super) fn take_publish(
-        &mut self,
-        mut publish: Publish,
-        batch: &mut Batch,
-    ) -> Result<(), End> {
+    pub(super) fn take_publish(&mut self, publish: Publish, batch: &mut Batch) -> Result<(), End> {
         batch.packets += 1;
         self.taken += 1;
         self.services.fan_out.traffic.received.fetch_add(1, Relaxed);
-        self.resolve_alias(&mut publish)?;
-        let topic = topic_name(&publish.topic).map_err(|_| End::TopicName)?;
-        let pkid = publish.pkid;
-        // Clients say nothing in the broker's own tree.
-        let refused = topic.starts_with('$') || !self.grants.may_write(topic);
-        let reason = if refused { 0x87 } else { 0 };
-        match packet::from_codec(publish.qos) {
+        let Publish { qos, retain, packet_id, alias, payload, expiry_s, properties, .. } = publish;
+        let topic = self.resolve_alias(publish.topic, alias)?;
+        // Clients publish nothing in the broker's own tree.
+        let refused = topic.starts_with('$') || !self.permissions.may_write(&topic);
+        let reason = if refused { Reason::NotAuthorized } else { Reason::Success };
+        match qos {
             QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => {
-                reply::ack(
-                    self.version,
-                    Ack::Acknowledge,
-                    pkid,
-                    reason,
-                    &mut batch.acknowledgements,
-                );
-            }
+            QoS::AtLeastOnce => self.acknowledge_packet(AckKind::PubAck, packet_id, reason, batch),
             QoS::ExactlyOnce => {
-                reply::ack(self.version, Ack::Receive, pkid, reason, &mut batch.acknowledgements);
+                self.acknowledge_packet(AckKind::PubRec, packet_id, reason, batch);
                 // A PUBREC that refuses ends the exchange in MQTT 5.0; 3.1.1 goes on to PUBREL.
                 let ended = refused && self.version == Version::V5;
-                if !ended && !self.receive(pkid, batch)? {
+                if !ended && !self.receive(packet_id, batch)? {
                     // Taken before and not released yet: the same message again.
                     return Ok(());
                 }
@@ -66,69 +48,56 @@ impl Client<'_> {
             // MQTT 3.1.1 has no way to say so ([MQTT-3.3.5-2]): acknowledged, and that is all.
             return Ok(());
         }
-        let message = self.message(publish)?;
+        let expires_at =
+            |expiry_s| clock::unix_ms().saturating_add(i64::from(expiry_s).saturating_mul(1000));
+        let message = Message {
+            topic,
+            payload,
+            qos,
+            retain,
+            expires_at_ms: expiry_s.map(expires_at),
+            publisher: Arc::clone(&self.session.client_id),
+            properties,
+        };
         batch.commit.accept(message, &self.services.fan_out, &self.services.logged);
         Ok(())
     }
 
+    fn acknowledge_packet(&self, kind: AckKind, packet_id: u16, reason: Reason, batch: &mut Batch) {
+        codec::write_ack(self.version, kind, packet_id, reason, &mut batch.acknowledgements);
+    }
+
     /// Notes a `QoS` 2 message; whether it is a new one.
-    fn receive(&self, pkid: u16, batch: &mut Batch) -> Result<bool, End> {
+    fn receive(&self, packet_id: u16, batch: &mut Batch) -> Result<bool, End> {
         let mut state = self.session.state();
         let full = state.received.len() >= usize::from(RECEIVE_MAXIMUM);
-        if full && self.version == Version::V5 && !state.received.contains(&pkid) {
+        if full && self.version == Version::V5 && !state.received.contains(&packet_id) {
             return Err(End::ReceiveMaximum);
         }
         if let Some(session) = self.session.persistent {
             // Again too: then the PUBREC waits for the commit of the first.
-            let received = Change::Received { session, packet_id: pkid };
+            let received = Change::Received { session, packet_id };
             batch.commit.changes.push(received);
         }
-        let new = state.received.insert(pkid);
+        let new = state.received.insert(packet_id);
         if new {
-            batch.received.push(pkid);
+            batch.received.push(packet_id);
         }
         Ok(new)
     }
 
-    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), End> {
-        let alias =
-            publish.properties.as_mut().and_then(|properties| properties.topic_alias.take());
-        let Some(alias) = alias else { return Ok(()) };
-        if alias == 0 || alias > ALIASES {
+    /// The topic that a PUBLISH means (MQTT 5.0 §3.3.2.3.4).
+    fn resolve_alias(&mut self, topic: Option<Topic>, alias: Option<u16>) -> Result<Topic, End> {
+        let Some(alias) = alias else { return topic.ok_or(End::TopicAlias) };
+        if alias > ALIASES {
             return Err(End::TopicAlias);
         }
-        if publish.topic.is_empty() {
-            let topic = self.aliases.get(&alias).ok_or(End::TopicAlias)?;
-            publish.topic = Bytes::copy_from_slice(topic.as_bytes());
-        } else {
-            let topic = Topic::from_bytes(&publish.topic).map_err(|_| End::TopicName)?;
-            self.aliases.insert(alias, topic);
-        }
-        Ok(())
-    }
-
-    fn message(&self, publish: Publish) -> Result<Message, End> {
-        let Publish { qos, topic, payload, retain, properties, .. } = publish;
-        let (mut expires_at_ms, mut carried) = (None, Bytes::new());
-        if let Some(mut properties) = properties {
-            let response = properties.response_topic.as_ref();
-            if response.is_some_and(|topic| topic_name(topic.as_bytes()).is_err()) {
-                return Err(End::Protocol("a response topic that is not a topic name"));
+        match topic {
+            Some(topic) => {
+                self.aliases.insert(alias, topic.clone());
+                Ok(topic)
             }
-            let interval_s = properties.message_expiry_interval.take();
-            expires_at_ms =
-                interval_s.map(|s| clock::unix_ms().saturating_add(i64::from(s) * 1000));
-            carried = encode_properties(&properties);
+            None => self.aliases.get(&alias).cloned().ok_or(End::TopicAlias),
         }
-        Ok(Message {
-            topic: Topic::from_bytes(&topic).map_err(|_| End::TopicName)?,
-            // A copy: a slice would keep the whole read buffer alive for as long as the message is kept.
-            payload: Bytes::copy_from_slice(&payload),
-            qos: packet::from_codec(qos),
-            retain,
-            expires_at_ms,
-            publisher: Arc::clone(&self.session.client_id),
-            properties: carried,
-        })
     }
 }

@@ -3,67 +3,59 @@
 
 use std::sync::Arc;
 
-use rumqttc::v5::mqttbytes::v5::{RetainForwardRule, Subscribe, Unsubscribe};
 use tracing::debug;
 
 use super::{Batch, Client};
 use crate::broker::access::permissions::NotGranted;
-use crate::broker::connection::close::End;
-use crate::broker::connection::{packet, reply};
 use crate::broker::delivery::replay::ReplayRequest;
+use crate::mqtt::codec::{self, Reason, RetainHandling, Subscribe, Unsubscribe};
 use crate::mqtt::{Filter, QoS};
 use crate::store::{Change, Options};
 
 impl Client<'_> {
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe, batch: &mut Batch) -> Result<(), End> {
-        let identifier = subscribe.properties.as_ref().and_then(|properties| properties.id);
-        let identifier = identifier.and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
-        let mut reasons = Vec::new();
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, batch: &mut Batch) {
+        let mut granted = Vec::new();
         for wanted in subscribe.filters {
-            let filter = match self.grant(&wanted.path) {
-                Ok(filter) if filter.is_shared() && wanted.nolocal => {
-                    // [MQTT-3.8.3-4]
-                    return Err(End::Protocol("No Local on a shared subscription"));
-                }
+            let filter = match self.grant(&wanted.filter) {
                 Ok(filter) => filter,
                 Err(refusal) => {
-                    debug!(filter = wanted.path, reason = %refusal, "subscription not granted");
-                    reasons.push(refusal.reason());
+                    debug!(filter = wanted.filter, reason = %refusal, "subscription not granted");
+                    granted.push(Err(refusal.reason()));
                     continue;
                 }
             };
-            let qos = packet::from_codec(wanted.qos);
-            reasons.push(qos as u8);
+            granted.push(Ok(wanted.qos));
             let options = Options {
-                qos,
-                no_local: wanted.nolocal,
-                retain_as_published: wanted.preserve_retain,
-                identifier,
+                qos: wanted.qos,
+                no_local: wanted.no_local,
+                retain_as_published: wanted.retain_as_published,
+                identifier: subscribe.identifier,
             };
             let (known, request) = self.hold(filter, options, batch);
-            let replayed = match wanted.retain_forward_rule {
-                RetainForwardRule::OnEverySubscribe => true,
-                RetainForwardRule::OnNewSubscribe => !known,
-                RetainForwardRule::Never => false,
+            let replayed = match wanted.retain_handling {
+                RetainHandling::Always => true,
+                RetainHandling::New => !known,
+                RetainHandling::Never => false,
             };
             // MQTT 5.0 §4.8.2: none for a shared subscription.
             if !replayed || request.filter.is_shared() {
                 continue;
             }
-            if request.session.persistent.is_some() && qos > QoS::AtMostOnce {
+            if request.session.persistent.is_some() && options.qos > QoS::AtMostOnce {
                 batch.commit.replays.push(request.clone());
             }
             batch.replays.push(request);
         }
         batch.subscribing = true;
-        reply::suback(self.version, subscribe.pkid, &reasons, &mut batch.acknowledgements);
-        Ok(())
+        let acknowledgements = &mut batch.acknowledgements;
+        codec::write_suback(self.version, subscribe.packet_id, &granted, acknowledgements);
     }
 
     fn grant(&self, filter: &str) -> Result<Filter, NotGranted> {
         let state = self.session.state();
         let held = state.subscriptions.len();
-        self.grants.subscription(filter, held, |filter| state.subscriptions.contains_key(filter))
+        self.permissions
+            .subscription(filter, held, |filter| state.subscriptions.contains_key(filter))
     }
 
     /// Adds a subscription to the session; whether there was one to this filter.
@@ -85,8 +77,10 @@ impl Client<'_> {
             let held = filter
                 .ok()
                 .filter(|filter| self.session.state().subscriptions.remove(filter).is_some());
-            // 0x11: no subscription existed.
-            reasons.push(if held.is_some() { 0 } else { 0x11 });
+            reasons.push(match held {
+                Some(_) => Reason::Success,
+                None => Reason::NoSubscriptionExisted,
+            });
             let Some(filter) = held else { continue };
             self.services.fan_out.subscriptions.remove(&filter, &self.session);
             if let Some(session) = self.session.persistent {
@@ -95,6 +89,6 @@ impl Client<'_> {
             }
         }
         let acknowledgements = &mut batch.acknowledgements;
-        reply::unsuback(self.version, unsubscribe.pkid, &reasons, acknowledgements);
+        codec::write_unsuback(self.version, unsubscribe.packet_id, &reasons, acknowledgements);
     }
 }
