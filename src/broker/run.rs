@@ -123,7 +123,7 @@ impl Broker {
             None => None,
             Some(tls) => {
                 let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen).await?;
-                entrances.push((listener, Some(Tls::start(tls, shutdown.clone())?)));
+                entrances.push((listener, Some(Tls::start(tls, shutdown.clone()).await?)));
                 Some(address)
             }
         };

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::broker::access::acl::{CompiledAcl, Role, UnfitClientId};
@@ -215,8 +216,13 @@ impl Access {
                     () = watched.changed() => {}
                     () = shutdown.requested() => return,
                 }
-                let there = path.exists().then_some(&path);
-                match directory(there, inner.user.as_ref()) {
+                let (path, user) = (path.clone(), inner.user.clone());
+                // On a thread that may wait for a disk.
+                let read = spawn_blocking(move || {
+                    directory(path.exists().then_some(&path), user.as_ref())
+                });
+                let Ok(read) = read.await else { continue };
+                match read {
                     Ok(directory) => {
                         info!(users = directory.accounts.len(), "users read again");
                         inner.directory.send_replace(Arc::new(directory));

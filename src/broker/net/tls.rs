@@ -9,6 +9,7 @@ use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
 use crate::broker::net::reload::Watched;
@@ -39,21 +40,21 @@ impl Tls {
     ///
     /// # Errors
     /// Which file is wrong, and why.
-    pub fn start(config: TlsConfig, mut shutdown: Shutdown) -> Result<Self, TlsError> {
+    pub async fn start(config: TlsConfig, mut shutdown: Shutdown) -> Result<Self, TlsError> {
         let files = [Some(&config.certificate), Some(&config.key), config.client_ca.as_ref()];
         let files = files.into_iter().flatten().cloned().collect();
         let mut watched = Watched::new(files).map_err(|error| TlsError::File {
             path: config.certificate.clone(),
             cause: format!("cannot be watched: {error}"),
         })?;
-        let (sender, current) = watch::channel(load(&config)?);
+        let (sender, current) = watch::channel(load(config.clone()).await?);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = watched.changed() => {}
                     () = shutdown.requested() => return,
                 }
-                match load(&config) {
+                match load(config.clone()).await {
                     Ok(new) => {
                         info!(file = %config.certificate.display(), "certificate read again");
                         sender.send_replace(new);
@@ -73,7 +74,15 @@ impl Tls {
     }
 }
 
-fn load(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+/// Reads the files, on a thread that may wait for a disk.
+async fn load(config: TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    match spawn_blocking(move || read(&config)).await {
+        Ok(read) => read,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn read(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     let identity = identity(&config.certificate, &config.key, UnixTime::now())?;
     let builder =
         ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
