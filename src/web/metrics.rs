@@ -12,11 +12,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Web;
-use super::boards::Status;
-use super::problem::Problem;
 use crate::clock;
 use crate::store::{Overview, Vitals};
+use crate::web::Web;
+use crate::web::http_error::Problem;
+use crate::web::live::boards::Status;
 
 /// Labels by name.
 type Labels = Vec<(&'static str, String)>;

@@ -9,21 +9,16 @@
 //! MQTT over WebSocket comes in here too: past the guard, mqtt (handshake) → websocket (bytes) → the broker's door.
 
 mod api;
-mod boards;
-mod database;
-mod entry;
-mod events;
-mod export;
-mod feed;
-mod guard;
+mod assets;
+mod auth;
+mod http_error;
 mod limits;
+mod live;
+mod log_reader;
 mod metrics;
-mod mqtt;
-mod page;
-mod problem;
-mod ready;
+mod mqtt_ws;
+mod probes;
 mod server;
-mod websocket;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +27,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, broadcast};
 
-pub use entry::Guests;
+pub use auth::authenticator::Guests;
 pub use server::{Peer, serve};
 
 use crate::broker::{Access, Alarms, Counters, Insider, Live, SideDoor};
@@ -72,12 +67,12 @@ struct Web {
     /// Tells this run of the broker from others.
     run: Arc<str>,
     started_ms: i64,
-    database: database::Database,
+    database: log_reader::Database,
     counters: Arc<Counters>,
     insider: Insider,
-    feed: feed::Feed,
-    entry: entry::Entry,
-    places: events::Places,
+    feed: live::feed::Feed,
+    entry: auth::authenticator::Entry,
+    places: live::events::Places,
     exports: Arc<Semaphore>,
     alarms: Alarms,
     side_door: SideDoor,
@@ -91,41 +86,44 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     let web = Web {
         run: format!("{started_ms:x}").into(),
         started_ms,
-        database: database::Database::new(database),
+        database: log_reader::Database::new(database),
         counters,
-        feed: feed::Feed::start(live, insider.clone(), shutdown.clone()),
+        feed: live::feed::Feed::start(live, insider.clone(), shutdown.clone()),
         insider,
-        entry: entry::Entry::new(config.guests, access),
-        places: events::Places::default(),
-        exports: export::places(),
+        entry: auth::authenticator::Entry::new(config.guests, access),
+        places: live::events::Places::default(),
+        exports: api::export::places(),
         alarms,
         side_door,
         shutdown,
     };
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let names = guard::Names::new(host.trim(), &config.hosts);
+    let names = auth::same_origin::Names::new(host.trim(), &config.hosts);
     let for_readers = Router::new()
         .route("/api/v1/nodes", get(api::nodes))
         .route("/api/v1/sensors", get(api::sensors))
         .route("/api/v1/latest", get(api::latest))
         .route("/api/v1/series", get(api::series))
-        .route("/api/v1/export", get(export::export))
-        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/export", get(api::export::export))
+        .route("/api/v1/events", get(live::events::events))
         .route("/api/v1/outputs", get(api::outputs))
         .route("/api/v1/alarms", get(api::alarms))
         .route("/metrics", get(metrics::metrics))
-        .layer(axum::middleware::from_fn(entry::readers));
+        .layer(axum::middleware::from_fn(auth::authenticator::readers));
     let routes = Router::new()
         .merge(for_readers)
-        .merge(page::routes())
+        .merge(assets::routes())
         .route("/api/v1/about", get(api::about))
-        .route("/api/v1/session", post(entry::log_in).delete(entry::log_out))
+        .route(
+            "/api/v1/session",
+            post(auth::authenticator::log_in).delete(auth::authenticator::log_out),
+        )
         .route("/api/v1/outputs/{node}/{output}", post(api::switch))
-        .layer(axum::middleware::from_fn_with_state(web.entry.clone(), entry::meet))
-        .route("/mqtt", get(mqtt::mqtt))
-        .route("/healthz", get(ready::healthz))
-        .route("/readyz", get(ready::readyz))
-        .layer(axum::middleware::from_fn_with_state(names, guard::guard))
+        .layer(axum::middleware::from_fn_with_state(web.entry.clone(), auth::authenticator::meet))
+        .route("/mqtt", get(mqtt_ws::handshake::mqtt))
+        .route("/healthz", get(probes::healthz))
+        .route("/readyz", get(probes::readyz))
+        .layer(axum::middleware::from_fn_with_state(names, auth::same_origin::guard))
         .with_state(web);
     limits::bounded(routes)
 }

@@ -16,12 +16,12 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Web;
-use super::feed::{Event, event};
-use super::problem::Problem;
-use super::server::Peer;
 use crate::clock;
 use crate::shutdown::Shutdown;
+use crate::web::Web;
+use crate::web::http_error::Problem;
+use crate::web::live::feed::{Event, event};
+use crate::web::server::Peer;
 
 /// Event streams at once, all together and of one address.
 const STREAMS: usize = 64;

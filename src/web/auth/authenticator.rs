@@ -21,11 +21,11 @@ use futures_util::FutureExt;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::Web;
-use super::problem::Problem;
-use super::server::Peer;
 use crate::broker::{Access, Grants, NotAdmitted};
 use crate::mqtt::Filter;
+use crate::web::Web;
+use crate::web::http_error::Problem;
+use crate::web::server::Peer;
 
 /// Client id that rules see of whoever comes over HTTP.
 const CLIENT_ID: &str = "http";

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::Web;
+use crate::web::Web;
 
 /// The process answers.
 pub async fn healthz() -> &'static str {

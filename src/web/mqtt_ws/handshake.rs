@@ -13,12 +13,12 @@ use base64::engine::general_purpose::STANDARD;
 use hyper_util::rt::TokioIo;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use super::Web;
-use super::guard::is_own_page;
-use super::problem::Problem;
-use super::server::Peer;
-use super::websocket::WebSocket;
+use super::byte_stream::WebSocket;
 use crate::broker::{Arrival, Stream};
+use crate::web::Web;
+use crate::web::auth::same_origin::is_own_page;
+use crate::web::http_error::Problem;
+use crate::web::server::Peer;
 
 /// [MQTT-6.0.0-3]
 const SUBPROTOCOL: &str = "mqtt";

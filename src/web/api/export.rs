@@ -14,10 +14,10 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::warn;
 
-use super::Web;
-use super::problem::Problem;
 use crate::reading::Id;
 use crate::store::{Log, Pages, Reading, Selection};
+use crate::web::Web;
+use crate::web::http_error::Problem;
 
 /// Exports at once. Each reads as fast as its client takes.
 pub const EXPORTS: usize = 2;

@@ -1,6 +1,8 @@
 //! `/api/v1/`: nodes, sensors, their latest readings and series, and outputs. Described for programs by
 //! `assets/openapi.json`.
 
+pub mod export;
+
 use std::time::Duration;
 
 use axum::Json;
@@ -11,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Web;
-use super::entry::Visitor;
-use super::feed::Named;
-use super::problem::Problem;
 use crate::clock;
 use crate::reading::Id;
 use crate::store::{Band, Point, Range, Reading, SeriesQuery};
+use crate::web::Web;
+use crate::web::auth::authenticator::Visitor;
+use crate::web::http_error::Problem;
+use crate::web::live::feed::Named;
 use crate::wire::{FOR_MAX_MS, NodeTopics};
 
 /// Shown when nobody says which range: the last hour.

@@ -11,7 +11,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::problem::Problem;
+use crate::web::http_error::Problem;
 
 /// Everything from here, nothing inline, nowhere else to: a node's name with markup in it would stay text
 /// even if the page forgot to treat it so.

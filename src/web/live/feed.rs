@@ -7,12 +7,12 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::boards::{Board, Boards};
 use crate::broker::{Heard, Insider, Live};
 use crate::clock;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::Record;
+use crate::web::live::boards::{Board, Boards};
 use crate::wire::BoardTopic;
 
 /// Events that one watcher may be behind before it is sent away.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use super::problem::Problem;
 use crate::store::Log;
+use crate::web::http_error::Problem;
 
 /// Queries at once. Each has a thread and a page cache of its own, and a board has four cores.
 const READERS: usize = 3;
