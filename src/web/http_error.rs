@@ -1,4 +1,5 @@
-//! What is said when there is no answer: a status and one JSON object with what is wrong and what to do.
+//! The answer to a request that fails: a status and one JSON object `{"error": …}` that names the problem and the
+//! remedy.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -7,61 +8,61 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tracing::warn;
 
-/// A request that is not answered.
+/// A failed request.
 #[derive(Debug)]
-pub struct Problem {
+pub struct HttpError {
     status: StatusCode,
-    error: String,
+    message: String,
 }
 
-impl Problem {
-    /// With this status.
-    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: error.into() }
+impl HttpError {
+    /// An error with any status; `message` goes to the client.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
     }
 
-    /// The request says what cannot be.
-    pub fn bad(error: &impl ToString) -> Self {
+    /// 400: a parameter is missing, malformed or out of range.
+    pub fn bad_request(error: &impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error.to_string())
     }
 
-    /// There is no such thing.
-    pub fn missing(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, error)
+    /// 404: the path names a node or an output that does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// Later, perhaps.
-    pub fn busy(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    /// 503: the same request may succeed later.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.error }))).into_response()
+        (self.status, Json(json!({ "error": self.message }))).into_response()
     }
 }
 
-impl From<rusqlite::Error> for Problem {
+impl From<rusqlite::Error> for HttpError {
     fn from(error: rusqlite::Error) -> Self {
-        warn!(%error, "a query of the pages did not go through");
-        Self::busy("the log cannot be read now")
+        warn!(%error, "cannot read the log for an HTTP request");
+        Self::unavailable("the broker cannot read its log now; try again later")
     }
 }
 
-impl From<QueryRejection> for Problem {
+impl From<QueryRejection> for HttpError {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<JsonRejection> for Problem {
+impl From<JsonRejection> for HttpError {
     fn from(rejection: JsonRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }
 }
 
-impl From<PathRejection> for Problem {
+impl From<PathRejection> for HttpError {
     fn from(rejection: PathRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
     }

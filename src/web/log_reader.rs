@@ -1,4 +1,4 @@
-//! Readers of the log for the pages: few, kept open, and never on an async thread.
+//! Read access to the log for HTTP requests: a bounded number of open readers, each on a blocking thread.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,52 +6,58 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use crate::store::Log;
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 
 /// Queries at once. Each has a thread and a page cache of its own, and a board has four cores.
-const READERS: usize = 3;
+const QUERIES_MAX: usize = 3;
 
-/// The log, to read.
+/// A pool of readers of the log. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct LogReader {
     path: Arc<PathBuf>,
     idle: Arc<Mutex<Vec<Log>>>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-impl Database {
-    /// The log at `path`.
+impl LogReader {
+    /// Reads the log at `path`; the first query opens the file.
     pub fn new(path: PathBuf) -> Self {
-        let places = Arc::new(Semaphore::new(READERS));
-        Self { path: Arc::new(path), idle: Arc::default(), places }
+        let permits = Arc::new(Semaphore::new(QUERIES_MAX));
+        Self { path: Arc::new(path), idle: Arc::default(), permits }
     }
 
-    /// A reader of its own, for what takes long.
+    /// Opens a reader outside the pool, for a long read such as an export. Blocks.
+    ///
+    /// # Errors
+    /// When `SQLite` cannot open the file.
     pub fn open(&self) -> rusqlite::Result<Log> {
         Log::open(&self.path)
     }
 
-    /// Asks the log.
+    /// Runs `query` on a blocking thread, after at most [`QUERIES_MAX`] others.
+    ///
+    /// # Errors
+    /// 503 when the query fails, or while the broker stops.
     pub async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Log) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let stopping = || Problem::busy("the broker is stopping");
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| stopping())?;
-        let database = self.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            let idle = || database.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let kept = idle().pop();
-            let log = match kept {
+    ) -> Result<T, HttpError> {
+        let stopping = || HttpError::unavailable("the broker is stopping");
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| stopping())?;
+        let pool = self.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let idle = || pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let reused = idle().pop();
+            let log = match reused {
                 Some(log) => log,
-                None => database.open()?,
+                None => pool.open()?,
             };
-            // A reader whose query failed may be the reason, and is not kept.
+            // After a failed query the reader is dropped: the reader itself may be the cause.
             let found = query(&log)?;
             idle().push(log);
             Ok::<_, rusqlite::Error>(found)
         });
-        Ok(asked.await.map_err(|_| stopping())??)
+        Ok(answer.await.map_err(|_| stopping())??)
     }
 }

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::clock;
 use crate::store::{Overview, Vitals};
 use crate::web::Web;
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 use crate::web::live::boards::Status;
 
 /// Labels by name.
@@ -24,15 +24,16 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 type Counts = Family<Labels, Counter>;
 
 /// Everything, in Prometheus' text format.
-pub async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
-    let (overview, vitals) = web.database.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
+pub async fn metrics(State(web): State<Web>) -> Result<Response, HttpError> {
+    let (overview, vitals) =
+        web.log_reader.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
     about_broker(&mut registry, &web, &vitals);
     about_sensors(&mut registry, &overview, clock::unix_ms());
     about_boards(&mut registry, &web);
     let mut text = String::new();
     encode(&mut text, &registry)
-        .map_err(|fmt::Error| Problem::busy("the metrics are too large"))?;
+        .map_err(|fmt::Error| HttpError::unavailable("the metrics are too large"))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], classic(&text))
         .into_response())
 }

@@ -12,7 +12,6 @@ mod api;
 mod assets;
 mod auth;
 mod http_error;
-mod limits;
 mod live;
 mod log_reader;
 mod metrics;
@@ -67,7 +66,7 @@ struct Web {
     /// Tells this run of the broker from others.
     run: Arc<str>,
     started_ms: i64,
-    database: log_reader::Database,
+    log_reader: log_reader::LogReader,
     counters: Arc<Counters>,
     insider: Insider,
     feed: live::feed::Feed,
@@ -86,8 +85,8 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     let web = Web {
         run: format!("{started_ms:x}").into(),
         started_ms,
-        database: log_reader::Database::new(database),
-        counters,
+        log_reader: log_reader::LogReader::new(database),
+        counters: Arc::clone(&counters),
         feed: live::feed::Feed::start(live, insider.clone(), shutdown.clone()),
         insider,
         entry: auth::authenticator::Entry::new(config.guests, access),
@@ -121,9 +120,10 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .route("/api/v1/outputs/{node}/{output}", post(api::switch))
         .layer(axum::middleware::from_fn_with_state(web.entry.clone(), auth::authenticator::meet))
         .route("/mqtt", get(mqtt_ws::handshake::mqtt))
-        .route("/healthz", get(probes::healthz))
-        .route("/readyz", get(probes::readyz))
-        .layer(axum::middleware::from_fn_with_state(names, auth::same_origin::guard))
         .with_state(web);
-    limits::bounded(routes)
+    // An unknown path gets the fallback of the last router.
+    let routes = probes::routes(counters)
+        .merge(routes)
+        .layer(axum::middleware::from_fn_with_state(names, auth::same_origin::guard));
+    server::bounded(routes)
 }

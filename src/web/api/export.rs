@@ -17,7 +17,7 @@ use tracing::warn;
 use crate::reading::Id;
 use crate::store::{Log, Pages, Reading, Selection};
 use crate::web::Web;
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 
 /// Exports at once. Each reads as fast as its client takes.
 pub const EXPORTS: usize = 2;
@@ -53,23 +53,26 @@ pub struct Parameters {
 pub async fn export(
     State(web): State<Web>,
     asked: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpError> {
     let Query(asked) = asked?;
     if let (Some(from), Some(to)) = (asked.from, asked.to)
         && from >= to
     {
-        return Err(Problem::bad(&format!("the range is empty: {from} must be before {to}")));
+        return Err(HttpError::bad_request(&format!(
+            "the range is empty: {from} must be before {to}"
+        )));
     }
-    let busy = |_| Problem::busy(format!("{EXPORTS} exports are under way; come again later"));
+    let busy =
+        |_| HttpError::unavailable(format!("{EXPORTS} exports are under way; come again later"));
     let place = Arc::clone(&web.exports).try_acquire_owned().map_err(busy)?;
     let format = asked.format;
     let selection =
         Selection { from_ms: asked.from, to_ms: asked.to, node: asked.node, sensor: asked.sensor };
-    let database = web.database.clone();
+    let log_reader = web.log_reader.clone();
     let (chunks, taken) = mpsc::channel(CHUNKS);
     tokio::task::spawn_blocking(move || {
         let _place: OwnedSemaphorePermit = place;
-        let written = database.open().and_then(|log| {
+        let written = log_reader.open().and_then(|log| {
             let mut pages = log.pages(&selection)?;
             write(&log, &mut pages, format, &chunks)
         });

@@ -18,7 +18,7 @@ use crate::reading::Id;
 use crate::store::{Band, Point, Range, Reading, SeriesQuery};
 use crate::web::Web;
 use crate::web::auth::authenticator::Visitor;
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 use crate::web::live::feed::Named;
 use crate::wire::{FOR_MAX_MS, NodeTopics};
 
@@ -59,8 +59,8 @@ struct Listed {
 }
 
 /// Every sensor with its usual interval and latest reading.
-pub async fn sensors(State(web): State<Web>) -> Result<Response, Problem> {
-    let sensors = web.database.read(|log| {
+pub async fn sensors(State(web): State<Web>) -> Result<Response, HttpError> {
+    let sensors = web.log_reader.read(|log| {
         let found = log.overview()?.sensors.into_iter().map(|found| {
             let interval_ms = log.pace(&found.node, &found.sensor)?;
             Ok(Listed { node: found.node, sensor: found.sensor, interval_ms, latest: found.latest })
@@ -71,8 +71,8 @@ pub async fn sensors(State(web): State<Web>) -> Result<Response, Problem> {
 }
 
 /// The latest reading of every sensor.
-pub async fn latest(State(web): State<Web>) -> Result<Response, Problem> {
-    let overview = web.database.read(crate::store::Log::overview).await?;
+pub async fn latest(State(web): State<Web>) -> Result<Response, HttpError> {
+    let overview = web.log_reader.read(crate::store::Log::overview).await?;
     let latest: Vec<Reading> =
         overview.sensors.into_iter().filter_map(|found| found.latest).collect();
     Ok(Json(latest).into_response())
@@ -119,14 +119,14 @@ fn thousandths(value: f64) -> f64 {
 pub async fn series(
     State(web): State<Web>,
     asked: Asked<SeriesParameters>,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpError> {
     let Query(asked) = asked?;
     let to = asked.to.unwrap_or_else(clock::unix_ms);
     let hour = i64::try_from(RANGE_DEFAULT.as_millis()).unwrap_or(i64::MAX);
     let from = asked.from.unwrap_or(to.saturating_sub(hour).max(0));
-    let range = Range::new(from, to, asked.step).map_err(|error| Problem::bad(&error))?;
+    let range = Range::new(from, to, asked.step).map_err(|error| HttpError::bad_request(&error))?;
     let query = SeriesQuery { node: asked.node, sensor: asked.sensor, range };
-    let series = web.database.read(move |log| log.series(&query)).await?;
+    let series = web.log_reader.read(move |log| log.series(&query)).await?;
     let points = series.points;
     Ok(Json(json!({
         "from": from,
@@ -177,7 +177,7 @@ pub async fn switch(
     Extension(visitor): Extension<Visitor>,
     path: Result<Path<(Id, Id)>, PathRejection>,
     body: Result<Json<Switching>, JsonRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpError> {
     let Path((node, output)) = path?;
     let Json(wanted) = body?;
     let topic = format!("{}/set", NodeTopics::new(node.clone()).output(&output));
@@ -185,12 +185,12 @@ pub async fn switch(
         return Ok(visitor.refused("switch this output"));
     }
     if wanted.for_ms.is_some_and(|ms| !(1..=FOR_MAX_MS).contains(&ms)) {
-        return Err(Problem::bad(&format!("`for_ms` is 1 to {FOR_MAX_MS}")));
+        return Err(HttpError::bad_request(&format!("`for_ms` is 1 to {FOR_MAX_MS}")));
     }
     let known =
         web.feed.boards().get(&node).is_some_and(|board| board.outputs.contains_key(&output));
     if !known {
-        return Err(Problem::missing(format!("{node} has told of no output `{output}`")));
+        return Err(HttpError::not_found(format!("{node} has told of no output `{output}`")));
     }
     let state = if wanted.on { "ON" } else { "OFF" };
     let command = match wanted.for_ms {
@@ -198,7 +198,7 @@ pub async fn switch(
         Some(ms) => json!({ "state": state, "for_ms": ms }).to_string(),
     };
     tracing::info!(%node, %output, command, user = visitor.user.as_deref(), "an output is told by HTTP");
-    let stopping = |error: crate::broker::Ending| Problem::busy(error.to_string());
+    let stopping = |error: crate::broker::Ending| HttpError::unavailable(error.to_string());
     web.insider.say(topic, command.into()).await.map_err(stopping)?;
     Ok(StatusCode::ACCEPTED.into_response())
 }

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::broker::{Access, Grants, NotAdmitted};
 use crate::mqtt::Filter;
 use crate::web::Web;
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 use crate::web::server::Peer;
 
 /// Client id that rules see of whoever comes over HTTP.
@@ -89,13 +89,13 @@ impl Visitor {
     pub fn refused(&self, what: &str) -> Response {
         if let Some(user) = &self.user {
             let error = format!("{user} may not {what}");
-            return Problem::new(StatusCode::FORBIDDEN, error).into_response();
+            return HttpError::new(StatusCode::FORBIDDEN, error).into_response();
         }
         let error =
             format!("who has not logged in may not {what} from here; see HUMIDOR_HTTP_GUESTS");
         // Not `Basic`, at which a browser would ask in a window of its own.
         let how = [(WWW_AUTHENTICATE, "Session realm=\"humidor\"")];
-        (how, Problem::new(StatusCode::UNAUTHORIZED, error)).into_response()
+        (how, HttpError::new(StatusCode::UNAUTHORIZED, error)).into_response()
     }
 }
 
@@ -139,7 +139,7 @@ impl Entry {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn visitor(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Visitor, Problem> {
+    async fn visitor(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Visitor, HttpError> {
         if let Some(token) = token(headers)
             && let Some(visitor) = self.resume(&token)
         {
@@ -195,14 +195,14 @@ fn user(name: Arc<str>, grants: Arc<Grants>) -> Visitor {
     Visitor { grants: Some(grants), user: Some(name), read, switch: true }
 }
 
-fn not_admitted(refusal: NotAdmitted) -> Problem {
+fn not_admitted(refusal: NotAdmitted) -> HttpError {
     match refusal {
-        NotAdmitted::Busy => Problem::new(
+        NotAdmitted::Busy => HttpError::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too many logins wait or were wrong; wait a minute",
         ),
         NotAdmitted::NotAuthorized | NotAdmitted::ClientId(_) => {
-            Problem::new(StatusCode::UNAUTHORIZED, "no such user, or not their password")
+            HttpError::new(StatusCode::UNAUTHORIZED, "no such user, or not their password")
         }
     }
 }
@@ -244,7 +244,7 @@ pub async fn meet(
             request.extensions_mut().insert(visitor);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
@@ -270,10 +270,10 @@ pub async fn log_in(
     State(web): State<Web>,
     Extension(Peer(peer)): Extension<Peer>,
     body: Result<Json<Login>, JsonRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpError> {
     let Json(login) = body?;
     if !web.entry.has_users() {
-        return Err(Problem::new(
+        return Err(HttpError::new(
             StatusCode::UNAUTHORIZED,
             "this broker has no users; `humidor user` makes one",
         ));
@@ -289,7 +289,7 @@ pub async fn log_in(
     let token = web
         .entry
         .open(login.name.into(), grants)
-        .map_err(|_| Problem::busy("the system gives no random bytes"))?;
+        .map_err(|_| HttpError::unavailable("the system gives no random bytes"))?;
     let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path=/");
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }

@@ -11,7 +11,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 
 /// Everything from here, nothing inline, nowhere else to: a node's name with markup in it would stay text
 /// even if the page forgot to treat it so.
@@ -63,7 +63,7 @@ fn without_port(host: &str) -> &str {
 pub async fn guard(State(names): State<Names>, request: Request, next: Next) -> Response {
     let mut response = match check(&names, &request) {
         Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(error) => error.into_response(),
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, value);
@@ -75,7 +75,7 @@ pub async fn guard(State(names): State<Names>, request: Request, next: Next) -> 
     response
 }
 
-fn check(names: &Names, request: &Request) -> Result<(), Problem> {
+fn check(names: &Names, request: &Request) -> Result<(), HttpError> {
     // Probes call by whatever address they have, and are told nothing worth protecting.
     if ["/healthz", "/readyz"].contains(&request.uri().path()) {
         return Ok(());
@@ -86,7 +86,7 @@ fn check(names: &Names, request: &Request) -> Result<(), Problem> {
     match host {
         Some(host) if names.has(host) => {}
         _ => {
-            return Err(Problem::new(
+            return Err(HttpError::new(
                 StatusCode::MISDIRECTED_REQUEST,
                 "this broker is not known by that name; call it by its address, or name it in HUMIDOR_HTTP_HOSTS",
             ));
@@ -94,7 +94,7 @@ fn check(names: &Names, request: &Request) -> Result<(), Problem> {
     }
     let reading = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !reading && !is_own_page(request.headers(), host) {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "that came from another site's page"));
+        return Err(HttpError::new(StatusCode::FORBIDDEN, "that came from another site's page"));
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::clock;
 use crate::shutdown::Shutdown;
 use crate::web::Web;
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 use crate::web::live::feed::{Event, event};
 use crate::web::server::Peer;
 
@@ -101,7 +101,9 @@ impl Watcher {
 /// The stream.
 pub async fn events(State(web): State<Web>, Extension(Peer(peer)): Extension<Peer>) -> Response {
     let Some(place) = web.places.take(peer.ip()) else {
-        let full = Problem::busy("too many event streams are open; close one or come again later");
+        let full = HttpError::unavailable(
+            "too many event streams are open; close one or come again later",
+        );
         return ([(RETRY_AFTER, RETRY_FULL_S)], full).into_response();
     };
     let hello = json!({ "run": &*web.run, "now": clock::unix_ms() });

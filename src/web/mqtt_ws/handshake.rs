@@ -17,7 +17,7 @@ use super::byte_stream::WebSocket;
 use crate::broker::{Arrival, Stream};
 use crate::web::Web;
 use crate::web::auth::same_origin::is_own_page;
-use crate::web::http_error::Problem;
+use crate::web::http_error::HttpError;
 use crate::web::server::Peer;
 
 /// [MQTT-6.0.0-3]
@@ -35,29 +35,29 @@ pub async fn mqtt(
     State(web): State<Web>,
     Extension(Peer(peer)): Extension<Peer>,
     mut request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpError> {
     let headers = request.headers();
     if web.entry.keeps_out(headers, peer) {
-        return Err(Problem::new(
+        return Err(HttpError::new(
             StatusCode::FORBIDDEN,
             "only clients on this machine may connect while there is no user; see HUMIDOR_ANONYMOUS",
         ));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     if web.entry.admits_anonymous() && !is_own_page(headers, host) {
-        return Err(Problem::new(
+        return Err(HttpError::new(
             StatusCode::FORBIDDEN,
             "another site's page may connect only where clients have to log in",
         ));
     }
     let accept = match accept(request.method(), request.version(), headers) {
         Ok(accept) => accept,
-        Err(problem) => {
+        Err(error) => {
             let how = [
                 (UPGRADE, HeaderValue::from_static("websocket")),
                 (SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION)),
             ];
-            return Ok((how, problem).into_response());
+            return Ok((how, error).into_response());
         }
     };
     let upgrade = hyper::upgrade::on(&mut request);
@@ -66,7 +66,10 @@ pub async fn mqtt(
         Ok(Box::new(WebSocket::new(TokioIo::new(upgraded))) as Box<dyn Stream>)
     };
     let arrival = Arrival { peer, over: "WebSocket", stream: Box::pin(stream) };
-    web.side_door.hand(arrival).await.map_err(|ending| Problem::busy(ending.to_string()))?;
+    web.side_door
+        .hand(arrival)
+        .await
+        .map_err(|ending| HttpError::unavailable(ending.to_string()))?;
     let answer = [
         (CONNECTION, HeaderValue::from_static("upgrade")),
         (UPGRADE, HeaderValue::from_static("websocket")),
@@ -77,29 +80,35 @@ pub async fn mqtt(
 }
 
 /// Checks a handshake; the value is its `Sec-WebSocket-Accept` (RFC 6455 §4.2.2).
-fn accept(method: &Method, version: Version, headers: &HeaderMap) -> Result<HeaderValue, Problem> {
+fn accept(
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<HeaderValue, HttpError> {
     let upgrades = lists(headers, &CONNECTION, |word| word.eq_ignore_ascii_case("upgrade"))
         && lists(headers, &UPGRADE, |word| word.eq_ignore_ascii_case("websocket"));
     if method != Method::GET || version != Version::HTTP_11 || !upgrades {
-        return Err(Problem::new(
+        return Err(HttpError::new(
             StatusCode::UPGRADE_REQUIRED,
             "here is MQTT over WebSocket; connect an MQTT client to it",
         ));
     }
     if !lists(headers, &SEC_WEBSOCKET_VERSION, |word| word == VERSION) {
         let error = "only version 13 of the WebSocket protocol is spoken here";
-        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, error));
+        return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, error));
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if !STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
-        return Err(Problem::bad(&"Sec-WebSocket-Key is not 16 bytes in base64"));
+        return Err(HttpError::bad_request(&"Sec-WebSocket-Key is not 16 bytes in base64"));
     }
     // Case counts (RFC 6455 §4.1).
     if !lists(headers, &SEC_WEBSOCKET_PROTOCOL, |word| word == SUBPROTOCOL) {
-        return Err(Problem::bad(&"ask for the subprotocol `mqtt` (Sec-WebSocket-Protocol)"));
+        return Err(HttpError::bad_request(
+            &"ask for the subprotocol `mqtt` (Sec-WebSocket-Protocol)",
+        ));
     }
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID.as_bytes()].concat());
-    HeaderValue::try_from(STANDARD.encode(hash)).map_err(|error| Problem::bad(&error))
+    HeaderValue::try_from(STANDARD.encode(hash)).map_err(|error| HttpError::bad_request(&error))
 }
 
 /// Whether a word of the lists in these headers is right.
@@ -127,7 +136,7 @@ mod tests {
             (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap())
         });
         accept(&Method::GET, Version::HTTP_11, &headers.collect())
-            .map_err(|problem| problem.into_response().status())
+            .map_err(|error| error.into_response().status())
     }
 
     #[test]
