@@ -110,7 +110,7 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
         "Connections closed for a malformed packet since the start",
         load.malformed,
     );
-    gauge(registry, "event_streams", "Pages that watch", web.feed.watchers() as f64);
+    gauge(registry, "event_streams", "Pages that watch", web.feed.subscribers() as f64);
     gauge(
         registry,
         "database_bytes",

@@ -71,11 +71,9 @@ struct Web {
     insider: Insider,
     feed: live::feed::Feed,
     entry: auth::authenticator::Entry,
-    places: live::events::Places,
     exports: Arc<Semaphore>,
     alarms: Alarms,
     side_door: SideDoor,
-    shutdown: Shutdown,
 }
 
 /// Everything that is served, for [`serve`].
@@ -90,12 +88,11 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         feed: live::feed::Feed::start(live, insider.clone(), shutdown.clone()),
         insider,
         entry: auth::authenticator::Entry::new(config.guests, access),
-        places: live::events::Places::default(),
         exports: api::export::places(),
         alarms,
         side_door,
-        shutdown,
     };
+    let events = live::events::routes(Arc::clone(&web.run), web.feed.clone(), shutdown);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let names = auth::same_origin::Names::new(host.trim(), &config.hosts);
     let for_readers = Router::new()
@@ -104,13 +101,13 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .route("/api/v1/latest", get(api::latest))
         .route("/api/v1/series", get(api::series))
         .route("/api/v1/export", get(api::export::export))
-        .route("/api/v1/events", get(live::events::events))
         .route("/api/v1/outputs", get(api::outputs))
         .route("/api/v1/alarms", get(api::alarms))
         .route("/metrics", get(metrics::metrics))
+        .with_state(web.clone())
+        .merge(events)
         .layer(axum::middleware::from_fn(auth::authenticator::readers));
     let routes = Router::new()
-        .merge(for_readers)
         .merge(assets::routes())
         .route("/api/v1/about", get(api::about))
         .route(
@@ -118,9 +115,11 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
             post(auth::authenticator::log_in).delete(auth::authenticator::log_out),
         )
         .route("/api/v1/outputs/{node}/{output}", post(api::switch))
+        .with_state(web.clone());
+    let routes = for_readers
+        .merge(routes)
         .layer(axum::middleware::from_fn_with_state(web.entry.clone(), auth::authenticator::meet))
-        .route("/mqtt", get(mqtt_ws::handshake::mqtt))
-        .with_state(web);
+        .route("/mqtt", get(mqtt_ws::handshake::mqtt).with_state(web));
     // An unknown path gets the fallback of the last router.
     let routes = probes::routes(counters)
         .merge(routes)

@@ -19,7 +19,7 @@ use crate::store::{Band, Point, Range, Reading, SeriesQuery};
 use crate::web::Web;
 use crate::web::auth::authenticator::Visitor;
 use crate::web::http_error::HttpError;
-use crate::web::live::feed::Named;
+use crate::web::live::feed::NamedBoard;
 use crate::wire::{FOR_MAX_MS, NodeTopics};
 
 /// Shown when nobody says which range: the last hour.
@@ -45,7 +45,7 @@ pub async fn about(State(web): State<Web>, Extension(visitor): Extension<Visitor
 /// Every board that said something of itself.
 pub async fn nodes(State(web): State<Web>) -> Response {
     let boards = web.feed.boards();
-    let nodes: Vec<_> = boards.iter().map(|(node, board)| Named::new(node, board)).collect();
+    let nodes: Vec<_> = boards.iter().map(|(node, board)| NamedBoard::new(node, board)).collect();
     Json(nodes).into_response()
 }
 

@@ -1,5 +1,5 @@
-//! `/api/v1/events`: server-sent events, to a bounded number of watchers. Who is too slow is sent away, and comes
-//! back by itself: a browser's `EventSource` does.
+//! `/api/v1/events`: server-sent events for a bounded number of subscribers. The broker ends the stream of a
+//! subscriber that lags behind; a browser's `EventSource` reconnects.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -7,88 +7,91 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::feed::{Event, Feed, event};
 use crate::clock;
 use crate::shutdown::Shutdown;
-use crate::web::Web;
 use crate::web::http_error::HttpError;
-use crate::web::live::feed::{Event, event};
 use crate::web::server::Peer;
 
-/// Event streams at once, all together and of one address.
-const STREAMS: usize = 64;
-const STREAMS_PER_ADDRESS: usize = 16;
-/// A comment goes out after this much silence, so that proxies and browsers see life.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// A stream ends after this long, so that who may no longer look is asked again.
-const STREAM_MAX: Duration = Duration::from_hours(1);
-/// When a browser comes back, and when one that found no place may.
-const RETRY: Duration = Duration::from_secs(2);
-const RETRY_FULL_S: &str = "30";
+/// Event streams at once.
+const STREAMS_MAX: usize = 64;
+/// Event streams of one address at once.
+const STREAMS_PER_ADDRESS_MAX: usize = 16;
+/// Silence after which a comment is sent, so that proxies and browsers keep the stream open.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Longest life of a stream. The browser reconnects, and the broker checks its permission again.
+const STREAM_LIFETIME: Duration = Duration::from_hours(1);
+/// Delay after which a browser reconnects.
+const RECONNECT_DELAY: Duration = Duration::from_secs(2);
+/// `Retry-After` when all streams are in use, in seconds.
+const RETRY_AFTER_FULL_S: &str = "30";
 
-/// The places at the window.
+/// Counts the open streams, in total and by address.
 #[derive(Debug, Clone, Default)]
-pub struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct StreamLimit(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-/// A place; given back when dropped.
+/// The right to one open stream; released when dropped.
 #[derive(Debug)]
-struct Place {
-    places: Places,
+struct StreamPermit {
+    limit: StreamLimit,
     address: IpAddr,
 }
 
-impl Places {
-    fn take(&self, address: IpAddr) -> Option<Place> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.values().sum::<usize>() >= STREAMS {
+impl StreamLimit {
+    fn acquire(&self, address: IpAddr) -> Option<StreamPermit> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.values().sum::<usize>() >= STREAMS_MAX {
             return None;
         }
-        let own = taken.entry(address).or_default();
-        if *own >= STREAMS_PER_ADDRESS {
+        let own = open.entry(address).or_default();
+        if *own >= STREAMS_PER_ADDRESS_MAX {
             return None;
         }
         *own += 1;
-        Some(Place { places: self.clone(), address })
+        Some(StreamPermit { limit: self.clone(), address })
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.address) {
+        let mut open = self.limit.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.address) {
             *own -= 1;
             if *own == 0 {
-                taken.remove(&self.address);
+                open.remove(&self.address);
             }
         }
     }
 }
 
-struct Watcher {
+struct EventStream {
     first: Option<Event>,
     events: broadcast::Receiver<Event>,
     until: Instant,
     shutdown: Shutdown,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
-impl Watcher {
+impl EventStream {
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(Bytes::copy_from_slice(first.as_bytes()));
         }
         tokio::select! {
-            event = timeout(KEEP_ALIVE, self.events.recv()) => match event {
+            event = timeout(KEEP_ALIVE_INTERVAL, self.events.recv()) => match event {
                 Ok(Ok(event)) => Some(Bytes::copy_from_slice(event.as_bytes())),
-                // Behind by more than is kept, or the broker ends.
+                // The subscriber lags too far behind, or the broker stops.
                 Ok(Err(_)) => None,
                 Err(_) => Some(Bytes::from_static(b":\n\n")),
             },
@@ -98,29 +101,45 @@ impl Watcher {
     }
 }
 
-/// The stream.
-pub async fn events(State(web): State<Web>, Extension(Peer(peer)): Extension<Peer>) -> Response {
-    let Some(place) = web.places.take(peer.ip()) else {
+#[derive(Clone)]
+struct EventsState {
+    run: Arc<str>,
+    feed: Feed,
+    limit: StreamLimit,
+    shutdown: Shutdown,
+}
+
+/// The route of the event stream. `run` identifies this run of the broker; streams end at `shutdown`.
+pub fn routes(run: Arc<str>, feed: Feed, shutdown: Shutdown) -> Router {
+    let state = EventsState { run, feed, limit: StreamLimit::default(), shutdown };
+    Router::new().route("/api/v1/events", get(events)).with_state(state)
+}
+
+async fn events(
+    State(state): State<EventsState>,
+    Extension(Peer(peer)): Extension<Peer>,
+) -> Response {
+    let Some(permit) = state.limit.acquire(peer.ip()) else {
         let full = HttpError::unavailable(
-            "too many event streams are open; close one or come again later",
+            "too many event streams are open; close another page or try again later",
         );
-        return ([(RETRY_AFTER, RETRY_FULL_S)], full).into_response();
+        return ([(RETRY_AFTER, RETRY_AFTER_FULL_S)], full).into_response();
     };
-    let hello = json!({ "run": &*web.run, "now": clock::unix_ms() });
-    let first = format!("retry: {}\n{}", RETRY.as_millis(), event("hello", &hello));
-    let watcher = Watcher {
+    let hello = json!({ "run": &*state.run, "now": clock::unix_ms() });
+    let first = format!("retry: {}\n{}", RECONNECT_DELAY.as_millis(), event("hello", &hello));
+    let events = EventStream {
         first: Some(first.into()),
-        events: web.feed.watch(),
-        until: Instant::now() + STREAM_MAX,
-        shutdown: web.shutdown.clone(),
-        _place: place,
+        events: state.feed.subscribe(),
+        until: Instant::now() + STREAM_LIFETIME,
+        shutdown: state.shutdown,
+        _permit: permit,
     };
-    let stream = futures_util::stream::unfold(watcher, async |mut watcher| {
-        let bytes = watcher.next().await?;
-        Some((Ok::<_, Infallible>(bytes), watcher))
+    let body = futures_util::stream::unfold(events, async |mut events| {
+        let bytes = events.next().await?;
+        Some((Ok::<_, Infallible>(bytes), events))
     });
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    (headers, Body::from_stream(stream)).into_response()
+    (headers, Body::from_stream(body)).into_response()
 }
 
 #[cfg(test)]
@@ -128,20 +147,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_for_one_and_for_all_and_given_back() {
-        let places = Places::default();
+    fn permits_are_bounded_per_address_and_in_total_and_released_on_drop() {
+        let limit = StreamLimit::default();
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
         let mut held: Vec<_> =
-            (0..STREAMS_PER_ADDRESS).map(|_| places.take(address(1)).unwrap()).collect();
-        assert!(places.take(address(1)).is_none());
+            (0..STREAMS_PER_ADDRESS_MAX).map(|_| limit.acquire(address(1)).unwrap()).collect();
+        assert!(limit.acquire(address(1)).is_none());
         held.pop();
-        held.push(places.take(address(1)).unwrap());
+        held.push(limit.acquire(address(1)).unwrap());
         for n in 2.. {
-            let Some(place) = places.take(address(n)) else { break };
-            held.push(place);
+            let Some(permit) = limit.acquire(address(n)) else { break };
+            held.push(permit);
         }
-        assert_eq!(held.len(), STREAMS);
+        assert_eq!(held.len(), STREAMS_MAX);
         held.clear();
-        assert!(places.0.lock().unwrap().is_empty());
+        assert!(limit.0.lock().unwrap().is_empty());
     }
 }
