@@ -26,7 +26,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use tokio::sync::{Semaphore, broadcast};
 
-pub use auth::authenticator::Guests;
+pub use auth::Guests;
 pub use server::{Peer, serve};
 
 use crate::broker::{Access, Alarms, Counters, Insider, Live, SideDoor};
@@ -70,7 +70,7 @@ struct Web {
     counters: Arc<Counters>,
     insider: Insider,
     feed: live::feed::Feed,
-    entry: auth::authenticator::Entry,
+    authenticator: auth::Authenticator,
     exports: Arc<Semaphore>,
     alarms: Alarms,
     side_door: SideDoor,
@@ -87,14 +87,15 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         counters: Arc::clone(&counters),
         feed: live::feed::Feed::start(live, insider.clone(), shutdown.clone()),
         insider,
-        entry: auth::authenticator::Entry::new(config.guests, access),
+        authenticator: auth::Authenticator::new(config.guests, access),
         exports: api::export::places(),
         alarms,
         side_door,
     };
+    let authenticator = web.authenticator.clone();
     let events = live::events::routes(Arc::clone(&web.run), web.feed.clone(), shutdown);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let names = auth::same_origin::Names::new(host.trim(), &config.hosts);
+    let names = auth::same_origin::HostNames::new(host.trim(), &config.hosts);
     let for_readers = Router::new()
         .route("/api/v1/nodes", get(api::nodes))
         .route("/api/v1/sensors", get(api::sensors))
@@ -106,23 +107,20 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .route("/metrics", get(metrics::metrics))
         .with_state(web.clone())
         .merge(events)
-        .layer(axum::middleware::from_fn(auth::authenticator::readers));
+        .layer(axum::middleware::from_fn(auth::require_read));
     let routes = Router::new()
         .merge(assets::routes())
         .route("/api/v1/about", get(api::about))
-        .route(
-            "/api/v1/session",
-            post(auth::authenticator::log_in).delete(auth::authenticator::log_out),
-        )
         .route("/api/v1/outputs/{node}/{output}", post(api::switch))
         .with_state(web.clone());
     let routes = for_readers
+        .merge(auth::routes(authenticator.clone()))
         .merge(routes)
-        .layer(axum::middleware::from_fn_with_state(web.entry.clone(), auth::authenticator::meet))
+        .layer(axum::middleware::from_fn_with_state(authenticator, auth::authenticate))
         .route("/mqtt", get(mqtt_ws::handshake::mqtt).with_state(web));
     // An unknown path gets the fallback of the last router.
     let routes = probes::routes(counters)
         .merge(routes)
-        .layer(axum::middleware::from_fn_with_state(names, auth::same_origin::guard));
+        .layer(axum::middleware::from_fn_with_state(names, auth::same_origin::protect));
     server::bounded(routes)
 }

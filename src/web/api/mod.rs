@@ -17,7 +17,7 @@ use crate::clock;
 use crate::reading::Id;
 use crate::store::{Band, Point, Range, Reading, SeriesQuery};
 use crate::web::Web;
-use crate::web::auth::authenticator::Visitor;
+use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 use crate::web::live::feed::NamedBoard;
 use crate::wire::{FOR_MAX_MS, NodeTopics};
@@ -29,16 +29,19 @@ const RANGE_DEFAULT: Duration = Duration::from_hours(1);
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// The program, and what the asker may do.
-pub async fn about(State(web): State<Web>, Extension(visitor): Extension<Visitor>) -> Json<Value> {
+pub async fn about(
+    State(web): State<Web>,
+    Extension(identity): Extension<Identity>,
+) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "revision": option_env!("HUMIDOR_REVISION"),
         "run": &*web.run,
         "started": web.started_ms,
         "now": clock::unix_ms(),
-        "user": visitor.user.as_deref(),
-        "may": { "read": visitor.read, "switch": visitor.switch },
-        "login": web.entry.has_users(),
+        "user": identity.user.as_deref(),
+        "may": { "read": identity.may_read, "switch": identity.may_switch },
+        "login": web.authenticator.has_users(),
     }))
 }
 
@@ -174,15 +177,15 @@ pub struct Switching {
 /// Tells an output what to be. 202: the board has been told, and says itself when the line has followed.
 pub async fn switch(
     State(web): State<Web>,
-    Extension(visitor): Extension<Visitor>,
+    Extension(identity): Extension<Identity>,
     path: Result<Path<(Id, Id)>, PathRejection>,
     body: Result<Json<Switching>, JsonRejection>,
 ) -> Result<Response, HttpError> {
     let Path((node, output)) = path?;
     let Json(wanted) = body?;
     let topic = format!("{}/set", NodeTopics::new(node.clone()).output(&output));
-    if !visitor.may_write(&topic) {
-        return Ok(visitor.refused("switch this output"));
+    if !identity.may_publish(&topic) {
+        return Ok(identity.refuse("switch this output"));
     }
     if wanted.for_ms.is_some_and(|ms| !(1..=FOR_MAX_MS).contains(&ms)) {
         return Err(HttpError::bad_request(&format!("`for_ms` is 1 to {FOR_MAX_MS}")));
@@ -197,7 +200,7 @@ pub async fn switch(
         None => state.to_owned(),
         Some(ms) => json!({ "state": state, "for_ms": ms }).to_string(),
     };
-    tracing::info!(%node, %output, command, user = visitor.user.as_deref(), "an output is told by HTTP");
+    tracing::info!(%node, %output, command, user = identity.user.as_deref(), "an output is told by HTTP");
     let stopping = |error: crate::broker::Ending| HttpError::unavailable(error.to_string());
     web.insider.say(topic, command.into()).await.map_err(stopping)?;
     Ok(StatusCode::ACCEPTED.into_response())

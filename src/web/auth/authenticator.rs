@@ -1,304 +1,145 @@
-//! Who may look and who may switch: guests by where they come from, users by a session that a login opens, or by
-//! name and password with each request. What a user may is what the broker's rules say of MQTT topics.
+//! Authentication: finds the user or the guest behind a request, by session, by name and password, or by address.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{
-    AUTHORIZATION, COOKIE, FORWARDED, HeaderMap, HeaderName, RETRY_AFTER, SET_COOKIE,
-    WWW_AUTHENTICATE,
-};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap};
 use base64::Engine;
-use futures_util::FutureExt;
-use serde::Deserialize;
-use tokio::time::Instant;
+use base64::engine::general_purpose::STANDARD;
 
+use super::guests::{Guests, is_local};
+use super::identity::Identity;
+use super::sessions::LoginSessions;
 use crate::broker::{Access, Grants, NotAdmitted};
-use crate::mqtt::Filter;
-use crate::web::Web;
 use crate::web::http_error::HttpError;
-use crate::web::server::Peer;
 
-/// Client id that rules see of whoever comes over HTTP.
+/// Client id of every HTTP client, for the broker's rules and its log.
 const CLIENT_ID: &str = "http";
-/// Whoever may subscribe to this may look at the pages.
-const READ: &str = "humidor/#";
-const COOKIE_NAME: &str = "humidor_session";
-/// Sessions at once; beyond it the one unused for longest ends.
-const SESSIONS: usize = 256;
-/// A session that is not used for this long ends.
-const SESSION_IDLE: Duration = Duration::from_hours(12);
-/// Bytes of a session's secret name.
-const TOKEN_BYTES: usize = 32;
+/// Name of the cookie with the session's token.
+pub const COOKIE_NAME: &str = "humidor_session";
 
-/// What those may do who have not logged in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Guests {
-    /// Nothing.
-    None,
-    /// Who is on this machine looks, and switches where MQTT asks for no name either; others nothing.
-    #[default]
-    Local,
-    /// Everybody looks; who is on this machine switches as above.
-    Read,
-    /// Everybody looks and switches.
-    Switch,
-}
-
-impl Guests {
-    /// The setting's word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Local => "local",
-            Self::Read => "read",
-            Self::Switch => "switch",
-        }
-    }
-}
-
-/// Who asks.
+/// The broker's users, the setting for guests, and the open login sessions. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Visitor {
-    /// The user, whose rules count; `None` for a guest.
-    grants: Option<Arc<Grants>>,
-    /// Their name.
-    pub user: Option<Arc<str>>,
-    /// Whether they may look.
-    pub read: bool,
-    /// Whether they may switch outputs at all.
-    pub switch: bool,
-}
-
-impl Visitor {
-    /// Whether they may publish to `topic`.
-    pub fn may_write(&self, topic: &str) -> bool {
-        self.switch && self.grants.as_ref().is_none_or(|grants| grants.may_write(topic))
-    }
-
-    /// The answer to somebody who may not do `what`.
-    pub fn refused(&self, what: &str) -> Response {
-        if let Some(user) = &self.user {
-            let error = format!("{user} may not {what}");
-            return HttpError::new(StatusCode::FORBIDDEN, error).into_response();
-        }
-        let error =
-            format!("who has not logged in may not {what} from here; see HUMIDOR_HTTP_GUESTS");
-        // Not `Basic`, at which a browser would ask in a window of its own.
-        let how = [(WWW_AUTHENTICATE, "Session realm=\"humidor\"")];
-        (how, HttpError::new(StatusCode::UNAUTHORIZED, error)).into_response()
-    }
-}
-
-#[derive(Debug)]
-struct Session {
-    user: Arc<str>,
-    grants: Arc<Grants>,
-    used: Instant,
-}
-
-/// The rules at the entry, and who has come in.
-#[derive(Debug, Clone)]
-pub struct Entry {
+pub struct Authenticator {
     guests: Guests,
     access: Access,
-    sessions: Arc<Mutex<HashMap<String, Session>>>,
+    pub sessions: LoginSessions,
 }
 
-impl Entry {
-    /// With these rights for guests, and the broker's users.
+impl Authenticator {
+    /// No session is open yet.
     pub fn new(guests: Guests, access: Access) -> Self {
-        Self { guests, access, sessions: Arc::default() }
+        Self { guests, access, sessions: LoginSessions::default() }
     }
 
-    /// Whether a login is of use: the broker asks for names.
+    /// Whether the broker has users, so that a login is possible.
     pub fn has_users(&self) -> bool {
         self.access.has_users()
     }
 
-    /// Whether MQTT asks somebody for no name who comes by HTTP like this.
+    /// Whether MQTT clients need no login.
     pub fn admits_anonymous(&self) -> bool {
         self.access.admits_anonymous()
     }
 
-    /// Whether only who is on this machine may come to MQTT, and this is somebody else.
-    pub fn keeps_out(&self, headers: &HeaderMap, peer: SocketAddr) -> bool {
+    /// Whether MQTT is open to this machine's clients only and this client is on another machine.
+    pub fn refuses_remote(&self, headers: &HeaderMap, peer: SocketAddr) -> bool {
         self.access.admits_anonymous() && !self.access.is_open() && !is_local(headers, peer)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn visitor(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Visitor, HttpError> {
-        if let Some(token) = token(headers)
-            && let Some(visitor) = self.resume(&token)
+    /// The identity behind a request.
+    ///
+    /// # Errors
+    /// When the request has a user's name and a wrong password, or too many logins wait.
+    pub async fn identify(
+        &self,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+    ) -> Result<Identity, HttpError> {
+        if let Some(token) = session_token(headers)
+            && let Some((user, permissions)) = self.sessions.resume(&token)
         {
-            return Ok(visitor);
+            return Ok(Identity::user(user, permissions));
         }
-        // Without users any name would do for the broker.
-        if let Some((name, password)) = basic(headers).filter(|_| self.has_users()) {
-            let login = Some((name.as_str(), password.as_bytes()));
-            let grants = self.access.admit(peer, CLIENT_ID, login).await.map_err(not_admitted)?;
-            return Ok(user(name.into(), Arc::new(grants)));
+        // Without users the broker would admit any name; the client is a guest then.
+        if let Some((name, password)) = basic_credentials(headers).filter(|_| self.has_users()) {
+            let permissions = self
+                .check(peer, &name, &password)
+                .await
+                .map_err(|refusal| login_error(&refusal))?;
+            return Ok(Identity::user(name.into(), permissions));
         }
         let local = is_local(headers, peer);
-        let (read, switch) = match self.guests {
-            Guests::None => (false, false),
-            Guests::Local => (local, local && self.access.admits_anonymous()),
-            Guests::Read => (true, local && self.access.admits_anonymous()),
-            Guests::Switch => (true, true),
-        };
-        Ok(Visitor { grants: None, user: None, read, switch })
+        Ok(Identity::guest(self.guests.permissions(local, self.admits_anonymous())))
     }
 
-    fn resume(&self, token: &str) -> Option<Visitor> {
-        let mut sessions = self.sessions();
-        let session = sessions.get_mut(token)?;
-        let idle = session.used.elapsed() > SESSION_IDLE;
-        if idle || session.grants.withdrawn().now_or_never().is_some() {
-            sessions.remove(token);
-            return None;
-        }
-        session.used = Instant::now();
-        Some(user(Arc::clone(&session.user), Arc::clone(&session.grants)))
-    }
-
-    fn open(&self, user: Arc<str>, grants: Arc<Grants>) -> Result<String, getrandom::Error> {
-        let mut secret = [0; TOKEN_BYTES];
-        getrandom::fill(&mut secret)?;
-        let token = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret);
-        let mut sessions = self.sessions();
-        if sessions.len() >= SESSIONS {
-            let oldest = sessions.iter().min_by_key(|(_, session)| session.used);
-            if let Some(oldest) = oldest.map(|(token, _)| token.clone()) {
-                sessions.remove(&oldest);
-            }
-        }
-        sessions.insert(token.clone(), Session { user, grants, used: Instant::now() });
-        Ok(token)
+    /// Checks a name and a password. The broker's limits on wrong passwords apply.
+    ///
+    /// # Errors
+    /// The refusal; the broker has logged it.
+    pub async fn check(
+        &self,
+        peer: SocketAddr,
+        name: &str,
+        password: &str,
+    ) -> Result<Arc<Grants>, NotAdmitted> {
+        let login = Some((name, password.as_bytes()));
+        self.access.admit(peer, CLIENT_ID, login).await.map(Arc::new)
     }
 }
 
-fn user(name: Arc<str>, grants: Arc<Grants>) -> Visitor {
-    let everything: Result<Filter, _> = READ.parse();
-    let read = everything.is_ok_and(|filter| grants.rulings().may_subscribe(&filter));
-    Visitor { grants: Some(grants), user: Some(name), read, switch: true }
-}
-
-fn not_admitted(refusal: NotAdmitted) -> HttpError {
+/// The response to a refused login: 429 or 401.
+pub fn login_error(refusal: &NotAdmitted) -> HttpError {
     match refusal {
         NotAdmitted::Busy => HttpError::new(
             StatusCode::TOO_MANY_REQUESTS,
-            "too many logins wait or were wrong; wait a minute",
+            "too many logins are waiting or have failed; wait a minute",
         ),
         NotAdmitted::NotAuthorized | NotAdmitted::ClientId(_) => {
-            HttpError::new(StatusCode::UNAUTHORIZED, "no such user, or not their password")
+            HttpError::new(StatusCode::UNAUTHORIZED, "unknown user or wrong password")
         }
     }
 }
 
-fn token(headers: &HeaderMap) -> Option<String> {
+/// The token in a request's cookie.
+pub fn session_token(headers: &HeaderMap) -> Option<String> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs =
         cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token.to_owned())
 }
 
-/// Name and password of an `Authorization: Basic`, as Prometheus, Grafana and curl send them.
-fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+/// Name and password of an `Authorization: Basic` header, as Prometheus, Grafana and curl send it.
+fn basic_credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let text = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
-    let pair = base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()?;
+    let pair = STANDARD.decode(text.trim()).ok()?;
     let (name, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
     Some((name.to_owned(), password.to_owned()))
 }
 
-/// Whether somebody on this machine asks. A proxy on this machine asks for others, and says so.
-fn is_local(headers: &HeaderMap, peer: SocketAddr) -> bool {
-    let passed_on = headers.contains_key(FORWARDED)
-        || ["x-forwarded-for", "x-real-ip", "via"]
-            .iter()
-            .any(|name| headers.contains_key(HeaderName::from_static(name)));
-    !passed_on && peer.ip().to_canonical().is_loopback()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Notes who asks, for the handlers.
-pub async fn meet(
-    State(entry): State<Entry>,
-    Extension(Peer(peer)): Extension<Peer>,
-    headers: HeaderMap,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    match entry.visitor(&headers, peer).await {
-        Ok(visitor) => {
-            request.extensions_mut().insert(visitor);
-            next.run(request).await
+    fn headers(name: axum::http::HeaderName, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_token_is_found_among_other_cookies() {
+        let token = |values: &[&str]| session_token(&headers(COOKIE, values));
+        assert_eq!(token(&["a=1; humidor_session=x-y; b=2"]), Some("x-y".to_owned()));
+        assert_eq!(token(&["a=1", "humidor_session=x-y"]), Some("x-y".to_owned()));
+        assert_eq!(token(&["other_humidor_session=x", "humidor_session"]), None);
+    }
+
+    #[test]
+    fn a_password_may_contain_colons_and_other_schemes_are_ignored() {
+        let pair = |value: &str| basic_credentials(&headers(AUTHORIZATION, &[value]));
+        assert_eq!(pair("Basic a2ltOmE6Yg=="), Some(("kim".to_owned(), "a:b".to_owned())));
+        for other in ["Basic", "Basic a2lt", "Basic ***", "Bearer a2ltOmE6Yg=="] {
+            assert_eq!(pair(other), None, "{other}");
         }
-        Err(error) => error.into_response(),
     }
-}
-
-/// Lets only those through who may look.
-pub async fn readers(request: Request, next: Next) -> Response {
-    match request.extensions().get::<Visitor>() {
-        Some(visitor) if !visitor.read => visitor.refused("look"),
-        Some(_) => next.run(request).await,
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// A login.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Login {
-    name: String,
-    password: String,
-}
-
-/// Opens a session. The broker's own limits on wrong passwords count here too.
-pub async fn log_in(
-    State(web): State<Web>,
-    Extension(Peer(peer)): Extension<Peer>,
-    body: Result<Json<Login>, JsonRejection>,
-) -> Result<Response, HttpError> {
-    let Json(login) = body?;
-    if !web.entry.has_users() {
-        return Err(HttpError::new(
-            StatusCode::UNAUTHORIZED,
-            "this broker has no users; `humidor user` makes one",
-        ));
-    }
-    let given = Some((login.name.as_str(), login.password.as_bytes()));
-    let grants = match web.entry.access.admit(peer, CLIENT_ID, given).await {
-        Ok(grants) => Arc::new(grants),
-        Err(refusal @ NotAdmitted::Busy) => {
-            return Ok(([(RETRY_AFTER, "60")], not_admitted(refusal)).into_response());
-        }
-        Err(refusal) => return Err(not_admitted(refusal)),
-    };
-    let token = web
-        .entry
-        .open(login.name.into(), grants)
-        .map_err(|_| HttpError::unavailable("the system gives no random bytes"))?;
-    let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path=/");
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
-}
-
-/// Ends the session, if there is one.
-pub async fn log_out(State(web): State<Web>, headers: HeaderMap) -> Response {
-    if let Some(token) = token(&headers) {
-        web.entry.sessions().remove(&token);
-    }
-    let cookie = format!("{COOKIE_NAME}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
-    (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
 }

@@ -16,7 +16,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use super::byte_stream::WebSocket;
 use crate::broker::{Arrival, Stream};
 use crate::web::Web;
-use crate::web::auth::same_origin::is_own_page;
+use crate::web::auth::same_origin::is_same_origin;
 use crate::web::http_error::HttpError;
 use crate::web::server::Peer;
 
@@ -37,14 +37,14 @@ pub async fn mqtt(
     mut request: Request,
 ) -> Result<Response, HttpError> {
     let headers = request.headers();
-    if web.entry.keeps_out(headers, peer) {
+    if web.authenticator.refuses_remote(headers, peer) {
         return Err(HttpError::new(
             StatusCode::FORBIDDEN,
             "only clients on this machine may connect while there is no user; see HUMIDOR_ANONYMOUS",
         ));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    if web.entry.admits_anonymous() && !is_own_page(headers, host) {
+    if web.authenticator.admits_anonymous() && !is_same_origin(headers, host) {
         return Err(HttpError::new(
             StatusCode::FORBIDDEN,
             "another site's page may connect only where clients have to log in",
