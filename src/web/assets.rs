@@ -28,7 +28,7 @@ const FILES: [(&str, &str, &[u8]); 9] = [
 ];
 
 /// Routes of the files. They hold nothing of the plant, so everybody may have them.
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub fn routes() -> Router {
     FILES.into_iter().fold(Router::new(), |router, (path, kind, content)| {
         let tag = tag(content);
         router.route(path, get(async move |headers: HeaderMap| file(&headers, kind, content, &tag)))

@@ -1,36 +1,62 @@
 //! `/metrics` for Prometheus, made anew at each scrape from what the broker counts anyway.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::broker::{Alarms, Counters, Insider};
 use crate::clock;
 use crate::store::{Overview, Vitals};
-use crate::web::Web;
 use crate::web::http_error::HttpError;
 use crate::web::live::boards::Status;
+use crate::web::live::feed::Feed;
+use crate::web::log_reader::LogReader;
 
 /// Labels by name.
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 type Counts = Family<Labels, Counter>;
 
-/// Everything, in Prometheus' text format.
-pub async fn metrics(State(web): State<Web>) -> Result<Response, HttpError> {
-    let (overview, vitals) =
-        web.log_reader.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
+/// The sources of the metrics.
+#[derive(Clone)]
+pub struct MetricsState {
+    /// When this run of the broker began, Unix ms UTC.
+    pub started_ms: i64,
+    /// The log.
+    pub log: LogReader,
+    /// The boards, and the open event streams.
+    pub feed: Feed,
+    /// The alarms.
+    pub alarms: Alarms,
+    /// The broker's load.
+    pub local_client: Insider,
+    /// Counters of the writer.
+    pub counters: Arc<Counters>,
+}
+
+/// The route of the metrics.
+pub fn routes(state: MetricsState) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(state)
+}
+
+/// All metrics in Prometheus' text format.
+async fn metrics(State(state): State<MetricsState>) -> Result<Response, HttpError> {
+    let (overview, vitals) = state.log.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
-    about_broker(&mut registry, &web, &vitals);
-    about_sensors(&mut registry, &overview, clock::unix_ms());
-    about_boards(&mut registry, &web);
+    register_broker(&mut registry, &state, &vitals);
+    register_sensors(&mut registry, &overview, clock::unix_ms());
+    register_boards(&mut registry, &state.feed);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|fmt::Error| HttpError::unavailable("the metrics are too large"))?;
@@ -52,7 +78,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 // A gauge is a float; sizes and depths stay far below 2^53.
 #[expect(clippy::cast_precision_loss)]
-fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
+fn register_broker(registry: &mut Registry, state: &MetricsState, vitals: &Vitals) {
     let build = Gauges::default();
     let revision = option_env!("HUMIDOR_REVISION").unwrap_or("");
     let labels =
@@ -60,7 +86,7 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
     build.get_or_create(&labels).set(1.0);
     registry.register("build_info", "Version and revision of this broker", build);
 
-    let (appended, commits) = web.counters.totals();
+    let (appended, commits) = state.counters.totals();
     counter(registry, "readings_stored", "Readings committed since the start", appended.readings);
     counter(registry, "readings_repeated", "Readings that were stored already", appended.repeats);
     counter(
@@ -70,7 +96,7 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
         appended.samples,
     );
     counter(registry, "commits", "Transactions since the start", commits);
-    let seconds = web.counters.commit_seconds();
+    let seconds = state.counters.commit_seconds();
     registry.register("commit_seconds", "How long a commit took", seconds);
     let refused = Counts::default();
     for (cause, count) in &vitals.refused {
@@ -84,7 +110,7 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
     );
 
     let (raised, times) = <(Gauges, Counts)>::default();
-    for alarm in web.alarms.states() {
+    for alarm in state.alarms.states() {
         let labels = vec![("alarm", alarm.name.to_string())];
         raised.get_or_create(&labels).set(f64::from(u8::from(alarm.raised)));
         times.get_or_create(&labels).inc_by(alarm.raised_count);
@@ -92,8 +118,8 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
     registry.register("alarm_raised", "1 while the alarm is raised", raised);
     registry.register("alarm_raises", "How often the alarm was raised since the start", times);
 
-    let load = web.insider.load();
-    let acknowledging = f64::from(u8::from(web.counters.blocked().is_none()));
+    let load = state.local_client.load();
+    let acknowledging = f64::from(u8::from(state.counters.blocked().is_none()));
     gauge(registry, "acknowledging", "1 while the log can commit", acknowledging);
     gauge(registry, "clients", "MQTT clients connected", load.clients as f64);
     gauge(registry, "commit_queue", "Batches that wait for their commit", load.batches as f64);
@@ -110,7 +136,7 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
         "Connections closed for a malformed packet since the start",
         load.malformed,
     );
-    gauge(registry, "event_streams", "Pages that watch", web.feed.subscribers() as f64);
+    gauge(registry, "event_streams", "Pages that watch", state.feed.subscribers() as f64);
     gauge(
         registry,
         "database_bytes",
@@ -121,12 +147,12 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
         registry,
         "start_time_seconds",
         "When the broker started, Unix time",
-        web.started_ms as f64 / 1000.0,
+        state.started_ms as f64 / 1000.0,
     );
 }
 
 #[expect(clippy::cast_precision_loss)] // ms of this century are far below 2^53
-fn about_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
+fn register_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
     let (age, temperature, humidity) = <(Gauges, Gauges, Gauges)>::default();
     for latest in overview.sensors.iter().filter_map(|found| found.latest.as_ref()) {
         let labels = vec![("node", latest.node.clone()), ("sensor", latest.sensor.clone())];
@@ -144,10 +170,10 @@ fn about_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
 }
 
 #[expect(clippy::cast_precision_loss)] // an outbox holds ten million readings at most
-fn about_boards(registry: &mut Registry, web: &Web) {
+fn register_boards(registry: &mut Registry, feed: &Feed) {
     let (online, outbox) = <(Gauges, Gauges)>::default();
     let (dropped, failures) = <(Counts, Counts)>::default();
-    for (node, board) in web.feed.boards().iter() {
+    for (node, board) in feed.boards().iter() {
         let labels = vec![("node", node.to_string())];
         if let Some(status) = board.status {
             online.get_or_create(&labels).set(f64::from(u8::from(status == Status::Online)));

@@ -1,207 +1,99 @@
-//! `/api/v1/`: nodes, sensors, their latest readings and series, and outputs. Described for programs by
-//! `assets/openapi.json`.
+//! `/api/v1/`: nodes, sensors, readings, exports, outputs and alarms as JSON. `assets/openapi.json` describes it for
+//! programs.
 
-pub mod export;
+mod export;
+mod outputs;
+mod readings;
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 
+pub use export::ExportLimit;
+
+use crate::broker::{Alarms, Insider};
 use crate::clock;
-use crate::reading::Id;
-use crate::store::{Band, Point, Range, Reading, SeriesQuery};
-use crate::web::Web;
-use crate::web::auth::Identity;
-use crate::web::http_error::HttpError;
-use crate::web::live::feed::NamedBoard;
-use crate::wire::{FOR_MAX_MS, NodeTopics};
+use crate::web::auth::{Authenticator, Identity};
+use crate::web::live::feed::{Feed, NamedBoard};
+use crate::web::log_reader::LogReader;
 
-/// Shown when nobody says which range: the last hour.
-const RANGE_DEFAULT: Duration = Duration::from_hours(1);
+/// The sources of every answer.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Identifies this run of the broker.
+    pub run: Arc<str>,
+    /// When this run began, Unix ms UTC.
+    pub started_ms: i64,
+    /// The log.
+    pub log: LogReader,
+    /// The boards.
+    pub feed: Feed,
+    /// The alarms.
+    pub alarms: Alarms,
+    /// Publishes commands.
+    pub local_client: Insider,
+    /// The users.
+    pub authenticator: Authenticator,
+    /// Bounds the exports.
+    pub exports: ExportLimit,
+}
 
-/// A query's parameters, or what is wrong with them.
-type Asked<T> = Result<Query<T>, QueryRejection>;
+/// Routes that need the read permission.
+pub fn read_routes(state: ApiState) -> Router {
+    Router::new()
+        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/sensors", get(readings::sensors))
+        .route("/api/v1/latest", get(readings::latest))
+        .route("/api/v1/series", get(readings::series))
+        .route("/api/v1/export", get(export::export))
+        .route("/api/v1/outputs", get(outputs::outputs))
+        .route("/api/v1/alarms", get(alarms))
+        .with_state(state)
+}
 
-/// The program, and what the asker may do.
-pub async fn about(
-    State(web): State<Web>,
+/// Routes that check the identity's permissions themselves.
+pub fn routes(state: ApiState) -> Router {
+    Router::new()
+        .route("/api/v1/about", get(about))
+        .route("/api/v1/outputs/{node}/{output}", post(outputs::switch))
+        .with_state(state)
+}
+
+/// The program, and the permissions of the client.
+async fn about(
+    State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
 ) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "revision": option_env!("HUMIDOR_REVISION"),
-        "run": &*web.run,
-        "started": web.started_ms,
+        "run": &*state.run,
+        "started": state.started_ms,
         "now": clock::unix_ms(),
         "user": identity.user.as_deref(),
         "may": { "read": identity.may_read, "switch": identity.may_switch },
-        "login": web.authenticator.has_users(),
+        "login": state.authenticator.has_users(),
     }))
 }
 
-/// Every board that said something of itself.
-pub async fn nodes(State(web): State<Web>) -> Response {
-    let boards = web.feed.boards();
+/// The state of every board.
+async fn nodes(State(state): State<ApiState>) -> Response {
+    let boards = state.feed.boards();
     let nodes: Vec<_> = boards.iter().map(|(node, board)| NamedBoard::new(node, board)).collect();
     Json(nodes).into_response()
 }
 
-#[derive(Debug, Serialize)]
-struct Listed {
-    node: String,
-    sensor: String,
-    /// Median time between its latest readings, ms.
-    interval_ms: Option<i64>,
-    latest: Option<Reading>,
-}
-
-/// Every sensor with its usual interval and latest reading.
-pub async fn sensors(State(web): State<Web>) -> Result<Response, HttpError> {
-    let sensors = web.log_reader.read(|log| {
-        let found = log.overview()?.sensors.into_iter().map(|found| {
-            let interval_ms = log.pace(&found.node, &found.sensor)?;
-            Ok(Listed { node: found.node, sensor: found.sensor, interval_ms, latest: found.latest })
-        });
-        found.collect::<rusqlite::Result<Vec<_>>>()
-    });
-    Ok(Json(sensors.await?).into_response())
-}
-
-/// The latest reading of every sensor.
-pub async fn latest(State(web): State<Web>) -> Result<Response, HttpError> {
-    let overview = web.log_reader.read(crate::store::Log::overview).await?;
-    let latest: Vec<Reading> =
-        overview.sensors.into_iter().filter_map(|found| found.latest).collect();
-    Ok(Json(latest).into_response())
-}
-
-/// What a series is asked for by.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SeriesParameters {
-    node: Id,
-    sensor: Id,
-    from: Option<i64>,
-    to: Option<i64>,
-    step: Option<u64>,
-}
-
-/// Least, mean and greatest of each point, column by column as a chart takes them.
-#[derive(Debug, Serialize)]
-struct Columns {
-    min: Vec<Option<f64>>,
-    mean: Vec<Option<f64>>,
-    max: Vec<Option<f64>>,
-}
-
-impl Columns {
-    fn new(points: &[Point], of: impl Fn(&Point) -> Option<Band>) -> Self {
-        let column = |pick: fn(&Band) -> f64| -> Vec<Option<f64>> {
-            points.iter().map(|point| of(point).as_ref().map(pick).map(thousandths)).collect()
-        };
-        Self {
-            min: column(|band| band.min),
-            mean: column(|band| band.mean),
-            max: column(|band| band.max),
-        }
-    }
-}
-
-/// No sensor here is finer, and a mean with sixteen digits is three times the bytes.
-fn thousandths(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-/// Readings of one sensor over a range.
-pub async fn series(
-    State(web): State<Web>,
-    asked: Asked<SeriesParameters>,
-) -> Result<Response, HttpError> {
-    let Query(asked) = asked?;
-    let to = asked.to.unwrap_or_else(clock::unix_ms);
-    let hour = i64::try_from(RANGE_DEFAULT.as_millis()).unwrap_or(i64::MAX);
-    let from = asked.from.unwrap_or(to.saturating_sub(hour).max(0));
-    let range = Range::new(from, to, asked.step).map_err(|error| HttpError::bad_request(&error))?;
-    let query = SeriesQuery { node: asked.node, sensor: asked.sensor, range };
-    let series = web.log_reader.read(move |log| log.series(&query)).await?;
-    let points = series.points;
-    Ok(Json(json!({
-        "from": from,
-        "to": to,
-        "step_ms": series.step_ms,
-        "partial": series.partial,
-        "at": points.iter().map(|point| point.at).collect::<Vec<_>>(),
-        "count": points.iter().map(|point| point.count).collect::<Vec<_>>(),
-        "temperature": Columns::new(&points, |point| point.temperature),
-        "humidity": Columns::new(&points, |point| point.humidity),
-    }))
-    .into_response())
-}
-
-/// Every output with its state.
-pub async fn outputs(State(web): State<Web>) -> Response {
-    let boards = web.feed.boards();
-    let outputs: Vec<Value> = boards
-        .iter()
-        .flat_map(|(node, board)| board.outputs.iter().map(move |output| (node, output)))
-        .map(|(node, (output, on))| json!({ "node": node, "output": output, "on": on }))
-        .collect();
-    Json(outputs).into_response()
-}
-
-/// Every alarm and whether it is raised.
-pub async fn alarms(State(web): State<Web>) -> Response {
-    let states = web.alarms.states().into_iter().map(|alarm| {
+/// The state of every alarm, in the order of the configuration.
+async fn alarms(State(state): State<ApiState>) -> Response {
+    let states = state.alarms.states().into_iter().map(|alarm| {
         json!({
             "name": alarm.name, "raised": alarm.raised, "since": alarm.since_ms,
             "detail": alarm.detail, "raised_count": alarm.raised_count,
         })
     });
     Json(states.collect::<Vec<Value>>()).into_response()
-}
-
-/// What an output is told.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Switching {
-    on: bool,
-    for_ms: Option<u64>,
-}
-
-/// Tells an output what to be. 202: the board has been told, and says itself when the line has followed.
-pub async fn switch(
-    State(web): State<Web>,
-    Extension(identity): Extension<Identity>,
-    path: Result<Path<(Id, Id)>, PathRejection>,
-    body: Result<Json<Switching>, JsonRejection>,
-) -> Result<Response, HttpError> {
-    let Path((node, output)) = path?;
-    let Json(wanted) = body?;
-    let topic = format!("{}/set", NodeTopics::new(node.clone()).output(&output));
-    if !identity.may_publish(&topic) {
-        return Ok(identity.refuse("switch this output"));
-    }
-    if wanted.for_ms.is_some_and(|ms| !(1..=FOR_MAX_MS).contains(&ms)) {
-        return Err(HttpError::bad_request(&format!("`for_ms` is 1 to {FOR_MAX_MS}")));
-    }
-    let known =
-        web.feed.boards().get(&node).is_some_and(|board| board.outputs.contains_key(&output));
-    if !known {
-        return Err(HttpError::not_found(format!("{node} has told of no output `{output}`")));
-    }
-    let state = if wanted.on { "ON" } else { "OFF" };
-    let command = match wanted.for_ms {
-        None => state.to_owned(),
-        Some(ms) => json!({ "state": state, "for_ms": ms }).to_string(),
-    };
-    tracing::info!(%node, %output, command, user = identity.user.as_deref(), "an output is told by HTTP");
-    let stopping = |error: crate::broker::Ending| HttpError::unavailable(error.to_string());
-    web.insider.say(topic, command.into()).await.map_err(stopping)?;
-    Ok(StatusCode::ACCEPTED.into_response())
 }

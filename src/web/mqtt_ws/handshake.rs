@@ -1,6 +1,7 @@
-//! `/mqtt`: MQTT over WebSocket (MQTT 5.0 §6, RFC 6455 §4.2). The handshake is answered here; what comes after it goes
-//! through the broker's door like any other client, to its limits and its login.
+//! `/mqtt`: the WebSocket handshake for MQTT (MQTT 5.0 §6, RFC 6455 §4.2). Afterwards the broker treats the client
+//! like one on the MQTT port: the same limits, the same login.
 
+use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::http::header::{
     CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -8,113 +9,127 @@ use axum::http::header::{
 };
 use axum::http::{Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper_util::rt::TokioIo;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use super::byte_stream::WebSocket;
-use crate::broker::{Arrival, Stream};
-use crate::web::Web;
+use super::byte_stream::ByteStream;
+use crate::broker::{Arrival, SideDoor, Stream};
+use crate::web::auth::Authenticator;
 use crate::web::auth::same_origin::is_same_origin;
 use crate::web::http_error::HttpError;
 use crate::web::server::Peer;
 
-/// [MQTT-6.0.0-3]
+/// The subprotocol of MQTT over WebSocket ([MQTT-6.0.0-3]).
 const SUBPROTOCOL: &str = "mqtt";
-/// RFC 6455 §4.1
-const VERSION: &str = "13";
-/// RFC 6455 §1.3
-const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// The only version of the WebSocket protocol (RFC 6455 §4.1).
+const WEBSOCKET_VERSION: &str = "13";
+/// Hashed with the client's key (RFC 6455 §1.3).
+const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Turns a request into an MQTT connection.
+#[derive(Clone)]
+struct MqttState {
+    authenticator: Authenticator,
+    handoff: SideDoor,
+}
+
+/// The route of the handshake. `handoff` takes the client's stream to the broker.
+pub fn routes(authenticator: Authenticator, handoff: SideDoor) -> Router {
+    Router::new().route("/mqtt", get(mqtt)).with_state(MqttState { authenticator, handoff })
+}
+
+/// Upgrades a request to an MQTT connection: 101.
 ///
-/// Cookies mean nothing here: who somebody is, CONNECT says. But where a name is not asked for, the page of any site
-/// that somebody in the plant looks at could come in through their browser, so there only pages of this broker may.
-pub async fn mqtt(
-    State(web): State<Web>,
+/// Cookies are ignored; the client logs in with CONNECT. Where MQTT needs no login, the page of any site open in the
+/// plant could connect through its visitor's browser. There only the broker's own pages may connect.
+async fn mqtt(
+    State(state): State<MqttState>,
     Extension(Peer(peer)): Extension<Peer>,
     mut request: Request,
 ) -> Result<Response, HttpError> {
     let headers = request.headers();
-    if web.authenticator.refuses_remote(headers, peer) {
+    if state.authenticator.refuses_remote(headers, peer) {
         return Err(HttpError::new(
             StatusCode::FORBIDDEN,
-            "only clients on this machine may connect while there is no user; see HUMIDOR_ANONYMOUS",
+            "the broker has no users, so only clients on its own machine may connect; add a user, or see HUMIDOR_ANONYMOUS",
         ));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    if web.authenticator.admits_anonymous() && !is_same_origin(headers, host) {
+    if state.authenticator.admits_anonymous() && !is_same_origin(headers, host) {
         return Err(HttpError::new(
             StatusCode::FORBIDDEN,
-            "another site's page may connect only where clients have to log in",
+            "the broker needs no login, so a page of another site may not connect; add a user",
         ));
     }
     let accept = match accept(request.method(), request.version(), headers) {
         Ok(accept) => accept,
         Err(error) => {
-            let how = [
+            let supported = [
                 (UPGRADE, HeaderValue::from_static("websocket")),
-                (SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION)),
+                (SEC_WEBSOCKET_VERSION, HeaderValue::from_static(WEBSOCKET_VERSION)),
             ];
-            return Ok((how, error).into_response());
+            return Ok((supported, error).into_response());
         }
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let stream = async {
         let upgraded = upgrade.await.map_err(std::io::Error::other)?;
-        Ok(Box::new(WebSocket::new(TokioIo::new(upgraded))) as Box<dyn Stream>)
+        Ok(Box::new(ByteStream::new(TokioIo::new(upgraded))) as Box<dyn Stream>)
     };
     let arrival = Arrival { peer, over: "WebSocket", stream: Box::pin(stream) };
-    web.side_door
+    state
+        .handoff
         .hand(arrival)
         .await
         .map_err(|ending| HttpError::unavailable(ending.to_string()))?;
-    let answer = [
+    let upgraded = [
         (CONNECTION, HeaderValue::from_static("upgrade")),
         (UPGRADE, HeaderValue::from_static("websocket")),
         (SEC_WEBSOCKET_ACCEPT, accept),
         (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)),
     ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, answer).into_response())
+    Ok((StatusCode::SWITCHING_PROTOCOLS, upgraded).into_response())
 }
 
-/// Checks a handshake; the value is its `Sec-WebSocket-Accept` (RFC 6455 §4.2.2).
+/// Checks a handshake and returns its `Sec-WebSocket-Accept` (RFC 6455 §4.2.2).
+///
+/// # Errors
+/// 426 when the request is no WebSocket upgrade of version 13, 400 without a valid key or the subprotocol `mqtt`.
 fn accept(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
 ) -> Result<HeaderValue, HttpError> {
-    let upgrades = lists(headers, &CONNECTION, |word| word.eq_ignore_ascii_case("upgrade"))
-        && lists(headers, &UPGRADE, |word| word.eq_ignore_ascii_case("websocket"));
+    let upgrades = lists(headers, &CONNECTION, |item| item.eq_ignore_ascii_case("upgrade"))
+        && lists(headers, &UPGRADE, |item| item.eq_ignore_ascii_case("websocket"));
     if method != Method::GET || version != Version::HTTP_11 || !upgrades {
         return Err(HttpError::new(
             StatusCode::UPGRADE_REQUIRED,
-            "here is MQTT over WebSocket; connect an MQTT client to it",
+            "this address is for MQTT over WebSocket; connect an MQTT client to it",
         ));
     }
-    if !lists(headers, &SEC_WEBSOCKET_VERSION, |word| word == VERSION) {
-        let error = "only version 13 of the WebSocket protocol is spoken here";
+    if !lists(headers, &SEC_WEBSOCKET_VERSION, |item| item == WEBSOCKET_VERSION) {
+        let error = "only version 13 of the WebSocket protocol is supported";
         return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, error));
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if !STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
-        return Err(HttpError::bad_request(&"Sec-WebSocket-Key is not 16 bytes in base64"));
+        return Err(HttpError::bad_request(&"`Sec-WebSocket-Key` must be 16 bytes in base64"));
     }
-    // Case counts (RFC 6455 §4.1).
-    if !lists(headers, &SEC_WEBSOCKET_PROTOCOL, |word| word == SUBPROTOCOL) {
-        return Err(HttpError::bad_request(
-            &"ask for the subprotocol `mqtt` (Sec-WebSocket-Protocol)",
-        ));
+    // The subprotocol is case-sensitive (RFC 6455 §4.1).
+    if !lists(headers, &SEC_WEBSOCKET_PROTOCOL, |item| item == SUBPROTOCOL) {
+        return Err(HttpError::bad_request(&"`Sec-WebSocket-Protocol` must contain `mqtt`"));
     }
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID.as_bytes()].concat());
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, ACCEPT_GUID.as_bytes()].concat());
     HeaderValue::try_from(STANDARD.encode(hash)).map_err(|error| HttpError::bad_request(&error))
 }
 
-/// Whether a word of the lists in these headers is right.
-fn lists(headers: &HeaderMap, name: &HeaderName, right: impl Fn(&str) -> bool) -> bool {
+/// Whether `wanted` accepts an item of the comma-separated lists in these headers.
+fn lists(headers: &HeaderMap, name: &HeaderName, wanted: impl Fn(&str) -> bool) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|word| right(word.trim()))
+    lines.flat_map(|line| line.split(',')).any(|item| wanted(item.trim()))
 }
 
 #[cfg(test)]
@@ -146,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handshake_of_mqtt_is_refused() {
+    fn a_malformed_handshake_is_refused() {
         for (name, value, status) in [
             ("connection", "keep-alive", StatusCode::UPGRADE_REQUIRED),
             ("upgrade", "h2c", StatusCode::UPGRADE_REQUIRED),

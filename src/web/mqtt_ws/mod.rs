@@ -1,4 +1,6 @@
-//! MQTT over WebSocket: the handshake, and the byte stream behind it.
+//! MQTT over WebSocket: the HTTP handshake at `/mqtt`, and the byte stream that the broker reads packets from.
 
 mod byte_stream;
-pub mod handshake;
+mod handshake;
+
+pub use handshake::routes;
