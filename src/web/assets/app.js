@@ -47,7 +47,7 @@ function showRefusal() {
   stream = null;
   const denied = about?.user && !about.may.read;
   const [title, text] = denied ? [t.deniedTitle, t.deniedText(about.user)]
-    : about?.login === false ? [t.localTitle, t.localText]
+    : about?.login === false ? [t.noUsersTitle, t.noUsersText]
     : [t.loginTitle, t.loginText];
   $("refusedTitle").textContent = title;
   $("refusedText").textContent = text;
