@@ -190,10 +190,10 @@ impl Broker {
                 database: path,
                 counters: Arc::clone(recorder.counters()),
                 live: recorder.live(),
-                insider: Insider::new(services.clone()),
+                local_client: Insider::new(services.clone()),
                 access: access.clone(),
                 alarms: alarms.clone(),
-                side_door,
+                mqtt_handoff: side_door,
             };
             Pages { listener, config: config.web, sources, arrivals }
         });

@@ -1,38 +1,71 @@
-//! `/metrics` for Prometheus, made anew at each scrape from what the broker counts anyway.
+//! `/metrics` for Prometheus. Each scrape builds a registry from the broker's counters, the log and the boards.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Web;
-use super::boards::Status;
-use super::problem::Problem;
+use crate::broker::{Alarms, Counters, Insider};
 use crate::clock;
 use crate::store::{Overview, Vitals};
+use crate::web::http_error::HttpError;
+use crate::web::live::boards::Status;
+use crate::web::live::feed::Feed;
+use crate::web::log_reader::LogReader;
 
-/// Labels by name.
+/// Clients with a series of their own in the losses. Their ids come from the network, so their number is bounded.
+const LOSS_CLIENTS_MAX: usize = 100;
+
+/// Label names and values of one series.
 type Labels = Vec<(&'static str, String)>;
-type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
-type Counts = Family<Labels, Counter>;
+type GaugeFamily = Family<Labels, Gauge<f64, AtomicU64>>;
+type CounterFamily = Family<Labels, Counter>;
 
-/// Everything, in Prometheus' text format.
-pub async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
-    let (overview, vitals) = web.database.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
+/// The sources of the metrics.
+#[derive(Clone)]
+pub struct MetricsState {
+    /// When this run of the broker began, Unix ms UTC.
+    pub started_ms: i64,
+    /// The log.
+    pub log: LogReader,
+    /// The boards, and the open event streams.
+    pub feed: Feed,
+    /// The alarms.
+    pub alarms: Alarms,
+    /// The broker's load.
+    pub local_client: Insider,
+    /// Counters of the writer.
+    pub counters: Arc<Counters>,
+}
+
+/// The route of the metrics.
+pub fn routes(state: MetricsState) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(state)
+}
+
+/// All metrics in Prometheus' text format.
+async fn metrics(State(state): State<MetricsState>) -> Result<Response, HttpError> {
+    let (overview, vitals) = state.log.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
-    about_broker(&mut registry, &web, &vitals);
-    about_sensors(&mut registry, &overview, clock::unix_ms());
-    about_boards(&mut registry, &web);
+    register_process(&mut registry, state.started_ms);
+    register_store(&mut registry, &state.counters, &vitals);
+    register_clients(&mut registry, &state);
+    register_alarms(&mut registry, &state.alarms);
+    register_sensors(&mut registry, &overview, clock::unix_ms());
+    register_boards(&mut registry, &state.feed);
     let mut text = String::new();
     encode(&mut text, &registry)
-        .map_err(|fmt::Error| Problem::busy("the metrics are too large"))?;
+        .map_err(|fmt::Error| HttpError::unavailable("the broker cannot encode its metrics"))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], classic(&text))
         .into_response())
 }
@@ -49,84 +82,139 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, counter);
 }
 
-// A gauge is a float; sizes and depths stay far below 2^53.
-#[expect(clippy::cast_precision_loss)]
-fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
-    let build = Gauges::default();
+#[expect(clippy::cast_precision_loss)] // ms of this century are far below 2^53
+fn register_process(registry: &mut Registry, started_ms: i64) {
+    let build = GaugeFamily::default();
     let revision = option_env!("HUMIDOR_REVISION").unwrap_or("");
     let labels =
         vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("revision", revision.to_owned())];
     build.get_or_create(&labels).set(1.0);
     registry.register("build_info", "Version and revision of this broker", build);
+    gauge(
+        registry,
+        "start_time_seconds",
+        "Start of the broker, Unix time",
+        started_ms as f64 / 1000.0,
+    );
+}
 
-    let (appended, commits) = web.counters.totals();
-    counter(registry, "readings_stored", "Readings committed since the start", appended.readings);
-    counter(registry, "readings_repeated", "Readings that were stored already", appended.repeats);
+#[expect(clippy::cast_precision_loss)] // sizes stay far below 2^53
+fn register_store(registry: &mut Registry, counters: &Counters, vitals: &Vitals) {
+    let (appended, commits) = counters.totals();
+    counter(
+        registry,
+        "readings_stored",
+        "Readings committed since the broker started",
+        appended.readings,
+    );
+    counter(
+        registry,
+        "readings_repeated",
+        "Readings received again after they were stored, since the broker started",
+        appended.repeats,
+    );
     counter(
         registry,
         "samples_stored",
-        "Numbers of foreign publishers committed since the start",
+        "Values of foreign publishers committed since the broker started",
         appended.samples,
     );
-    counter(registry, "commits", "Transactions since the start", commits);
-    let seconds = web.counters.commit_seconds();
-    registry.register("commit_seconds", "How long a commit took", seconds);
-    let refused = Counts::default();
+    counter(registry, "commits", "Transactions since the broker started", commits);
+    registry.register("commit_seconds", "Duration of a commit", counters.commit_seconds());
+    let refused = CounterFamily::default();
     for (cause, count) in &vitals.refused {
         let count = u64::try_from(*count).unwrap_or_default();
         refused.get_or_create(&vec![("cause", cause.clone())]).inc_by(count);
     }
     registry.register(
         "refused",
-        "Messages that were no readings, since the log was begun",
+        "Messages that could not be stored as readings or values, since the log was created",
         refused,
     );
+    let acknowledging = f64::from(u8::from(counters.blocked().is_none()));
+    gauge(
+        registry,
+        "acknowledging",
+        "1 while the broker can commit and acknowledge readings, else 0",
+        acknowledging,
+    );
+    gauge(
+        registry,
+        "database_bytes",
+        "Size of the log's file without its write-ahead log",
+        vitals.bytes as f64,
+    );
+}
 
-    let (raised, times) = <(Gauges, Counts)>::default();
-    for alarm in web.alarms.states() {
-        let labels = vec![("alarm", alarm.name.to_string())];
-        raised.get_or_create(&labels).set(f64::from(u8::from(alarm.raised)));
-        times.get_or_create(&labels).inc_by(alarm.raised_count);
-    }
-    registry.register("alarm_raised", "1 while the alarm is raised", raised);
-    registry.register("alarm_raises", "How often the alarm was raised since the start", times);
-
-    let load = web.insider.load();
-    let acknowledging = f64::from(u8::from(web.counters.blocked().is_none()));
-    gauge(registry, "acknowledging", "1 while the log can commit", acknowledging);
-    gauge(registry, "clients", "MQTT clients connected", load.clients as f64);
-    gauge(registry, "commit_queue", "Batches that wait for their commit", load.batches as f64);
-    counter(registry, "logins_refused", "Logins refused since the start", load.refused_logins);
+#[expect(clippy::cast_precision_loss)] // counts of clients and batches stay far below 2^53
+fn register_clients(registry: &mut Registry, state: &MetricsState) {
+    let load = state.local_client.load();
+    gauge(registry, "clients", "Connected MQTT clients", load.clients as f64);
+    gauge(registry, "commit_queue", "Batches waiting for their commit", load.batches as f64);
+    counter(
+        registry,
+        "logins_refused",
+        "Logins refused since the broker started",
+        load.refused_logins,
+    );
     counter(
         registry,
         "publishes_refused",
-        "Messages to topics that their publisher may not write, since the start",
+        "Messages dropped because their publisher may not write to the topic, since the broker started",
         load.refused_publishes,
     );
     counter(
         registry,
         "connections_malformed",
-        "Connections closed for a malformed packet since the start",
+        "Connections closed for a malformed packet since the broker started",
         load.malformed,
     );
-    gauge(registry, "event_streams", "Pages that watch", web.feed.watchers() as f64);
-    gauge(
-        registry,
-        "database_bytes",
-        "Size of the log without its write-ahead log",
-        vitals.bytes as f64,
-    );
-    gauge(
-        registry,
-        "start_time_seconds",
-        "When the broker started, Unix time",
-        web.started_ms as f64 / 1000.0,
+    // The broker does not count losses by client yet; the total lacks those of queues in memory.
+    let (appended, _) = state.counters.totals();
+    register_losses(registry, appended.dropped, Vec::new());
+    gauge(registry, "event_streams", "Open event streams", state.feed.subscribers() as f64);
+}
+
+fn register_alarms(registry: &mut Registry, alarms: &Alarms) {
+    let (raised, times) = <(GaugeFamily, CounterFamily)>::default();
+    for alarm in alarms.states() {
+        let labels = vec![("alarm", alarm.name.to_string())];
+        raised.get_or_create(&labels).set(f64::from(u8::from(alarm.raised)));
+        times.get_or_create(&labels).inc_by(alarm.raised_count);
+    }
+    registry.register("alarm_raised", "1 while the alarm is raised, else 0", raised);
+    registry.register(
+        "alarm_raises",
+        "Times that the alarm was raised since the broker started",
+        times,
     );
 }
 
+/// Messages that the broker dropped because a subscriber's queue was full. `total` counts those of clients that have
+/// left too; `by_client` has the clients that the broker knows, by client id. The total has a name of its own: as a
+/// series of the family without the label, every sum over the family would count each loss twice.
+fn register_losses(registry: &mut Registry, total: u64, mut by_client: Vec<(Arc<str>, u64)>) {
+    counter(
+        registry,
+        "messages_dropped",
+        "Messages dropped because a subscriber's queue was full, since the broker started",
+        total,
+    );
+    by_client
+        .sort_unstable_by(|(one, ones), (other, others)| others.cmp(ones).then(one.cmp(other)));
+    let family = CounterFamily::default();
+    for (client, losses) in by_client.into_iter().take(LOSS_CLIENTS_MAX) {
+        family.get_or_create(&vec![("client", client.to_string())]).inc_by(losses);
+    }
+    let help = format!(
+        "Messages dropped because this client's queue was full; the {LOSS_CLIENTS_MAX} clients with the most"
+    );
+    registry.register("client_messages_dropped", help, family);
+}
+
 #[expect(clippy::cast_precision_loss)] // ms of this century are far below 2^53
-fn about_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
-    let (age, temperature, humidity) = <(Gauges, Gauges, Gauges)>::default();
+fn register_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
+    let (age, temperature, humidity) = <(GaugeFamily, GaugeFamily, GaugeFamily)>::default();
     for latest in overview.sensors.iter().filter_map(|found| found.latest.as_ref()) {
         let labels = vec![("node", latest.node.clone()), ("sensor", latest.sensor.clone())];
         age.get_or_create(&labels).set(now_ms.saturating_sub(latest.at) as f64 / 1000.0);
@@ -143,10 +231,10 @@ fn about_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
 }
 
 #[expect(clippy::cast_precision_loss)] // an outbox holds ten million readings at most
-fn about_boards(registry: &mut Registry, web: &Web) {
-    let (online, outbox) = <(Gauges, Gauges)>::default();
-    let (dropped, failures) = <(Counts, Counts)>::default();
-    for (node, board) in web.feed.boards().iter() {
+fn register_boards(registry: &mut Registry, feed: &Feed) {
+    let (online, outbox) = <(GaugeFamily, GaugeFamily)>::default();
+    let (dropped, failures) = <(CounterFamily, CounterFamily)>::default();
+    for (node, board) in feed.boards().iter() {
         let labels = vec![("node", node.to_string())];
         if let Some(status) = board.status {
             online.get_or_create(&labels).set(f64::from(u8::from(status == Status::Online)));
@@ -165,22 +253,22 @@ fn about_boards(registry: &mut Registry, web: &Web) {
             }
         }
     }
-    registry.register("board_online", "1 while the board is connected", online);
-    registry.register("board_outbox", "Readings that wait on the board", outbox);
+    registry.register("board_online", "1 while the board is connected, else 0", online);
+    registry.register("board_outbox", "Readings waiting in the board's outbox", outbox);
     registry.register(
         "board_readings_dropped",
-        "Readings given up by a full outbox, ever",
+        "Readings lost because the board's outbox was full, since the outbox was created",
         dropped,
     );
     registry.register(
         "board_read_failures",
-        "Reads that gave nothing, since the board started",
+        "Failed reads of a sensor since the node started",
         failures,
     );
 }
 
-/// `OpenMetrics` as every Prometheus and its promtool take it: there the family of a counter has the name of its
-/// samples, and the text no end mark.
+/// Turns `OpenMetrics` into the text format 0.0.4, which every Prometheus and promtool read: a counter's family is
+/// named like its samples, with `_total`, and there is no end marker.
 fn classic(text: &str) -> String {
     let counters: Vec<&str> = text
         .lines()
@@ -204,15 +292,44 @@ fn classic(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn text(registry: &Registry) -> String {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        classic(&text)
+    }
+
+    #[test]
+    fn losses_have_a_total_and_a_bounded_number_of_clients() {
+        let mut registry = Registry::with_prefix("humidor");
+        let mut clients: Vec<(Arc<str>, u64)> =
+            (1..=150).map(|n| (format!("c{n}").into(), n)).collect();
+        clients.push(("kim's \"tablet\"".into(), 1_000));
+        register_losses(&mut registry, 20_000, clients);
+        let text = text(&registry);
+        let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(lines("humidor_messages_dropped_total 20000"), 1);
+        assert_eq!(lines("humidor_messages_dropped_total"), 1, "no labels beside the total");
+        assert_eq!(lines("humidor_client_messages_dropped_total{"), LOSS_CLIENTS_MAX);
+        let quoted = r#"humidor_client_messages_dropped_total{client="kim's \"tablet\""} 1000"#;
+        assert_eq!(lines(quoted), 1, "{text}");
+        assert_eq!(lines("humidor_client_messages_dropped_total{client=\"c150\"} 150"), 1);
+        assert_eq!(lines("humidor_client_messages_dropped_total{client=\"c51\"}"), 0);
+    }
+
+    #[test]
+    fn no_losses_are_a_total_of_zero() {
+        let mut registry = Registry::with_prefix("humidor");
+        register_losses(&mut registry, 0, Vec::new());
+        assert!(text(&registry).lines().any(|line| line == "humidor_messages_dropped_total 0"));
+    }
+
     #[test]
     fn a_counters_family_is_named_like_its_samples() {
         let mut registry = Registry::with_prefix("humidor");
         counter(&mut registry, "commits", "Transactions", 7);
         gauge(&mut registry, "clients", "Connected", 2.0);
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
         assert_eq!(
-            classic(&text),
+            text(&registry),
             "# HELP humidor_commits_total Transactions.\n# TYPE humidor_commits_total counter\nhumidor_commits_total 7\n\
              # HELP humidor_clients Connected.\n# TYPE humidor_clients gauge\nhumidor_clients 2.0\n"
         );

@@ -1,131 +1,109 @@
-//! The operator's side over HTTP: a page, an API, metrics, and whether the broker is well.
+//! The operator's side over HTTP: the page, the API, live events, metrics, probes, and MQTT over WebSocket.
 //!
 //! ```text
-//! socket → server (bounds) → guard (whose page?) → entry (who?) → api · export · events · metrics · page
-//!                                                                  ↑       ↑        ↑
-//!                                                               database (readers)  feed ← recorder, boards
+//! socket → server (bounds) → same_origin → authenticate ─→ require_read → api · live · metrics ← log_reader, feed
+//!                               │               └────────→ assets · about · session · switch an output
+//!                               ├→ probes
+//!                               └→ mqtt_ws (handshake → byte stream) → the broker
 //! ```
 //!
-//! MQTT over WebSocket comes in here too: past the guard, mqtt (handshake) → websocket (bytes) → the broker's door.
+//! Each room has a router with a state of its own. Imports point from here through `metrics`, `mqtt_ws` and `api` to
+//! `live` and `auth`, and from all of them to `log_reader`, `http_error` and `server`, never back.
 
 mod api;
-mod boards;
-mod database;
-mod entry;
-mod events;
-mod export;
-mod feed;
-mod guard;
-mod limits;
+mod assets;
+mod auth;
+mod http_error;
+mod live;
+mod log_reader;
 mod metrics;
-mod mqtt;
-mod page;
-mod problem;
-mod ready;
+mod mqtt_ws;
+mod probes;
 mod server;
-mod websocket;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
-use tokio::sync::{Semaphore, broadcast};
+use axum::middleware::{from_fn, from_fn_with_state};
+use tokio::sync::broadcast;
 
-pub use entry::Guests;
-pub use server::{Peer, serve};
+pub use auth::Guests;
+pub use server::serve;
 
 use crate::broker::{Access, Alarms, Counters, Insider, Live, SideDoor};
 use crate::clock;
 use crate::shutdown::Shutdown;
 
-/// What the operator decides.
+/// Settings of the HTTP port.
 #[derive(Debug, Clone, Default)]
 pub struct WebConfig {
-    /// What those may do who have not logged in.
+    /// What a client may do without a login.
     pub guests: Guests,
-    /// Further names that this broker is called by.
+    /// Further host names of this broker, besides its addresses and its own name.
     pub hosts: Vec<String>,
 }
 
-/// What of the broker the pages are made of.
+/// The parts of a running broker that the web needs.
 pub struct Sources {
-    /// The log.
+    /// Path of the log's file.
     pub database: PathBuf,
-    /// The recorder's own word on how it is.
+    /// Counters of the writer, and the cause while it cannot commit.
     pub counters: Arc<Counters>,
     /// Committed records.
     pub live: broadcast::Receiver<Live>,
-    /// Hears the boards, tells outputs.
-    pub insider: Insider,
-    /// Who the users are.
+    /// Subscribes to the boards' messages and publishes commands to outputs.
+    pub local_client: Insider,
+    /// The users and their permissions.
     pub access: Access,
-    /// How the alarms are.
+    /// The alarms.
     pub alarms: Alarms,
-    /// Takes MQTT clients that come by WebSocket.
-    pub side_door: SideDoor,
+    /// Takes MQTT clients that connect over WebSocket.
+    pub mqtt_handoff: SideDoor,
 }
 
-/// What every request is answered from.
-#[derive(Clone)]
-struct Web {
-    /// Tells this run of the broker from others.
-    run: Arc<str>,
-    started_ms: i64,
-    database: database::Database,
-    counters: Arc<Counters>,
-    insider: Insider,
-    feed: feed::Feed,
-    entry: entry::Entry,
-    places: events::Places,
-    exports: Arc<Semaphore>,
-    alarms: Alarms,
-    side_door: SideDoor,
-    shutdown: Shutdown,
-}
-
-/// Everything that is served, for [`serve`].
+/// The routes of the HTTP port, for [`serve`]. Starts the tasks of the live feed, which end at `shutdown`.
 pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Router {
-    let Sources { database, counters, live, insider, access, alarms, side_door } = sources;
+    let Sources { database, counters, live, local_client, access, alarms, mqtt_handoff } = sources;
     let started_ms = clock::unix_ms();
-    let web = Web {
-        run: format!("{started_ms:x}").into(),
+    let run: Arc<str> = format!("{started_ms:x}").into();
+    let log = log_reader::LogReader::new(database);
+    let feed = live::feed::Feed::start(live, local_client.clone(), shutdown.clone());
+    let authenticator = auth::Authenticator::new(config.guests, access);
+    let api = api::ApiState {
+        run: Arc::clone(&run),
         started_ms,
-        database: database::Database::new(database),
-        counters,
-        feed: feed::Feed::start(live, insider.clone(), shutdown.clone()),
-        insider,
-        entry: entry::Entry::new(config.guests, access),
-        places: events::Places::default(),
-        exports: export::places(),
-        alarms,
-        side_door,
-        shutdown,
+        log: log.clone(),
+        feed: feed.clone(),
+        alarms: alarms.clone(),
+        local_client: local_client.clone(),
+        authenticator: authenticator.clone(),
+        exports: api::ExportLimit::default(),
     };
+    let metrics = metrics::MetricsState {
+        started_ms,
+        log,
+        feed: feed.clone(),
+        alarms,
+        local_client,
+        counters: Arc::clone(&counters),
+    };
+
+    let readable = api::read_routes(api.clone())
+        .merge(live::events::routes(run, feed, shutdown))
+        .merge(metrics::routes(metrics))
+        .layer(from_fn(auth::require_read));
+    let authenticated = readable
+        .merge(api::routes(api))
+        .merge(auth::routes(authenticator.clone()))
+        .merge(assets::routes())
+        .layer(from_fn_with_state(authenticator.clone(), auth::authenticate));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let names = guard::Names::new(host.trim(), &config.hosts);
-    let for_readers = Router::new()
-        .route("/api/v1/nodes", get(api::nodes))
-        .route("/api/v1/sensors", get(api::sensors))
-        .route("/api/v1/latest", get(api::latest))
-        .route("/api/v1/series", get(api::series))
-        .route("/api/v1/export", get(export::export))
-        .route("/api/v1/events", get(events::events))
-        .route("/api/v1/outputs", get(api::outputs))
-        .route("/api/v1/alarms", get(api::alarms))
-        .route("/metrics", get(metrics::metrics))
-        .layer(axum::middleware::from_fn(entry::readers));
-    let routes = Router::new()
-        .merge(for_readers)
-        .merge(page::routes())
-        .route("/api/v1/about", get(api::about))
-        .route("/api/v1/session", post(entry::log_in).delete(entry::log_out))
-        .route("/api/v1/outputs/{node}/{output}", post(api::switch))
-        .layer(axum::middleware::from_fn_with_state(web.entry.clone(), entry::meet))
-        .route("/mqtt", get(mqtt::mqtt))
-        .route("/healthz", get(ready::healthz))
-        .route("/readyz", get(ready::readyz))
-        .layer(axum::middleware::from_fn_with_state(names, guard::guard))
-        .with_state(web);
-    limits::bounded(routes)
+    let names = auth::same_origin::HostNames::new(host.trim(), &config.hosts);
+    // The last router answers unknown paths.
+    let routes = probes::routes(counters)
+        .merge(mqtt_ws::routes(authenticator, mqtt_handoff))
+        .merge(authenticated)
+        .layer(from_fn_with_state(names, auth::same_origin::protect));
+    server::bounded(routes)
 }

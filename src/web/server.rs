@@ -1,5 +1,4 @@
-//! The HTTP listener: connections bounded in number, clients that say or take nothing sent away, and an
-//! orderly end.
+//! The HTTP server: bounds on connections, requests and slow clients, and an orderly shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +9,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Request, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,27 +30,47 @@ use crate::broker::TCP_KEEPALIVE;
 use crate::shutdown::Shutdown;
 
 /// Connections at once, event streams among them. A browser opens six.
-const CONNECTIONS: usize = 256;
-/// How long a client may take to send a request's headers, and how long it may keep a connection without
-/// another request.
-const HEADERS_WITHIN: Duration = Duration::from_secs(15);
-/// Most bytes and lines of a request's headers.
+const CONNECTIONS_MAX: usize = 256;
+/// Longest time in which a client sends a request's headers, and in which it leaves a connection idle between
+/// requests.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest headers of a request, in bytes.
 const HEADERS_MAX_BYTES: usize = 16 * 1024;
+/// Most header lines of a request.
 const HEADERS_MAX: usize = 64;
-/// A client that takes nothing off its socket for this long is gone.
-const WRITE_STALL: Duration = Duration::from_secs(30);
-/// How long answers may take to finish at shutdown.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// Pause after a failed accept: out of file descriptors is the usual cause, and passes.
+/// Largest body of a request, in bytes. A login or a command is far smaller.
+const BODY_MAX_BYTES: usize = 16 * 1024;
+/// Longest time from a request's headers to the headers of its response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time in which a client reads nothing of a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for the responses under way at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// Pause after a failed accept. The usual cause is a lack of file descriptors, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whom a request comes from; in the extensions of each.
+/// The client's address, in the extensions of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves `app` until `shutdown`, then lets answers that have begun finish.
-pub async fn serve(listener: TcpListener, app: Router, mut shutdown: Shutdown) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+/// Bounds the body and the response time of every request of `router`: 413 beyond [`BODY_MAX_BYTES`], 504 after
+/// [`RESPONSE_TIMEOUT`].
+pub fn bounded(router: Router) -> Router {
+    router
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(axum::middleware::from_fn(time_limited))
+}
+
+async fn time_limited(request: axum::extract::Request, next: Next) -> Response {
+    timeout(RESPONSE_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| {
+        let message = "the broker did not answer in time; try again\n";
+        (StatusCode::GATEWAY_TIMEOUT, message).into_response()
+    })
+}
+
+/// Serves `router` until `shutdown`, then waits up to 2 s for the responses under way.
+pub async fn serve(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -61,18 +83,18 @@ pub async fn serve(listener: TcpListener, app: Router, mut shutdown: Shutdown) {
                         continue;
                     }
                 };
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    debug!(%peer, "full: {CONNECTIONS} HTTP connections; closed");
+                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                    debug!(%peer, "HTTP connection closed: {CONNECTIONS_MAX} are open already");
                     continue;
                 };
-                // Events are small and wanted now: Nagle's algorithm would hold them back.
+                // Nagle's algorithm would delay events, which are small.
                 let _ = socket.set_nodelay(true);
-                // Events and MQTT may have nothing to say for a long time.
+                // An event stream or an MQTT connection may be silent for a long time.
                 let _ = SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE));
-                let (app, shutdown) = (app.clone(), shutdown.clone());
+                let (router, shutdown) = (router.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    connection(socket, peer, app, shutdown).await;
-                    drop(place);
+                    connection(socket, peer, router, shutdown).await;
+                    drop(permit);
                 });
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -80,24 +102,24 @@ pub async fn serve(listener: TcpListener, app: Router, mut shutdown: Shutdown) {
         }
     }
     drop(listener);
-    let gone = async { while connections.join_next().await.is_some() {} };
-    if timeout(FAREWELL, gone).await.is_err() {
-        debug!("some HTTP answers did not finish in {FAREWELL:?}");
+    let finished = async { while connections.join_next().await.is_some() {} };
+    if timeout(SHUTDOWN_GRACE, finished).await.is_err() {
+        debug!("some HTTP responses did not finish within {SHUTDOWN_GRACE:?}");
     }
 }
 
-async fn connection(socket: TcpStream, peer: SocketAddr, app: Router, mut shutdown: Shutdown) {
+async fn connection(socket: TcpStream, peer: SocketAddr, router: Router, mut shutdown: Shutdown) {
     let service = service_fn(|request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
-        app.clone().call(request)
+        router.clone().call(request)
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
+        .header_read_timeout(HEADERS_TIMEOUT)
         .max_buf_size(HEADERS_MAX_BYTES)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(Impatient::new(socket)), service)
+        .serve_connection(TokioIo::new(WriteTimeout::new(socket)), service)
         .with_upgrades();
     tokio::pin!(serving);
     let outcome = tokio::select! {
@@ -112,37 +134,38 @@ async fn connection(socket: TcpStream, peer: SocketAddr, app: Router, mut shutdo
     }
 }
 
-/// A stream whose writing fails when the other side takes nothing for [`WRITE_STALL`]: hyper bounds how
-/// long a request may take to come, not how long its answer may take to go.
+/// A stream whose writes fail after the client has read nothing for [`WRITE_TIMEOUT`]. hyper bounds the time of a
+/// request, not the time of its response.
 #[derive(Debug)]
-struct Impatient<S> {
+struct WriteTimeout<S> {
     stream: S,
-    stalled: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Impatient<S> {
+impl<S> WriteTimeout<S> {
     const fn new(stream: S) -> Self {
-        Self { stream, stalled: None }
+        Self { stream, deadline: None }
     }
 
-    /// Passes on what writing came to, unless it has been pending for too long.
-    fn judge<T>(
+    /// Passes the result of a write on; `TimedOut` when writes have been pending for too long.
+    fn limit<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            self.deadline = None;
             return written;
         }
-        let stalled =
-            self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_STALL)));
-        ready!(stalled.as_mut().poll(cx));
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_TIMEOUT)));
+        ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -152,14 +175,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(cx, written)
+        self.limit(cx, written)
     }
 
     fn poll_write_vectored(
@@ -168,7 +191,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.judge(cx, written)
+        self.limit(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -177,12 +200,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.judge(cx, flushed)
+        self.limit(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.judge(cx, closed)
+        self.limit(cx, closed)
     }
 }
 
@@ -192,24 +215,24 @@ mod tests {
 
     use super::*;
 
-    /// Says when an answer's body is let go of.
-    struct Held(tokio::sync::mpsc::Sender<()>);
+    /// Sends a message when the response's body is dropped.
+    struct DropSignal(tokio::sync::mpsc::Sender<()>);
 
-    impl Drop for Held {
+    impl Drop for DropSignal {
         fn drop(&mut self) {
             let _ = self.0.try_send(());
         }
     }
 
-    /// An answer without end to a client that takes nothing of it, over a real socket.
+    /// An endless response to a client that reads nothing of it, over a real socket.
     #[tokio::test(start_paused = true)]
-    async fn a_slow_reader_is_cut_off() {
+    async fn a_client_that_reads_nothing_is_disconnected() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (held, mut let_go) = tokio::sync::mpsc::channel::<()>(1);
+        let (held, mut dropped) = tokio::sync::mpsc::channel::<()>(1);
         let endless = axum::routing::get(async move || {
             let chunk = bytes::Bytes::from(vec![b'x'; 64 * 1024]);
-            let stream = futures_util::stream::unfold(Held(held), move |held| {
+            let stream = futures_util::stream::unfold(DropSignal(held), move |held| {
                 let chunk = chunk.clone();
                 async move { Some((Ok::<_, io::Error>(chunk), held)) }
             });
@@ -219,23 +242,23 @@ mod tests {
         let serving = tokio::spawn(serve(listener, Router::new().route("/", endless), shutdown));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
-        // The paused clock goes on by itself while nothing can be written.
-        timeout(4 * WRITE_STALL, let_go.recv()).await.expect("it is cut off");
+        // The paused clock advances while nothing can be written.
+        timeout(4 * WRITE_TIMEOUT, dropped.recv()).await.expect("the response is dropped");
         trigger.throw();
         serving.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_is_given_up_and_who_takes_a_little_is_not() {
+    async fn a_write_times_out_only_when_the_client_reads_nothing() {
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let mut ours = Impatient::new(ours);
-        let taking = async {
+        let mut ours = WriteTimeout::new(ours);
+        let reading = async {
             for _ in 0..4 {
-                tokio::time::sleep(WRITE_STALL * 3 / 4).await;
+                tokio::time::sleep(WRITE_TIMEOUT * 3 / 4).await;
                 tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut [0; 16]).await.unwrap();
             }
         };
-        let (written, ()) = tokio::join!(ours.write_all(&[7; 80]), taking);
+        let (written, ()) = tokio::join!(ours.write_all(&[7; 80]), reading);
         written.unwrap();
         let stalled = ours.write_all(&[7; 80]).await.unwrap_err();
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);

@@ -1,46 +1,56 @@
-// The page: asks once, listens from then on, and asks again whenever the connection comes back.
+// The page: requests everything once, then follows the events, and requests everything again after a reconnection.
 
 import { Chart, withGaps } from "./chart.js";
-import { boards, keyOf, now, sensors, setClock, takeReading, takeRecent, takeSensors } from "./state.js";
+import { applyReading, applyRecent, applySensors, boards, keyOf, now, sensors, setClock } from "./state.js";
 import { fill, length, number, t, time, zone } from "./text.js";
 import { drawAlarms, drawBoards, drawTiles, make } from "./view.js";
 
 const RANGES = { m15: 900_000, h1: 3_600_000, h6: 21_600_000, d1: 86_400_000, d7: 604_800_000, d30: 2_592_000_000, y1: 31_557_600_000 };
 const LONGEST_MS = 30 * RANGES.y1;
 const SHORTEST_MS = 10_000;
-/** The browser's own retry ends with an error status; then this one goes on. */
+/** The browser reconnects by itself, except after an HTTP error; then the page does. */
 const RETRY_MS = 3_000;
-/** A live chart is asked for anew at most this often. */
+/** Shortest time between two requests of a live chart. */
 const CHART_EVERY_MS = 2_000;
 const ALARMS_EVERY_MS = 5_000;
+/** Shortest time between two requests of a sparkline. */
 const RECENT_EVERY_MS = 300_000;
+/** Longest time in which a board confirms a command. */
+const SWITCH_TIMEOUT_MS = 2_000;
 
 const $ = (id) => document.getElementById(id);
-let about = null, picked = null, stream = null, retry = 0;
+let about = null, selected = null, stream = null, retry = 0;
 const view = { span: RANGES.m15, to: null };
 const charts = {
   temperature: new Chart($("temperature"), "--warm", "°C", zoom),
   humidity: new Chart($("humidity"), "--damp", "%", zoom),
 };
 
-async function ask(path) {
-  const answer = await fetch(`/api/v1/${path}`, { headers: { accept: "application/json" } });
-  if (answer.status === 401) refused();
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
+async function get(path) {
+  const response = await fetch(`/api/v1/${path}`, { headers: { accept: "application/json" } });
+  if (response.status === 401) showRefusal();
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return response.json();
 }
 
-const tell = (path, body) =>
+const post = (path, body) =>
   fetch(`/api/v1/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 
-function link(state) {
+function showLink(state) {
   $("link").dataset.state = state;
   $("link").textContent = t[state];
 }
 
-function refused() {
+/** Shows why the page is not open to this user, and the login form where the broker has users. */
+function showRefusal() {
   stream?.close();
   stream = null;
+  const denied = about?.user && !about.may.read;
+  const [title, text] = denied ? [t.deniedTitle, t.deniedText(about.user)]
+    : about?.login === false ? [t.noUsersTitle, t.noUsersText]
+    : [t.loginTitle, t.loginText];
+  $("refusedTitle").textContent = title;
+  $("refusedText").textContent = text;
   $("page").hidden = true;
   $("refused").hidden = false;
   $("login").hidden = !about?.login;
@@ -50,9 +60,9 @@ function refused() {
 async function start() {
   clearTimeout(retry);
   try {
-    about = await ask("about");
+    about = await get("about");
   } catch {
-    link("lost");
+    showLink("lost");
     retry = setTimeout(start, RETRY_MS);
     return;
   }
@@ -60,35 +70,35 @@ async function start() {
   $("version").textContent = t.brokerVersion(about.version, about.revision);
   $("user").textContent = about.user ?? "";
   $("who").hidden = !about.user;
-  if (!about.may.read) return refused();
+  if (!about.may.read) return showRefusal();
   $("refused").hidden = true;
   $("page").hidden = false;
-  listen();
+  follow();
 }
 
-function listen() {
+function follow() {
   stream?.close();
   stream = new EventSource("/api/v1/events");
-  const on = (name, act) => stream.addEventListener(name, (event) => act(JSON.parse(event.data)));
+  const on = (name, handle) => stream.addEventListener(name, (event) => handle(JSON.parse(event.data)));
   on("hello", (hello) => {
     setClock(hello.now);
     refresh();
   });
   on("refresh", refresh);
   on("readings", (readings) => {
-    let fresh = false, drawn = false;
+    let isNew = false, isCharted = false;
     for (const reading of readings) {
-      fresh = takeReading(reading)[1] || fresh;
-      drawn = drawn || keyOf(reading) === picked;
+      isNew = applyReading(reading)[1] || isNew;
+      isCharted = isCharted || keyOf(reading) === selected;
     }
-    if (fresh) refresh();
-    if (drawn && view.to === null) draw();
+    if (isNew) refresh();
+    if (isCharted && view.to === null) draw();
     show();
   });
   on("board", (board) => {
     const before = boards.get(board.node)?.status;
     boards.set(board.node, board);
-    if (before && before !== board.status) say(board.status === "offline" ? t.toldOffline(board.node) : t.toldOnline(board.node));
+    if (before && before !== board.status) announce(board.status === "offline" ? t.boardOffline(board.node) : t.boardOnline(board.node));
     show(true);
   });
   on("gone", ({ node }) => {
@@ -96,24 +106,24 @@ function listen() {
     show(true);
   });
   stream.onerror = () => {
-    link("lost");
-    // Closed for good: the broker answered with an error, or is not there. A lost connection comes back by itself.
+    showLink("lost");
+    // CLOSED: the broker answered with an error, or is not there. After a lost connection the browser reconnects.
     if (stream?.readyState === EventSource.CLOSED) retry = setTimeout(start, RETRY_MS);
   };
 }
 
-/** Everything anew: what was missed while nobody listened is in the log. */
+/** Requests everything again: the log has the readings that the page missed while it was disconnected. */
 async function refresh() {
   try {
-    const [allSensors, allBoards] = await Promise.all([ask("sensors"), ask("nodes")]);
-    takeSensors(allSensors);
+    const [allSensors, allBoards] = await Promise.all([get("sensors"), get("nodes")]);
+    applySensors(allSensors);
     boards.clear();
     for (const board of allBoards) boards.set(board.node, board);
   } catch {
     return;
   }
-  link("live");
-  if (!sensors.has(picked)) picked = [...sensors.keys()].sort()[0] ?? null;
+  showLink("live");
+  if (!sensors.has(selected)) selected = [...sensors.keys()].sort()[0] ?? null;
   show(true);
   draw(true);
   recent();
@@ -123,70 +133,77 @@ async function refresh() {
 let raised = new Set();
 async function alarms() {
   if (!stream) return;
-  const found = await ask("alarms").catch(() => null);
+  const found = await get("alarms").catch(() => null);
   if (!found) return;
-  for (const { name, detail, raised: is } of found) if (is && !raised.has(name)) say(t.toldRaised(name, detail));
+  for (const { name, detail, raised: is } of found) if (is && !raised.has(name)) announce(t.alarmRaised(name, detail));
   raised = new Set(found.filter((alarm) => alarm.raised).map((alarm) => alarm.name));
   $("alarms").hidden = found.length === 0;
   drawAlarms($("alarmList"), found);
 }
 
-/** The last hour of every tile that can be seen. */
-const seen = new IntersectionObserver((entries) => {
+/** Requests the last hour of each tile that is visible. */
+const visible = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) if (isIntersecting) recentOf(sensors.get(target.dataset.key));
 }, { rootMargin: "200px" });
 
 function recent() {
-  seen.disconnect();
-  for (const tile of $("tiles").children) seen.observe(tile);
+  visible.disconnect();
+  for (const tile of $("tiles").children) visible.observe(tile);
 }
 
 async function recentOf(sensor) {
-  if (!sensor?.latest || now() - (sensor.asked ?? 0) < RECENT_EVERY_MS) return;
-  sensor.asked = now();
+  if (!sensor?.latest || now() - (sensor.requestedAt ?? 0) < RECENT_EVERY_MS) return;
+  sensor.requestedAt = now();
   const to = sensor.latest.at + 1;
   const from = Math.max(to - RANGES.h1, 0);
   try {
-    takeRecent(sensor, await ask(`series?${new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to, step: 30_000 })}`));
+    applyRecent(sensor, await get(`series?${new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to, step: 30_000 })}`));
     show();
   } catch {
-    sensor.asked = 0;
+    sensor.requestedAt = 0;
   }
 }
 
-function say(text) {
-  $("said").textContent = text;
+/** Has a screen reader read `text` out. */
+function announce(text) {
+  $("announcement").textContent = text;
 }
 
 let boardsDue = true;
 let showing = 0;
-/** Draws at the next frame, once, however much came. */
+/** Draws at the next frame, once for any number of calls. */
 function show(withBoards = false) {
   boardsDue ||= withBoards;
   showing ||= requestAnimationFrame(() => {
     showing = 0;
     const before = $("tiles").childElementCount;
-    const stale = drawTiles($("tiles"), picked, pick);
-    if (stale.length) say(stale.map(t.toldStale).join(". "));
+    const stale = drawTiles($("tiles"), selected, select);
+    if (stale.length) announce(stale.map(t.sensorStale).join(". "));
     if ($("tiles").childElementCount !== before) recent();
     if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null);
     boardsDue = false;
     $("empty").hidden = sensors.size > 0;
     $("noBoards").hidden = boards.size > 0;
-    $("charts").hidden = !picked;
+    $("charts").hidden = !selected;
     $("sum").textContent = t.sum(sensors.size, [...boards.values()].filter((board) => board.status === "online").length);
   });
 }
 
 async function switchOutput(node, output, on) {
-  const answer = await tell(`outputs/${encodeURIComponent(node)}/${encodeURIComponent(output)}`, { on }).catch(() => null);
-  if (!answer?.ok) say(t.switchFailed);
-  // The board says itself what the line has become; without its word the switch falls back.
-  setTimeout(() => show(true), answer?.ok ? 2_000 : 0);
+  const response = await post(`outputs/${encodeURIComponent(node)}/${encodeURIComponent(output)}`, { on }).catch(() => null);
+  $("switchError").textContent = response?.ok ? "" : t.switchFailed(reason(response));
+  // The board publishes the new state of its line. Without it the switch shows the old state again.
+  setTimeout(() => show(true), response?.ok ? SWITCH_TIMEOUT_MS : 0);
 }
 
-function pick(key) {
-  picked = key;
+/** Why a request failed; `response` is null when there was none. */
+function reason(response) {
+  if (!response) return t.noAnswer;
+  return { 401: t.notAllowed, 403: t.notAllowed, 404: t.noOutput }[response.status] ?? t.refused(response.status);
+}
+
+function select(key) {
+  selected = key;
   show();
   draw(true);
 }
@@ -198,8 +215,8 @@ function zoom(from, to) {
   draw(true);
 }
 
-let drawing = 0, drawnAt = 0, asked = 0;
-/** Asks for the chart's range and draws it; not more often than a reader can see. */
+let drawing = 0, drawnAt = 0, requested = 0;
+/** Requests the chart's range and draws it, at most once in `CHART_EVERY_MS` unless `atOnce`. */
 function draw(atOnce = false) {
   clearTimeout(drawing);
   const every = Math.max(CHART_EVERY_MS, view.span / 1_000);
@@ -207,20 +224,20 @@ function draw(atOnce = false) {
 }
 
 async function drawNow() {
-  const sensor = sensors.get(picked);
+  const sensor = sensors.get(selected);
   if (!sensor) return;
   drawnAt = Date.now();
-  const mine = ++asked;
+  const own = ++requested;
   const to = Math.round(view.to ?? now() + 1_000), from = Math.max(0, Math.round(to - view.span));
   const range = new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to });
   let series;
   try {
-    series = await ask(`series?${range}`);
+    series = await get(`series?${range}`);
   } catch {
     return;
   }
-  // A later question has been asked meanwhile.
-  if (mine !== asked) return;
+  // A later request has been sent meanwhile.
+  if (own !== requested) return;
   $("csv").href = `/api/v1/export?${range}`;
   $("chartTitle").textContent = `${sensor.node} · ${sensor.sensor}`;
   $("span").textContent = `${time(from)} – ${view.to === null ? t.now : time(to)} · ${series.step_ms ? t.step(length(series.step_ms)) : t.single}`;
@@ -229,10 +246,10 @@ async function drawNow() {
     const column = columns[name];
     const means = column.mean.filter((value) => value != null);
     $(name).parentElement.hidden = means.length === 0 && name !== "temperature";
-    const least = Math.min(...column.min.filter((value) => value != null)), most = Math.max(...column.max.filter((value) => value != null));
+    const lowest = Math.min(...column.min.filter((value) => value != null)), highest = Math.max(...column.max.filter((value) => value != null));
     const mean = means.reduce((sum, value) => sum + value, 0) / means.length;
-    $(`${name}Said`).textContent = means.length
-      ? t.said(t[name], `${number(least)} ${unit}`, `${number(mean)} ${unit}`, `${number(most)} ${unit}`, gaps.length)
+    $(`${name}Summary`).textContent = means.length
+      ? t.summary(t[name], `${number(lowest)} ${unit}`, `${number(mean)} ${unit}`, `${number(highest)} ${unit}`, gaps.length)
       : t.nothing(t[name]);
     charts[name].show(columns.x, column, gaps, from / 1000, to / 1000);
   }
@@ -240,7 +257,7 @@ async function drawNow() {
   for (const button of $("ranges").children) button.setAttribute("aria-pressed", String(Number(button.dataset.span) === view.span && view.to === null));
 }
 
-function wire() {
+function setUp() {
   fill();
   $("zone").textContent = t.times(zone);
   $("ranges").setAttribute("aria-label", t.range);
@@ -261,16 +278,17 @@ function wire() {
   $("in").addEventListener("click", () => zoom(view.to === null ? end() - view.span / 2 : middle() - view.span / 4, view.to === null ? end() : middle() + view.span / 4));
   $("login").addEventListener("submit", async (event) => {
     event.preventDefault();
-    const answer = await tell("session", Object.fromEntries(new FormData($("login")))).catch(() => null);
-    $("loginError").textContent = answer?.ok ? "" : t.wrong;
+    const response = await post("session", Object.fromEntries(new FormData($("login")))).catch(() => null);
+    const known = { 401: t.loginWrong, 429: t.loginBusy }[response?.status];
+    $("loginError").textContent = response?.ok ? "" : known ?? t.loginFailed(reason(response));
     $("login").elements.password.value = "";
-    if (answer?.ok) start();
+    if (response?.ok) start();
   });
   $("logout").addEventListener("click", async () => {
     await fetch("/api/v1/session", { method: "DELETE" }).catch(() => null);
     start();
   });
-  // Ages grow by themselves.
+  // The ages on display grow.
   setInterval(() => show(), 1_000);
   setInterval(() => show(true), 30_000);
   setInterval(alarms, ALARMS_EVERY_MS);
@@ -279,6 +297,6 @@ function wire() {
   });
 }
 
-wire();
-link("wait");
+setUp();
+showLink("wait");
 start();

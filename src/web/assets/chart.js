@@ -1,21 +1,22 @@
-// The two charts of one sensor: a line, the band from lowest to highest where readings are drawn together, and
-// hatching where there are none.
+// The two charts of one sensor: a line, a band from lowest to highest where readings are combined, and hatching
+// over gaps.
 
 import { axisTimes, number, time } from "./text.js";
 
-/** Two readings further apart than this many usual intervals have a gap between them. */
+/** Two readings that are further apart than this many usual intervals have a gap between them. */
 const GAP_INTERVALS = 2.5;
-/** And at least this many steps, where readings are drawn together. */
+/** And at least this many steps, where readings are combined. */
 const GAP_STEPS = 1.5;
+/** The usual interval while it is not known. */
 const GAP_UNKNOWN_MS = 60_000;
-/** Steps of the value axis: no finer than its labels. */
+/** Steps of the value axis: no finer than its labels, which have one decimal. */
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000];
 const HEIGHT = { wide: 230, narrow: 180 };
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Puts a null between points that have a gap between them; returns columns and the gaps, in s. */
+/** Adds a null between two points with a gap between them; returns the columns and the gaps, in s. */
 export function withGaps(series, interval) {
   const { at, from, to, step_ms: step } = series;
   const usual = interval ?? GAP_UNKNOWN_MS;
@@ -67,7 +68,7 @@ export class Chart {
     this.show(...this.shown);
   }
 
-  /** Shows columns `x` in s, with the gaps among them, from and to in s. */
+  /** Shows one quantity; `x`, `gaps`, `from` and `to` are in s. */
   show(x, { min, mean, max }, gaps, from, to) {
     this.shown = [x, { min, mean, max }, gaps, from, to];
     this.gaps = gaps;
@@ -93,7 +94,7 @@ export class Chart {
       legend: { live: true, isolate: false, markers: { show: false } },
       scales: {
         x: { time: true, range: () => this.range },
-        // A flat line is not blown up to look like a storm.
+        // At least 1 °C or 1 %: a flat line stays flat.
         y: { range: (_, low, high) => (low == null ? [0, 1] : [low - Math.max((high - low) * 0.08, 0.5), high + Math.max((high - low) * 0.08, 0.5)]) },
       },
       axes: [

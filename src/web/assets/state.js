@@ -1,26 +1,26 @@
-// What the page knows: sensors, boards, and what a reading is worth now. No drawing here.
+// The data of the page: sensors, boards, and the quality of each latest reading. Nothing is drawn here.
 
 /** A reading is stale when it is older than this many of its sensor's usual intervals. */
 const STALE_INTERVALS = 2.5;
-/** Where the interval is not known yet. */
+/** The same limit while the interval is not known. */
 const STALE_UNKNOWN_MS = 60_000;
-/** A stamp this far ahead of the broker's clock is wrong, not early. */
+/** A reading this far ahead of the broker's clock comes from a clock that is set wrong. */
 const AHEAD_MS = 5_000;
-/** Readings kept of each sensor for its small picture. */
+/** Most readings kept of each sensor for its sparkline, and their greatest age. */
 const RECENT_MAX = 240;
 const RECENT_MS = 3_600_000;
 
 export const sensors = new Map();
 export const boards = new Map();
-/** The broker's clock minus this machine's, ms. */
+/** The broker's clock minus this machine's clock, ms. */
 let offset = 0;
 
 export const now = () => Date.now() + offset;
 export const setClock = (ms) => { offset = ms - Date.now(); };
 export const keyOf = (reading) => `${reading.node}/${reading.sensor}`;
 
-/** Takes the list of all sensors, as after each (re)connection. */
-export function takeSensors(list) {
+/** Applies the list of all sensors, which the page requests after each (re)connection. */
+export function applySensors(list) {
   const found = new Set();
   for (const { node, sensor, interval_ms, latest } of list) {
     const key = `${node}/${sensor}`;
@@ -33,8 +33,8 @@ export function takeSensors(list) {
   for (const key of sensors.keys()) if (!found.has(key)) sensors.delete(key);
 }
 
-/** Takes a reading that was just committed; returns its sensor, and whether that is new. */
-export function takeReading(reading) {
+/** Applies a reading that was just committed; returns its sensor, and whether the sensor is new. */
+export function applyReading(reading) {
   const key = keyOf(reading);
   let known = sensors.get(key);
   const fresh = !known;
@@ -42,7 +42,7 @@ export function takeReading(reading) {
     known = { key, node: reading.node, sensor: reading.sensor, interval: null, recent: [], latest: null };
     sensors.set(key, known);
   }
-  // What a board catches up with is older than what is shown.
+  // A board's backlog is older than the reading on display.
   if (!known.latest || reading.at >= known.latest.at) {
     known.latest = reading;
     remember(known, reading.at, reading.temperature ?? reading.humidity);
@@ -50,8 +50,8 @@ export function takeReading(reading) {
   return [known, fresh];
 }
 
-/** Takes the last hour of a sensor, for its small picture. */
-export function takeRecent(sensor, series) {
+/** Applies the last hour of a sensor, for its sparkline. */
+export function applyRecent(sensor, series) {
   const values = series.temperature.mean.some((value) => value != null) ? series.temperature.mean : series.humidity.mean;
   sensor.recent = [];
   series.at.forEach((at, index) => remember(sensor, at, values[index]));
@@ -64,7 +64,7 @@ function remember(sensor, at, value) {
   while (sensor.recent.length > RECENT_MAX || sensor.recent[0]?.[0] < oldest) sensor.recent.shift();
 }
 
-/** The worth of a sensor's latest reading: one word, and its age in ms. */
+/** The quality of a sensor's latest reading: a grade, and its age in ms. */
 export function quality(sensor) {
   const { latest, interval } = sensor;
   if (!latest) return ["none", null];
@@ -77,13 +77,13 @@ export function quality(sensor) {
   return ["good", age];
 }
 
-/** Change per hour over the recent readings; null while too little is known. */
+/** Change per hour over the recent readings; null while there are too few. */
 export function trend(sensor) {
   const recent = sensor.recent;
   if (recent.length < 6) return null;
   const span = recent[recent.length - 1][0] - recent[0][0];
   if (span < 120_000) return null;
-  // Least squares: one odd reading at either end does not turn it.
+  // Least squares: one outlier at either end does not change the direction.
   const n = recent.length;
   const meanAt = recent.reduce((sum, [at]) => sum + at, 0) / n;
   const mean = recent.reduce((sum, [, value]) => sum + value, 0) / n;

@@ -1,12 +1,13 @@
-// Tiles and boards as elements. Names come from the network: they become text, never markup.
+// Draws tiles, boards and alarms. Names come from the network: they become text nodes, never markup.
 
 import { ago, change, count, number, t } from "./text.js";
 import { boards, now, quality, sensors, trend } from "./state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+/** A slower change counts as steady, in °C/h and %/h. */
 const STEADY = { temperature: 0.15, humidity: 0.5 };
 
-/** An element with a class and children, texts among them. */
+/** Creates an element with a class and children; a string becomes a text node. */
 export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -18,14 +19,14 @@ function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Sets what differs only, so that nothing flickers and a screen reader is not disturbed. */
+/** Sets an attribute only when it changes: no flicker, and no repeated announcement by a screen reader. */
 function mark(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
 const tiles = new Map();
 
-function makeTile(sensor, onPick) {
+function makeTile(sensor, onSelect) {
   const button = make("button", "tile");
   const name = make("span", "name", make("b", "", sensor.sensor), " ", make("span", "quiet", sensor.node));
   const chip = make("span", "chip");
@@ -40,13 +41,13 @@ function makeTile(sensor, onPick) {
   const slope = make("span", "slope");
   const age = make("span", "age");
   button.append(make("span", "row", name, chip), make("span", "row values", main, more), picture, make("span", "row foot", age, slope));
-  button.addEventListener("click", () => onPick(sensor.key));
+  button.addEventListener("click", () => onSelect(sensor.key));
   button.dataset.key = sensor.key;
   return { button, chip, main, more, line, slope, age, last: null };
 }
 
-/** Brings the tiles in line with the sensors; returns names that have just become stale. */
-export function drawTiles(parent, picked, onPick) {
+/** Draws one tile per sensor; returns the names of the sensors that have just become stale. */
+export function drawTiles(parent, selected, onSelect) {
   const stale = [];
   const keys = [...sensors.keys()].sort();
   for (const [key, tile] of tiles) {
@@ -59,25 +60,25 @@ export function drawTiles(parent, picked, onPick) {
     const sensor = sensors.get(key);
     let tile = tiles.get(key);
     if (!tile) {
-      tile = makeTile(sensor, onPick);
+      tile = makeTile(sensor, onSelect);
       tiles.set(key, tile);
     }
     if (parent.children[index] !== tile.button) parent.insertBefore(tile.button, parent.children[index] ?? null);
-    const [word, age] = quality(sensor);
-    if (tile.last === "good" && (word === "stale" || word === "offline")) stale.push(`${sensor.node} ${sensor.sensor}`);
-    tile.last = word;
+    const [grade, age] = quality(sensor);
+    if (tile.last === "good" && (grade === "stale" || grade === "offline")) stale.push(`${sensor.node} ${sensor.sensor}`);
+    tile.last = grade;
     const { latest } = sensor;
-    const both = latest?.temperature != null;
-    mark(tile.button, "data-quality", word);
-    mark(tile.button, "aria-pressed", String(key === picked));
-    set(tile.chip, t[word]);
-    const first = both ? [latest.temperature, "°C"] : [latest?.humidity ?? null, "%"];
-    set(tile.main, `${number(first[0])} ${first[1]}`);
-    set(tile.more, both && latest.humidity != null ? `${number(latest.humidity)} %` : "");
+    const hasTemperature = latest?.temperature != null;
+    mark(tile.button, "data-quality", grade);
+    mark(tile.button, "aria-pressed", String(key === selected));
+    set(tile.chip, t[grade]);
+    const [value, unit] = hasTemperature ? [latest.temperature, "°C"] : [latest?.humidity ?? null, "%"];
+    set(tile.main, `${number(value)} ${unit}`);
+    set(tile.more, hasTemperature && latest.humidity != null ? `${number(latest.humidity)} %` : "");
     set(tile.age, age === null ? "" : Math.abs(age) < 1500 ? t.now : ago(age));
     const slope = trend(sensor);
-    const calm = slope !== null && Math.abs(slope) < (both ? STEADY.temperature : STEADY.humidity);
-    set(tile.slope, slope === null || word !== "good" ? "" : calm ? `→ ${t.steady}` : `${slope > 0 ? "↗" : "↘"} ${change(slope)} ${t.perHour}`);
+    const steady = slope !== null && Math.abs(slope) < (hasTemperature ? STEADY.temperature : STEADY.humidity);
+    set(tile.slope, slope === null || grade !== "good" ? "" : steady ? `→ ${t.steady}` : `${slope > 0 ? "↗" : "↘"} ${t.perHour(change(slope), unit)}`);
     mark(tile.line, "points", points(sensor.recent));
   });
   return stale;
@@ -92,14 +93,14 @@ function points(recent) {
   return recent.map(([at, value]) => `${(((at - start) / span) * 120).toFixed(1)},${(14 - ((value - middle) / half) * 12).toFixed(1)}`).join(" ");
 }
 
-/** Brings the table of boards in line; `onSwitch` is null where the reader may not switch. */
+/** Draws one row per board; `onSwitch` is null when the user may not switch outputs. */
 export function drawBoards(parent, onSwitch) {
   const rows = [...boards.keys()].sort().map((node) => {
     const board = boards.get(node);
     const { health } = board;
     const status = board.status ?? "unknown";
-    const word = { online: t.online, offline: t.gone, unknown: t.unknown }[status];
-    const state = make("td", "", make("span", "dot", word));
+    const label = { online: t.online, offline: t.gone, unknown: t.unknown }[status];
+    const state = make("td", "", make("span", "dot", label));
     state.firstChild.dataset.state = status;
     if (board.status_at) state.append(make("span", "quiet", ` ${ago(now() - board.status_at)}`));
     if (health?.clock === "unsynced") state.append(" ", chip("unset", t.unset));
@@ -111,8 +112,8 @@ export function drawBoards(parent, onSwitch) {
     const errors = make("td", "errors");
     errors.dataset.l = t.errors;
     for (const [sensor, causes] of Object.entries(health?.failures ?? {})) {
-      const said = Object.entries(causes).map(([cause, times]) => `${cause} ${count(times)}`);
-      if (said.length) errors.append(make("span", "error", make("b", "", sensor), ` ${said.join(", ")}`));
+      const counts = Object.entries(causes).map(([cause, times]) => `${cause} ${count(times)}`);
+      if (counts.length) errors.append(make("span", "error", make("b", "", sensor), ` ${counts.join(", ")}`));
     }
     if (!errors.childElementCount) errors.append("–");
     const inputs = make("td", "lines");
@@ -128,17 +129,17 @@ export function drawBoards(parent, onSwitch) {
     name.scope = "row";
     return make("tr", "", name, state, outbox, dropped, errors, inputs, outputs, version);
   });
-  // The one who is at a switch stays there.
-  const held = document.activeElement?.dataset?.output;
+  // The keyboard focus stays on its switch.
+  const focused = document.activeElement?.dataset?.output;
   parent.replaceChildren(...rows);
-  if (held) [...parent.querySelectorAll("[data-output]")].find((button) => button.dataset.output === held)?.focus();
+  if (focused) [...parent.querySelectorAll("[data-output]")].find((button) => button.dataset.output === focused)?.focus();
 }
 
-/** The alarms, raised ones first. */
+/** Draws the alarms, raised ones first. */
 export function drawAlarms(parent, alarms) {
   const sorted = [...alarms].sort((one, other) => other.raised - one.raised);
   parent.replaceChildren(...sorted.map((alarm) => {
-    const item = make("li", alarm.raised ? "raised" : "", chip(alarm.raised ? "raised" : "on", alarm.raised ? t.raised : t.good), make("b", "", alarm.name));
+    const item = make("li", alarm.raised ? "raised" : "", chip(alarm.raised ? "raised" : "on", alarm.raised ? t.raised : t.normal), make("b", "", alarm.name));
     if (alarm.detail) item.append(make("span", "", alarm.detail));
     if (alarm.since) item.append(make("span", "quiet", ago(now() - alarm.since)));
     return item;

@@ -1,5 +1,5 @@
-//! What a browser of the plant might be tricked into: other hosts' names for this address (DNS rebinding),
-//! requests from other sites' pages, pages inside other pages, scripts from elsewhere.
+//! Protection of the operator's browser: refuses requests by another host name (DNS rebinding) or from another site's
+//! page, and sends the headers that forbid framing and foreign scripts.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::problem::Problem;
+use crate::web::http_error::HttpError;
 
-/// Everything from here, nothing inline, nowhere else to: a node's name with markup in it would stay text
-/// even if the page forgot to treat it so.
+/// Scripts, styles and connections only of this broker, and nothing inline: markup in a node's name would stay
+/// text even if the page forgot to escape it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
@@ -27,12 +27,12 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     ),
 ];
 
-/// Names that a request may call this broker by, besides addresses.
+/// Host names of this broker. A request's `Host` header has to be one of them, or an IP address.
 #[derive(Debug, Clone, Default)]
-pub struct Names(Arc<[String]>);
+pub struct HostNames(Arc<[String]>);
 
-impl Names {
-    /// `localhost`, this machine's own name, and `more`.
+impl HostNames {
+    /// `localhost`, this machine's own name with and without `.local`, and `more`.
     pub fn new(own: &str, more: &[String]) -> Self {
         let own = own.to_ascii_lowercase();
         let names = [String::from("localhost"), format!("{own}.local"), own];
@@ -40,9 +40,9 @@ impl Names {
         Self(names.into_iter().chain(more).filter(|name| !name.is_empty()).collect())
     }
 
-    /// Whether a `Host` header names this broker. An address always does: no name server can turn another
-    /// site's name into one.
-    fn has(&self, host: &str) -> bool {
+    /// Whether a `Host` header names this broker. An IP address always does: after DNS rebinding the header holds
+    /// the other site's name.
+    fn contains(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         let address = name.trim_start_matches('[').trim_end_matches(']');
         address.parse::<IpAddr>().is_ok() || self.0.contains(&name)
@@ -58,12 +58,12 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Refuses what came by another's name or from another's page, and says on every answer what a browser may do
-/// with it.
-pub async fn guard(State(names): State<Names>, request: Request, next: Next) -> Response {
+/// Answers 421 to another host name and 403 to a change from another site's page; adds the security headers to every
+/// response.
+pub async fn protect(State(names): State<HostNames>, request: Request, next: Next) -> Response {
     let mut response = match check(&names, &request) {
         Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(error) => error.into_response(),
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, value);
@@ -75,8 +75,8 @@ pub async fn guard(State(names): State<Names>, request: Request, next: Next) -> 
     response
 }
 
-fn check(names: &Names, request: &Request) -> Result<(), Problem> {
-    // Probes call by whatever address they have, and are told nothing worth protecting.
+fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
+    // A probe uses any name, and its answer holds nothing to protect.
     if ["/healthz", "/readyz"].contains(&request.uri().path()) {
         return Ok(());
     }
@@ -84,23 +84,26 @@ fn check(names: &Names, request: &Request) -> Result<(), Problem> {
         |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let host = text(header::HOST).or(request.uri().authority().map(Authority::as_str));
     match host {
-        Some(host) if names.has(host) => {}
+        Some(host) if names.contains(host) => {}
         _ => {
-            return Err(Problem::new(
+            return Err(HttpError::new(
                 StatusCode::MISDIRECTED_REQUEST,
-                "this broker is not known by that name; call it by its address, or name it in HUMIDOR_HTTP_HOSTS",
+                "unknown host name; use the broker's IP address, or add the name to HUMIDOR_HTTP_HOSTS",
             ));
         }
     }
-    let reading = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    if !reading && !is_own_page(request.headers(), host) {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "that came from another site's page"));
+    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    if !is_safe && !is_same_origin(request.headers(), host) {
+        return Err(HttpError::new(
+            StatusCode::FORBIDDEN,
+            "the request came from another site's page; only the broker's own page may send it",
+        ));
     }
     Ok(())
 }
 
-/// Whether a request comes from a page of this broker, or from no page at all.
-pub fn is_own_page(headers: &HeaderMap, host: Option<&str>) -> bool {
+/// Whether a request comes from a page of this broker, or from a program that is no browser.
+pub fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
     if let Some(site) = text(HeaderName::from_static("sec-fetch-site"))
         && site != "same-origin"
@@ -120,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_host_is_an_address_or_a_known_name() {
-        let names = Names::new("Box-3", &["plant.example.org".to_owned()]);
+        let names = HostNames::new("Box-3", &["plant.example.org".to_owned()]);
         for good in [
             "127.0.0.1:8080",
             "192.168.1.20",
@@ -132,7 +135,7 @@ mod tests {
             "box-3.local",
             "plant.example.org",
         ] {
-            assert!(names.has(good), "{good}");
+            assert!(names.contains(good), "{good}");
         }
         for bad in [
             "",
@@ -142,17 +145,17 @@ mod tests {
             "127.0.0.1.evil.example:8080",
             "box-3:x",
         ] {
-            assert!(!names.has(bad), "{bad}");
+            assert!(!names.contains(bad), "{bad}");
         }
     }
 
     #[test]
-    fn another_sites_page_changes_nothing() {
+    fn another_sites_page_is_not_the_same_origin() {
         let page = |pairs: &[(&'static str, &str)]| {
             let headers = pairs
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-            is_own_page(&headers.collect(), Some("127.0.0.1:8080"))
+            is_same_origin(&headers.collect(), Some("127.0.0.1:8080"))
         };
         assert!(page(&[]));
         assert!(page(&[("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")]));

@@ -1,5 +1,4 @@
-//! What happens, made into server-sent events once, however many watch: committed readings, and what boards
-//! say of themselves.
+//! The feed of server-sent events: committed readings and board states, serialised once for all subscribers.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -7,7 +6,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::boards::{Board, Boards};
+use super::boards::{BoardState, Boards};
 use crate::broker::{Heard, Insider, Live};
 use crate::clock;
 use crate::reading::Id;
@@ -15,24 +14,24 @@ use crate::shutdown::Shutdown;
 use crate::store::Record;
 use crate::wire::BoardTopic;
 
-/// Events that one watcher may be behind before it is sent away.
-const BEHIND_EVENTS: usize = 256;
-/// Readings in one event.
+/// Events that one subscriber may lag behind; its stream ends beyond that.
+const LAG_MAX_EVENTS: usize = 256;
+/// Most readings in one event.
 const READINGS_PER_EVENT: usize = 100;
 
 /// One event as it goes over the wire.
 pub type Event = Arc<str>;
 
-/// The events, and what the boards last said.
+/// The events, and the latest state of every board. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Feed {
     events: broadcast::Sender<Event>,
     boards: Arc<RwLock<Boards>>,
 }
 
-/// A committed reading, as the API shows one.
+/// A committed reading, in the form of the API.
 #[derive(Debug, Serialize)]
-struct Committed<'a> {
+struct CommittedReading<'a> {
     node: &'a str,
     sensor: &'a str,
     boot: &'a str,
@@ -43,25 +42,29 @@ struct Committed<'a> {
     humidity: Option<f64>,
 }
 
-/// A board under its name.
+/// A board state with its node id, in the form of the API.
 #[derive(Debug, Serialize)]
-pub struct Named<'a> {
+pub struct NamedBoard<'a> {
     node: &'a str,
     #[serde(flatten)]
-    board: &'a Board,
+    board: &'a BoardState,
 }
 
-impl<'a> Named<'a> {
-    /// `board` under the id of its node.
-    pub fn new(node: &'a Id, board: &'a Board) -> Self {
+impl<'a> NamedBoard<'a> {
+    /// `board` with the id of its node.
+    pub fn new(node: &'a Id, board: &'a BoardState) -> Self {
         Self { node: node.as_str(), board }
     }
 }
 
 impl Feed {
-    /// Follows committed readings and what the boards say, until `shutdown`.
-    pub fn start(live: broadcast::Receiver<Live>, insider: Insider, shutdown: Shutdown) -> Self {
-        let (events, _) = broadcast::channel(BEHIND_EVENTS);
+    /// Starts two tasks that follow committed readings and board messages until `shutdown`.
+    pub fn start(
+        live: broadcast::Receiver<Live>,
+        local_client: Insider,
+        shutdown: Shutdown,
+    ) -> Self {
+        let (events, _) = broadcast::channel(LAG_MAX_EVENTS);
         let feed = Self { events, boards: Arc::default() };
         let mut until = shutdown.clone();
         let readings = feed.clone();
@@ -74,26 +77,26 @@ impl Feed {
         let (boards, mut until) = (feed.clone(), shutdown);
         tokio::spawn(async move {
             let filters = BoardTopic::filters();
-            let heard = insider.hear(&filters, |heard| boards.heard(&heard));
+            let subscription = local_client.hear(&filters, |message| boards.apply(&message));
             tokio::select! {
-                _ = heard => {}
+                _ = subscription => {}
                 () = until.requested() => {}
             }
         });
         feed
     }
 
-    /// Events from now on.
-    pub fn watch(&self) -> broadcast::Receiver<Event> {
+    /// Subscribes to events from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
 
-    /// How many watch.
-    pub fn watchers(&self) -> usize {
+    /// How many subscribers there are.
+    pub fn subscribers(&self) -> usize {
         self.events.receiver_count()
     }
 
-    /// What the boards last said.
+    /// The latest state of every board.
     pub fn boards(&self) -> RwLockReadGuard<'_, Boards> {
         self.boards.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,22 +104,22 @@ impl Feed {
     async fn follow(&self, mut live: broadcast::Receiver<Live>) {
         loop {
             match live.recv().await {
-                Ok(committed) => self.committed(&committed),
-                // Who watches asks for the latest again.
-                Err(RecvError::Lagged(_)) => self.tell("refresh", &()),
+                Ok(records) => self.send_readings(&records),
+                // Readings were skipped: the page asks for the latest ones again.
+                Err(RecvError::Lagged(_)) => self.send("refresh", &()),
                 Err(RecvError::Closed) => return,
             }
         }
     }
 
-    fn committed(&self, records: &[Record]) {
+    fn send_readings(&self, records: &[Record]) {
         if self.events.receiver_count() == 0 {
             return;
         }
-        let readings: Vec<Committed> = records
+        let readings: Vec<CommittedReading> = records
             .iter()
             .filter_map(|record| match record {
-                Record::Reading { node, sensor, telemetry } => Some(Committed {
+                Record::Reading { node, sensor, telemetry } => Some(CommittedReading {
                     node: node.as_str(),
                     sensor: sensor.as_str(),
                     boot: telemetry.boot.as_str(),
@@ -129,31 +132,31 @@ impl Feed {
                 _ => None,
             })
             .collect();
-        for some in readings.chunks(READINGS_PER_EVENT) {
-            self.tell("readings", some);
+        for chunk in readings.chunks(READINGS_PER_EVENT) {
+            self.send("readings", chunk);
         }
     }
 
-    fn heard(&self, heard: &Heard<'_>) {
+    fn apply(&self, message: &Heard<'_>) {
         let mut boards = self.boards.write().unwrap_or_else(PoisonError::into_inner);
-        // Nobody knows when a retained word was said.
-        let at = (!heard.retained).then(clock::unix_ms);
-        let Some(node) = boards.hear(heard.topic, heard.payload, at) else { return };
+        // The time of a retained message is not known.
+        let at = (!message.retained).then(clock::unix_ms);
+        let Some(node) = boards.apply(message.topic, message.payload, at) else { return };
         drop(boards);
         let boards = self.boards();
         match boards.get(&node) {
-            Some(board) => self.tell("board", &Named::new(&node, board)),
-            None => self.tell("gone", &serde_json::json!({ "node": node })),
+            Some(board) => self.send("board", &NamedBoard::new(&node, board)),
+            None => self.send("gone", &serde_json::json!({ "node": node })),
         }
     }
 
-    fn tell(&self, name: &str, data: &(impl Serialize + ?Sized)) {
-        // Nobody may be watching.
+    fn send(&self, name: &str, data: &(impl Serialize + ?Sized)) {
+        // An error means that nobody subscribes.
         let _ = self.events.send(event(name, data));
     }
 }
 
-/// An event of server-sent events. JSON has no line break in it, so one `data:` line is enough.
+/// A server-sent event. JSON contains no line break, so one `data:` line is enough.
 pub fn event(name: &str, data: &(impl Serialize + ?Sized)) -> Event {
     let data = serde_json::to_string(data).unwrap_or_default();
     format!("event: {name}\ndata: {data}\n\n").into()

@@ -1,6 +1,6 @@
-//! The page's files, compiled in: no folder to mount, nothing fetched from elsewhere.
+//! The page's files, compiled into the binary: no folder to mount, and nothing loaded from another host.
 //!
-//! `uPlot.iife.min.js` is uPlot 1.6.32 (MIT, `assets/uPlot.LICENSE`) as its npm package `uplot` has it, SHA-256
+//! `uPlot.iife.min.js` is uPlot 1.6.32 (MIT, `assets/uPlot.LICENSE`) from its npm package `uplot`, SHA-256
 //! `19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,7 +14,7 @@ use axum::routing::get;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Path, type and content of each file.
+/// Path, content type and content of each file.
 const FILES: [(&str, &str, &[u8]); 9] = [
     ("/", "text/html; charset=utf-8", include_bytes!("assets/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_bytes!("assets/style.css")),
@@ -27,25 +27,26 @@ const FILES: [(&str, &str, &[u8]); 9] = [
     ("/api/v1/openapi.json", "application/json", include_bytes!("assets/openapi.json")),
 ];
 
-/// Routes of the files. They hold nothing of the plant, so everybody may have them.
-pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// Routes of the files. They contain no data of the plant and need no login.
+pub fn routes() -> Router {
     FILES.into_iter().fold(Router::new(), |router, (path, kind, content)| {
-        let tag = tag(content);
-        router.route(path, get(async move |headers: HeaderMap| file(&headers, kind, content, &tag)))
+        let etag = etag(content);
+        router
+            .route(path, get(async move |headers: HeaderMap| file(&headers, kind, content, &etag)))
     })
 }
 
-fn file(headers: &HeaderMap, kind: &'static str, content: &'static [u8], tag: &str) -> Response {
-    let known = headers.get(IF_NONE_MATCH).is_some_and(|seen| seen.as_bytes() == tag.as_bytes());
-    // Asked again each time, so that after an update no browser mixes two versions.
-    let caching = [(ETAG, tag.to_owned()), (CACHE_CONTROL, "no-cache".to_owned())];
-    if known {
+fn file(headers: &HeaderMap, kind: &'static str, content: &'static [u8], etag: &str) -> Response {
+    let cached = headers.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == etag.as_bytes());
+    // The browser asks each time: after an update it never mixes files of two versions.
+    let caching = [(ETAG, etag.to_owned()), (CACHE_CONTROL, "no-cache".to_owned())];
+    if cached {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }
     (caching, [(CONTENT_TYPE, kind)], Bytes::from_static(content)).into_response()
 }
 
-fn tag(content: &[u8]) -> String {
+fn etag(content: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())
@@ -55,17 +56,17 @@ fn tag(content: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// What a first visit may cost, in bytes, headers aside.
+    /// Most bytes of a first visit, without headers.
     const TRANSFER_MAX_BYTES: usize = 120 * 1024;
 
     #[test]
-    fn a_first_visit_is_small_and_asks_nobody_else() {
+    fn a_first_visit_is_small_and_loads_nothing_from_other_hosts() {
         let page = FILES.iter().filter(|(path, ..)| !path.starts_with("/api/"));
         assert!(page.map(|(.., content)| content.len()).sum::<usize>() <= TRANSFER_MAX_BYTES);
         for (path, kind, content) in FILES {
             let text = std::str::from_utf8(content).unwrap();
             let elsewhere = text.match_indices("://").filter(|(at, _)| {
-                // Names of XML's spaces and of uPlot's home in its licence line are never fetched.
+                // XML namespaces and the address in uPlot's licence line are names, never loaded.
                 let rest = &text[at + 3..];
                 !rest.starts_with("www.w3.org/") && !rest.starts_with("github.com/leeoniya/uPlot")
             });
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chart_is_the_release_that_is_said() {
+    fn the_chart_library_is_the_named_release() {
         let (.., content) = FILES.iter().find(|(path, ..)| path.contains("uPlot")).unwrap();
         assert_eq!(content.len(), 51_081);
         assert!(content.starts_with(b"/*! https://github.com/leeoniya/uPlot (v1.6.32) */"));

@@ -1,5 +1,5 @@
-//! `/api/v1/export`: the log as CSV or JSON lines, as it is read: page by page on a thread of its own, with a
-//! bounded number of chunks between it and the socket.
+//! `/api/v1/export`: streams the log as CSV or JSON lines. Each export reads page by page on a blocking thread and
+//! stays a bounded number of pages ahead of its client.
 
 use std::io;
 use std::sync::Arc;
@@ -14,74 +14,85 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::warn;
 
-use super::Web;
-use super::problem::Problem;
+use super::ApiState;
 use crate::reading::Id;
 use crate::store::{Log, Pages, Reading, Selection};
+use crate::web::http_error::HttpError;
 
-/// Exports at once. Each reads as fast as its client takes.
-pub const EXPORTS: usize = 2;
-/// Chunks, of a page each, that wait for a slow client.
-const CHUNKS: usize = 2;
-/// First line of a CSV file, and the columns of the view `readings`.
+/// Exports at once. Each occupies a thread for as long as its client reads.
+const EXPORTS_MAX: usize = 2;
+/// Pages read ahead of a slow client.
+const PAGES_AHEAD: usize = 2;
+/// First line of a CSV file: the columns of the view `readings`.
 const CSV_HEADER: &str = "node,sensor,boot,seq,at,clock,temperature,humidity\n";
 
-/// The form of an export.
+/// Bounds the exports that run at once. Clones share the bound.
+#[derive(Debug, Clone)]
+pub struct ExportLimit(Arc<Semaphore>);
+
+impl Default for ExportLimit {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(EXPORTS_MAX)))
+    }
+}
+
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// With a header line.
+    /// CSV with a header line.
     #[default]
     Csv,
-    /// An object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
-/// What is exported.
+/// Parameters of an export. Without a node, a sensor or a time it contains all of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
     node: Option<Id>,
     sensor: Option<Id>,
+    /// Inclusive, Unix ms UTC.
     from: Option<i64>,
+    /// Exclusive, Unix ms UTC.
     to: Option<i64>,
     #[serde(default)]
     format: Format,
 }
 
-/// The answer, which begins before the last reading was looked for.
+/// Streams the selected readings. The response begins before the last page is read.
 pub async fn export(
-    State(web): State<Web>,
-    asked: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(asked) = asked?;
-    if let (Some(from), Some(to)) = (asked.from, asked.to)
+    State(state): State<ApiState>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Response, HttpError> {
+    let Query(Parameters { node, sensor, from, to, format }) = parameters?;
+    if let (Some(from), Some(to)) = (from, to)
         && from >= to
     {
-        return Err(Problem::bad(&format!("the range is empty: {from} must be before {to}")));
+        let error = format!("the range is empty: `from` ({from}) must be before `to` ({to})");
+        return Err(HttpError::bad_request(&error));
     }
-    let busy = |_| Problem::busy(format!("{EXPORTS} exports are under way; come again later"));
-    let place = Arc::clone(&web.exports).try_acquire_owned().map_err(busy)?;
-    let format = asked.format;
-    let selection =
-        Selection { from_ms: asked.from, to_ms: asked.to, node: asked.node, sensor: asked.sensor };
-    let database = web.database.clone();
-    let (chunks, taken) = mpsc::channel(CHUNKS);
+    let busy =
+        |_| HttpError::unavailable(format!("{EXPORTS_MAX} exports are running; try again later"));
+    let permit = Arc::clone(&state.exports.0).try_acquire_owned().map_err(busy)?;
+    let selection = Selection { from_ms: from, to_ms: to, node, sensor };
+    let (chunks, receiver) = mpsc::channel(PAGES_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let _place: OwnedSemaphorePermit = place;
-        let written = database.open().and_then(|log| {
+        let _permit: OwnedSemaphorePermit = permit;
+        let written = state.log.open().and_then(|log| {
             let mut pages = log.pages(&selection)?;
             write(&log, &mut pages, format, &chunks)
         });
         if let Err(error) = written {
-            warn!(%error, "an export over HTTP was cut off");
-            // The client sees a broken answer and not a short file.
+            warn!(%error, "an export over HTTP ended early");
+            // The error breaks the response off: the client cannot take it for a complete file.
             let _ = chunks.blocking_send(Err(io::Error::other(error)));
         }
     });
-    let stream = futures_util::stream::unfold(taken, async |mut taken| {
-        let chunk = taken.recv().await?;
-        Some((chunk, taken))
+    let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let chunk = receiver.recv().await?;
+        Some((chunk, receiver))
     });
     let (content, name) = match format {
         Format::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"humidor.csv\""),
@@ -89,11 +100,6 @@ pub async fn export(
     };
     Ok(([(CONTENT_TYPE, content), (CONTENT_DISPOSITION, name)], Body::from_stream(stream))
         .into_response())
-}
-
-/// The places for exports.
-pub fn places() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(EXPORTS))
 }
 
 fn write(
@@ -107,7 +113,7 @@ fn write(
     }
     loop {
         let page = log.next_page(pages)?;
-        // An error of the channel: the client is gone.
+        // An error of the channel means that the client has disconnected.
         if page.is_empty() || chunks.blocking_send(chunk(&page, format)).is_err() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! What the boards last said of themselves: status, health, inputs and outputs, bounded in number.
+//! The state of every board as it was last published: status, health, inputs and outputs, bounded in number.
 
 use std::collections::BTreeMap;
 
@@ -7,38 +7,38 @@ use serde::{Serialize, Serializer};
 use crate::reading::Id;
 use crate::wire::{BoardTopic, Health, OFFLINE, ONLINE};
 
-/// Boards that are kept; what further ones say is shown by nobody.
+/// Boards kept. Messages of further boards are ignored.
 const BOARDS_MAX: usize = 1_000;
-/// Inputs and outputs of one board that are kept, each. A header has 28 lines.
+/// Inputs kept of one board, and outputs likewise. A header has 28 lines.
 const LINES_MAX: usize = 64;
-/// Largest health message that is looked into, in bytes.
+/// Largest health message that is parsed, in bytes.
 const HEALTH_MAX_BYTES: usize = 16 * 1024;
 
-/// Whether a board is connected.
+/// Whether a board is connected, by its status topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It said so.
+    /// The board published `online`.
     Online,
-    /// It said so, or its will did.
+    /// The board or its will published `offline`.
     Offline,
 }
 
-/// One board's last words.
+/// The latest messages of one board.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Board {
-    /// `None` for a node that never told.
+pub struct BoardState {
+    /// `None` while the board has published no status.
     pub status: Option<Status>,
-    /// When the broker heard that status, Unix ms UTC; `None` when it was retained from before its start.
+    /// When the broker received that status, Unix ms UTC; `None` for a status retained from before its start.
     pub status_at: Option<i64>,
     /// Its health message.
     pub health: Option<Health>,
-    /// When the broker heard that, as above.
+    /// When the broker received that message; `None` as for `status_at`.
     pub health_at: Option<i64>,
-    /// Inputs by name: whether each is on.
+    /// Inputs by name; true is on.
     #[serde(serialize_with = "by_name")]
     pub inputs: BTreeMap<Id, bool>,
-    /// Outputs by name, as their lines really are.
+    /// Outputs by name, as read back from their lines; true is on.
     #[serde(serialize_with = "by_name")]
     pub outputs: BTreeMap<Id, bool>,
 }
@@ -47,17 +47,17 @@ fn by_name<S: Serializer>(lines: &BTreeMap<Id, bool>, serializer: S) -> Result<S
     serializer.collect_map(lines.iter().map(|(name, on)| (name.as_str(), on)))
 }
 
-/// All boards by node id.
+/// All board states by node id.
 #[derive(Debug, Default)]
 pub struct Boards {
-    boards: BTreeMap<Id, Board>,
+    boards: BTreeMap<Id, BoardState>,
 }
 
 impl Boards {
-    /// Takes what was published on `topic`, heard at `at_ms`. Returns the board that it changed. An empty
-    /// payload takes a word back; a board without a word is gone.
-    pub fn hear(&mut self, topic: &str, payload: &[u8], at_ms: Option<i64>) -> Option<Id> {
-        let (node, word) = BoardTopic::parse(topic)?;
+    /// Applies a message that the broker received at `at_ms` (Unix ms UTC; `None` for a retained one). Returns the
+    /// board whose state it changed. An empty payload deletes the value; a board without values is removed.
+    pub fn apply(&mut self, topic: &str, payload: &[u8], at_ms: Option<i64>) -> Option<Id> {
+        let (node, kind) = BoardTopic::parse(topic)?;
         if !self.boards.contains_key(&node)
             && (payload.is_empty() || self.boards.len() >= BOARDS_MAX)
         {
@@ -65,14 +65,14 @@ impl Boards {
         }
         let board = self.boards.entry(node.clone()).or_default();
         let before = board.clone();
-        match word {
+        match kind {
             BoardTopic::Status => {
                 let status = match payload {
                     b if b == ONLINE.as_bytes() => Some(Status::Online),
                     b if b == OFFLINE.as_bytes() => Some(Status::Offline),
                     _ => None,
                 };
-                // Said again it is no news: "offline since" stays.
+                // A repeated status keeps its time: the page shows how long the board has been offline.
                 if status != board.status {
                     board.status = status;
                     board.status_at = at_ms.filter(|_| status.is_some());
@@ -89,19 +89,19 @@ impl Boards {
         if *board == before {
             return None;
         }
-        if *board == Board::default() {
+        if *board == BoardState::default() {
             self.boards.remove(&node);
         }
         Some(node)
     }
 
-    /// What `node` last said; `None` when it said nothing.
-    pub fn get(&self, node: &Id) -> Option<&Board> {
+    /// The state of `node`'s board; `None` when it has published nothing.
+    pub fn get(&self, node: &Id) -> Option<&BoardState> {
         self.boards.get(node)
     }
 
     /// All boards by node id.
-    pub fn iter(&self) -> impl Iterator<Item = (&Id, &Board)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Id, &BoardState)> {
         self.boards.iter()
     }
 }
@@ -130,35 +130,35 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_counts_and_an_empty_one_takes_it_back() {
+    fn the_latest_message_counts_and_an_empty_one_deletes_it() {
         let mut boards = Boards::default();
-        assert_eq!(boards.hear("humidor/oven/status", b"online", Some(5)), Some(id("oven")));
-        assert_eq!(boards.hear("humidor/oven/status", b"online", Some(6)), None);
+        assert_eq!(boards.apply("humidor/oven/status", b"online", Some(5)), Some(id("oven")));
+        assert_eq!(boards.apply("humidor/oven/status", b"online", Some(6)), None);
         assert_eq!(boards.get(&id("oven")).unwrap().status_at, Some(5));
-        assert_eq!(boards.hear("humidor/oven/status", b"offline", Some(7)), Some(id("oven")));
-        assert!(boards.hear("humidor/oven/output/fan", b"ON", Some(7)).is_some());
-        assert!(boards.hear("humidor/oven/output/fan", b"smoke", Some(8)).is_some());
+        assert_eq!(boards.apply("humidor/oven/status", b"offline", Some(7)), Some(id("oven")));
+        assert!(boards.apply("humidor/oven/output/fan", b"ON", Some(7)).is_some());
+        assert!(boards.apply("humidor/oven/output/fan", b"smoke", Some(8)).is_some());
         let board = boards.get(&id("oven")).unwrap();
         assert_eq!((board.status, board.status_at), (Some(Status::Offline), Some(7)));
         assert!(board.outputs.is_empty());
-        assert!(boards.hear("humidor/oven/status", b"", Some(9)).is_some());
+        assert!(boards.apply("humidor/oven/status", b"", Some(9)).is_some());
         assert_eq!(boards.iter().count(), 0);
     }
 
     #[test]
-    fn what_is_no_boards_word_and_what_is_too_much_is_left_alone() {
+    fn foreign_topics_and_messages_beyond_the_bounds_change_nothing() {
         let mut boards = Boards::default();
         for topic in ["humidor/broker/status", "humidor/<b>/status", "plant/press/status"] {
-            assert_eq!(boards.hear(topic, b"online", None), None, "{topic}");
+            assert_eq!(boards.apply(topic, b"online", None), None, "{topic}");
         }
         for n in 0..BOARDS_MAX + 5 {
-            boards.hear(&format!("humidor/n{n}/status"), b"online", None);
+            boards.apply(&format!("humidor/n{n}/status"), b"online", None);
         }
         for n in 0..LINES_MAX + 5 {
-            boards.hear(&format!("humidor/n0/input/i{n}"), b"ON", None);
+            boards.apply(&format!("humidor/n0/input/i{n}"), b"ON", None);
         }
         let huge = format!("\"{}\"", "x".repeat(HEALTH_MAX_BYTES));
-        boards.hear("humidor/n0/health", huge.as_bytes(), None);
+        boards.apply("humidor/n0/health", huge.as_bytes(), None);
         assert_eq!(boards.iter().count(), BOARDS_MAX);
         let board = boards.get(&id("n0")).unwrap();
         assert_eq!((board.inputs.len(), &board.health), (LINES_MAX, &None));

@@ -1,4 +1,4 @@
-//! The bytes in a WebSocket's binary messages as one stream: MQTT packets begin and end anywhere in them
+//! The binary messages of a WebSocket as one byte stream. An MQTT packet may begin and end anywhere in a message
 //! ([MQTT-6.0.0-2]).
 
 use std::io;
@@ -12,33 +12,33 @@ use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSock
 
 use crate::mqtt::codec::PACKET_MAX_BYTES;
 
-/// Most bytes of a message, in one frame or in several: the largest packet with its fixed header.
-const MESSAGE_MAX_BYTES: usize = PACKET_MAX_BYTES as usize + 5;
-/// Most bytes of a message to the client.
-const OUT_MAX_BYTES: usize = 16 * 1024;
+/// Largest message from the client, in bytes, in one frame or in several: the largest packet and its fixed header.
+const RECEIVED_MAX_BYTES: usize = PACKET_MAX_BYTES as usize + 5;
+/// Largest message to the client, in bytes.
+const SENT_MAX_BYTES: usize = 16 * 1024;
 
 /// The server's side of a WebSocket after its handshake.
-pub struct WebSocket<S> {
+pub struct ByteStream<S> {
     socket: WebSocketStream<S>,
     unread: Bytes,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// Over a stream whose handshake is done.
+impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream<S> {
+    /// Wraps a stream whose handshake is complete.
     pub fn new(stream: S) -> Self {
-        let limits = Limits::default().max_payload_len(Some(MESSAGE_MAX_BYTES));
+        let limits = Limits::default().max_payload_len(Some(RECEIVED_MAX_BYTES));
         Self { socket: ServerBuilder::new().limits(limits).serve(stream), unread: Bytes::new() }
     }
 }
 
-fn broken(error: Error) -> io::Error {
+fn io_error(error: Error) -> io::Error {
     match error {
         Error::Io(error) => error,
         other => io::Error::new(io::ErrorKind::InvalidData, other),
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -47,17 +47,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
         let Self { socket, unread } = self.get_mut();
         let mut socket = Pin::new(socket);
         while unread.is_empty() {
-            // Pings are answered by the library: who takes no answers is asked no further.
-            ready!(socket.as_mut().poll_ready(cx)).map_err(broken)?;
+            // The library answers pings. A client that reads no answers gets its messages read no further.
+            ready!(socket.as_mut().poll_ready(cx)).map_err(io_error)?;
             match ready!(socket.as_mut().poll_next(cx)) {
                 None => return Poll::Ready(Ok(())),
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
                 Some(Ok(message)) if message.is_binary() => *unread = message.into_payload().into(),
                 Some(Ok(message)) if message.is_text() => {
-                    // [MQTT-6.0.0-1]; the frame leaves when the connection is closed.
-                    let close = Message::close(Some(CloseCode::UNSUPPORTED_DATA), "MQTT is binary");
-                    socket.as_mut().start_send(close).map_err(broken)?;
-                    let error = "a text frame";
+                    // [MQTT-6.0.0-1]. The frame is sent when the connection closes.
+                    let close = Message::close(
+                        Some(CloseCode::UNSUPPORTED_DATA),
+                        "MQTT needs binary frames",
+                    );
+                    socket.as_mut().start_send(close).map_err(io_error)?;
+                    let error = "the client sent a text frame";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
                 }
                 Some(Ok(_)) => {}
@@ -69,24 +72,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ByteStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut socket = Pin::new(&mut self.get_mut().socket);
-        ready!(socket.as_mut().poll_ready(cx)).map_err(broken)?;
-        let taken = &bytes[..bytes.len().min(OUT_MAX_BYTES)];
-        socket.start_send(Message::binary(Bytes::copy_from_slice(taken))).map_err(broken)?;
+        ready!(socket.as_mut().poll_ready(cx)).map_err(io_error)?;
+        let taken = &bytes[..bytes.len().min(SENT_MAX_BYTES)];
+        socket.start_send(Message::binary(Bytes::copy_from_slice(taken))).map_err(io_error)?;
         Poll::Ready(Ok(taken.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx).map_err(broken)
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx).map_err(io_error)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_close(cx).map_err(broken)
+        Pin::new(&mut self.get_mut().socket).poll_close(cx).map_err(io_error)
     }
 }

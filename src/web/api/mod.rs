@@ -1,0 +1,99 @@
+//! `/api/v1/`: nodes, sensors, readings, exports, outputs and alarms as JSON. `assets/openapi.json` describes it for
+//! programs.
+
+mod export;
+mod outputs;
+mod readings;
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+pub use export::ExportLimit;
+
+use crate::broker::{Alarms, Insider};
+use crate::clock;
+use crate::web::auth::{Authenticator, Identity};
+use crate::web::live::feed::{Feed, NamedBoard};
+use crate::web::log_reader::LogReader;
+
+/// The sources of every answer.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Identifies this run of the broker.
+    pub run: Arc<str>,
+    /// When this run began, Unix ms UTC.
+    pub started_ms: i64,
+    /// The log.
+    pub log: LogReader,
+    /// The boards.
+    pub feed: Feed,
+    /// The alarms.
+    pub alarms: Alarms,
+    /// Publishes commands.
+    pub local_client: Insider,
+    /// The users.
+    pub authenticator: Authenticator,
+    /// Bounds the exports.
+    pub exports: ExportLimit,
+}
+
+/// Routes that need the read permission.
+pub fn read_routes(state: ApiState) -> Router {
+    Router::new()
+        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/sensors", get(readings::sensors))
+        .route("/api/v1/latest", get(readings::latest))
+        .route("/api/v1/series", get(readings::series))
+        .route("/api/v1/export", get(export::export))
+        .route("/api/v1/outputs", get(outputs::outputs))
+        .route("/api/v1/alarms", get(alarms))
+        .with_state(state)
+}
+
+/// Routes that check the identity's permissions themselves.
+pub fn routes(state: ApiState) -> Router {
+    Router::new()
+        .route("/api/v1/about", get(about))
+        .route("/api/v1/outputs/{node}/{output}", post(outputs::switch))
+        .with_state(state)
+}
+
+/// The program, and the permissions of the client.
+async fn about(
+    State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
+) -> Json<Value> {
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "revision": option_env!("HUMIDOR_REVISION"),
+        "run": &*state.run,
+        "started": state.started_ms,
+        "now": clock::unix_ms(),
+        "user": identity.user.as_deref(),
+        "may": { "read": identity.may_read, "switch": identity.may_switch },
+        "login": state.authenticator.has_users(),
+    }))
+}
+
+/// The state of every board.
+async fn nodes(State(state): State<ApiState>) -> Response {
+    let boards = state.feed.boards();
+    let nodes: Vec<_> = boards.iter().map(|(node, board)| NamedBoard::new(node, board)).collect();
+    Json(nodes).into_response()
+}
+
+/// The state of every alarm, in the order of the configuration.
+async fn alarms(State(state): State<ApiState>) -> Response {
+    let states = state.alarms.states().into_iter().map(|alarm| {
+        json!({
+            "name": alarm.name, "raised": alarm.raised, "since": alarm.since_ms,
+            "detail": alarm.detail, "raised_count": alarm.raised_count,
+        })
+    });
+    Json(states.collect::<Vec<Value>>()).into_response()
+}

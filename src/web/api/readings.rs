@@ -1,0 +1,119 @@
+//! `/api/v1/sensors`, `/latest` and `/series`: the sensors, their latest readings, and readings over a range.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::ApiState;
+use crate::clock;
+use crate::reading::Id;
+use crate::store::{Band, Log, Point, Range, Reading, SeriesQuery};
+use crate::web::http_error::HttpError;
+
+/// Range of a series whose query names no start: the last hour.
+const RANGE_DEFAULT: Duration = Duration::from_hours(1);
+
+#[derive(Debug, Serialize)]
+struct SensorEntry {
+    node: String,
+    sensor: String,
+    /// Median time between its latest readings, ms.
+    interval_ms: Option<i64>,
+    latest: Option<Reading>,
+}
+
+/// Every sensor with its usual interval and latest reading.
+pub async fn sensors(State(state): State<ApiState>) -> Result<Response, HttpError> {
+    let sensors = state.log.read(|log| {
+        let sensors = log.overview()?.sensors.into_iter().map(|found| {
+            let interval_ms = log.pace(&found.node, &found.sensor)?;
+            let (node, sensor, latest) = (found.node, found.sensor, found.latest);
+            Ok(SensorEntry { node, sensor, interval_ms, latest })
+        });
+        sensors.collect::<rusqlite::Result<Vec<_>>>()
+    });
+    Ok(Json(sensors.await?).into_response())
+}
+
+/// The latest reading of every sensor.
+pub async fn latest(State(state): State<ApiState>) -> Result<Response, HttpError> {
+    let overview = state.log.read(Log::overview).await?;
+    let latest: Vec<Reading> =
+        overview.sensors.into_iter().filter_map(|found| found.latest).collect();
+    Ok(Json(latest).into_response())
+}
+
+/// Parameters of a series.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeriesParameters {
+    node: Id,
+    sensor: Id,
+    /// Inclusive, Unix ms UTC.
+    from: Option<i64>,
+    /// Exclusive, Unix ms UTC.
+    to: Option<i64>,
+    /// ms.
+    step: Option<u64>,
+}
+
+/// Minimum, mean and maximum of each point, column by column as the chart needs them.
+#[derive(Debug, Serialize)]
+struct Columns {
+    min: Vec<Option<f64>>,
+    mean: Vec<Option<f64>>,
+    max: Vec<Option<f64>>,
+}
+
+impl Columns {
+    fn new(points: &[Point], quantity: impl Fn(&Point) -> Option<Band>) -> Self {
+        let column = |select: fn(&Band) -> f64| -> Vec<Option<f64>> {
+            points
+                .iter()
+                .map(|point| quantity(point).as_ref().map(select).map(round_to_thousandths))
+                .collect()
+        };
+        Self {
+            min: column(|band| band.min),
+            mean: column(|band| band.mean),
+            max: column(|band| band.max),
+        }
+    }
+}
+
+/// No supported sensor resolves more, and a mean with sixteen digits takes three times the bytes.
+fn round_to_thousandths(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// Readings of one sensor over a range, downsampled where they are many.
+pub async fn series(
+    State(state): State<ApiState>,
+    parameters: Result<Query<SeriesParameters>, QueryRejection>,
+) -> Result<Response, HttpError> {
+    let Query(parameters) = parameters?;
+    let to = parameters.to.unwrap_or_else(clock::unix_ms);
+    let hour = i64::try_from(RANGE_DEFAULT.as_millis()).unwrap_or(i64::MAX);
+    let from = parameters.from.unwrap_or(to.saturating_sub(hour).max(0));
+    let range =
+        Range::new(from, to, parameters.step).map_err(|error| HttpError::bad_request(&error))?;
+    let query = SeriesQuery { node: parameters.node, sensor: parameters.sensor, range };
+    let series = state.log.read(move |log| log.series(&query)).await?;
+    let points = series.points;
+    Ok(Json(json!({
+        "from": from,
+        "to": to,
+        "step_ms": series.step_ms,
+        "partial": series.partial,
+        "at": points.iter().map(|point| point.at).collect::<Vec<_>>(),
+        "count": points.iter().map(|point| point.count).collect::<Vec<_>>(),
+        "temperature": Columns::new(&points, |point| point.temperature),
+        "humidity": Columns::new(&points, |point| point.humidity),
+    }))
+    .into_response())
+}

@@ -1,0 +1,145 @@
+//! Authentication: finds the user or the guest behind a request, by session, by name and password, or by address.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::guests::{Guests, is_local};
+use super::identity::Identity;
+use super::sessions::LoginSessions;
+use crate::broker::{Access, Grants, NotAdmitted};
+use crate::web::http_error::HttpError;
+
+/// Client id of every HTTP client, for the broker's rules and its log.
+const CLIENT_ID: &str = "http";
+/// Name of the cookie with the session's token.
+pub const COOKIE_NAME: &str = "humidor_session";
+
+/// The broker's users, the setting for guests, and the open login sessions. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    guests: Guests,
+    access: Access,
+    pub sessions: LoginSessions,
+}
+
+impl Authenticator {
+    /// No session is open yet.
+    pub fn new(guests: Guests, access: Access) -> Self {
+        Self { guests, access, sessions: LoginSessions::default() }
+    }
+
+    /// Whether the broker has users, so that a login is possible.
+    pub fn has_users(&self) -> bool {
+        self.access.has_users()
+    }
+
+    /// Whether MQTT clients need no login.
+    pub fn admits_anonymous(&self) -> bool {
+        self.access.admits_anonymous()
+    }
+
+    /// Whether MQTT is open to this machine's clients only and this client is on another machine.
+    pub fn refuses_remote(&self, headers: &HeaderMap, peer: SocketAddr) -> bool {
+        self.access.admits_anonymous() && !self.access.is_open() && !is_local(headers, peer)
+    }
+
+    /// The identity behind a request.
+    ///
+    /// # Errors
+    /// When the request has a user's name and a wrong password, or too many logins wait.
+    pub async fn identify(
+        &self,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+    ) -> Result<Identity, HttpError> {
+        if let Some(token) = session_token(headers)
+            && let Some((user, permissions)) = self.sessions.resume(&token)
+        {
+            return Ok(Identity::user(user, permissions));
+        }
+        // Without users the broker would admit any name; the client is a guest then.
+        if let Some((name, password)) = basic_credentials(headers).filter(|_| self.has_users()) {
+            let permissions = self
+                .check(peer, &name, &password)
+                .await
+                .map_err(|refusal| login_error(&refusal))?;
+            return Ok(Identity::user(name.into(), permissions));
+        }
+        let local = is_local(headers, peer);
+        Ok(Identity::guest(self.guests.permissions(local, self.admits_anonymous())))
+    }
+
+    /// Checks a name and a password. The broker's limits on wrong passwords apply.
+    ///
+    /// # Errors
+    /// The refusal; the broker has logged it.
+    pub async fn check(
+        &self,
+        peer: SocketAddr,
+        name: &str,
+        password: &str,
+    ) -> Result<Arc<Grants>, NotAdmitted> {
+        let login = Some((name, password.as_bytes()));
+        self.access.admit(peer, CLIENT_ID, login).await.map(Arc::new)
+    }
+}
+
+/// The response to a refused login: 429 or 401.
+pub fn login_error(refusal: &NotAdmitted) -> HttpError {
+    match refusal {
+        NotAdmitted::Busy => HttpError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many logins are waiting or have failed; wait a minute",
+        ),
+        NotAdmitted::NotAuthorized | NotAdmitted::ClientId(_) => {
+            HttpError::new(StatusCode::UNAUTHORIZED, "unknown user or wrong password")
+        }
+    }
+}
+
+/// The token in a request's cookie.
+pub fn session_token(headers: &HeaderMap) -> Option<String> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs =
+        cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token.to_owned())
+}
+
+/// Name and password of an `Authorization: Basic` header, as Prometheus, Grafana and curl send it.
+fn basic_credentials(headers: &HeaderMap) -> Option<(String, String)> {
+    let text = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let pair = STANDARD.decode(text.trim()).ok()?;
+    let (name, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: axum::http::HeaderName, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_token_is_found_among_other_cookies() {
+        let token = |values: &[&str]| session_token(&headers(COOKIE, values));
+        assert_eq!(token(&["a=1; humidor_session=x-y; b=2"]), Some("x-y".to_owned()));
+        assert_eq!(token(&["a=1", "humidor_session=x-y"]), Some("x-y".to_owned()));
+        assert_eq!(token(&["other_humidor_session=x", "humidor_session"]), None);
+    }
+
+    #[test]
+    fn a_password_may_contain_colons_and_other_schemes_are_ignored() {
+        let pair = |value: &str| basic_credentials(&headers(AUTHORIZATION, &[value]));
+        assert_eq!(pair("Basic a2ltOmE6Yg=="), Some(("kim".to_owned(), "a:b".to_owned())));
+        for other in ["Basic", "Basic a2lt", "Basic ***", "Bearer a2ltOmE6Yg=="] {
+            assert_eq!(pair(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `/api/v1/session`: log in and log out.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::http::header::{HeaderMap, RETRY_AFTER, SET_COOKIE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::authenticator::{Authenticator, COOKIE_NAME, login_error, session_token};
+use crate::broker::NotAdmitted;
+use crate::web::http_error::HttpError;
+use crate::web::server::Peer;
+
+/// `Retry-After` when too many logins wait or were wrong, in seconds.
+const RETRY_AFTER_BUSY_S: &str = "60";
+
+/// The route of the login session.
+pub fn routes(authenticator: Authenticator) -> Router {
+    Router::new().route("/api/v1/session", post(log_in).delete(log_out)).with_state(authenticator)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    name: String,
+    password: String,
+}
+
+/// Opens a session: 204 with a cookie, or 401 or 429.
+async fn log_in(
+    State(authenticator): State<Authenticator>,
+    Extension(Peer(peer)): Extension<Peer>,
+    body: Result<Json<Login>, JsonRejection>,
+) -> Result<Response, HttpError> {
+    let Json(Login { name, password }) = body?;
+    if !authenticator.has_users() {
+        return Err(HttpError::new(
+            StatusCode::UNAUTHORIZED,
+            "this broker has no users; create one with `humidor user add`",
+        ));
+    }
+    let permissions = match authenticator.check(peer, &name, &password).await {
+        Ok(permissions) => permissions,
+        Err(refusal @ NotAdmitted::Busy) => {
+            let headers = [(RETRY_AFTER, RETRY_AFTER_BUSY_S)];
+            return Ok((headers, login_error(&refusal)).into_response());
+        }
+        Err(refusal) => return Err(login_error(&refusal)),
+    };
+    let token = authenticator
+        .sessions
+        .open(name.into(), permissions)
+        .map_err(|_| HttpError::unavailable("the system has no random bytes; try again later"))?;
+    let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path=/");
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
+}
+
+/// Ends the session, if there is one: 204.
+async fn log_out(State(authenticator): State<Authenticator>, headers: HeaderMap) -> Response {
+    if let Some(token) = session_token(&headers) {
+        authenticator.sessions.close(&token);
+    }
+    let cookie = format!("{COOKIE_NAME}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
+    (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
+}

@@ -1,0 +1,37 @@
+//! Middleware: attaches an [`Identity`] to each request, and refuses requests that need the read permission.
+
+use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::HeaderMap;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::authenticator::Authenticator;
+use super::identity::Identity;
+use crate::web::server::Peer;
+
+/// Adds the [`Identity`] to the request's extensions, or answers 401 or 429.
+pub async fn authenticate(
+    State(authenticator): State<Authenticator>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match authenticator.identify(&headers, peer).await {
+        Ok(identity) => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Answers 401 or 403 when the [`Identity`] may not read. [`authenticate`] has to run before it.
+pub async fn require_read(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Identity>() {
+        Some(identity) if !identity.may_read => identity.refuse("read the log and the boards"),
+        Some(_) => next.run(request).await,
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,166 @@
+//! `/api/v1/events`: server-sent events for a bounded number of subscribers. The broker ends the stream of a
+//! subscriber that lags behind; a browser's `EventSource` reconnects.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::feed::{Event, Feed, event};
+use crate::clock;
+use crate::shutdown::Shutdown;
+use crate::web::http_error::HttpError;
+use crate::web::server::Peer;
+
+/// Event streams at once.
+const STREAMS_MAX: usize = 64;
+/// Event streams of one address at once.
+const STREAMS_PER_ADDRESS_MAX: usize = 16;
+/// Silence after which a comment is sent, so that proxies and browsers keep the stream open.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Longest life of a stream. The browser reconnects, and the broker checks its permission again.
+const STREAM_LIFETIME: Duration = Duration::from_hours(1);
+/// Delay after which a browser reconnects.
+const RECONNECT_DELAY: Duration = Duration::from_secs(2);
+/// `Retry-After` when all streams are in use, in seconds.
+const RETRY_AFTER_FULL_S: &str = "30";
+
+/// Counts the open streams, in total and by address.
+#[derive(Debug, Clone, Default)]
+struct StreamLimit(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// The right to one open stream; released when dropped.
+#[derive(Debug)]
+struct StreamPermit {
+    limit: StreamLimit,
+    address: IpAddr,
+}
+
+impl StreamLimit {
+    fn acquire(&self, address: IpAddr) -> Option<StreamPermit> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.values().sum::<usize>() >= STREAMS_MAX {
+            return None;
+        }
+        let own = open.entry(address).or_default();
+        if *own >= STREAMS_PER_ADDRESS_MAX {
+            return None;
+        }
+        *own += 1;
+        Some(StreamPermit { limit: self.clone(), address })
+    }
+}
+
+impl Drop for StreamPermit {
+    fn drop(&mut self) {
+        let mut open = self.limit.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+struct EventStream {
+    first: Option<Event>,
+    events: broadcast::Receiver<Event>,
+    until: Instant,
+    shutdown: Shutdown,
+    _permit: StreamPermit,
+}
+
+impl EventStream {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(Bytes::copy_from_slice(first.as_bytes()));
+        }
+        tokio::select! {
+            event = timeout(KEEP_ALIVE_INTERVAL, self.events.recv()) => match event {
+                Ok(Ok(event)) => Some(Bytes::copy_from_slice(event.as_bytes())),
+                // The subscriber lags too far behind, or the broker stops.
+                Ok(Err(_)) => None,
+                Err(_) => Some(Bytes::from_static(b":\n\n")),
+            },
+            () = sleep_until(self.until) => None,
+            () = self.shutdown.requested() => None,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct EventsState {
+    run: Arc<str>,
+    feed: Feed,
+    limit: StreamLimit,
+    shutdown: Shutdown,
+}
+
+/// The route of the event stream. `run` identifies this run of the broker; streams end at `shutdown`.
+pub fn routes(run: Arc<str>, feed: Feed, shutdown: Shutdown) -> Router {
+    let state = EventsState { run, feed, limit: StreamLimit::default(), shutdown };
+    Router::new().route("/api/v1/events", get(events)).with_state(state)
+}
+
+async fn events(
+    State(state): State<EventsState>,
+    Extension(Peer(peer)): Extension<Peer>,
+) -> Response {
+    let Some(permit) = state.limit.acquire(peer.ip()) else {
+        let full = HttpError::unavailable(
+            "too many event streams are open; close another page or try again later",
+        );
+        return ([(RETRY_AFTER, RETRY_AFTER_FULL_S)], full).into_response();
+    };
+    let hello = json!({ "run": &*state.run, "now": clock::unix_ms() });
+    let first = format!("retry: {}\n{}", RECONNECT_DELAY.as_millis(), event("hello", &hello));
+    let events = EventStream {
+        first: Some(first.into()),
+        events: state.feed.subscribe(),
+        until: Instant::now() + STREAM_LIFETIME,
+        shutdown: state.shutdown,
+        _permit: permit,
+    };
+    let body = futures_util::stream::unfold(events, async |mut events| {
+        let bytes = events.next().await?;
+        Some((Ok::<_, Infallible>(bytes), events))
+    });
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    (headers, Body::from_stream(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_bounded_per_address_and_in_total_and_released_on_drop() {
+        let limit = StreamLimit::default();
+        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let mut held: Vec<_> =
+            (0..STREAMS_PER_ADDRESS_MAX).map(|_| limit.acquire(address(1)).unwrap()).collect();
+        assert!(limit.acquire(address(1)).is_none());
+        held.pop();
+        held.push(limit.acquire(address(1)).unwrap());
+        for n in 2.. {
+            let Some(permit) = limit.acquire(address(n)) else { break };
+            held.push(permit);
+        }
+        assert_eq!(held.len(), STREAMS_MAX);
+        held.clear();
+        assert!(limit.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,5 @@
+//! Live data: committed readings and board states as server-sent events.
+
+pub mod boards;
+pub mod events;
+pub mod feed;

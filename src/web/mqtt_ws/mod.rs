@@ -1,0 +1,6 @@
+//! MQTT over WebSocket: the HTTP handshake at `/mqtt`, and the byte stream that the broker reads packets from.
+
+mod byte_stream;
+mod handshake;
+
+pub use handshake::routes;
