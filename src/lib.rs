@@ -42,6 +42,7 @@ pub mod store;
 
 pub mod web;
 
+pub mod accept;
 pub mod clock;
 pub mod health;
 pub mod shutdown;

@@ -11,6 +11,17 @@ use super::session::registry::Registry;
 use crate::mqtt::{Filter, Message};
 use crate::store::Queued;
 
+/// What was to be done is not: the broker is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the broker is stopping")]
+pub struct Stopping;
+
+impl From<Stopped> for Stopping {
+    fn from(_: Stopped) -> Self {
+        Self
+    }
+}
+
 /// What every connection works with. A copy shares it.
 #[derive(Clone)]
 pub struct Services {

@@ -1,5 +1,4 @@
-//! The listeners: accept connections, give each its stream, and see them off at the end. One door has no port: what
-//! comes through another's, as a WebSocket does, is handed in there.
+//! The listeners of MQTT: TCP, TLS, and streams that HTTP hands over after a WebSocket's handshake.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,156 +6,131 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::broker::connection::run;
-use crate::broker::context::Services;
-use crate::broker::net::admission::{Permit, WITHOUT_CONNECT};
-use crate::broker::net::limits::Limits;
-use crate::broker::net::tls::Tls;
-use crate::broker::net::transport::Stream;
-use crate::broker::status::local_client::Ending;
+use super::connection::run;
+use super::context::{Services, Stopping};
+use super::net::admission::{Permit, WITHOUT_CONNECT};
+use super::net::limits::Limits;
+use super::net::tls::Tls;
+use super::net::transport::Stream;
+use crate::accept::{Connections, accept};
 use crate::shutdown::Shutdown;
 
 /// How long a TLS or WebSocket handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections may take to finish at shutdown.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// Silence after which the kernel asks whether the other machine is still there.
-pub const TCP_KEEPALIVE: Duration = Duration::from_mins(2);
-/// Pause after a failed accept: out of file descriptors is the usual cause, and passes.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// File descriptors beside those of clients: HTTP's 256, the database's, listeners, the runtime's.
 const OTHER_FILES: usize = 320;
+/// Streams handed over that wait for their task, which starts at once.
+const HANDOFFS: usize = 16;
 
-/// Arrivals that wait to be let in; letting in takes no time.
-const ARRIVALS: usize = 16;
-
-/// A client whose stream is still being agreed on.
-pub struct Arrival {
+/// A stream that is still being agreed on.
+pub struct Incoming {
     /// Where it comes from.
     pub peer: SocketAddr,
     /// What it comes over, for the log.
     pub over: &'static str,
-    /// Its stream, once that is agreed on.
+    /// The stream, once that is agreed on.
     pub stream: Handshake,
 }
 
 /// Ends with a stream that MQTT's bytes come and go on.
 pub type Handshake = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
 
-/// Where arrivals are handed in. It holds nothing of the broker, whose end therefore need not wait for it.
+/// Where streams are handed over. It holds nothing of the broker, whose end therefore need not wait for it.
 #[derive(Debug, Clone)]
-pub struct SideDoor(mpsc::Sender<Arrival>);
+pub struct Handoff(mpsc::Sender<Incoming>);
 
-/// The inner side of a [`SideDoor`].
-pub struct Arrivals(mpsc::Receiver<Arrival>);
+/// The receiving side of a [`Handoff`].
+pub struct Handoffs(mpsc::Receiver<Incoming>);
 
-/// A door without a port.
-pub fn side_door() -> (SideDoor, Arrivals) {
-    let (sender, receiver) = mpsc::channel(ARRIVALS);
-    (SideDoor(sender), Arrivals(receiver))
+/// A listener without a port.
+pub fn handoff() -> (Handoff, Handoffs) {
+    let (sender, receiver) = mpsc::channel(HANDOFFS);
+    (Handoff(sender), Handoffs(receiver))
 }
 
-impl SideDoor {
-    /// Hands a client in. From here on it is one like those of the listeners.
+impl Handoff {
+    /// Hands a stream over. From here on its client is one like those of the other listeners.
     ///
     /// # Errors
-    /// When the broker is ending.
-    pub async fn hand(&self, arrival: Arrival) -> Result<(), Ending> {
-        self.0.send(arrival).await.map_err(|_| Ending)
+    /// When the broker is stopping.
+    pub async fn hand_over(&self, incoming: Incoming) -> Result<(), Stopping> {
+        self.0.send(incoming).await.map_err(|_| Stopping)
     }
 }
 
-/// Serves clients until `shutdown`, then waits for their last commits. `tls` says whether they speak TLS.
+/// Serves clients until `shutdown`, then waits for their last commits. With `tls` their streams are TLS.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     services: Services,
-    mut shutdown: Shutdown,
+    shutdown: Shutdown,
 ) {
-    let mut connections = JoinSet::new();
+    let closing = shutdown.clone();
+    let connections = accept(listener, shutdown, |socket, peer| {
+        let permit = services.admission.enter(peer.ip());
+        let (services, shutdown, tls) = (services.clone(), closing.clone(), tls.clone());
+        Some(async move {
+            match tls {
+                None => run::serve(socket, peer, permit, services, shutdown).await,
+                Some(tls) => {
+                    let handshake = tls.acceptor().accept(socket);
+                    let stream = async { Ok(Box::new(handshake.await?) as Box<dyn Stream>) };
+                    let incoming = Incoming { peer, over: "TLS", stream: Box::pin(stream) };
+                    agree(incoming, permit, services, shutdown).await;
+                }
+            }
+        })
+    });
+    finish(connections.await).await;
+}
+
+/// Serves clients whose streams are handed over, as [`serve`] does.
+pub async fn receive(Handoffs(mut handoffs): Handoffs, services: Services, mut shutdown: Shutdown) {
+    let mut connections = Connections::default();
     loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                let (socket, peer) = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                };
-                let permit = services.admission.enter(peer.ip());
-                // Acknowledgements are small and awaited: Nagle's algorithm would hold them back.
-                let _ = socket.set_nodelay(true);
-                // A client with keep-alive 0 that vanished without a word would hold its place for ever.
-                let _ = SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE));
-                let (services, shutdown) = (services.clone(), shutdown.clone());
-                match &tls {
-                    None => connections.spawn(run::serve(socket, peer, permit, services, shutdown)),
-                    Some(tls) => {
-                        let handshake = tls.acceptor().accept(socket);
-                        let stream = async { Ok(Box::new(handshake.await?) as Box<dyn Stream>) };
-                        let arrival = Arrival { peer, over: "TLS", stream: Box::pin(stream) };
-                        connections.spawn(welcome(arrival, permit, services, shutdown))
-                    }
-                };
+            Some(incoming) = handoffs.recv() => {
+                let permit = services.admission.enter(incoming.peer.ip());
+                connections.spawn(agree(incoming, permit, services.clone(), shutdown.clone()));
             }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = connections.ended() => {}
             () = shutdown.requested() => break,
         }
     }
-    drop(listener);
-    see_off(connections).await;
+    drop(handoffs);
+    finish(connections).await;
 }
 
-/// Serves clients that are handed in, as [`serve`] does.
-pub async fn receive(Arrivals(mut arrivals): Arrivals, services: Services, mut shutdown: Shutdown) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            Some(arrival) = arrivals.recv() => {
-                let permit = services.admission.enter(arrival.peer.ip());
-                connections.spawn(welcome(arrival, permit, services.clone(), shutdown.clone()));
-            }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            () = shutdown.requested() => break,
-        }
-    }
-    drop(arrivals);
-    see_off(connections).await;
-}
-
-async fn see_off(mut connections: JoinSet<()>) {
-    let gone = async { while connections.join_next().await.is_some() {} };
-    if timeout(FAREWELL, gone).await.is_err() {
+async fn finish(connections: Connections) {
+    if !connections.finish(FINISH_TIMEOUT).await {
         warn!(
-            "some connections did not finish in {FAREWELL:?}; their last messages are not acknowledged"
+            "some connections did not finish in {FINISH_TIMEOUT:?}; their last messages are not acknowledged"
         );
     }
 }
 
 /// A handshake may cost a signature and may never end: in the connection's own task, and not for ever.
-async fn welcome(
-    Arrival { peer, over, stream: handshake }: Arrival,
+async fn agree(
+    Incoming { peer, over, stream: handshake }: Incoming,
     mut permit: Permit,
     services: Services,
     shutdown: Shutdown,
 ) {
-    let shaken = tokio::select! {
-        shaken = timeout(HANDSHAKE_TIMEOUT, handshake) => shaken,
+    let agreed = tokio::select! {
+        agreed = timeout(HANDSHAKE_TIMEOUT, handshake) => agreed,
         () = permit.evicted() => {
-            debug!(%peer, over, "too slow with its handshake while others came");
+            debug!(%peer, over, "evicted for a new connection before its handshake was complete");
             return;
         }
     };
-    match shaken {
+    match agreed {
         Ok(Ok(stream)) => run::serve(stream, peer, permit, services, shutdown).await,
         Ok(Err(error)) => debug!(%peer, over, %error, "no handshake"),
         Err(_) => debug!(%peer, over, "no handshake within {HANDSHAKE_TIMEOUT:?}"),

@@ -18,12 +18,12 @@ use crate::broker::context::Services;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained::Retained;
-use crate::broker::listener::{self, Arrivals};
+use crate::broker::listener::{self, Handoffs};
 use crate::broker::net::admission::Admission;
 use crate::broker::net::limits::Limits;
 use crate::broker::net::tls::{Tls, TlsConfig};
 use crate::broker::session::registry::Registry;
-use crate::broker::status::local_client::Insider;
+use crate::broker::status::local_client::LocalClient;
 use crate::broker::status::sys;
 use crate::clock;
 use crate::mqtt::{Filter, Message};
@@ -185,17 +185,17 @@ impl Broker {
         let http_address = http.as_ref().map(|(_, address)| *address);
         let pages = http.map(|(listener, address)| {
             info!(guests = config.web.guests.as_str(), %address, "listening for HTTP, and for MQTT over WebSocket");
-            let (side_door, arrivals) = listener::side_door();
+            let (mqtt_handoff, handoffs) = listener::handoff();
             let sources = Sources {
                 database: path,
                 counters: Arc::clone(recorder.counters()),
                 live: recorder.live(),
-                local_client: Insider::new(services.clone()),
+                local_client: LocalClient::new(services.clone()),
                 access: access.clone(),
                 alarms: alarms.clone(),
-                mqtt_handoff: side_door,
+                mqtt_handoff,
             };
-            Pages { listener, config: config.web, sources, arrivals }
+            Pages { listener, config: config.web, sources, handoffs }
         });
         let ports = Ports { entrances, pages };
         let serving = run(ports, services, writer, lost, shutdown, async move {
@@ -279,7 +279,7 @@ struct Pages {
     listener: TcpListener,
     config: WebConfig,
     sources: Sources,
-    arrivals: Arrivals,
+    handoffs: Handoffs,
 }
 
 /// Where the broker listens.
@@ -304,8 +304,8 @@ async fn run(
     for (listener, tls) in ports.entrances {
         doors.spawn(listener::serve(listener, tls, services.clone(), closing.clone()));
     }
-    let pages = ports.pages.map(|Pages { listener, config, sources, arrivals }| {
-        doors.spawn(listener::receive(arrivals, services.clone(), closing.clone()));
+    let pages = ports.pages.map(|Pages { listener, config, sources, handoffs }| {
+        doors.spawn(listener::receive(handoffs, services.clone(), closing.clone()));
         (listener, config, sources)
     });
     let sys = tokio::spawn(sys::run(services, closing.clone()));

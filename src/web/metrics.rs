@@ -15,7 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::broker::{Alarms, Counters, Insider};
+use crate::broker::{Alarms, Counters, LocalClient};
 use crate::clock;
 use crate::store::{Overview, Vitals};
 use crate::web::http_error::HttpError;
@@ -43,7 +43,7 @@ pub struct MetricsState {
     /// The alarms.
     pub alarms: Alarms,
     /// The broker's load.
-    pub local_client: Insider,
+    pub local_client: LocalClient,
     /// Counters of the writer.
     pub counters: Arc<Counters>,
 }
@@ -169,9 +169,8 @@ fn register_clients(registry: &mut Registry, state: &MetricsState) {
         "Connections closed for a malformed packet since the broker started",
         load.malformed,
     );
-    // The broker does not count losses by client yet; the total lacks those of queues in memory.
-    let (appended, _) = state.counters.totals();
-    register_losses(registry, appended.dropped, Vec::new());
+    let (total, by_client) = state.local_client.losses();
+    register_losses(registry, total, by_client);
     gauge(registry, "event_streams", "Open event streams", state.feed.subscribers() as f64);
 }
 
@@ -197,7 +196,7 @@ fn register_losses(registry: &mut Registry, total: u64, mut by_client: Vec<(Arc<
     counter(
         registry,
         "messages_dropped",
-        "Messages dropped because a subscriber's queue was full, since the broker started",
+        "Messages that subscribers lost since the broker started: their queue was full, or they were larger than the client accepts",
         total,
     );
     by_client
@@ -206,9 +205,8 @@ fn register_losses(registry: &mut Registry, total: u64, mut by_client: Vec<(Arc<
     for (client, losses) in by_client.into_iter().take(LOSS_CLIENTS_MAX) {
         family.get_or_create(&vec![("client", client.to_string())]).inc_by(losses);
     }
-    let help = format!(
-        "Messages dropped because this client's queue was full; the {LOSS_CLIENTS_MAX} clients with the most"
-    );
+    let help =
+        format!("Messages that this client lost; the {LOSS_CLIENTS_MAX} clients with the most");
     registry.register("client_messages_dropped", help, family);
 }
 

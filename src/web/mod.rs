@@ -31,7 +31,7 @@ use tokio::sync::broadcast;
 pub use auth::Guests;
 pub use server::serve;
 
-use crate::broker::{Access, Alarms, Counters, Insider, Live, SideDoor};
+use crate::broker::{Access, Alarms, Counters, Handoff, Live, LocalClient};
 use crate::clock;
 use crate::shutdown::Shutdown;
 
@@ -53,13 +53,13 @@ pub struct Sources {
     /// Committed records.
     pub live: broadcast::Receiver<Live>,
     /// Subscribes to the boards' messages and publishes commands to outputs.
-    pub local_client: Insider,
+    pub local_client: LocalClient,
     /// The users and their permissions.
     pub access: Access,
     /// The alarms.
     pub alarms: Alarms,
     /// Takes MQTT clients that connect over WebSocket.
-    pub mqtt_handoff: SideDoor,
+    pub mqtt_handoff: Handoff,
 }
 
 /// The routes of the HTTP port, for [`serve`]. Starts the tasks of the live feed, which end at `shutdown`.

@@ -17,16 +17,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower_service::Service;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::broker::TCP_KEEPALIVE;
+use crate::accept::accept;
 use crate::shutdown::Shutdown;
 
 /// Connections at once, event streams among them. A browser opens six.
@@ -46,8 +44,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for the responses under way at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
-/// Pause after a failed accept. The usual cause is a lack of file descriptors, which passes.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The client's address, in the extensions of every request.
 #[derive(Debug, Clone, Copy)]
@@ -69,41 +65,21 @@ async fn time_limited(request: axum::extract::Request, next: Next) -> Response {
 }
 
 /// Serves `router` until `shutdown`, then waits up to 2 s for the responses under way.
-pub async fn serve(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
+pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let (socket, peer) = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        warn!(%error, "cannot accept an HTTP connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                };
-                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                    debug!(%peer, "HTTP connection closed: {CONNECTIONS_MAX} are open already");
-                    continue;
-                };
-                // Nagle's algorithm would delay events, which are small.
-                let _ = socket.set_nodelay(true);
-                // An event stream or an MQTT connection may be silent for a long time.
-                let _ = SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE));
-                let (router, shutdown) = (router.clone(), shutdown.clone());
-                connections.spawn(async move {
-                    connection(socket, peer, router, shutdown).await;
-                    drop(permit);
-                });
-            }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            () = shutdown.requested() => break,
-        }
-    }
-    drop(listener);
-    let finished = async { while connections.join_next().await.is_some() {} };
-    if timeout(SHUTDOWN_GRACE, finished).await.is_err() {
+    let ending = shutdown.clone();
+    let connections = accept(listener, shutdown, |socket, peer| {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            debug!(%peer, "HTTP connection closed: {CONNECTIONS_MAX} are open already");
+            return None;
+        };
+        let (router, shutdown) = (router.clone(), ending.clone());
+        Some(async move {
+            connection(socket, peer, router, shutdown).await;
+            drop(permit);
+        })
+    });
+    if !connections.await.finish(SHUTDOWN_GRACE).await {
         debug!("some HTTP responses did not finish within {SHUTDOWN_GRACE:?}");
     }
 }

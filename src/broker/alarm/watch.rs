@@ -15,7 +15,7 @@ use crate::broker::alarm::rule::{Alarm, AlarmConfig, Change, Now, Seen};
 use crate::broker::commit::batch::Batch;
 use crate::broker::commit::writer::{Live, Recorder};
 use crate::broker::context::Services;
-use crate::broker::status::local_client::{Insider, LocalSubscription};
+use crate::broker::status::local_client::{LocalClient, LocalSubscription};
 use crate::clock::unix_ms;
 use crate::mqtt::Message;
 use crate::reading::Id;
@@ -111,7 +111,7 @@ pub fn start(
     }
     let statuses = alarms.iter().any(|alarm| alarm.config().output.is_some()).then(|| {
         let filter = STATUSES.parse().expect("a filter of ours is one");
-        Insider::new(services.clone()).subscribe(&[filter])
+        LocalClient::new(services.clone()).subscribe(&[filter])
     });
     let handle = Alarms(Arc::new(Mutex::new(states)));
     let (history, changes) = mpsc::channel(HISTORY_CHANGES);

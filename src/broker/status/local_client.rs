@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use crate::broker::commit::writer::Stopped;
-use crate::broker::context::Services;
+use crate::broker::context::{Services, Stopping};
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::session::session::{Session, State};
 use crate::broker::session::subscriptions::Numbers;
@@ -20,13 +19,13 @@ const CLIENT_ID: &str = "$local";
 
 /// A client inside the process. It holds the recorder, which ends with its last holder.
 #[derive(Clone)]
-pub struct Insider {
+pub struct LocalClient {
     services: Services,
 }
 
-/// A message that the insider heard.
+/// A message that the local client got.
 #[derive(Debug, Clone, Copy)]
-pub struct Heard<'a> {
+pub struct LocalMessage<'a> {
     /// Its topic.
     pub topic: &'a str,
     /// Its payload.
@@ -50,18 +49,7 @@ pub struct Load {
     pub malformed: u64,
 }
 
-/// What was to be said reaches nobody: the broker is ending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the broker is stopping")]
-pub struct Ending;
-
-impl From<Stopped> for Ending {
-    fn from(_: Stopped) -> Self {
-        Self
-    }
-}
-
-impl Insider {
+impl LocalClient {
     pub(in crate::broker) const fn new(services: Services) -> Self {
         Self { services }
     }
@@ -70,7 +58,7 @@ impl Insider {
     ///
     /// # Errors
     /// When the broker is ending.
-    pub async fn say(&self, topic: String, payload: Bytes) -> Result<(), Ending> {
+    pub async fn publish(&self, topic: String, payload: Bytes) -> Result<(), Stopping> {
         let message =
             Message { retain: false, qos: QoS::AtLeastOnce, ..Message::own(topic, payload) };
         Ok(self.services.publish(message).await?)
@@ -89,20 +77,32 @@ impl Insider {
         }
     }
 
-    /// Messages that each client lost since the start, by the name of its session.
-    pub fn losses(&self) -> Vec<(Arc<str>, u64)> {
-        self.services.fan_out.traffic.losses.by_client()
+    /// Messages that clients lost since the start: all of them, and those of each client as `<client id>` or
+    /// `<user>/<client id>`.
+    pub fn losses(&self) -> (u64, Vec<(Arc<str>, u64)>) {
+        let losses = &self.services.fan_out.traffic.losses;
+        let by_client = losses.by_client().into_iter();
+        let named = by_client.map(|(session, count)| (session.replace('\u{1}', "/").into(), count));
+        (losses.total(), named.collect())
     }
 
     /// Calls `each` with whatever matches `filters`: first what is retained, then what comes. Never returns.
-    pub async fn hear(&self, filters: &[Filter], mut each: impl FnMut(Heard<'_>)) -> Infallible {
+    pub async fn follow(
+        &self,
+        filters: &[Filter],
+        mut each: impl FnMut(LocalMessage<'_>),
+    ) -> Infallible {
         let subscription = self.subscribe(filters);
         for message in subscription.retained() {
-            each(Heard { topic: &message.topic, payload: &message.payload, retained: true });
+            each(LocalMessage { topic: &message.topic, payload: &message.payload, retained: true });
         }
         loop {
             let message = subscription.next().await;
-            each(Heard { topic: &message.topic, payload: &message.payload, retained: false });
+            each(LocalMessage {
+                topic: &message.topic,
+                payload: &message.payload,
+                retained: false,
+            });
         }
     }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 pub use export::ExportLimit;
 
-use crate::broker::{Alarms, Insider};
+use crate::broker::{Alarms, LocalClient};
 use crate::clock;
 use crate::web::auth::{Authenticator, Identity};
 use crate::web::live::feed::{Feed, NamedBoard};
@@ -35,7 +35,7 @@ pub struct ApiState {
     /// The alarms.
     pub alarms: Alarms,
     /// Publishes commands.
-    pub local_client: Insider,
+    pub local_client: LocalClient,
     /// The users.
     pub authenticator: Authenticator,
     /// Bounds the exports.

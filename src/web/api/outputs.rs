@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiState;
-use crate::broker::Ending;
+use crate::broker::Stopping;
 use crate::reading::Id;
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
@@ -65,7 +65,7 @@ pub async fn switch(
     };
     let user = identity.user.as_deref();
     tracing::info!(%node, %output, payload, user, "output command received over HTTP");
-    let stopping = |error: Ending| HttpError::unavailable(error.to_string());
-    state.local_client.say(topic, payload.into()).await.map_err(stopping)?;
+    let stopping = |error: Stopping| HttpError::unavailable(error.to_string());
+    state.local_client.publish(topic, payload.into()).await.map_err(stopping)?;
     Ok(StatusCode::ACCEPTED.into_response())
 }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::guests::{Guests, is_local};
 use super::identity::Identity;
 use super::sessions::LoginSessions;
-use crate::broker::{Access, Grants, NotAdmitted};
+use crate::broker::{Access, NotAdmitted, Permissions};
 use crate::web::http_error::HttpError;
 
 /// Client id of every HTTP client, for the broker's rules and its log.
@@ -83,7 +83,7 @@ impl Authenticator {
         peer: SocketAddr,
         name: &str,
         password: &str,
-    ) -> Result<Arc<Grants>, NotAdmitted> {
+    ) -> Result<Arc<Permissions>, NotAdmitted> {
         let login = Some((name, password.as_bytes()));
         self.access.admit(peer, CLIENT_ID, login).await.map(Arc::new)
     }

@@ -7,7 +7,7 @@ use axum::http::header::WWW_AUTHENTICATE;
 use axum::response::{IntoResponse, Response};
 
 use super::guests::GuestPermissions;
-use crate::broker::Grants;
+use crate::broker::Permissions;
 use crate::mqtt::Filter;
 use crate::web::http_error::HttpError;
 
@@ -18,7 +18,7 @@ const READ_FILTER: &str = "humidor/#";
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The user's permissions; `None` for a guest.
-    permissions: Option<Arc<Grants>>,
+    permissions: Option<Arc<Permissions>>,
     /// The user's name; `None` for a guest.
     pub user: Option<Arc<str>>,
     /// Whether the log and the boards may be read.
@@ -34,7 +34,7 @@ impl Identity {
     }
 
     /// A user, with the permissions that the broker granted.
-    pub fn user(name: Arc<str>, permissions: Arc<Grants>) -> Self {
+    pub fn user(name: Arc<str>, permissions: Arc<Permissions>) -> Self {
         let filter: Result<Filter, _> = READ_FILTER.parse();
         let may_read = filter.is_ok_and(|filter| permissions.acl().may_subscribe(&filter));
         Self { permissions: Some(permissions), user: Some(name), may_read, may_switch: true }

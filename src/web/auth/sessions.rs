@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::broker::Grants;
+use crate::broker::Permissions;
 
 /// Login sessions at once; beyond it the one unused for longest ends.
 const LOGIN_SESSIONS_MAX: usize = 256;
@@ -21,7 +21,7 @@ const TOKEN_BYTES: usize = 32;
 #[derive(Debug)]
 struct LoginSession {
     user: Arc<str>,
-    permissions: Arc<Grants>,
+    permissions: Arc<Permissions>,
     used: Instant,
 }
 
@@ -41,7 +41,7 @@ impl LoginSessions {
     pub fn open(
         &self,
         user: Arc<str>,
-        permissions: Arc<Grants>,
+        permissions: Arc<Permissions>,
     ) -> Result<String, getrandom::Error> {
         let mut secret = [0; TOKEN_BYTES];
         getrandom::fill(&mut secret)?;
@@ -59,7 +59,7 @@ impl LoginSessions {
 
     /// The user of a session, whose idle time starts again. `None` for an unknown token, and when the session was
     /// idle too long or its user was changed or removed.
-    pub fn resume(&self, token: &str) -> Option<(Arc<str>, Arc<Grants>)> {
+    pub fn resume(&self, token: &str) -> Option<(Arc<str>, Arc<Permissions>)> {
         let mut sessions = self.lock();
         let session = sessions.get_mut(token)?;
         let expired = session.used.elapsed() > IDLE_MAX;

@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::boards::{BoardState, Boards};
-use crate::broker::{Heard, Insider, Live};
+use crate::broker::{Live, LocalClient, LocalMessage};
 use crate::clock;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
@@ -61,7 +61,7 @@ impl Feed {
     /// Starts two tasks that follow committed readings and board messages until `shutdown`.
     pub fn start(
         live: broadcast::Receiver<Live>,
-        local_client: Insider,
+        local_client: LocalClient,
         shutdown: Shutdown,
     ) -> Self {
         let (events, _) = broadcast::channel(LAG_MAX_EVENTS);
@@ -77,7 +77,7 @@ impl Feed {
         let (boards, mut until) = (feed.clone(), shutdown);
         tokio::spawn(async move {
             let filters = BoardTopic::filters();
-            let subscription = local_client.hear(&filters, |message| boards.apply(&message));
+            let subscription = local_client.follow(&filters, |message| boards.apply(&message));
             tokio::select! {
                 _ = subscription => {}
                 () = until.requested() => {}
@@ -137,7 +137,7 @@ impl Feed {
         }
     }
 
-    fn apply(&self, message: &Heard<'_>) {
+    fn apply(&self, message: &LocalMessage<'_>) {
         let mut boards = self.boards.write().unwrap_or_else(PoisonError::into_inner);
         // The time of a retained message is not known.
         let at = (!message.retained).then(clock::unix_ms);

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::byte_stream::ByteStream;
-use crate::broker::{Arrival, SideDoor, Stream};
+use crate::broker::{Handoff, Incoming, Stream};
 use crate::web::auth::Authenticator;
 use crate::web::auth::same_origin::is_same_origin;
 use crate::web::http_error::HttpError;
@@ -32,11 +32,11 @@ const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[derive(Clone)]
 struct MqttState {
     authenticator: Authenticator,
-    handoff: SideDoor,
+    handoff: Handoff,
 }
 
 /// The route of the handshake. `handoff` takes the client's stream to the broker.
-pub fn routes(authenticator: Authenticator, handoff: SideDoor) -> Router {
+pub fn routes(authenticator: Authenticator, handoff: Handoff) -> Router {
     Router::new().route("/mqtt", get(mqtt)).with_state(MqttState { authenticator, handoff })
 }
 
@@ -78,10 +78,10 @@ async fn mqtt(
         let upgraded = upgrade.await.map_err(std::io::Error::other)?;
         Ok(Box::new(ByteStream::new(TokioIo::new(upgraded))) as Box<dyn Stream>)
     };
-    let arrival = Arrival { peer, over: "WebSocket", stream: Box::pin(stream) };
+    let arrival = Incoming { peer, over: "WebSocket", stream: Box::pin(stream) };
     state
         .handoff
-        .hand(arrival)
+        .hand_over(arrival)
         .await
         .map_err(|ending| HttpError::unavailable(ending.to_string()))?;
     let upgraded = [
