@@ -2,7 +2,9 @@
 
 #![allow(dead_code)] // every test binary uses its part
 
+pub mod flood;
 pub mod http;
+pub mod packets;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
