@@ -206,3 +206,67 @@ fn will(
         properties: properties.carried(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(body: &[u8]) -> Result<Connect, CodecError> {
+        let version = if body[6] == 4 { Version::V4 } else { Version::V5 };
+        read(version, body)
+    }
+
+    #[test]
+    fn every_field_of_mqtt_5_comes_out() {
+        let body = [
+            b"\0\x04MQTT\x05\xf6\0\x3c",
+            &b"\x23\x11\0\0\0\x0a\x21\0\x05\x27\0\0\x01\0\x22\0\x07"[..],
+            b"\x26\0\x01k\0\x01v\x15\0\x05SCRAM\x17\x01\x19\0",
+            b"\0\x01c",
+            b"\x13\x18\0\0\0\x05\x01\x01\x02\0\0\0\x09\x26\0\x01k\0\x01v",
+            b"\0\x01w\0\x03off\0\x01u\0\x02\0\xff",
+        ]
+        .concat();
+        let expected = Connect {
+            version: Version::V5,
+            client_id: "c".to_owned(),
+            clean_start: true,
+            keep_alive_s: 60,
+            session_expiry_s: 10,
+            receive_maximum: 5,
+            packet_max_bytes: Some(256),
+            topic_alias_maximum: 7,
+            authentication_method: Some("SCRAM".to_owned()),
+            will: Some(Will {
+                topic: Topic::known("w"),
+                payload: Bytes::from_static(b"off"),
+                qos: QoS::ExactlyOnce,
+                retain: true,
+                delay_s: 5,
+                expiry_s: Some(9),
+                properties: Bytes::from_static(b"\x09\x01\x01\x26\0\x01k\0\x01v"),
+            }),
+            user: Some("u".to_owned()),
+            password: Some(Bytes::from_static(b"\0\xff")),
+        };
+        assert_eq!(connect(&body), Ok(expected));
+    }
+
+    #[test]
+    fn a_session_of_mqtt_3_ends_with_a_clean_connection_and_else_never() {
+        for (flags, clean_start, session_expiry_s) in [(0x02, true, 0), (0, false, u32::MAX)] {
+            let read = connect(&[b"\0\x04MQTT\x04", &[flags][..], b"\0\0\0\0"].concat()).unwrap();
+            assert_eq!((read.clean_start, read.session_expiry_s), (clean_start, session_expiry_s));
+            assert_eq!((read.user, read.password, read.will), (None, None, None));
+            assert_eq!((read.receive_maximum, read.topic_alias_maximum), (u16::MAX, 0));
+        }
+    }
+
+    #[test]
+    fn an_empty_user_name_is_not_none() {
+        let read = connect(b"\0\x04MQTT\x04\xc2\0\0\0\0\0\0\0\0").unwrap();
+        assert_eq!((read.user.as_deref(), read.password.as_deref()), (Some(""), Some(&b""[..])));
+        let read = connect(b"\0\x04MQTT\x05\x42\0\0\0\0\0\0\x01p").unwrap();
+        assert_eq!((read.user, read.password.as_deref()), (None, Some(&b"p"[..])));
+    }
+}

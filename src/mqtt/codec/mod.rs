@@ -13,6 +13,8 @@
 mod connect;
 mod frame;
 mod packet;
+#[cfg(any(test, fuzzing))]
+pub mod probe;
 mod property;
 mod publish;
 mod reason;

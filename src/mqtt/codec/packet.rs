@@ -283,3 +283,104 @@ fn check_disconnect(version: Version, mut rest: Cursor<'_>) -> Result<(), CodecE
     }
     rest.end()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::next;
+    use super::*;
+
+    fn packet(version: Version, frame: &[u8]) -> Packet {
+        match next(version, &mut BytesMut::from(frame)) {
+            Ok(Some(packet)) => packet,
+            other => panic!("{frame:x?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn subscriptions_come_out_with_their_options() {
+        let wanted = |filter: &str, qos, no_local, retain_as_published, retain_handling| Wanted {
+            filter: filter.to_owned(),
+            qos,
+            no_local,
+            retain_as_published,
+            retain_handling,
+        };
+        let frame = b"\x82\x17\0\x07\x0a\x26\0\x01k\0\x01v\x0b\xc8\x01\0\x01a\x2e\0\x03b/#\x11";
+        let expected = Packet::Subscribe(Subscribe {
+            packet_id: 7,
+            identifier: 200,
+            filters: vec![
+                wanted("a", QoS::ExactlyOnce, true, true, RetainHandling::Never),
+                wanted("b/#", QoS::AtLeastOnce, false, false, RetainHandling::New),
+            ],
+        });
+        assert_eq!(packet(Version::V5, frame), expected);
+        let expected = Packet::Subscribe(Subscribe {
+            packet_id: 7,
+            identifier: 0,
+            filters: vec![wanted("a", QoS::AtLeastOnce, false, false, RetainHandling::Always)],
+        });
+        assert_eq!(packet(Version::V4, b"\x82\x06\0\x07\0\x01a\x01"), expected);
+        let expected = Packet::Unsubscribe(Unsubscribe {
+            packet_id: 7,
+            filters: vec!["a".to_owned(), "b/#".to_owned()],
+        });
+        assert_eq!(packet(Version::V4, b"\xa2\x0a\0\x07\0\x01a\0\x03b/#"), expected);
+        assert_eq!(packet(Version::V5, b"\xa2\x0b\0\x07\0\0\x01a\0\x03b/#"), expected);
+    }
+
+    #[test]
+    fn every_reason_a_client_may_give_comes_out() {
+        type Made = fn(Ack) -> Packet;
+        let kinds: [(u8, &[u8], Made); 4] = [
+            (0x40, reason::PUBACK, Packet::PubAck),
+            (0x50, reason::PUBACK, Packet::PubRec),
+            (0x62, reason::PUBREL, Packet::PubRel),
+            (0x70, reason::PUBREL, Packet::PubComp),
+        ];
+        for (first, reasons, made) in kinds {
+            assert_eq!(
+                packet(Version::V4, &[first, 2, 1, 2]),
+                made(Ack { packet_id: 0x102, reason: 0 })
+            );
+            for reason in reasons.iter().copied() {
+                let expected = made(Ack { packet_id: 0x102, reason });
+                assert_eq!(packet(Version::V5, &[first, 3, 1, 2, reason]), expected);
+                assert_eq!(packet(Version::V5, &[first, 4, 1, 2, reason, 0]), expected);
+            }
+        }
+        for reason in reason::DISCONNECT.iter().copied() {
+            let expected = Packet::Disconnect(Disconnect { reason, session_expiry_s: None });
+            assert_eq!(packet(Version::V5, &[0xe0, 1, reason]), expected);
+            assert_eq!(packet(Version::V5, &[0xe0, 2, reason, 0]), expected);
+        }
+    }
+
+    #[test]
+    fn a_goodbye_may_change_the_sessions_expiry() {
+        let goodbye =
+            |reason, session_expiry_s| Packet::Disconnect(Disconnect { reason, session_expiry_s });
+        for version in [Version::V4, Version::V5] {
+            assert_eq!(packet(version, &[0xe0, 0]), goodbye(0, None));
+            assert_eq!(packet(version, &[0xc0, 0]), Packet::PingReq);
+            assert_eq!(packet(version, b"\x10\x02xx"), Packet::Connect);
+        }
+        assert_eq!(packet(Version::V5, b"\xe0\x07\x04\x05\x11\0\0\0\x09"), goodbye(4, Some(9)));
+    }
+
+    #[test]
+    fn filters_of_one_packet_are_bounded() {
+        for (count, fits) in [(FILTERS_MAX, true), (FILTERS_MAX + 1, false)] {
+            for (first, filter) in [(0x82, &b"\0\x01a\0"[..]), (0xa2, b"\0\x01a")] {
+                let body = [&b"\0\x01"[..], &filter.repeat(count)].concat();
+                let mut stream = BytesMut::from(&[first][..]);
+                super::super::frame::put_varint(u32::try_from(body.len()).unwrap(), &mut stream);
+                stream.extend_from_slice(&body);
+                let taken = next(Version::V4, &mut stream).map(|packet| packet.is_some());
+                let expected =
+                    if fits { Ok(true) } else { Err(CodecError::TooMany("topic filters")) };
+                assert_eq!(taken, expected);
+            }
+        }
+    }
+}

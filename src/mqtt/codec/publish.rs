@@ -185,3 +185,117 @@ fn seconds_left(at_ms: i64, now_ms: i64) -> u32 {
     let left_ms = u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or(0);
     u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Packet, next};
+    use super::*;
+
+    fn publish(version: Version, frame: &[u8]) -> Publish {
+        match next(version, &mut BytesMut::from(frame)) {
+            Ok(Some(Packet::Publish(publish))) => publish,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn message(properties: &'static [u8]) -> Message {
+        Message {
+            expires_at_ms: Some(10_000),
+            properties: Bytes::from_static(properties),
+            ..Message::own("a/b", &b"21.5"[..])
+        }
+    }
+
+    const ONCE: Envelope<'_> = Envelope {
+        qos: QoS::AtMostOnce,
+        packet_id: 0,
+        dup: false,
+        retain: false,
+        identifiers: &[],
+        alias: None,
+    };
+
+    #[test]
+    fn expiry_and_alias_do_not_travel_along_and_the_rest_does_as_it_stands() {
+        let frame = b"\x3d\x22\0\x01a\0\x07\x1a\x26\0\x01k\0\x01v\x02\0\0\0\x09\x26\0\x01k\0\x01u\x23\0\x03\x03\0\x01txy";
+        let expected = Publish {
+            dup: true,
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            packet_id: 7,
+            topic: Some(Topic::known("a")),
+            alias: Some(3),
+            payload: Bytes::from_static(b"xy"),
+            expiry_s: Some(9),
+            properties: Bytes::from_static(b"\x12\x26\0\x01k\0\x01v\x26\0\x01k\0\x01u\x03\0\x01t"),
+        };
+        assert_eq!(publish(Version::V5, frame), expected);
+        let only = publish(Version::V5, b"\x30\x0c\0\0\x08\x23\0\x03\x02\0\0\0\x09x");
+        assert_eq!((only.topic, only.alias, only.properties), (None, Some(3), Bytes::new()));
+        let whole = publish(Version::V5, b"\x30\x08\0\x01a\x04\x03\0\x01t");
+        assert_eq!(&whole.properties[..], b"\x04\x03\0\x01t");
+    }
+
+    #[test]
+    fn a_payload_keeps_no_read_buffer_alive() {
+        let mut stream = BytesMut::from(&b"\x30\x05\0\x01axy"[..]);
+        let buffer = stream.as_ptr_range();
+        let Ok(Some(Packet::Publish(publish))) = next(Version::V4, &mut stream) else {
+            panic!("no PUBLISH");
+        };
+        assert!(!buffer.contains(&publish.payload.as_ptr()));
+    }
+
+    #[test]
+    fn each_version_gets_its_own_form() {
+        let (mut v4, mut v5) = (BytesMut::new(), BytesMut::new());
+        let envelope = Envelope {
+            qos: QoS::AtLeastOnce,
+            packet_id: 0x0102,
+            dup: true,
+            retain: true,
+            identifiers: &[1, 200],
+            alias: Some((5, false)),
+        };
+        let message = message(b"\x04\x03\0\x01t");
+        assert_eq!(write_publish(Version::V4, &message, envelope, 0, &mut v4), 13);
+        assert_eq!(&v4[..], b"\x3b\x0b\0\x03a/b\x01\x0221.5");
+        let known = Envelope { alias: Some((5, true)), ..envelope };
+        let bytes = write_publish(Version::V5, &message, known, 8_500, &mut v5);
+        assert_eq!(bytes, v5.len());
+        assert_eq!(
+            &v5[..],
+            b"\x3b\x1a\0\0\x01\x02\x11\x03\0\x01t\x02\0\0\0\x02\x23\0\x05\x0b\x01\x0b\xc8\x0121.5"
+        );
+        v5.clear();
+        write_publish(Version::V5, &message, ONCE, 0, &mut v5);
+        assert_eq!(&v5[..], b"\x30\x13\0\x03a/b\x09\x03\0\x01t\x02\0\0\0\x0a21.5");
+    }
+
+    #[test]
+    fn the_expiry_that_is_left_is_rounded_up() {
+        for (now_ms, left_s) in [(0, 10), (1, 10), (9_000, 1), (9_999, 1), (10_000, 0), (11_000, 0)]
+        {
+            let mut out = BytesMut::new();
+            write_publish(Version::V5, &message(b""), ONCE, now_ms, &mut out);
+            assert_eq!(publish(Version::V5, &out).expiry_s, Some(left_s), "at {now_ms}");
+        }
+    }
+
+    #[test]
+    fn stored_properties_whose_length_is_wrong_are_left_out() {
+        for broken in [&b"\x05\x03\0\x01t"[..], b"\x80", b"\0\x03", b"\xff\xff\xff\xff\xff"] {
+            let mut out = BytesMut::new();
+            write_publish(Version::V5, &message(broken), ONCE, 0, &mut out);
+            assert_eq!(publish(Version::V5, &out).properties, Bytes::new(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_of_what_the_protocol_cannot_carry() {
+        let message = Message::own("a", vec![0; VARINT_MAX as usize - 3]);
+        let mut out = BytesMut::new();
+        assert_eq!(write_publish(Version::V5, &message, ONCE, 0, &mut out), 0);
+        assert!(out.is_empty());
+    }
+}

@@ -123,3 +123,105 @@ fn write(version: Version, packet: Packet, out: &mut BytesMut) {
     };
     debug_assert!(written.is_ok(), "{written:?}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REASONS: [Reason; 25] = [
+        Reason::Success,
+        Reason::NoSubscriptionExisted,
+        Reason::UnspecifiedError,
+        Reason::MalformedPacket,
+        Reason::ProtocolError,
+        Reason::ImplementationSpecificError,
+        Reason::UnsupportedProtocolVersion,
+        Reason::ClientIdentifierNotValid,
+        Reason::BadUserNameOrPassword,
+        Reason::NotAuthorized,
+        Reason::ServerUnavailable,
+        Reason::ServerBusy,
+        Reason::ServerShuttingDown,
+        Reason::BadAuthenticationMethod,
+        Reason::KeepAliveTimeout,
+        Reason::SessionTakenOver,
+        Reason::TopicFilterInvalid,
+        Reason::TopicNameInvalid,
+        Reason::PacketIdentifierNotFound,
+        Reason::ReceiveMaximumExceeded,
+        Reason::TopicAliasInvalid,
+        Reason::PacketTooLarge,
+        Reason::QuotaExceeded,
+        Reason::AdministrativeAction,
+        Reason::PayloadFormatInvalid,
+    ];
+
+    fn written(write: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        write(&mut out);
+        out.to_vec()
+    }
+
+    #[test]
+    fn every_reason_can_be_written_in_both_versions() {
+        for reason in REASONS {
+            let refusal = written(|out| write_refusal(Version::V4, reason, out));
+            let code = if reason == Reason::Success { 3 } else { reason.v4() };
+            assert_eq!(refusal, [0x20, 2, 0, code], "{reason:?}");
+            let refusal = written(|out| write_refusal(Version::V5, reason, out));
+            assert_eq!((refusal.len(), &refusal[..3], refusal[4]), (5, &[0x20, 3, 0][..], 0));
+            assert!(refusal[3] >= 0x80, "{reason:?}");
+            assert_eq!(written(|out| write_disconnect(reason, out)), [0xe0, 2, reason.v5(), 0]);
+            for version in [Version::V4, Version::V5] {
+                written(|out| write_suback(version, 1, &[Err(reason)], out));
+                written(|out| write_unsuback(version, 1, &[reason], out));
+                written(|out| write_ack(version, AckKind::PubRel, 1, reason, out));
+            }
+        }
+        let refusal = written(|out| write_refusal(Version::V5, Reason::QuotaExceeded, out));
+        assert_eq!(refusal[3], 0x97);
+    }
+
+    #[test]
+    fn connack_tells_a_client_of_mqtt_5_what_the_broker_takes() {
+        let connack = ConnAck {
+            session_present: true,
+            assigned_client_id: Some("auto".to_owned()),
+            server_keep_alive_s: Some(60),
+            receive_maximum: 256,
+            packet_max_bytes: 0x4_0005,
+            topic_alias_maximum: 32,
+        };
+        let bytes = written(|out| write_connack(Version::V4, &connack, out));
+        assert_eq!(bytes, [0x20, 2, 1, 0]);
+        let bytes = written(|out| write_connack(Version::V5, &connack, out));
+        let expected = [
+            &b"\x20\x18\x01\0\x15\x21\x01\0\x27\0\x04\0\x05"[..],
+            b"\x12\0\x04auto\x22\0\x20\x13\0\x3c",
+        ];
+        assert_eq!(bytes, expected.concat());
+        let long = ConnAck { assigned_client_id: Some("x".repeat(65_536)), ..connack };
+        assert_eq!(written(|out| write_connack(Version::V5, &long, out)).len(), 19);
+    }
+
+    #[test]
+    fn acknowledgements_have_the_form_of_their_version() {
+        let filters = [Ok(QoS::AtMostOnce), Ok(QoS::ExactlyOnce), Err(Reason::NotAuthorized)];
+        let suback = |version| written(|out| write_suback(version, 7, &filters, out));
+        assert_eq!(suback(Version::V4), [0x90, 5, 0, 7, 0, 2, 0x80]);
+        assert_eq!(suback(Version::V5), [0x90, 6, 0, 7, 0, 0, 2, 0x87]);
+        let filters = [Reason::Success, Reason::NoSubscriptionExisted];
+        let unsuback = |version| written(|out| write_unsuback(version, 7, &filters, out));
+        assert_eq!(unsuback(Version::V4), [0xb0, 2, 0, 7]);
+        assert_eq!(unsuback(Version::V5), [0xb0, 5, 0, 7, 0, 0, 0x11]);
+        let refuses = |version| {
+            written(|out| write_ack(version, AckKind::PubRec, 7, Reason::NotAuthorized, out))
+        };
+        assert_eq!(refuses(Version::V4), [0x50, 2, 0, 7]);
+        assert_eq!(refuses(Version::V5), [0x50, 3, 0, 7, 0x87]);
+        let releases =
+            written(|out| write_ack(Version::V5, AckKind::PubRel, 7, Reason::Success, out));
+        assert_eq!(releases, [0x62, 2, 0, 7]);
+        assert_eq!(written(write_pingresp), [0xd0, 0]);
+    }
+}
