@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::access::Access;
 use super::commit::batch::Batch;
-use super::commit::writer::{Recorder, Stopped};
+use super::commit::writer::{Congested, Recorder, Stopped};
 use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
 use super::session::registry::Registry;
@@ -53,13 +53,18 @@ impl Services {
         if batch.needs_commit() {
             self.recorder.commit(batch).await
         } else {
-            self.deliver(batch);
+            // Whoever publishes here is not held back.
+            let _ = self.deliver(batch);
             Ok(())
         }
     }
 
     /// Delivers a batch that needs no commit.
-    pub fn deliver(&self, batch: Batch) {
-        batch.accepted.into_iter().for_each(|accepted| self.fan_out.deliver(accepted));
+    pub fn deliver(&self, batch: Batch) -> Congested {
+        let mut congested = Congested::new();
+        for accepted in batch.accepted {
+            self.fan_out.deliver(accepted, &mut congested);
+        }
+        congested
     }
 }

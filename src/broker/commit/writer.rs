@@ -20,6 +20,7 @@ use super::maintenance::Schedule;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::replay;
+use crate::broker::session::session::Session;
 use crate::store::{Appended, Change, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.
@@ -39,8 +40,11 @@ pub type Live = Arc<Vec<Record>>;
 struct Queued {
     batch: Batch,
     /// `None` when nobody waits.
-    committed: Option<oneshot::Sender<()>>,
+    committed: Option<oneshot::Sender<Congested>>,
 }
+
+/// Sessions whose queues a batch has congested: its publisher is held back for them.
+pub type Congested = Vec<Arc<Session>>;
 
 /// The store ended: this batch was not committed and must not be acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +107,7 @@ impl Recorder {
     /// # Errors
     /// When the store has stopped for good. While it merely cannot commit, this does not return.
     pub async fn commit(&self, mut batch: Batch) -> Result<(), Stopped> {
-        self.hand_over(&mut batch).await?.await.map_err(|_| Stopped)
+        self.hand_over(&mut batch).await?.await.map(drop).map_err(|_| Stopped)
     }
 
     /// Waits for a place in the queue and takes `batch` then: a call that is cancelled has left it as it was, and what
@@ -111,7 +115,10 @@ impl Recorder {
     ///
     /// # Errors
     /// When the store has stopped for good.
-    pub async fn hand_over(&self, batch: &mut Batch) -> Result<oneshot::Receiver<()>, Stopped> {
+    pub async fn hand_over(
+        &self,
+        batch: &mut Batch,
+    ) -> Result<oneshot::Receiver<Congested>, Stopped> {
         let place = self.queue.reserve().await.map_err(|_| Stopped)?;
         let (committed, done) = oneshot::channel();
         place.send(Queued { batch: std::mem::take(batch), committed: Some(committed) });
@@ -127,7 +134,7 @@ impl Recorder {
         let (committed, done) = oneshot::channel();
         let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
         place.send(Queued { batch, committed: Some(committed) });
-        done.await.map_err(|_| Stopped)
+        done.await.map(drop).map_err(|_| Stopped)
     }
 
     /// Hands changes over that nobody waits for: they are made after what was handed over before. Cancelled, it leaves
@@ -213,13 +220,16 @@ fn write(
         let mut committed = Vec::new();
         for Queued { batch, committed: waiting } in batches.drain(..) {
             // By this one thread, so that messages are delivered and retained in the order of the disk.
-            batch.accepted.into_iter().for_each(|accepted| fan_out.deliver(accepted));
+            let mut congested = Congested::new();
+            for accepted in batch.accepted {
+                fan_out.deliver(accepted, &mut congested);
+            }
             for request in batch.replays {
                 request.session.queue.notify_stored();
             }
             // After the delivery: what the same client publishes next is not delivered before. The connection may be
             // gone; its client will send the same again and be told so.
-            let _ = waiting.map(|waiting| waiting.send(()));
+            let _ = waiting.map(|waiting| waiting.send(congested));
             committed.extend(batch.records);
         }
         if live.receiver_count() > 0 && !committed.is_empty() {

@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::client::{Client, committed, read};
+use super::client::{Client, committed, read, released};
 use super::close::End;
 use super::handshake::{self, Opened};
 use crate::broker::context::Services;
@@ -192,9 +192,13 @@ async fn run<S: Stream>(
                 }
             }
             committed = committed(&mut client.pending), if client.is_committing() => {
-                committed?;
-                client.acknowledge();
+                client.acknowledge(committed?);
                 // While a commit is awaited nothing is read; that silence is ours.
+                heard = Instant::now();
+            }
+            () = released(&mut client.hold), if client.is_held() => {
+                client.hold = None;
+                // Not to read was our doing.
                 heard = Instant::now();
             }
             // There is more to do that waits for nothing; the other connections have their turn first.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::retained::Retained;
 use crate::broker::counters::Traffic;
 use crate::broker::session::queue::{Delivery, Pushed};
+use crate::broker::session::session::Session;
 use crate::broker::session::subscriptions::{Recipient, Selection, Subscriptions};
 use crate::mqtt::Message;
 use crate::store::Change;
@@ -79,19 +80,24 @@ impl FanOut {
         }
     }
 
-    /// Delivers a message that is committed, or that needs no commit.
-    pub fn deliver(&self, Accepted { message, route }: Accepted) {
+    /// Delivers a message that is committed, or that needs no commit. Sessions whose queues are congested by it are
+    /// added to `congested`: its publisher is held back for them.
+    pub fn deliver(
+        &self,
+        Accepted { message, route }: Accepted,
+        congested: &mut Vec<Arc<Session>>,
+    ) {
         let selection = match route {
             Route::Selected(selection) => selection,
             Route::Retained(selected) => {
                 let number = selected.as_ref().map(|(_, number)| *number);
                 if let Some((selection, _)) = selected {
-                    self.enqueue(&message, selection);
+                    self.enqueue(&message, selection, congested);
                 }
                 self.publish_retained(&message, number)
             }
         };
-        self.enqueue(&message, selection);
+        self.enqueue(&message, selection, congested);
     }
 
     /// Publishes a message of the broker's own. A retained one is so in memory only: it is published anew at each
@@ -103,7 +109,7 @@ impl FanOut {
         } else {
             self.subscriptions.select(&message)
         };
-        self.enqueue(&message, selection);
+        self.enqueue(&message, selection, &mut Vec::new());
     }
 
     fn publish_retained(&self, message: &Arc<Message>, selected: Option<u64>) -> Selection {
@@ -112,7 +118,12 @@ impl FanOut {
         })
     }
 
-    fn enqueue(&self, message: &Arc<Message>, selection: Selection) {
+    fn enqueue(
+        &self,
+        message: &Arc<Message>,
+        selection: Selection,
+        congested: &mut Vec<Arc<Session>>,
+    ) {
         for session in selection.stored {
             session.queue.notify_stored();
         }
@@ -124,7 +135,13 @@ impl FanOut {
                 identifiers: wanted.identifiers,
             };
             let lost = match session.queue.push(delivery) {
-                Pushed::Waits { dropped } => dropped,
+                Pushed::Waits { dropped, congested: false } => dropped,
+                Pushed::Waits { dropped, congested: true } => {
+                    if !congested.iter().any(|other| Arc::ptr_eq(other, &session)) {
+                        congested.push(Arc::clone(&session));
+                    }
+                    dropped
+                }
                 // The member has left since it was selected, and no other one gets the message.
                 Pushed::Closed if shared => 1,
                 // Its session has ended or takes nothing at QoS 0 while its client is away.

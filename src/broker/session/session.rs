@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::queue::OutboundQueue;
+use super::queue::{AllQueues, OutboundQueue};
 use crate::mqtt::{Filter, Message, QoS};
 use crate::store::Options;
 
@@ -70,19 +70,19 @@ impl Wanted {
 }
 
 impl Session {
-    /// A session of `client_id`. `queued_bytes` counts what waits in memory for all clients.
+    /// A session of `client_id`. Its queue is one of `queues`.
     pub fn new(
         client_id: &str,
         persistent: Option<i64>,
         state: State,
-        queued_bytes: Arc<AtomicUsize>,
+        queues: Arc<AllQueues>,
     ) -> Arc<Self> {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
         Arc::new(Self {
             client_id: Arc::from(client_id),
             persistent,
             serial: SERIAL.fetch_add(1, Relaxed),
-            queue: OutboundQueue::new(queued_bytes),
+            queue: OutboundQueue::new(queues),
             state: Mutex::new(state),
         })
     }

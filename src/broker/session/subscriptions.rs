@@ -5,9 +5,10 @@
 //! published. So retained messages are numbered, and a subscription notes the numbers at which it entered the index:
 //! what has a higher number is delivered as it is published, the others are replayed ([`Numbers::is_replayed`]).
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::queue::AllQueues;
 use super::session::{Session, State, Wanted};
 use super::shared::Group;
 use crate::mqtt::{Filter, Message, QoS, Trie};
@@ -100,19 +101,18 @@ struct Latest {
 pub struct Subscriptions {
     index: Arc<RwLock<Trie<Subscriber>>>,
     latest: Arc<Latest>,
-    /// Bytes that wait in memory for all clients together.
-    queued_bytes: Arc<AtomicUsize>,
+    queues: Arc<AllQueues>,
 }
 
 impl Subscriptions {
     /// A session that can be subscribed here.
     pub fn session(&self, client_id: &str, persistent: Option<i64>, state: State) -> Arc<Session> {
-        Session::new(client_id, persistent, state, Arc::clone(&self.queued_bytes))
+        Session::new(client_id, persistent, state, Arc::clone(&self.queues))
     }
 
     /// Bytes that wait in memory for all clients together.
     pub fn queued_bytes(&self) -> usize {
-        self.queued_bytes.load(Relaxed)
+        self.queues.bytes()
     }
 
     /// Subscribes `session` to `filter`, or changes the options of its subscription.

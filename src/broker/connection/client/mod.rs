@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 pub use deliver::read;
-pub use pending_commit::committed;
+pub use pending_commit::{committed, released};
 
 use self::deliver::Page;
-use self::pending_commit::PendingCommit;
+use self::pending_commit::{Hold, PendingCommit};
 use super::close::End;
 use super::handshake::Opened;
 use crate::broker::access::permissions::Permissions;
@@ -46,6 +46,8 @@ pub struct Client<'a> {
     pub out: BytesMut,
     /// What waits for its commit.
     pub pending: Option<PendingCommit>,
+    /// Subscribers of what it published are behind.
+    pub hold: Option<Hold>,
     /// What is on its way to the client.
     pub outbound: Outbound,
     /// What is being read of what waits in the log.
@@ -76,6 +78,7 @@ impl<'a> Client<'a> {
             inbound,
             out: BytesMut::new(),
             pending: None,
+            hold: None,
             outbound: Outbound::new(opened.capabilities, Arc::clone(&session), acl, fan_out),
             page: None,
             page_after: 0,
@@ -95,7 +98,7 @@ impl<'a> Client<'a> {
 
     /// Whether more packets are taken.
     pub const fn is_taking(&self) -> bool {
-        self.pending.is_none() && self.ending.is_none()
+        self.pending.is_none() && self.ending.is_none() && self.hold.is_none()
     }
 
     /// Whether publishes wait for their commit.
@@ -103,9 +106,14 @@ impl<'a> Client<'a> {
         self.pending.is_some()
     }
 
+    /// Whether the subscribers of what it published come first.
+    pub const fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
     /// Whether there is work left that waits for nothing: packets that were read, or retained messages to look up.
     pub fn has_more(&self) -> bool {
-        !self.is_committing() && (self.more || self.outbound.is_replaying())
+        self.hold.is_none() && !self.is_committing() && (self.more || self.outbound.is_replaying())
     }
 
     /// Whether a SUBSCRIBE is not acknowledged yet. What waits comes after its SUBACK, as clients expect although

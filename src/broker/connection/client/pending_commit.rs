@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::{BufMut, BytesMut};
+use tokio::time::Instant;
 
 use super::{Batch, Client};
-use crate::broker::commit::writer::Stopped;
+use crate::broker::commit::writer::{Congested, Stopped};
 use crate::broker::delivery::replay::ReplayRequest;
+use crate::broker::session::queue::HOLD_MAX;
 
 /// What waits for its commit, and what follows it.
 pub struct PendingCommit {
@@ -17,7 +19,7 @@ pub struct PendingCommit {
     replays: Vec<ReplayRequest>,
     /// Whether a SUBACK is among the acknowledgements.
     pub(super) subscribing: bool,
-    commit: Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>,
+    commit: Pin<Box<dyn Future<Output = Result<Congested, Stopped>> + Send>>,
     /// Whether the writer has it: then it is committed and delivered even if this connection ends.
     handed_over: Arc<AtomicBool>,
     /// Packet ids of the `QoS` 2 messages in it that were new.
@@ -26,9 +28,20 @@ pub struct PendingCommit {
 
 /// Waits for the commit under way; for ever when there is none. Cancelling and calling again is fine. On the
 /// field and not on the client, so that it can be awaited beside the client's other fields.
-pub async fn committed(pending: &mut Option<PendingCommit>) -> Result<(), Stopped> {
+pub async fn committed(pending: &mut Option<PendingCommit>) -> Result<Congested, Stopped> {
     match pending {
         Some(pending) => pending.commit.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// While it lasts no more packets are taken.
+pub type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits until the client is held back no more; for ever when it is not. As [`committed`].
+pub async fn released(hold: &mut Option<Hold>) {
+    match hold {
+        Some(hold) => hold.as_mut().await,
         None => std::future::pending().await,
     }
 }
@@ -41,7 +54,8 @@ impl Client<'_> {
         let recorder = self.services.recorder.clone();
         if !commit.needs_commit() {
             recorder.note(&mut settled).await;
-            self.services.deliver(commit);
+            let congested = self.services.deliver(commit);
+            self.hold_back(congested);
             self.out.put(acknowledgements);
             self.outbound.replay(replays);
             return;
@@ -66,10 +80,23 @@ impl Client<'_> {
     }
 
     /// After the commit: tells the client.
-    pub fn acknowledge(&mut self) {
+    pub fn acknowledge(&mut self, congested: Congested) {
+        self.hold_back(congested);
         if let Some(pending) = self.pending.take() {
             self.out.put(pending.acknowledgements);
             self.outbound.replay(pending.replays);
+        }
+    }
+
+    /// Takes no more packets for a moment where messages come faster than their subscribers get them.
+    fn hold_back(&mut self, congested: Congested) {
+        if !congested.is_empty() {
+            let deadline = Instant::now() + HOLD_MAX;
+            self.hold = Some(Box::pin(async move {
+                for session in congested {
+                    session.queue.hold_back(deadline).await;
+                }
+            }));
         }
     }
 
@@ -79,8 +106,8 @@ impl Client<'_> {
     /// When the store has stopped.
     pub async fn finish(&mut self) -> Result<(), Stopped> {
         if self.pending.is_some() {
-            committed(&mut self.pending).await?;
-            self.acknowledge();
+            let congested = committed(&mut self.pending).await?;
+            self.acknowledge(congested);
         }
         Ok(())
     }
