@@ -1,4 +1,4 @@
-//! The HTTP side: what is answered, to whom, and what is refused.
+//! The HTTP port: the answers of the API and the metrics, the permissions, and the refusals.
 
 mod support;
 
@@ -48,8 +48,8 @@ fn reading(seq: u64, at: i64, temperature: f64) -> serde_json::Value {
     })
 }
 
-/// Publishes a retained word of a board.
-fn say(client: &mut Client, topic: &str, payload: &str) {
+/// Publishes a retained message of a board and waits for its PUBACK.
+fn publish_retained(client: &mut Client, topic: &str, payload: &str) {
     let mut publish = rumqttc::mqttbytes::v4::Publish::new(topic, QoS::AtLeastOnce, payload);
     (publish.pkid, publish.retain) = (9, true);
     client.send(&rumqttc::mqttbytes::v4::Packet::Publish(publish));
@@ -59,7 +59,7 @@ fn say(client: &mut Client, topic: &str, payload: &str) {
 const T0: i64 = 1_760_000_000_000;
 
 #[test]
-fn stored_readings_are_listed_drawn_and_exported() {
+fn stored_readings_are_listed_charted_and_exported() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);
     assert_eq!(get(http, "/api/v1/sensors").json(), json!([]));
@@ -98,7 +98,7 @@ fn an_export_of_many_pages_has_every_reading_once_and_in_order() {
     let mut client = Client::connect(mqtt, "press");
     let rows = 2 * humidor::store::PAGE_ROWS as u64 + 1;
     for seq in 1..=rows {
-        // Ten readings share each time stamp, over the edges of pages too.
+        // Ten readings share each time stamp, also across page borders.
         let at = T0 + i64::try_from(seq / 10).unwrap();
         let topic = format!("humidor/press/sensor/s{}", seq % 2);
         let payload = reading(seq, at, 20.0).to_string();
@@ -123,7 +123,7 @@ fn an_export_of_many_pages_has_every_reading_once_and_in_order() {
 }
 
 #[test]
-fn malformed_and_absurd_queries_are_400_and_say_why() {
+fn malformed_and_out_of_range_queries_are_400_with_the_cause() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, _, http) = web(folder.path(), &[]);
     for (query, why) in [
@@ -148,7 +148,7 @@ fn malformed_and_absurd_queries_are_400_and_say_why() {
         let error = answer.json()["error"].as_str().unwrap().to_owned();
         assert!(error.contains(why), "{query}: {error}");
     }
-    // All of time is a range like any other.
+    // The longest possible range is valid.
     let all = "node=press&sensor=hall&from=0&to=253402300799999";
     assert_eq!(get(http, &format!("/api/v1/series?{all}")).status, 200);
     for path in ["/api/v1/export?from=2&to=1", "/api/v1/export?format=xml", "/api/v1/export?x=1"] {
@@ -160,7 +160,7 @@ fn malformed_and_absurd_queries_are_400_and_say_why() {
 }
 
 #[test]
-fn another_name_or_another_sites_page_gets_nothing() {
+fn another_host_name_or_another_sites_page_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &["--http-hosts", "plant.example.org"]);
     let host = |host: &str| request(http, "GET", "/api/v1/nodes", &[("host", host)], "").status;
@@ -170,7 +170,7 @@ fn another_name_or_another_sites_page_gets_nothing() {
     assert_eq!(host(""), 421);
 
     let mut client = Client::connect(mqtt, "oven");
-    say(&mut client, "humidor/oven/output/fan", "OFF");
+    publish_retained(&mut client, "humidor/oven/output/fan", "OFF");
     wait_until("the output is known", || get(http, "/api/v1/outputs").json() != json!([]));
     client.subscribe("humidor/oven/output/+/set", QoS::AtMostOnce);
     let post = |headers: &[(&str, &str)], body: &str| {
@@ -189,7 +189,7 @@ fn another_name_or_another_sites_page_gets_nothing() {
         request(http, "POST", "/api/v1/outputs/oven/lamp", &[json_type], r#"{"on":true}"#);
     assert_eq!(missing.status, 404);
     client.ping();
-    assert!(client.is_silent(), "nothing of that was a command");
+    assert!(client.is_silent(), "none of these was a command");
 
     assert_eq!(post(&[json_type, ("origin", &own)], r#"{"on":true,"for_ms":500}"#), 202);
     match client.receive() {
@@ -202,7 +202,7 @@ fn another_name_or_another_sites_page_gets_nothing() {
 }
 
 #[test]
-fn guests_from_elsewhere_need_leave() {
+fn guests_on_other_machines_need_the_setting() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = [("x-forwarded-for", "203.0.113.9")];
     for (guests, here, there) in [("none", 401, 401), ("local", 200, 401), ("read", 200, 200)] {
@@ -215,7 +215,7 @@ fn guests_from_elsewhere_need_leave() {
 }
 
 #[test]
-fn every_answer_tells_the_browser_what_it_may_do() {
+fn every_response_has_the_security_headers() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, _, http) = web(folder.path(), &[]);
     for path in ["/", "/app.js", "/api/v1/nodes", "/nothing", "/healthz", "/api/v1/series"] {
@@ -229,15 +229,15 @@ fn every_answer_tells_the_browser_what_it_may_do() {
 }
 
 #[test]
-fn a_board_is_shown_as_it_last_said_and_its_name_is_never_markup() {
+fn a_board_is_shown_with_its_latest_state_and_its_name_is_never_markup() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);
     let mut client = Client::connect(mqtt, "oven");
-    say(&mut client, "humidor/oven/status", "online");
-    say(&mut client, "humidor/oven/input/door", "ON");
-    say(&mut client, "humidor/<img src=x onerror=alert(1)>/status", "online");
-    say(&mut client, "humidor/oven/output/<b>fan</b>", "ON");
-    say(&mut client, "humidor/oven/status", "offline");
+    publish_retained(&mut client, "humidor/oven/status", "online");
+    publish_retained(&mut client, "humidor/oven/input/door", "ON");
+    publish_retained(&mut client, "humidor/<img src=x onerror=alert(1)>/status", "online");
+    publish_retained(&mut client, "humidor/oven/output/<b>fan</b>", "ON");
+    publish_retained(&mut client, "humidor/oven/status", "offline");
     let offline = || get(http, "/api/v1/nodes").json()[0]["status"] == "offline";
     wait_until("the board is offline", offline);
     let nodes = get(http, "/api/v1/nodes");
@@ -248,7 +248,7 @@ fn a_board_is_shown_as_it_last_said_and_its_name_is_never_markup() {
 }
 
 #[test]
-fn readings_from_1970_and_from_the_future_are_shown_for_what_they_are() {
+fn readings_from_1970_and_from_the_future_keep_their_time() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);
     let mut client = Client::connect(mqtt, "oven");
@@ -260,8 +260,8 @@ fn readings_from_1970_and_from_the_future_are_shown_for_what_they_are() {
     assert_eq!(get(http, path).json()["at"], json!([0]));
 }
 
-/// Opens an event stream and returns what came with its first event.
-fn watch(http: SocketAddr) -> (std::net::TcpStream, String) {
+/// Opens an event stream and returns the text up to its first event.
+fn open_events(http: SocketAddr) -> (std::net::TcpStream, String) {
     use std::io::Read;
     let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: {http}\r\n\r\n");
     let mut stream = send(http, head.as_bytes());
@@ -276,15 +276,15 @@ fn watch(http: SocketAddr) -> (std::net::TcpStream, String) {
 }
 
 #[test]
-fn what_is_stored_and_said_is_told_to_who_watches() {
+fn stored_readings_and_board_states_reach_an_event_stream() {
     use std::io::Read;
     let folder = tempfile::tempdir().unwrap();
     let (broker, mqtt, http) = web(folder.path(), &[]);
-    let (mut stream, hello) = watch(http);
+    let (mut stream, hello) = open_events(http);
     assert!(hello.contains("event: hello") && hello.contains("text/event-stream"), "{hello}");
     let mut client = Client::connect(mqtt, "oven");
     store(&mut client, "oven", "top", &reading(7, T0, 71.5));
-    say(&mut client, "humidor/oven/status", "online");
+    publish_retained(&mut client, "humidor/oven/status", "online");
     let mut text = String::new();
     let mut chunk = [0; 4096];
     while !(text.contains("event: readings") && text.contains("event: board")) {
@@ -297,17 +297,17 @@ fn what_is_stored_and_said_is_told_to_who_watches() {
         "{text}"
     );
     assert!(text.contains(r#"{"node":"oven","status":"online""#), "{text}");
-    // An open stream does not hold up the end.
+    // An open stream does not delay the shutdown.
     assert_eq!(broker.terminate(), Some(0));
 }
 
 #[test]
-fn more_streams_than_there_are_places_are_refused_and_harm_nobody() {
+fn streams_beyond_the_limit_are_refused_and_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);
     let mut held = Vec::new();
     let refused = loop {
-        let (stream, answer) = watch(http);
+        let (stream, answer) = open_events(http);
         if !answer.starts_with("HTTP/1.1 200") {
             break answer;
         }
@@ -319,11 +319,11 @@ fn more_streams_than_there_are_places_are_refused_and_harm_nobody() {
     store(&mut client, "oven", "top", &reading(1, T0, 71.5));
     assert_eq!(get(http, "/api/v1/latest").json()[0]["seq"], 1);
     held.clear();
-    wait_until("a place is free again", || watch(http).1.starts_with("HTTP/1.1 200"));
+    wait_until("a stream is free again", || open_events(http).1.starts_with("HTTP/1.1 200"));
 }
 
-/// Asks for `path` and takes nothing of the answer but its status, with as little room for it as the system allows.
-fn ask_and_take_nothing(http: SocketAddr, path: &str) -> std::net::TcpStream {
+/// Requests `path` and reads only the status of the response, with the smallest receive buffer that the system allows.
+fn request_and_read_status(http: SocketAddr, path: &str) -> std::net::TcpStream {
     use std::io::{Read, Write};
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(1).unwrap();
@@ -337,9 +337,9 @@ fn ask_and_take_nothing(http: SocketAddr, path: &str) -> std::net::TcpStream {
 }
 
 #[test]
-fn slow_readers_of_exports_and_events_hold_nobody_up() {
+fn slow_readers_of_exports_and_events_delay_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    // More than the sockets between take.
+    // More than the socket buffers hold.
     let rows = 150_000_u64;
     let mut log =
         humidor::store::Store::open(&folder.path().join(humidor::store::LOG_FILE)).unwrap();
@@ -356,15 +356,15 @@ fn slow_readers_of_exports_and_events_hold_nobody_up() {
     }
     drop(log);
     let (broker, mqtt, http) = web(folder.path(), &[]);
-    let exports = [(); 2].map(|()| ask_and_take_nothing(http, "/api/v1/export"));
-    let events = ask_and_take_nothing(http, "/api/v1/events");
-    assert_eq!(get(http, "/api/v1/export").status, 503, "both places are taken");
+    let exports = [(); 2].map(|()| request_and_read_status(http, "/api/v1/export"));
+    let events = request_and_read_status(http, "/api/v1/events");
+    assert_eq!(get(http, "/api/v1/export").status, 503, "two exports are running");
     let mut client = Client::connect(mqtt, "press");
     for seq in 1..=500 {
         store(&mut client, "press", "hall", &reading(seq, T0, 71.5));
     }
     assert_eq!(get(http, "/api/v1/latest").json()[1]["seq"], 500);
-    // Nor the end.
+    // Nor do they delay the shutdown.
     let asked = std::time::Instant::now();
     assert_eq!(broker.terminate(), Some(0));
     assert!(asked.elapsed() < std::time::Duration::from_secs(20), "{:?}", asked.elapsed());
@@ -372,7 +372,7 @@ fn slow_readers_of_exports_and_events_hold_nobody_up() {
 }
 
 #[test]
-fn who_opens_connections_and_says_nothing_does_not_keep_others_out_of_mqtt() {
+fn silent_http_connections_do_not_block_mqtt() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);
     let silent: Vec<_> = (0..300).map(|_| send(http, b"GET / HT")).collect();
@@ -385,7 +385,7 @@ fn who_opens_connections_and_says_nothing_does_not_keep_others_out_of_mqtt() {
 }
 
 #[test]
-fn no_bytes_on_the_http_port_harm_anybody() {
+fn hostile_bytes_on_the_http_port_harm_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, mqtt, http) = web(folder.path(), &[]);
     let long = format!("GET /{} HTTP/1.1\r\nhost: {http}\r\n\r\n", "a".repeat(60_000));
@@ -406,7 +406,7 @@ fn no_bytes_on_the_http_port_harm_anybody() {
 }
 
 #[test]
-fn a_login_opens_a_session_and_wrong_ones_run_into_a_limit() {
+fn a_login_opens_a_session_and_wrong_passwords_are_limited() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("password");
     std::fs::write(&secret, "a long secret").unwrap();
@@ -426,7 +426,7 @@ fn a_login_opens_a_session_and_wrong_ones_run_into_a_limit() {
     };
     assert_eq!(get(http, "/api/v1/latest").status, 401);
     assert_eq!(get(http, "/metrics").status, 401);
-    assert_eq!(get(http, "/").status, 200, "the page itself holds nothing");
+    assert_eq!(get(http, "/").status, 200, "the page itself has no data");
     let answer = log_in("a long secret");
     assert_eq!(answer.status, 204);
     let cookie = answer.header("set-cookie").unwrap();
@@ -438,7 +438,7 @@ fn a_login_opens_a_session_and_wrong_ones_run_into_a_limit() {
     assert_eq!(with("humidor_session=guessed"), 401);
     let about = request(http, "GET", "/api/v1/about", &[("cookie", &cookie)], "").json();
     assert_eq!((&about["user"], &about["may"]["switch"]), (&json!("kim"), &json!(true)));
-    // Prometheus and Grafana send name and password each time: kim:a long secret
+    // Prometheus and Grafana send the name and the password with each request: kim:a long secret
     let basic = [("authorization", "Basic a2ltOmEgbG9uZyBzZWNyZXQ=")];
     assert_eq!(request(http, "GET", "/metrics", &basic, "").status, 200);
     assert_eq!(request(http, "DELETE", "/api/v1/session", &[("cookie", &cookie)], "").status, 204);
@@ -451,10 +451,10 @@ fn a_login_opens_a_session_and_wrong_ones_run_into_a_limit() {
 }
 
 #[test]
-fn without_users_a_made_up_login_is_no_more_than_a_guest() {
+fn without_users_an_invented_login_is_a_guest() {
     let folder = tempfile::tempdir().unwrap();
-    let made_up = ("authorization", "Basic a2ltOmEgbG9uZyBzZWNyZXQ=");
-    let from_elsewhere = [made_up, ("x-forwarded-for", "192.0.2.7")];
+    let invented = ("authorization", "Basic a2ltOmEgbG9uZyBzZWNyZXQ=");
+    let from_elsewhere = [invented, ("x-forwarded-for", "192.0.2.7")];
     for (anonymous, guests) in [("auto", "local"), ("yes", "local"), ("yes", "none")] {
         let more = ["--anonymous", anonymous, "--http-guests", guests];
         let (broker, _, http) = web(folder.path(), &more);
@@ -465,7 +465,7 @@ fn without_users_a_made_up_login_is_no_more_than_a_guest() {
 }
 
 #[test]
-fn metrics_say_what_was_stored_and_refused() {
+fn metrics_count_stored_refused_and_dropped_messages() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);
     let mut client = Client::connect(mqtt, "oven");
@@ -481,6 +481,7 @@ fn metrics_say_what_was_stored_and_refused() {
         "humidor_readings_stored_total 1",
         "humidor_refused_total{cause=\"payload-json\"} 1",
         "humidor_clients 1.0",
+        "humidor_messages_dropped_total 0",
         "humidor_temperature_celsius{node=\"oven\",sensor=\"top\"} 71.5",
         "humidor_acknowledging 1.0",
         "# TYPE humidor_commit_seconds histogram",

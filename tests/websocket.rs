@@ -1,5 +1,4 @@
-//! MQTT over WebSocket at `/mqtt`: a client that comes this way is one like any other, and what is no such client
-//! gets nowhere.
+//! MQTT over WebSocket at `/mqtt`: such a client is treated like one over TCP, and any other request is refused.
 
 mod support;
 
@@ -49,7 +48,7 @@ fn start_with_user(data: &Path) -> (Process, SocketAddr) {
     (process, http)
 }
 
-/// The handshake of RFC 6455 §1.2 with these header lines instead of its own, or without them where they are empty.
+/// The handshake of RFC 6455 §1.2. `changed` replaces header lines of the same name; an empty value removes one.
 fn handshake(http: SocketAddr, changed: &[(&str, &str)]) -> TcpStream {
     let host = http.to_string();
     let own = [
@@ -67,7 +66,7 @@ fn handshake(http: SocketAddr, changed: &[(&str, &str)]) -> TcpStream {
     send(http, format!("GET /mqtt HTTP/1.1\r\n{lines}\r\n").as_bytes())
 }
 
-/// The answer to a handshake that is refused.
+/// The response to a refused handshake.
 fn refusal(http: SocketAddr, changed: &[(&str, &str)]) -> Answer {
     receive(handshake(http, &[changed, &[("Connection", "Upgrade, close")]].concat()))
 }
@@ -88,7 +87,7 @@ fn connect() -> Connect {
     Connect { keep_alive: 0, ..Connect::new("tablet") }
 }
 
-/// A client that does what a test says, frame by frame.
+/// A client that sends single frames.
 struct Socket {
     stream: TcpStream,
     inbound: BytesMut,
@@ -123,7 +122,7 @@ impl Socket {
         socket
     }
 
-    /// Sends a frame. One whose rest the broker does not want any more may be cut off.
+    /// Sends a frame. The broker may close the connection before it has read all of it.
     fn frame(&mut self, first: u8, payload: &[u8]) {
         let mut bytes = vec![first];
         match payload.len() {
@@ -192,13 +191,13 @@ impl Socket {
         }
     }
 
-    /// Whether the broker closes the connection, and what its Close frame says.
+    /// Waits until the broker closes the connection; returns the code of its Close frame, if it sent one.
     fn closed(&mut self) -> Option<u16> {
         let mut code = None;
         while let Some((opcode, payload)) = self.next() {
             assert_eq!(opcode, CLOSE, "{payload:?}");
             code = payload.get(..2).map(|two| u16::from_be_bytes([two[0], two[1]]));
-            // As RFC 6455 §5.5.1 wants it.
+            // Required by RFC 6455 §5.5.1.
             self.frame(FIN | CLOSE, &payload);
         }
         code
@@ -206,7 +205,7 @@ impl Socket {
 }
 
 #[test]
-fn what_comes_by_websocket_is_stored_acknowledged_and_passed_on_both_ways() {
+fn messages_over_websocket_are_stored_acknowledged_and_delivered_both_ways() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, mqtt, http) = start(folder.path(), &[]);
     let mut wire = Client::connect(mqtt, "wire");
@@ -228,11 +227,11 @@ fn what_comes_by_websocket_is_stored_acknowledged_and_passed_on_both_ways() {
     subscribe.pkid = 2;
     socket.binary(&encode(&Packet::Subscribe(subscribe)));
     assert!(matches!(socket.receive(), Some(Packet::SubAck(ack)) if ack.pkid == 2));
-    // Larger than a frame of the broker.
+    // Larger than one frame from the broker.
     let payload = vec![b'7'; 50_000];
     wire.publish("plant/press", QoS::AtLeastOnce, 1, &payload);
     wire.expect_puback(1);
-    let Some(Packet::Publish(publish)) = socket.receive() else { panic!("nothing came") };
+    let Some(Packet::Publish(publish)) = socket.receive() else { panic!("no message arrived") };
     assert_eq!((publish.topic.as_str(), &publish.payload[..]), ("plant/press", &payload[..]));
 
     socket.binary(&encode(&Packet::Disconnect));
@@ -253,7 +252,7 @@ fn packets_begin_and_end_anywhere_in_frames() {
     socket.binary(&[reading(1, 1), reading(2, 2)].concat());
     socket.expect_puback(1);
     socket.expect_puback(2);
-    // One message of three frames, an empty one among them, with a ping in its midst.
+    // One message of three frames, one of them empty, with a ping between them.
     let packet = reading(3, 3);
     socket.frame(BINARY, &packet[..5]);
     socket.frame(FIN | PING, b"there?");
@@ -266,7 +265,7 @@ fn packets_begin_and_end_anywhere_in_frames() {
 }
 
 #[test]
-fn a_packet_of_the_largest_size_passes_and_a_message_beyond_it_ends_the_connection() {
+fn the_largest_packet_passes_and_a_larger_message_closes_the_connection() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, mqtt, http) = start(folder.path(), &[]);
     let mut socket = Socket::connected(http);
@@ -277,7 +276,7 @@ fn a_packet_of_the_largest_size_passes_and_a_message_beyond_it_ends_the_connecti
     socket.binary(&largest);
     socket.expect_puback(1);
 
-    // Refused by its header: nothing of it is waited for.
+    // Refused by its header: the broker does not wait for the payload.
     socket.stream.write_all(&[FIN | BINARY, 0xff, 0, 0, 0, 0, 0, 4, 0, 6, 1, 2, 3, 4]).unwrap();
     assert_eq!(socket.closed(), Some(1009));
 
@@ -285,13 +284,13 @@ fn a_packet_of_the_largest_size_passes_and_a_message_beyond_it_ends_the_connecti
     for first in [BINARY, CONTINUATION, CONTINUATION] {
         socket.frame(first, &vec![0; 100 * 1024]);
     }
-    assert!(socket.next().is_none_or(|(opcode, _)| opcode == CLOSE), "in several frames neither");
+    assert!(socket.next().is_none_or(|(opcode, _)| opcode == CLOSE), "nor in several frames");
     support::assert_serving(mqtt);
     assert_eq!(broker.terminate(), Some(0));
 }
 
 #[test]
-fn what_is_no_binary_frame_of_a_client_ends_the_connection() {
+fn a_text_frame_or_a_malformed_frame_closes_the_connection() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, mqtt, http) = start(folder.path(), &[]);
     // [MQTT-6.0.0-1]
@@ -301,7 +300,7 @@ fn what_is_no_binary_frame_of_a_client_ends_the_connection() {
     for (what, bytes) in [
         ("not masked", &[FIN | BINARY, 1, 0][..]),
         ("a reserved bit", &[FIN | 0x40 | BINARY, 0x81, 0, 0, 0, 0, 0]),
-        ("an opcode that is none", &[FIN | 3, 0x80, 0, 0, 0, 0]),
+        ("an undefined opcode", &[FIN | 3, 0x80, 0, 0, 0, 0]),
         ("a ping in pieces", &[PING, 0x80, 0, 0, 0, 0]),
         ("a continuation of nothing", &[FIN | CONTINUATION, 0x80, 0, 0, 0, 0]),
     ] {
@@ -309,7 +308,7 @@ fn what_is_no_binary_frame_of_a_client_ends_the_connection() {
         socket.stream.write_all(bytes).unwrap();
         assert_eq!(socket.closed(), Some(1002), "{what}");
     }
-    // Not MQTT, in a good frame.
+    // Not MQTT, in a valid frame.
     let mut socket = Socket::open(http);
     socket.binary(b"GET / HTTP/1.1\r\n\r\n");
     assert!(socket.receive().is_none());
@@ -318,7 +317,7 @@ fn what_is_no_binary_frame_of_a_client_ends_the_connection() {
 }
 
 #[test]
-fn what_is_no_handshake_of_mqtt_is_refused() {
+fn a_malformed_handshake_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, _, http) = start(folder.path(), &[]);
     for (changed, status) in [
@@ -338,7 +337,7 @@ fn what_is_no_handshake_of_mqtt_is_refused() {
 }
 
 #[test]
-fn without_logins_only_pages_of_the_broker_and_clients_of_this_machine_come_in() {
+fn without_users_only_own_pages_and_clients_on_this_machine_connect() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, _, http) = start(folder.path(), &[]);
     let own = format!("http://{http}");
@@ -350,14 +349,14 @@ fn without_logins_only_pages_of_the_broker_and_clients_of_this_machine_come_in()
     assert_eq!(refusal(http, &[elsewhere]).status, 403);
     assert_eq!(broker.terminate(), Some(0));
 
-    // Others by a word of the operator, but still no other site's pages.
+    // `--anonymous yes` admits other machines, but still no page of another site.
     let (_broker, _, http) = start(folder.path(), &["--anonymous", "yes"]);
     Socket::open_with(http, &[elsewhere]);
     assert_eq!(refusal(http, &[("Origin", "null")]).status, 403);
 }
 
 #[test]
-fn the_login_is_that_of_mqtt_and_no_cookie_stands_in_for_it() {
+fn the_login_is_that_of_mqtt_and_a_cookie_does_not_replace_it() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, http) = start_with_user(folder.path());
     let body = r#"{"name":"kim","password":"a long secret"}"#;
@@ -382,7 +381,7 @@ fn the_login_is_that_of_mqtt_and_no_cookie_stands_in_for_it() {
 }
 
 #[test]
-fn the_broker_ends_with_its_websockets_and_a_lost_one_leaves_its_will() {
+fn the_broker_stops_with_open_websockets_and_a_lost_one_leaves_its_will() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, mqtt, http) = start(folder.path(), &[]);
     let mut wire = Client::connect(mqtt, "wire");
@@ -400,6 +399,8 @@ fn the_broker_ends_with_its_websockets_and_a_lost_one_leaves_its_will() {
     let silent = Socket::open(http);
     assert_eq!(broker.terminate(), Some(0));
     for mut socket in [idle, silent] {
-        wait_until("the broker closes it", || !matches!(socket.next(), Some((BINARY, _))));
+        wait_until("the broker closes the connection", || {
+            !matches!(socket.next(), Some((BINARY, _)))
+        });
     }
 }

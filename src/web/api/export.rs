@@ -2,7 +2,6 @@
 //! stays a bounded number of pages ahead of its client.
 
 use std::io;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -11,30 +10,18 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::ApiState;
+use super::state::ApiState;
 use crate::reading::Id;
 use crate::store::{Log, Pages, Reading, Selection};
 use crate::web::http_error::HttpError;
 
-/// Exports at once. Each occupies a thread for as long as its client reads.
-const EXPORTS_MAX: usize = 2;
 /// Pages read ahead of a slow client.
 const PAGES_AHEAD: usize = 2;
 /// First line of a CSV file: the columns of the view `readings`.
 const CSV_HEADER: &str = "node,sensor,boot,seq,at,clock,temperature,humidity\n";
-
-/// Bounds the exports that run at once. Clones share the bound.
-#[derive(Debug, Clone)]
-pub struct ExportLimit(Arc<Semaphore>);
-
-impl Default for ExportLimit {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(EXPORTS_MAX)))
-    }
-}
 
 /// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -73,13 +60,11 @@ pub async fn export(
         let error = format!("the range is empty: `from` ({from}) must be before `to` ({to})");
         return Err(HttpError::bad_request(&error));
     }
-    let busy =
-        |_| HttpError::unavailable(format!("{EXPORTS_MAX} exports are running; try again later"));
-    let permit = Arc::clone(&state.exports.0).try_acquire_owned().map_err(busy)?;
+    let permit = state.exports.acquire()?;
     let selection = Selection { from_ms: from, to_ms: to, node, sensor };
     let (chunks, receiver) = mpsc::channel(PAGES_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let _permit: OwnedSemaphorePermit = permit;
+        let _permit = permit;
         let written = state.log.open().and_then(|log| {
             let mut pages = log.pages(&selection)?;
             write(&log, &mut pages, format, &chunks)

@@ -4,8 +4,7 @@
 mod export;
 mod outputs;
 mod readings;
-
-use std::sync::Arc;
+mod state;
 
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
@@ -13,34 +12,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-pub use export::ExportLimit;
+pub use state::{ApiState, ExportLimit};
 
-use crate::broker::{Alarms, LocalClient};
 use crate::clock;
-use crate::web::auth::{Authenticator, Identity};
-use crate::web::live::feed::{Feed, NamedBoard};
-use crate::web::log_reader::LogReader;
-
-/// The sources of every answer.
-#[derive(Clone)]
-pub struct ApiState {
-    /// Identifies this run of the broker.
-    pub run: Arc<str>,
-    /// When this run began, Unix ms UTC.
-    pub started_ms: i64,
-    /// The log.
-    pub log: LogReader,
-    /// The boards.
-    pub feed: Feed,
-    /// The alarms.
-    pub alarms: Alarms,
-    /// Publishes commands.
-    pub local_client: LocalClient,
-    /// The users.
-    pub authenticator: Authenticator,
-    /// Bounds the exports.
-    pub exports: ExportLimit,
-}
+use crate::web::auth::Identity;
+use crate::web::live::feed::NamedBoard;
 
 /// Routes that need the read permission.
 pub fn read_routes(state: ApiState) -> Router {

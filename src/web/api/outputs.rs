@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ApiState;
+use super::state::ApiState;
 use crate::broker::Stopping;
 use crate::reading::Id;
 use crate::web::auth::Identity;

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::ApiState;
+use super::state::ApiState;
 use crate::clock;
 use crate::reading::Id;
 use crate::store::{Band, Log, Point, Range, Reading, SeriesQuery};

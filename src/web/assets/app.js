@@ -69,7 +69,7 @@ async function start() {
   setClock(about.now);
   $("version").textContent = t.brokerVersion(about.version, about.revision);
   $("user").textContent = about.user ?? "";
-  $("who").hidden = !about.user;
+  $("account").hidden = !about.user;
   if (!about.may.read) return showRefusal();
   $("refused").hidden = true;
   $("page").hidden = false;

@@ -64,10 +64,7 @@ impl Authenticator {
         }
         // Without users the broker would admit any name; the client is a guest then.
         if let Some((name, password)) = basic_credentials(headers).filter(|_| self.has_users()) {
-            let permissions = self
-                .check(peer, &name, &password)
-                .await
-                .map_err(|refusal| login_error(&refusal))?;
+            let permissions = self.check(peer, &name, &password).await.map_err(login_error)?;
             return Ok(Identity::user(name.into(), permissions));
         }
         let local = is_local(headers, peer);
@@ -90,7 +87,7 @@ impl Authenticator {
 }
 
 /// The response to a refused login: 429 or 401.
-pub fn login_error(refusal: &NotAdmitted) -> HttpError {
+pub fn login_error(refusal: NotAdmitted) -> HttpError {
     match refusal {
         NotAdmitted::Busy => HttpError::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -122,13 +119,13 @@ fn basic_credentials(headers: &HeaderMap) -> Option<(String, String)> {
 mod tests {
     use super::*;
 
-    fn headers(name: axum::http::HeaderName, values: &[&str]) -> HeaderMap {
+    fn headers(name: &axum::http::HeaderName, values: &[&str]) -> HeaderMap {
         values.iter().map(|value| (name.clone(), value.parse().unwrap())).collect()
     }
 
     #[test]
     fn the_token_is_found_among_other_cookies() {
-        let token = |values: &[&str]| session_token(&headers(COOKIE, values));
+        let token = |values: &[&str]| session_token(&headers(&COOKIE, values));
         assert_eq!(token(&["a=1; humidor_session=x-y; b=2"]), Some("x-y".to_owned()));
         assert_eq!(token(&["a=1", "humidor_session=x-y"]), Some("x-y".to_owned()));
         assert_eq!(token(&["other_humidor_session=x", "humidor_session"]), None);
@@ -136,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_password_may_contain_colons_and_other_schemes_are_ignored() {
-        let pair = |value: &str| basic_credentials(&headers(AUTHORIZATION, &[value]));
+        let pair = |value: &str| basic_credentials(&headers(&AUTHORIZATION, &[value]));
         assert_eq!(pair("Basic a2ltOmE6Yg=="), Some(("kim".to_owned(), "a:b".to_owned())));
         for other in ["Basic", "Basic a2lt", "Basic ***", "Bearer a2ltOmE6Yg=="] {
             assert_eq!(pair(other), None, "{other}");

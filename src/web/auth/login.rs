@@ -46,9 +46,9 @@ async fn log_in(
         Ok(permissions) => permissions,
         Err(refusal @ NotAdmitted::Busy) => {
             let headers = [(RETRY_AFTER, RETRY_AFTER_BUSY_S)];
-            return Ok((headers, login_error(&refusal)).into_response());
+            return Ok((headers, login_error(refusal)).into_response());
         }
-        Err(refusal) => return Err(login_error(&refusal)),
+        Err(refusal) => return Err(login_error(refusal)),
     };
     let token = authenticator
         .sessions

@@ -60,7 +60,7 @@ async fn mqtt(
     if state.authenticator.admits_anonymous() && !is_same_origin(headers, host) {
         return Err(HttpError::new(
             StatusCode::FORBIDDEN,
-            "the broker needs no login, so a page of another site may not connect; add a user",
+            "the broker admits clients without a login, so a page of another site may not connect; see HUMIDOR_ANONYMOUS",
         ));
     }
     let accept = match accept(request.method(), request.version(), headers) {
