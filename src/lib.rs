@@ -18,7 +18,7 @@
 //! - [`broker`] owns the sockets, commits before it acknowledges, and lets rumqttd's router fan out.
 //! - [`store`] is the log; nothing else knows its SQL.
 //! - [`web`] shows the log and the boards over HTTP.
-//! - [`config`], [`cli`], [`commands`] and [`exit`] are what a user sees.
+//! - [`app`], [`config`], [`cli`] and [`exit`] are what a user sees.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -47,7 +47,7 @@ pub mod health;
 pub mod shutdown;
 pub mod tls;
 
+pub mod app;
 pub mod cli;
-pub mod commands;
 pub mod config;
 pub mod exit;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use humidor::app;
 use humidor::cli::Invocation;
-use humidor::commands;
 use humidor::exit::Code;
 
 fn main() -> ExitCode {
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
-    match commands::run(invocation.command) {
+    match app::run(invocation.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
