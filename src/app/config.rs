@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
+use super::failure::Failure;
 use crate::config::{self, Layers, SETTINGS};
-use crate::exit::Failure;
 
 /// Prints the table; exit 78 with every mistake when there is one.
 pub fn run(layers: &Layers) -> Result<(), Failure> {

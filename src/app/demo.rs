@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use super::failure::Failure;
 use super::{block_on, print, quiet, roles, start_log};
 use crate::broker::{AccessConfig, Anonymous, Broker, BrokerError};
 use crate::clock::ClockTrust;
 use crate::config::{self, Layers, Origin};
-use crate::exit::Failure;
 use crate::node::{Backend, BrokerAddress, Node, NodeConfig};
 use crate::shutdown;
 use crate::web::Guests;

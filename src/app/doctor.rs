@@ -6,11 +6,12 @@ use anyhow::anyhow;
 use rustix::io::Errno;
 use rustix::thread::{ClockId, NanosleepRelativeResult, Timespec, clock_nanosleep_relative};
 
+use super::failure::{self, Failure};
 use super::{quiet, start_log};
 use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper};
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::gpio::Pin;
 use crate::gpio::chips::{self, Chips};
 use crate::reading::ClockState;
@@ -91,7 +92,7 @@ fn about_pin(name: &str, pin: &Pin, board: &Recognised, chips: &Chips) -> Findin
         Err(error) => return Finding::Wrong(format!("{name}: {error}"), Code::Config),
     };
     match chips.line(&address, &pin.to_string()) {
-        Err(error) => Finding::Wrong(format!("{name}: {error}"), Code::of_line(&error)),
+        Err(error) => Finding::Wrong(format!("{name}: {error}"), failure::of_line(&error)),
         Ok(line) => match (chips::consumer(&line), known.and_then(|known| known.reserved)) {
             (Some(user), _) => Finding::Note(format!("{name}@{pin} is in use by `{user}`")),
             (None, Some(reason)) => Finding::Note(format!("{name}@{pin}: {reason}")),
@@ -153,7 +154,7 @@ fn about_folder(folder: &Path) -> Finding {
                 there.display(),
                 rustix::process::getuid().as_raw()
             ),
-            Failure::from(error).code(),
+            failure::of_io(&error),
         );
     }
     let _ = std::fs::remove_file(&probe);

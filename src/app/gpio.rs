@@ -7,11 +7,12 @@ use std::path::Path;
 use anyhow::anyhow;
 use gpio_cdev::LineDirection;
 
+use super::failure::Failure;
 use super::{quiet, start_log};
 use crate::board::{Board, BoardPin, Place, Recognised};
 use crate::cli::GpioTask;
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::gpio::chips::{self, Chips};
 use crate::gpio::{LineAddress, LineError};
 
@@ -61,10 +62,10 @@ fn list(chips: &Chips) -> Result<(), Failure> {
     }
     match (chips.open.is_empty(), chips.denied.first()) {
         (false, _) => Ok(()),
-        (true, Some(denied)) => Err(Failure::new(Code::Permission, LineError::from(denied))),
+        (true, Some(denied)) => Err(LineError::from(denied).into()),
         (true, None) => {
             let error = LineError::NoChips { folder: chips::DEVICES.to_owned() };
-            Err(Failure::new(Code::NoDevice, error))
+            Err(error.into())
         }
     }
 }

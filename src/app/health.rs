@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
+use super::failure::Failure;
 use crate::config::Layers;
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::health::{self, Answer};
 
 /// Asks whoever answers; exit 69 when nobody does or somebody is not well.

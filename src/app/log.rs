@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+use super::failure::Failure;
 use super::print;
 use crate::cli::{Export, ExportFormat, Tail as TailOptions};
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::reading::Id;
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
 

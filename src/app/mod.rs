@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod doctor;
+mod failure;
 mod gpio;
 mod health;
 mod log;
@@ -14,18 +15,14 @@ mod user;
 
 use std::time::Duration;
 
+pub use failure::Failure;
+
 use crate::cli::{DbTask, GpioTask, Task};
-use crate::config::{self as settings, Layers, Problems};
-use crate::exit::{Code, Failure};
+use crate::config::{self as settings, Layers};
+use crate::exit::Code;
 
 /// How long the end of the process waits for calls that block.
 const STRAGGLERS: Duration = Duration::from_secs(1);
-
-impl From<Problems> for Failure {
-    fn from(problems: Problems) -> Self {
-        Self::new(Code::Config, problems)
-    }
-}
 
 /// Does what was asked.
 ///

@@ -8,12 +8,13 @@ use std::time::Instant;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
+use super::failure::{self, Failure};
 use super::{quiet, start_log};
 use crate::cli::{Read, ReadFormat};
 use crate::config;
 use crate::dht::recording::{self, Recording};
 use crate::dht::{self, Decoded, Fault};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::gpio::Level;
 use crate::node::lines::Lines;
 use crate::node::{LISTEN, SETTLE, Sensor};
@@ -75,11 +76,7 @@ impl Patient {
         if let Some(asked) = self.asked {
             std::thread::sleep(model.min_interval().saturating_sub(asked.elapsed()));
         }
-        let edges = self
-            .sensor
-            .line
-            .exchange(model.start_signal(), LISTEN)
-            .map_err(|error| Failure::new(Code::of_line(&error), error))?;
+        let edges = self.sensor.line.exchange(model.start_signal(), LISTEN)?;
         self.asked = Some(Instant::now());
         Ok(Recording { id: None, model, edges })
     }
@@ -127,7 +124,7 @@ fn recorded(options: &Read, file: &Path) -> Result<(), Failure> {
 
 fn text(path: &Path) -> Result<String, Failure> {
     let io_error = |error: io::Error| {
-        let code = Failure::from(io::Error::from(error.kind())).code();
+        let code = failure::of_io(&error);
         Failure::new(code, anyhow!("{}: {error}", path.display()))
     };
     let mut bytes = Vec::new();

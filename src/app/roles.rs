@@ -2,10 +2,11 @@
 
 use tracing::info;
 
+use super::failure::Failure;
 use super::{block_on, print, quiet, start_log};
 use crate::broker::{Broker, Counters};
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::health::{self, Answer};
 use crate::node::{Node, Outbox};
 use crate::shutdown::{self, Signals, Trigger};

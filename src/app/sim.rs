@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use super::failure::Failure;
 use super::start_log;
 use crate::cli::Sim;
 use crate::clock;
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::sim::history::Board;
 use crate::store::{LOG_FILE, Record, Store};
 

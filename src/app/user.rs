@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use toml_edit::{DocumentMut, Item, Table, value};
 
+use super::failure::Failure;
 use super::layers;
 use crate::broker::{Directory, UsersError, check_name, hash};
 use crate::cli::{UserAdd, UserName, UserTask};
 use crate::config;
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 
 /// Longest line that is read as a password, in bytes; `hash` has its own limit.
 const LINE_MAX_BYTES: u64 = 4096;
@@ -30,18 +31,6 @@ const PREFACE: &str = "\
 # role = \"none\"
 # rules = [\"allow write plant/%u/#\", \"allow read plant/#\"]
 ";
-
-impl From<UsersError> for Failure {
-    fn from(error: UsersError) -> Self {
-        let code = match &error {
-            UsersError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Code::Permission
-            }
-            _ => Code::Config,
-        };
-        Self::new(code, error)
-    }
-}
 
 /// Does what was asked.
 pub fn run(task: &UserTask) -> Result<(), Failure> {
