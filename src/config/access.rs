@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::layers::{Layers, Problems};
-use super::roles::{data_folder, one_of};
+use super::parse::choice;
+use super::roles::data_folder;
 use crate::broker::{AccessConfig, Anonymous, Limits, Password, TlsConfig, USERS_FILE, check_name};
 use crate::node::{BrokerAddress, TlsFiles};
 
@@ -39,11 +40,9 @@ pub(super) fn access(layers: &mut Layers, data: &Path) -> Option<AccessConfig> {
         // On a machine that plays both roles the password may be the node's.
         (None, _) => None,
     };
-    let anonymous = layers.need("anonymous", |text| match text {
-        "auto" => Ok(Anonymous::Auto),
-        "yes" => Ok(Anonymous::Yes),
-        "no" => Ok(Anonymous::No),
-        other => Err(one_of(other, &["auto", "yes", "no"])),
+    let anonymous = layers.need("anonymous", |text| {
+        let known = [("auto", Anonymous::Auto), ("yes", Anonymous::Yes), ("no", Anonymous::No)];
+        choice(text, &known)
     });
     Some(AccessConfig {
         users_file: Some(users_file),

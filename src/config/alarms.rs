@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::roles::{duration, list, one_of};
+use super::parse::{duration, list, not_one_of};
 use crate::broker::{AlarmConfig, AlarmRule, Quantity, Side};
 use crate::reading::{Id, IdError};
 
@@ -105,13 +105,13 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
             return Err(format!("`{condition}`: {CONDITIONS}"));
         }
         (other, _) => {
-            let known = one_of(other, &["temperature", "humidity", "silent", "gap", "clock"]);
+            let known = not_one_of(other, &["temperature", "humidity", "silent", "gap", "clock"]);
             return Err(format!("{known}; {CONDITIONS}"));
         }
     };
     match options.first() {
         Some((key, _)) if known.contains(key) => Err(format!("`{key}` is given twice")),
-        Some((key, _)) => Err(format!("option {}", one_of(key, known))),
+        Some((key, _)) => Err(format!("option {}", not_one_of(key, known))),
         None => Ok(AlarmConfig { name: id(name)?, node, rule, output }),
     }
 }

@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::settings::{FILE_SUFFIX, PREFIX, SETTINGS, Setting, by_key, nearest};
+use super::parse::nearest;
+use super::settings::{FILE_SUFFIX, PREFIX, SETTINGS, Setting, by_key};
 
 /// Largest secret file, in bytes.
 const SECRET_MAX_BYTES: usize = 4096;

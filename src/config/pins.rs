@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::layers::{Layers, Problems};
-use super::roles::{duration, list, one_of};
+use super::parse::{choice, duration, list, not_one_of};
 use crate::board::{Board, Recognised};
 use crate::dht::Model;
 use crate::gpio::{Level, Pin};
@@ -83,7 +83,7 @@ pub(super) fn inputs(text: &str) -> Result<Vec<InputConfig>, String> {
             match key {
                 "debounce" => input.debounce = duration(value, Duration::ZERO..=DEBOUNCE_MAX)?,
                 "active" => input.active = active(value)?,
-                other => return Err(one_of(other, &["debounce", "active"])),
+                other => return Err(not_one_of(other, &["debounce", "active"])),
             }
         }
         Ok(input)
@@ -101,15 +101,12 @@ pub(super) fn outputs(text: &str) -> Result<Vec<OutputConfig>, String> {
         for (key, value) in options {
             match key {
                 "safe" => {
-                    output.safety.safe = match value {
-                        "off" => Switch::Off,
-                        "on" => Switch::On,
-                        other => return Err(one_of(other, &["off", "on"])),
-                    }
+                    output.safety.safe =
+                        choice(value, &[("off", Switch::Off), ("on", Switch::On)])?;
                 }
                 "away" => output.safety.away = duration(value, AWAY_RANGE)?,
                 "active" => output.active = active(value)?,
-                other => return Err(one_of(other, &["safe", "away", "active"])),
+                other => return Err(not_one_of(other, &["safe", "away", "active"])),
             }
         }
         Ok(output)
@@ -133,11 +130,7 @@ fn switch(item: &str) -> Result<(Id, Pin, Options<'_>), String> {
 }
 
 fn active(text: &str) -> Result<Level, String> {
-    match text {
-        "high" => Ok(Level::High),
-        "low" => Ok(Level::Low),
-        other => Err(one_of(other, &["high", "low"])),
-    }
+    choice(text, &[("high", Level::High), ("low", Level::Low)])
 }
 
 fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), String> {
@@ -165,13 +158,15 @@ pub fn backend(layers: &mut Layers) -> Option<Backend> {
             .filter(|share| (0.0..=1.0).contains(share))
             .ok_or_else(|| format!("`{text}` is not a share between 0 and 1"))
     });
-    layers.need("gpio", |text| match text {
-        "auto" => Ok(Backend::Auto),
-        "cdev" => Ok(Backend::Cdev),
-        "rppal" => Ok(Backend::Rppal),
-        "iio" => Ok(Backend::Iio),
-        "sim" => Ok(Backend::Sim { faults: faults.unwrap_or_default() }),
-        other => Err(one_of(other, &["auto", "cdev", "rppal", "iio", "sim"])),
+    layers.need("gpio", |text| {
+        let known = [
+            ("auto", Backend::Auto),
+            ("cdev", Backend::Cdev),
+            ("rppal", Backend::Rppal),
+            ("iio", Backend::Iio),
+            ("sim", Backend::Sim { faults: faults.unwrap_or_default() }),
+        ];
+        choice(text, &known)
     })
 }
 
@@ -183,7 +178,7 @@ pub fn board(layers: &mut Layers) -> Option<Recognised> {
     layers.take("board", |text| {
         Board::by_id(text)
             .map(Recognised::set)
-            .ok_or_else(|| one_of(text, &Board::ids().collect::<Vec<_>>()))
+            .ok_or_else(|| not_one_of(text, &Board::ids().collect::<Vec<_>>()))
     })
 }
 
@@ -194,7 +189,7 @@ pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
         let model = model.parse::<Model>().map_err(|_| {
             format!(
                 "unknown model {}",
-                one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
+                not_one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
             )
         })?;
         Ok(SensorConfig {

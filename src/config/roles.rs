@@ -8,8 +8,8 @@ use std::time::Duration;
 use tracing_subscriber::filter::Targets;
 
 use super::layers::{Layers, Problems};
+use super::parse::{choice, duration, interval, list};
 use super::retention::retention;
-use super::settings::nearest;
 use super::{access, alarms, pins};
 use crate::broker::BrokerConfig;
 use crate::clock::ClockTrust;
@@ -21,8 +21,6 @@ use crate::wire::Discovery;
 
 /// Longest that a commit may wait for company.
 const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
-/// Longest interval between readings that makes sense: Home Assistant calls the rest "unavailable".
-const INTERVAL_MAX: Duration = Duration::from_hours(24);
 /// Most readings an outbox may be told to hold, about 2 GB.
 const OUTBOX_CAPACITY_MAX: u64 = 10_000_000;
 
@@ -93,12 +91,14 @@ fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
 }
 
 fn web_fields(layers: &mut Layers) -> Option<WebConfig> {
-    let guests = layers.need("http_guests", |text| match text {
-        "none" => Ok(Guests::None),
-        "local" => Ok(Guests::Local),
-        "read" => Ok(Guests::Read),
-        "switch" => Ok(Guests::Switch),
-        other => Err(one_of(other, &["none", "local", "read", "switch"])),
+    let guests = layers.need("http_guests", |text| {
+        let known = [
+            ("none", Guests::None),
+            ("local", Guests::Local),
+            ("read", Guests::Read),
+            ("switch", Guests::Switch),
+        ];
+        choice(text, &known)
     });
     let hosts = layers.need("http_hosts", |text| {
         list(text, |name| {
@@ -178,10 +178,8 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
     let discovery = discovery(layers);
     let backend = pins::backend(layers);
     let board = pins::board(layers);
-    let clock = layers.need("clock", |text| match text {
-        "kernel" => Ok(ClockTrust::Kernel),
-        "always" => Ok(ClockTrust::Always),
-        other => Err(one_of(other, &["kernel", "always"])),
+    let clock = layers.need("clock", |text| {
+        choice(text, &[("kernel", ClockTrust::Kernel), ("always", ClockTrust::Always)])
     });
     let outbox_capacity = layers.need("outbox_capacity", |text| {
         text.parse::<u64>()
@@ -272,52 +270,9 @@ pub fn log_filter(layers: &mut Layers) -> Option<Targets> {
 
 /// How log lines look.
 pub fn log_format(layers: &mut Layers) -> Option<LogFormat> {
-    layers.need("log_format", |text| match text {
-        "human" => Ok(LogFormat::Human),
-        "json" => Ok(LogFormat::Json),
-        other => Err(one_of(other, &["human", "json"])),
+    layers.need("log_format", |text| {
+        choice(text, &[("human", LogFormat::Human), ("json", LogFormat::Json)])
     })
-}
-
-pub(super) fn one_of(found: &str, known: &[&str]) -> String {
-    let near =
-        nearest(found, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
-    format!("`{found}` is none of {}{}", known.join(", "), near.unwrap_or_default())
-}
-
-pub(super) fn list<T>(
-    text: &str,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(|item| parse(item).map_err(|error| format!("`{item}`: {error}")))
-        .collect()
-}
-
-/// A time between two readings.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn interval(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_secs(1)..=INTERVAL_MAX)
-}
-
-pub(super) fn duration(
-    text: &str,
-    range: std::ops::RangeInclusive<Duration>,
-) -> Result<Duration, String> {
-    let time = text
-        .parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|time| Duration::try_from(time).ok())
-        .ok_or_else(|| format!("`{text}` is not a time: write 10s, 500ms, 2m"))?;
-    if range.contains(&time) {
-        Ok(time)
-    } else {
-        Err(format!("`{text}` is not between {:?} and {:?}", range.start(), range.end()))
-    }
 }
 
 #[cfg(test)]
