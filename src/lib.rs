@@ -42,6 +42,7 @@ pub mod store;
 
 pub mod web;
 
+pub mod bounded_file;
 pub mod clock;
 pub mod health;
 pub mod shutdown;

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::parse::nearest;
 use super::settings::{FILE_SUFFIX, PREFIX, SETTINGS, Setting, by_key};
+use crate::bounded_file;
 
+/// Largest settings file, in bytes: the longest lists that are taken fill a tenth of it.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Largest secret file, in bytes.
-const SECRET_MAX_BYTES: usize = 4096;
+const SECRET_MAX_BYTES: u64 = 4096;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,11 +128,10 @@ impl Layers {
     }
 
     fn read_file(&mut self, path: &Path) {
-        let table = match std::fs::read_to_string(path).map_err(|error| error.to_string()).and_then(
-            |text| {
-                text.parse::<toml::Table>().map_err(|error| error.to_string().trim_end().to_owned())
-            },
-        ) {
+        let text = bounded_file::read_text(path, FILE_MAX_BYTES).map_err(|error| error.to_string());
+        let table = match text.and_then(|text| {
+            text.parse::<toml::Table>().map_err(|error| error.to_string().trim_end().to_owned())
+        }) {
             Ok(table) => table,
             Err(error) => {
                 self.problem(format!("{}: {error}", path.display()));
@@ -255,10 +257,8 @@ fn flat(value: &toml::Value) -> Option<String> {
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {
-    let secret = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    if secret.len() > SECRET_MAX_BYTES {
-        return Err(format!("a secret has at most {SECRET_MAX_BYTES} bytes"));
-    }
+    let secret =
+        bounded_file::read_text(path, SECRET_MAX_BYTES).map_err(|error| error.to_string())?;
     // Editors end a file with a newline that nobody means.
     let secret = secret.trim_end_matches(['\r', '\n']);
     if secret.is_empty() { Err("the file is empty".to_owned()) } else { Ok(secret.to_owned()) }
