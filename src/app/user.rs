@@ -10,11 +10,14 @@ use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::failure::Failure;
 use super::layers;
+use crate::bounded_file;
 use crate::broker::{Directory, UsersError, check_name, hash};
 use crate::cli::{UserAdd, UserName, UserTask};
 use crate::config;
 use crate::exit::Code;
 
+/// Largest file that is edited, in bytes; the broker takes no larger one.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Longest line that is read as a password, in bytes; `hash` has its own limit.
 const LINE_MAX_BYTES: u64 = 4096;
 /// Who may read a new file: its owner, and the group, which the broker may run in.
@@ -126,8 +129,9 @@ impl UsersFile {
             // Read as the broker reads it first: what that refuses is not edited further.
             Some(_) => {
                 Directory::read(&path)?;
-                std::fs::read_to_string(&path)
-                    .map_err(|source| UsersError::Io { path: path.clone(), source })?
+                bounded_file::read_text(&path, FILE_MAX_BYTES)
+                    .map_err(|error| anyhow!("{}: {error}", path.display()))
+                    .map_err(|error| Failure::new(Code::Config, error))?
             }
             None => PREFACE.to_owned(),
         };
