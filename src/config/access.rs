@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::layers::{Layers, Problems};
+use super::node::data_folder;
 use super::parse::choice;
-use super::roles::data_folder;
 use crate::broker::{AccessConfig, Anonymous, Limits, Password, TlsConfig, USERS_FILE, check_name};
 use crate::node::{BrokerAddress, TlsFiles};
 

@@ -4,20 +4,20 @@
 mod access;
 mod alarms;
 mod layers;
+mod node;
 mod parse;
 mod pins;
 mod retention;
-mod roles;
 mod settings;
 
 pub use access::users_file;
 pub use layers::{Layers, Origin, Problem, Problems};
+pub use node::{
+    LogFormat, broker, data_folder, forget, log_filter, log_format, node, node_id, validate_all,
+};
 pub use parse::interval;
 #[cfg(test)]
 pub use pins::THINGS_MAX;
 pub use pins::{Probe, board, probe, uses};
 pub use retention::retention;
-pub use roles::{
-    LogFormat, broker, data_folder, forget, log_filter, log_format, node, node_id, validate_all,
-};
 pub use settings::{SETTINGS, Scope, Setting};
