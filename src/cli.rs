@@ -2,10 +2,12 @@
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::config::{SETTINGS, Scope};
+use crate::config::{SETTINGS, Scope, interval, time};
+use crate::reading::Id;
 
 /// The version, with the revision of the source where the build tells it: docker/build.sh does. No build
 /// script asks git, so that the same source gives the same bytes with or without a repository.
@@ -178,17 +180,17 @@ pub struct Export {
     #[arg(long, value_enum, default_value = "csv")]
     pub format: ExportFormat,
     /// From this time on: 2026-11-22, 2026-11-22T08:00Z or Unix ms
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<i64>,
     /// Until before this time
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<i64>,
     /// Only this node
     #[arg(long, value_name = "ID")]
-    pub node: Option<String>,
+    pub node: Option<Id>,
     /// Only sensors of this name
     #[arg(long, value_name = "ID")]
-    pub sensor: Option<String>,
+    pub sensor: Option<Id>,
     /// The numbers of foreign publishers instead of readings
     #[arg(long, conflicts_with_all = ["node", "sensor"])]
     pub samples: bool,
@@ -241,8 +243,8 @@ pub struct Sim {
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000))]
     pub nodes: usize,
     /// Between two readings of a board, from 1s
-    #[arg(long, value_name = "TIME", default_value = "10s")]
-    pub interval: String,
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
+    pub interval: Duration,
     /// Put the simulated boards beside what is in an existing log
     #[arg(long)]
     pub add: bool,

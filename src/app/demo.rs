@@ -6,75 +6,82 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::failure::Failure;
-use super::{block_on, print, quiet, roles, start_log};
-use crate::broker::{AccessConfig, Anonymous, Broker, BrokerError};
+use super::{block_on, print, roles, start_log};
+use crate::board::Recognised;
+use crate::broker::{Broker, BrokerError};
 use crate::clock::ClockTrust;
-use crate::config::{self, Layers, Origin};
-use crate::node::{Backend, BrokerAddress, Node, NodeConfig};
+use crate::config::{self, Demo, Layers};
+use crate::dht::Model;
+use crate::exit::Code;
+use crate::gpio::Pin;
+use crate::node::{Backend, BrokerAddress, Node, NodeConfig, SensorConfig};
+use crate::reading::IdError;
 use crate::shutdown;
-use crate::web::Guests;
+use crate::wire::Discovery;
 
-/// The boards: id, sensors, seconds between readings, share of answers that go wrong.
-const BOARDS: [(&str, &str, u64, f64); 3] = [
-    ("press", "hall=dht22@7,oil=dht22@11", 2, 0.0),
-    ("store", "door=dht11@PA6", 1, 0.05),
-    ("roof", "shade=dht22@GPIO4,sun=dht22@GPIO17", 2, 0.1),
+/// A simulated board.
+struct DemoBoard {
+    node: &'static str,
+    /// Name, model and header pin of each sensor.
+    sensors: &'static [(&'static str, Model, u8)],
+    interval: Duration,
+    /// Share of the sensors' answers that go wrong, 0 to 1.
+    faults: f64,
+}
+
+/// The boards: one without faults, one with some, one with many.
+const BOARDS: [DemoBoard; 3] = [
+    DemoBoard {
+        node: "press",
+        sensors: &[("hall", Model::Dht22, 7), ("oil", Model::Dht22, 11)],
+        interval: Duration::from_secs(2),
+        faults: 0.0,
+    },
+    DemoBoard {
+        node: "store",
+        sensors: &[("door", Model::Dht11, 7)],
+        interval: Duration::from_secs(1),
+        faults: 0.05,
+    },
+    DemoBoard {
+        node: "roof",
+        sensors: &[("shade", Model::Dht22, 7), ("sun", Model::Dht22, 11)],
+        interval: Duration::from_secs(2),
+        faults: 0.1,
+    },
 ];
 /// Readings that each board's outbox holds.
 const OUTBOX_CAPACITY: u64 = 10_000;
 
-/// Which ports nobody asked for by number.
-#[derive(Debug, Clone, Copy)]
-struct Movable {
-    mqtt: bool,
-    http: bool,
-}
-
 /// Runs until Ctrl-C or for `seconds`.
 pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
-    start_log(&quiet(&layers));
-    let data = layers.get("data");
-    let by_default = |key| matches!(layers.get(key), Some((_, Origin::Default)));
-    let movable = Movable { mqtt: by_default("mqtt_listen"), http: by_default("http_listen") };
-    let by_default_guests = by_default("http_guests");
-    let mut config = config::broker(layers)?;
-    // Its boards have no passwords, and one that is at hand may join.
-    config.access = AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
-    // A phone may look too; there is nothing real behind it.
-    if by_default_guests {
-        config.web.guests = Guests::Read;
-    }
+    start_log(&layers.logging().quiet());
+    let mut demo = config::demo(layers)?;
     // Without a folder of the user's the demo leaves nothing behind.
-    let scratch = match data {
-        Some((_, Origin::Default)) | None => {
-            let folder = std::env::temp_dir().join(format!("humidor-demo-{}", std::process::id()));
-            config.data.clone_from(&folder);
-            Some(folder)
-        }
-        Some(_) => None,
-    };
-    let outcome = block_on(play(config.clone(), movable, seconds));
+    let scratch = (!demo.data_is_set)
+        .then(|| std::env::temp_dir().join(format!("humidor-demo-{}", std::process::id())));
+    if let Some(folder) = &scratch {
+        demo.broker.data.clone_from(folder);
+    }
+    let outcome = block_on(play(demo, seconds));
     if let Some(folder) = scratch {
         let _ = std::fs::remove_dir_all(folder);
     }
     outcome
 }
 
-async fn play(
-    mut config: crate::broker::BrokerConfig,
-    movable: Movable,
-    seconds: Option<u64>,
-) -> Result<(), Failure> {
+async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
     let mut signals = roles::signals()?;
     let (stop_broker, broker_stopped) = shutdown::channel();
-    let data = config.data.clone();
+    let mut config = demo.broker;
+    let (data, discovery) = (config.data.clone(), config.discovery.clone());
     let broker = match Broker::start(config.clone(), broker_stopped.clone()).await {
-        // A default port is another's: the demo takes any other rather than fail.
-        Err(BrokerError::Listen { .. }) if movable.mqtt || movable.http => {
-            if movable.mqtt {
+        // Another program has a default port: the demo takes any other rather than fail.
+        Err(BrokerError::Listen { .. }) if !(demo.mqtt_is_set && demo.http_is_set) => {
+            if !demo.mqtt_is_set {
                 config.mqtt_listen.set_port(0);
             }
-            if movable.http {
+            if !demo.http_is_set {
                 config.http_listen.iter_mut().for_each(|address| address.set_port(0));
             }
             Broker::start(config, broker_stopped).await?
@@ -101,8 +108,9 @@ async fn play(
 
     let (stop_boards, boards_stopped) = shutdown::channel();
     let mut boards = Vec::new();
-    for (name, sensors, interval, faults) in BOARDS {
-        let config = board(name, sensors, interval, faults, address, &data)?;
+    for board in BOARDS {
+        let config = node(&board, address, &data, discovery.clone())
+            .map_err(|error| Failure::new(Code::Internal, error))?;
         boards.push(Node::start(config, boards_stopped.clone())?);
     }
 
@@ -140,30 +148,32 @@ async fn play(
     Ok(())
 }
 
-fn board(
-    name: &str,
-    sensors: &str,
-    interval: u64,
-    faults: f64,
+fn node(
+    board: &DemoBoard,
     broker: SocketAddr,
     data: &Path,
-) -> Result<NodeConfig, Failure> {
-    let flags =
-        [("node", name.to_owned()), ("sensors", sensors.to_owned()), ("gpio", "sim".to_owned())];
-    let flags: Vec<_> = flags
-        .into_iter()
-        .chain([
-            ("interval", format!("{interval}s")),
-            ("broker", format!("mqtt://127.0.0.1:{}", broker.port())),
-        ])
-        .collect();
-    let mut config = config::node(Layers::new(&flags, []))?;
-    config.broker = BrokerAddress::new(reachable(broker.ip()).to_string(), broker.port());
-    config.data = data.join(format!("board-{name}"));
-    config.outbox_capacity = OUTBOX_CAPACITY;
-    config.backend = Backend::Sim { faults };
-    config.clock = ClockTrust::Kernel;
-    Ok(config)
+    discovery: Option<Discovery>,
+) -> Result<NodeConfig, IdError> {
+    let sensor = |&(name, model, pin): &(&str, Model, u8)| {
+        Ok(SensorConfig { name: name.parse()?, model, pin: Pin::Header(pin) })
+    };
+    Ok(NodeConfig {
+        node: board.node.parse()?,
+        broker: BrokerAddress::new(reachable(broker.ip()).to_string(), broker.port()),
+        password: None,
+        tls: None,
+        sensors: board.sensors.iter().map(sensor).collect::<Result<_, _>>()?,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        interval: board.interval,
+        data: data.join(format!("board-{}", board.node)),
+        outbox_capacity: OUTBOX_CAPACITY,
+        discovery,
+        backend: Backend::Sim { faults: board.faults },
+        // Simulated lines need no board.
+        board: Recognised { board: None, reason: "simulated".to_owned() },
+        clock: ClockTrust::Kernel,
+    })
 }
 
 /// Where a listener on every address is reached from this machine.

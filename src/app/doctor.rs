@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use rustix::thread::{ClockId, NanosleepRelativeResult, Timespec, clock_nanosleep_relative};
 
 use super::failure::{self, Failure};
-use super::{quiet, start_log};
+use super::start_log;
 use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper};
-use crate::config::{self, Layers};
+use crate::config::{self, Layers, Wiring};
 use crate::exit::Code;
 use crate::gpio::Pin;
 use crate::gpio::chips::{self, Chips};
@@ -33,21 +33,16 @@ enum Finding {
 }
 
 /// Prints every finding; the exit code is that of the first thing that does not work.
-pub fn run(mut layers: Layers) -> Result<(), Failure> {
-    start_log(&quiet(&layers));
-    let uses = config::uses(&mut layers.clone());
-    let data = config::data_folder(&mut layers);
-    let board = config::board(&mut layers);
-    let board = layers.finish(board)?;
+pub fn run(layers: Layers) -> Result<(), Failure> {
+    start_log(&layers.logging().quiet());
+    let (data, Wiring { board, uses }) = config::data_and_wiring(layers)?;
     let chips = Chips::scan(Path::new(chips::DEVICES));
     let mut findings = vec![("board", about_board(&board)), ("gpio", about_chips(&chips))];
     findings.extend(uses.iter().map(|(name, pin)| ("pin", about_pin(name, pin, &board, &chips))));
     findings.push(("clock", about_clock(Stamper::start(ClockTrust::Kernel).now().clock)));
     findings.push(("seccomp", about_filter(call_of_32_bit_programs())));
     findings.push(("pages", about_pages(rustix::param::page_size())));
-    if let Some(data) = data {
-        findings.push(("data", about_folder(&data)));
-    }
+    findings.push(("data", about_folder(&data)));
     let mut first = None;
     for (subject, finding) in findings {
         match finding {

@@ -8,22 +8,18 @@ use anyhow::anyhow;
 use gpio_cdev::LineDirection;
 
 use super::failure::Failure;
-use super::{quiet, start_log};
+use super::start_log;
 use crate::board::{Board, BoardPin, Place, Recognised};
 use crate::cli::GpioTask;
-use crate::config::{self, Layers};
+use crate::config::{self, Layers, Wiring};
 use crate::exit::Code;
 use crate::gpio::chips::{self, Chips};
 use crate::gpio::{LineAddress, LineError};
 
 /// Lists the lines, or draws the header.
 pub fn run(task: Option<&GpioTask>, layers: Layers) -> Result<(), Failure> {
-    start_log(&quiet(&layers));
-    let mut layers = layers;
-    let board = config::board(&mut layers);
-    // What is configured is shown where it is; a mistake in it is `humidor config`'s business.
-    let uses = config::uses(&mut layers.clone());
-    let board = layers.finish(board)?;
+    start_log(&layers.logging().quiet());
+    let Wiring { board, uses } = config::wiring(layers)?;
     let chips = Chips::scan(Path::new(chips::DEVICES));
     match task {
         Some(GpioTask::List(_)) => list(&chips),

@@ -12,7 +12,6 @@ use super::print;
 use crate::cli::{Export, ExportFormat, Tail as TailOptions};
 use crate::config::{self, Layers};
 use crate::exit::Code;
-use crate::reading::Id;
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
 
 /// Bytes of the file that a row and a rolled-up minute take with their share of the indexes.
@@ -44,13 +43,11 @@ fn print_all(out: &mut impl Write, readings: &[Reading]) -> io::Result<()> {
 /// Writes the selected readings or samples to standard output.
 pub fn export(options: &Export, layers: Layers) -> Result<(), Failure> {
     let path = log_path(layers)?;
-    let usage = |error: String| Failure::new(Code::Usage, anyhow!(error));
-    let id = |text: &Option<String>| text.as_deref().map(str::parse::<Id>).transpose();
     let selection = Selection {
-        from_ms: options.from.as_deref().map(time).transpose().map_err(usage)?,
-        to_ms: options.to.as_deref().map(time).transpose().map_err(usage)?,
-        node: id(&options.node).map_err(|error| usage(format!("--node: {error}")))?,
-        sensor: id(&options.sensor).map_err(|error| usage(format!("--sensor: {error}")))?,
+        from_ms: options.from,
+        to_ms: options.to,
+        node: options.node.clone(),
+        sensor: options.sensor.clone(),
     };
     let log = open(&path)?;
     let out = BufWriter::new(io::stdout().lock());
@@ -141,13 +138,10 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
 }
 
 /// What the log holds.
-pub fn stats(mut layers: Layers) -> Result<(), Failure> {
+pub fn stats(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let retention = config::retention(&mut layers);
-    let (path, retention) = layers
-        .clone()
-        .finish(config::data_folder(&mut layers).zip(retention))
-        .map(|(folder, retention)| (folder.join(LOG_FILE), retention))?;
+    let (folder, retention) = config::data_and_retention(layers)?;
+    let path = folder.join(LOG_FILE);
     let stats = open(&path)?.stats()?;
     let time = |ms: Option<i64>| {
         ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
@@ -278,9 +272,8 @@ pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
     Ok(())
 }
 
-fn log_path(mut layers: Layers) -> Result<PathBuf, Failure> {
-    let folder = config::data_folder(&mut layers);
-    Ok(layers.finish(folder)?.join(LOG_FILE))
+fn log_path(layers: Layers) -> Result<PathBuf, Failure> {
+    Ok(config::data(layers)?.join(LOG_FILE))
 }
 
 fn open(path: &Path) -> Result<Log, Failure> {
@@ -307,39 +300,4 @@ fn open(path: &Path) -> Result<Log, Failure> {
         };
         Failure::new(code, anyhow!("{} cannot be read as a log: {error}", path.display()))
     })
-}
-
-/// RFC 3339, a date, a date and time (UTC), or Unix ms.
-fn time(text: &str) -> Result<i64, String> {
-    if let Ok(ms) = text.parse::<i64>() {
-        return Ok(ms);
-    }
-    let utc = |civil: jiff::civil::DateTime| {
-        civil.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp())
-    };
-    text.parse::<jiff::Timestamp>()
-        .or_else(|_| text.parse::<jiff::civil::DateTime>().and_then(utc))
-        .map(jiff::Timestamp::as_millisecond)
-        .map_err(|_| {
-            format!("`{text}` is not a time: write 2026-11-22, 2026-11-22T08:00Z or Unix ms")
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_in_every_form() {
-        for (text, ms) in [
-            ("1760000000123", 1_760_000_000_123),
-            ("2026-11-22", 1_795_305_600_000),
-            ("2026-11-22T08:00Z", 1_795_334_400_000),
-            ("2026-11-22T08:00:00+09:00", 1_795_302_000_000),
-            ("2026-11-22 08:00", 1_795_334_400_000),
-        ] {
-            assert_eq!(time(text), Ok(ms), "{text}");
-        }
-        assert!(time("yesterday").is_err());
-    }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use failure::Failure;
 
 use crate::cli::{DbTask, GpioTask, Task};
-use crate::config::{self as settings, Layers};
+use crate::config::{Layers, LogFormat, Logging};
 use crate::exit::Code;
 
 /// How long the end of the process waits for calls that block.
@@ -53,7 +53,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
         },
         Task::Sim(sim) => sim::run(&sim, layers(&sim.settings.flags)),
         Task::User(user) => user::run(&user.task),
-        Task::Health(settings) => health::run(&layers(&settings.flags)),
+        Task::Health(settings) => health::run(layers(&settings.flags)),
         Task::Config(settings) => config::run(&layers(&settings.flags)),
     }
 }
@@ -62,17 +62,14 @@ fn layers(flags: &[(&'static str, String)]) -> Layers {
     Layers::new(flags, std::env::vars_os())
 }
 
-/// Sets logging up from the settings. Mistakes in them are left to the role, which reports all at once.
-fn start_log(layers: &Layers) {
+fn start_log(logging: &Logging) {
     use std::io::IsTerminal;
-    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::filter::LevelFilter;
     use tracing_subscriber::fmt;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let mut layers = layers.clone();
-    let filter = settings::log_filter(&mut layers)
-        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::ERROR));
+    let filter = logging.filter.clone();
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = fmt()
         .with_max_level(LevelFilter::TRACE)
@@ -80,9 +77,9 @@ fn start_log(layers: &Layers) {
         .with_ansi(colours)
         .with_target(false);
     // A second start, as in tests of this crate, keeps the first subscriber.
-    let _ = match settings::log_format(&mut layers) {
-        Some(settings::LogFormat::Json) => builder.json().finish().with(filter).try_init(),
-        _ => builder.finish().with(filter).try_init(),
+    let _ = match logging.format {
+        LogFormat::Json => builder.json().finish().with(filter).try_init(),
+        LogFormat::Human => builder.finish().with(filter).try_init(),
     };
 }
 
@@ -98,14 +95,4 @@ fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
     // What still blocks a thread, as a name look-up without an answer does, must not hold up the end.
     runtime.shutdown_timeout(STRAGGLERS);
     outcome
-}
-
-/// Where the readings are the show, logging starts at warnings unless the user says otherwise.
-fn quiet(layers: &Layers) -> Layers {
-    match layers.get("log") {
-        Some((_, settings::Origin::Default)) => {
-            Layers::new(&[("log", "humidor=warn".to_owned())], [])
-        }
-        _ => layers.clone(),
-    }
 }

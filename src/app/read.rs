@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use serde_json::{Value, json};
 
 use super::failure::{self, Failure};
-use super::{quiet, start_log};
+use super::start_log;
 use crate::cli::{Read, ReadFormat};
 use crate::config;
 use crate::dht::recording::{self, Recording};
@@ -36,7 +36,7 @@ pub fn run(options: &Read) -> Result<(), Failure> {
 /// is not understood (65).
 fn live(options: &Read) -> Result<(), Failure> {
     let layers = super::layers(&options.settings.flags);
-    start_log(&quiet(&layers));
+    start_log(&layers.logging().quiet());
     let probe = config::probe(layers, options.sensor.as_deref())?;
     let node = "read".parse().map_err(|error: IdError| Failure::new(Code::Internal, error))?;
     let sensors =

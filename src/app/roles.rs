@@ -3,7 +3,7 @@
 use tracing::info;
 
 use super::failure::Failure;
-use super::{block_on, print, quiet, start_log};
+use super::{block_on, print, start_log};
 use crate::broker::{Broker, Counters};
 use crate::config::{self, Layers};
 use crate::exit::Code;
@@ -13,7 +13,7 @@ use crate::shutdown::{self, Signals, Trigger};
 
 /// The board's role.
 pub fn node(layers: Layers) -> Result<(), Failure> {
-    start_log(&layers);
+    start_log(&layers.logging());
     let config = config::node(layers)?;
     block_on(async {
         let signals = signals()?;
@@ -30,7 +30,7 @@ pub fn node(layers: Layers) -> Result<(), Failure> {
 
 /// Deletes what a node left on its broker, and says what that was.
 pub fn forget(layers: Layers) -> Result<(), Failure> {
-    start_log(&quiet(&layers));
+    start_log(&layers.logging().quiet());
     let forget = config::forget(layers)?;
     block_on(async {
         let done = forget.run().await.map_err(|error| Failure::new(Code::Unavailable, error))?;
@@ -74,7 +74,7 @@ fn node_health(outbox: &Outbox) -> Answer {
 
 /// The broker's role.
 pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
-    start_log(&layers);
+    start_log(&layers.logging());
     let config = config::broker(layers)?;
     block_on(async {
         let signals = signals()?;

@@ -22,12 +22,9 @@ const BATCH_READINGS: usize = 20_000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Fills the log with the past `days` up to now.
-pub fn run(options: &Sim, mut layers: Layers) -> Result<(), Failure> {
-    start_log(&layers);
-    let folder = config::data_folder(&mut layers);
-    let path = layers.finish(folder)?.join(LOG_FILE);
-    let interval = config::interval(&options.interval)
-        .map_err(|error| Failure::new(Code::Usage, anyhow!("--interval: {error}")))?;
+pub fn run(options: &Sim, layers: Layers) -> Result<(), Failure> {
+    start_log(&layers.logging());
+    let path = config::data(layers)?.join(LOG_FILE);
     if path.exists() && !options.add {
         return Err(Failure::new(
             Code::Usage,
@@ -42,7 +39,7 @@ pub fn run(options: &Sim, mut layers: Layers) -> Result<(), Failure> {
     let start_ms = end_ms - i64::from(options.days) * 24 * HOUR_MS;
     let mut boards: Vec<Board> =
         (0..options.nodes).map(|number| Board::new(number, start_ms)).collect();
-    let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+    let interval_ms = i64::try_from(options.interval.as_millis()).unwrap_or(i64::MAX);
 
     let started = Instant::now();
     let mut progress = Progress::new(options.days);

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::parse::{duration, list, not_one_of};
+use super::parse::{duration, list, not_one_of, plain};
 use crate::broker::{AlarmConfig, AlarmRule, Quantity, Side};
-use crate::reading::{Id, IdError};
+use crate::reading::Id;
 
 /// Alarms of one broker, at most.
 const ALARMS_MAX: usize = 64;
@@ -43,7 +43,7 @@ pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
 }
 
 fn id(text: &str) -> Result<Id, String> {
-    text.trim().parse().map_err(|error: IdError| error.to_string())
+    plain(text.trim())
 }
 
 /// Two ids with a slash between them.

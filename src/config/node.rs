@@ -1,172 +1,66 @@
-//! From layered text to what each role takes: the border behind which there are no strings for pins,
-//! topics and durations.
+//! The node's role from the settings.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::Path;
 
-use tracing_subscriber::filter::Targets;
-
-use super::layers::{Layers, Problems};
-use super::parse::{choice, duration, interval, list};
-use super::retention::retention;
-use super::{access, alarms, pins};
-use crate::broker::BrokerConfig;
-use crate::clock::ClockTrust;
-use crate::mqtt::Filter;
-use crate::node::{BrokerAddress, Forget, NodeConfig};
+use super::layers::Layers;
+use super::problem::Problems;
+use super::settings::{
+    BOARD, BROKER, CLOCK, DATA, DISCOVERY, GPIO, INPUTS, INTERVAL, NODE, OUTBOX_CAPACITY, OUTPUTS,
+    PASSWORD, SENSORS, SIM_FAULTS,
+};
+use super::tls;
+use super::values;
+use crate::board::{Recognised, recognise};
+use crate::node::{Backend, Forget, NodeConfig};
 use crate::reading::Id;
-use crate::web::{Guests, WebConfig};
-use crate::wire::Discovery;
 
-/// Longest that a commit may wait for company.
-const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
-/// Most readings an outbox may be told to hold, about 2 GB.
-const OUTBOX_CAPACITY_MAX: u64 = 10_000_000;
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For a person.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
-/// The broker's configuration.
-///
-/// # Errors
-/// Every mistake.
-pub fn broker(mut layers: Layers) -> Result<BrokerConfig, Problems> {
-    let config = broker_fields(&mut layers);
-    log_fields(&mut layers);
-    layers.finish(config)
-}
-
-fn broker_fields(layers: &mut Layers) -> Option<BrokerConfig> {
-    let data = data_folder(layers);
-    let mqtt_listen = layers.need("mqtt_listen", |text| {
-        text.parse::<SocketAddr>()
-            .map_err(|_| format!("`{text}` is not an address with a port: 0.0.0.0:1883"))
-    });
-    let http_listen = layers.need("http_listen", |text| match text {
-        "off" => Ok(None),
-        _ => text.parse::<SocketAddr>().map(Some).map_err(|_| {
-            format!("`{text}` is neither an address with a port (0.0.0.0:8080) nor off")
-        }),
-    });
-    let web = web_fields(layers);
-    let logged = layers.need("logged_filters", |text| {
-        list(text, |item| {
-            item.parse::<Filter>().map_err(|error| error.to_string()).and_then(|filter| {
-                if filter.is_shared() {
-                    Err("a shared subscription cannot be logged".to_owned())
-                } else {
-                    Ok(filter)
-                }
-            })
-        })
-    });
-    let retention = retention(layers);
-    let commit_window =
-        layers.need("commit_window", |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX));
-    let alarms = layers.need("alarms", alarms::alarms);
-    let discovery = discovery(layers);
-    let access = data.as_deref().and_then(|data| access::access(layers, data));
-    let (tls, limits) = (access::tls(layers), access::limits(layers));
-    Some(BrokerConfig {
-        data: data?,
-        access: access?,
-        tls,
-        limits: limits?,
-        mqtt_listen: mqtt_listen?,
-        http_listen: http_listen?,
-        web: web?,
-        logged: logged?,
-        commit_window: commit_window?,
-        retention: retention?,
-        alarms: alarms?,
-        discovery,
-    })
-}
-
-fn web_fields(layers: &mut Layers) -> Option<WebConfig> {
-    let guests = layers.need("http_guests", |text| {
-        let known = [
-            ("none", Guests::None),
-            ("local", Guests::Local),
-            ("read", Guests::Read),
-            ("switch", Guests::Switch),
-        ];
-        choice(text, &known)
-    });
-    let hosts = layers.need("http_hosts", |text| {
-        list(text, |name| {
-            let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-            if name.chars().all(fits) {
-                Ok(name.to_owned())
-            } else {
-                Err("a host name without port: plant.example.org".to_owned())
-            }
-        })
-    });
-    Some(WebConfig { guests: guests?, hosts: hosts? })
-}
+/// The kernel's own word for the host name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// The node's configuration.
 ///
 /// # Errors
 /// Every mistake.
 pub fn node(mut layers: Layers) -> Result<NodeConfig, Problems> {
-    let config = node_fields(&mut layers, true);
-    log_fields(&mut layers);
+    let config = fields(&mut layers, true);
     layers.finish(config)
 }
 
-/// What `humidor node --forget` needs of the node's configuration.
+/// The part of the node's configuration that `humidor node --forget` needs.
 ///
 /// # Errors
 /// Every mistake.
 pub fn forget(mut layers: Layers) -> Result<Forget, Problems> {
     let node = node_id(&mut layers);
-    let broker = layers.need("broker", str::parse::<BrokerAddress>);
-    let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
-    let discovery = discovery(&mut layers);
-    let tls = access::node_tls(&mut layers, broker.as_ref());
-    let forget = (|| Some(Forget { node: node?, broker: broker?, password, tls, discovery }))();
+    let broker = layers.need(&BROKER);
+    let password = layers.take(&PASSWORD);
+    let discovery = layers.need(&DISCOVERY);
+    let tls = tls::node(&mut layers, broker.as_ref());
+    let forget =
+        (|| Some(Forget { node: node?, broker: broker?, password, tls, discovery: discovery? }))();
     layers.finish(forget)
 }
 
-/// Where Home Assistant looks; `None` when it is to be told nothing, or when that has a mistake.
-fn discovery(layers: &mut Layers) -> Option<Discovery> {
-    let parse = |text: &str| match text {
-        "off" => Ok(None),
-        prefix => prefix.parse::<Discovery>().map(Some),
-    };
-    layers.need("discovery", parse).flatten()
-}
-
-fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
-    let need = |layers: &Layers, key| complete || layers.get(key).is_some();
-    let data = data_folder(layers);
+/// All of it; where it need not be `complete`, a setting that is missing is no mistake.
+pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
+    let data = layers.need(&DATA);
     let node = node_id(layers);
-    let broker = if need(layers, "broker") {
-        layers.need("broker", str::parse::<BrokerAddress>)
+    let broker = if complete { layers.need(&BROKER) } else { layers.take(&BROKER) };
+    let password = layers.take(&PASSWORD);
+    let tls = tls::node(layers, broker.as_ref());
+    let inputs = layers.take(&INPUTS);
+    let outputs = layers.take(&OUTPUTS);
+    // A board may have no sensor, but it must have something.
+    let sensors = if layers.is_set(&SENSORS) {
+        layers.take(&SENSORS)
+    } else if layers.is_set(&INPUTS) || layers.is_set(&OUTPUTS) {
+        Some(Vec::new())
+    } else if complete {
+        layers.need(&SENSORS)
     } else {
         None
     };
-    let password = layers.take("password", |text| Ok::<_, String>(text.to_owned()));
-    let tls = access::node_tls(layers, broker.as_ref());
-    let inputs = layers.take("inputs", pins::inputs);
-    let outputs = layers.take("outputs", pins::outputs);
-    // A board may have no sensor, but something it must have.
-    let switches = layers.get("inputs").is_some() || layers.get("outputs").is_some();
-    let sensors = match (layers.get("sensors"), switches) {
-        (None, true) => Some(Vec::new()),
-        (None, false) if !complete => None,
-        _ => layers.need("sensors", pins::sensors),
-    };
-    let interval = layers.need("interval", interval);
+    let interval = layers.need(&INTERVAL);
     if let (Some(interval), Some(sensors)) = (interval, &sensors) {
         for sensor in sensors.iter().filter(|sensor| interval < sensor.model.min_interval()) {
             layers.problem(format!(
@@ -175,20 +69,11 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
             ));
         }
     }
-    let discovery = discovery(layers);
-    let backend = pins::backend(layers);
-    let board = pins::board(layers);
-    let clock = layers.need("clock", |text| {
-        choice(text, &[("kernel", ClockTrust::Kernel), ("always", ClockTrust::Always)])
-    });
-    let outbox_capacity = layers.need("outbox_capacity", |text| {
-        text.parse::<u64>()
-            .ok()
-            .filter(|readings| (1..=OUTBOX_CAPACITY_MAX).contains(readings))
-            .ok_or_else(|| {
-                format!("`{text}` is not a number of readings from 1 to {OUTBOX_CAPACITY_MAX}")
-            })
-    });
+    let discovery = layers.need(&DISCOVERY);
+    let backend = backend(layers);
+    let board = board(layers);
+    let clock = layers.need(&CLOCK);
+    let outbox_capacity = layers.need(&OUTBOX_CAPACITY);
     Some(NodeConfig {
         node: node?,
         broker: broker?,
@@ -200,7 +85,7 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
         interval: interval?,
         data: data?,
         outbox_capacity: outbox_capacity?,
-        discovery,
+        discovery: discovery?,
         backend: backend?,
         board: board?,
         clock: clock?,
@@ -208,75 +93,44 @@ fn node_fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
 }
 
 /// The node's id: as set, or the host name.
-pub fn node_id(layers: &mut Layers) -> Option<Id> {
-    let reserved = |id: Id| {
-        if matches!(id.as_str(), "broker" | "alarm") {
-            Err(format!("`{id}` is the broker's own name"))
-        } else {
-            Ok(id)
-        }
-    };
-    if layers.get("node").is_some() {
-        return layers.take("node", |text| {
-            text.parse::<Id>().map_err(|error| error.to_string()).and_then(reserved)
-        });
+pub(super) fn node_id(layers: &mut Layers) -> Option<Id> {
+    if layers.is_set(&NODE) {
+        return layers.take(&NODE);
     }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let name = std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_ascii_lowercase();
     // The first label only: `box-3.plant.local` is `box-3`.
     let label = name.split('.').next().unwrap_or_default();
-    match label.parse::<Id>().map_err(|error| error.to_string()).and_then(reserved) {
-        Ok(id) => Some(id),
-        Err(error) => {
+    values::node(label)
+        .map_err(|error| {
             layers.problem(format!(
                 "HUMIDOR_NODE is not set, and the host name will not do: {error}"
             ));
-            None
-        }
+        })
+        .ok()
+}
+
+/// How lines are reached.
+pub(super) fn backend(layers: &mut Layers) -> Option<Backend> {
+    let faults = layers.need(&SIM_FAULTS);
+    match layers.need(&GPIO)? {
+        Backend::Sim { .. } => faults.map(|faults| Backend::Sim { faults }),
+        real => Some(real),
     }
 }
 
-/// Mistakes in any setting that is there, whichever role it is for.
-#[must_use]
-pub fn validate_all(layers: &Layers) -> Problems {
-    let mut layers = layers.clone();
-    log_fields(&mut layers);
-    let _ = broker_fields(&mut layers);
-    let _ = node_fields(&mut layers, false);
-    layers.problems()
-}
-
-/// Notes mistakes in what logging was started with.
-fn log_fields(layers: &mut Layers) {
-    let _ = log_filter(layers);
-    let _ = log_format(layers);
-}
-
-/// The data folder.
-pub fn data_folder(layers: &mut Layers) -> Option<PathBuf> {
-    layers.need("data", |text| Ok::<_, String>(PathBuf::from(text)))
-}
-
-/// What is logged: levels by module. Not `EnvFilter`, whose patterns for fields bring a regular expression engine.
-pub fn log_filter(layers: &mut Layers) -> Option<Targets> {
-    layers.need("log", |text| {
-        text.parse::<Targets>().map_err(|error| {
-            format!("`{text}` is not a log filter ({error}); try debug or humidor=debug")
-        })
-    })
-}
-
-/// How log lines look.
-pub fn log_format(layers: &mut Layers) -> Option<LogFormat> {
-    layers.need("log_format", |text| {
-        choice(text, &[("human", LogFormat::Human), ("json", LogFormat::Json)])
-    })
+/// The board: as set, or recognised. One that is not known is no mistake until a pin needs it.
+pub(super) fn board(layers: &mut Layers) -> Option<Recognised> {
+    if layers.is_set(&BOARD) {
+        layers.take(&BOARD).map(Recognised::set)
+    } else {
+        Some(recognise(Path::new("/")))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::gpio::Pin;
 

@@ -1,17 +1,14 @@
-//! What is on which pin: sensors, how they are reached, and the board that says which line a pin is.
+//! Lists of things on pins as a user writes them: sensors, inputs, outputs.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
-use super::layers::{Layers, Problems};
-use super::parse::{choice, duration, list, not_one_of};
-use crate::board::{Board, Recognised};
+use super::parse::{choice, duration, list, not_one_of, plain};
 use crate::dht::Model;
 use crate::gpio::{Level, Pin};
-use crate::node::{Backend, InputConfig, OutputConfig, Safety, SensorConfig};
-use crate::reading::{Id, IdError};
+use crate::node::{InputConfig, OutputConfig, Safety, SensorConfig};
+use crate::reading::Id;
 use crate::wire::Switch;
 
 /// Sensors, inputs and outputs on one board, of each; more than any header has pins.
@@ -23,57 +20,6 @@ const DEBOUNCE_MAX: Duration = Duration::from_secs(10);
 /// and what can be said. The connection is asked for life three times within it, at most once a second.
 const AWAY_DEFAULT: Duration = Duration::from_mins(1);
 const AWAY_RANGE: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_hours(24);
-/// What a sensor is called that was given on the command line without a name.
-const NAMELESS: &str = "sensor";
-
-/// What `humidor read` needs to know.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    /// What to read.
-    pub sensors: Vec<SensorConfig>,
-    /// How lines are reached.
-    pub backend: Backend,
-    /// The board.
-    pub board: Recognised,
-}
-
-/// The sensor `wanted` (`[name=]model@pin`, or the name of a configured one), or all that are
-/// configured.
-///
-/// # Errors
-/// Every mistake.
-pub fn probe(mut layers: Layers, wanted: Option<&str>) -> Result<Probe, Problems> {
-    let (backend, board) = (backend(&mut layers), board(&mut layers));
-    let found = match wanted {
-        Some(text) if text.contains('@') => {
-            let named =
-                if text.contains('=') { text.to_owned() } else { format!("{NAMELESS}={text}") };
-            sensors(&named).map_err(|error| layers.problem(error)).ok()
-        }
-        Some(name) => layers.need("sensors", sensors).and_then(|configured| {
-            let one = configured.into_iter().find(|sensor| sensor.name.as_str() == name);
-            if one.is_none() {
-                layers.problem(format!("HUMIDOR_SENSORS has no sensor `{name}`"));
-            }
-            one.map(|sensor| vec![sensor])
-        }),
-        None => layers.need("sensors", sensors),
-    };
-    let probe = (|| Some(Probe { sensors: found?, backend: backend?, board: board? }))();
-    layers.finish(probe)
-}
-
-/// What is configured on which pin; nothing where that has mistakes.
-pub fn uses(layers: &mut Layers) -> Vec<(String, Pin)> {
-    let sensors = layers.take("sensors", sensors).unwrap_or_default();
-    let inputs = layers.take("inputs", inputs).unwrap_or_default();
-    let outputs = layers.take("outputs", outputs).unwrap_or_default();
-    let sensors = sensors.into_iter().map(|sensor| (sensor.name.to_string(), sensor.pin));
-    let inputs = inputs.into_iter().map(|input| (input.name.to_string(), input.pin));
-    let outputs = outputs.into_iter().map(|output| (output.name.to_string(), output.pin));
-    sensors.chain(inputs).chain(outputs).collect()
-}
-
 /// `door=GPIO22:debounce=50ms:active=low`, comma-separated.
 pub(super) fn inputs(text: &str) -> Result<Vec<InputConfig>, String> {
     let inputs = list(text, |item| {
@@ -121,10 +67,10 @@ type Options<'a> = Vec<(&'a str, &'a str)>;
 /// A name, a pin, and options. A pin may have a colon itself (chip:line), an option has an equals sign.
 fn switch(item: &str) -> Result<(Id, Pin, Options<'_>), String> {
     let (name, rest) = item.split_once('=').ok_or("write name=pin, as fan=GPIO27:safe=off")?;
-    let name = name.trim().parse().map_err(|error: IdError| error.to_string())?;
+    let name = plain(name.trim())?;
     let parts: Vec<&str> = rest.split(':').map(str::trim).collect();
     let (pin, options): (Vec<&str>, Vec<&str>) = parts.iter().partition(|part| !part.contains('='));
-    let pin = pin.join(":").parse::<Pin>().map_err(|error| error.to_string())?;
+    let pin = plain(&pin.join(":"))?;
     let options = options.into_iter().filter_map(|option| option.split_once('=')).collect();
     Ok((name, pin, options))
 }
@@ -150,38 +96,7 @@ fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), Strin
     Ok(())
 }
 
-/// How lines are reached.
-pub fn backend(layers: &mut Layers) -> Option<Backend> {
-    let faults = layers.need("sim_faults", |text| {
-        text.parse::<f64>()
-            .ok()
-            .filter(|share| (0.0..=1.0).contains(share))
-            .ok_or_else(|| format!("`{text}` is not a share between 0 and 1"))
-    });
-    layers.need("gpio", |text| {
-        let known = [
-            ("auto", Backend::Auto),
-            ("cdev", Backend::Cdev),
-            ("rppal", Backend::Rppal),
-            ("iio", Backend::Iio),
-            ("sim", Backend::Sim { faults: faults.unwrap_or_default() }),
-        ];
-        choice(text, &known)
-    })
-}
-
-/// The board: as set, or recognised. One that is not known is no mistake until a pin needs it.
-pub fn board(layers: &mut Layers) -> Option<Recognised> {
-    if layers.get("board").is_none() {
-        return Some(crate::board::recognise(Path::new("/")));
-    }
-    layers.take("board", |text| {
-        Board::by_id(text)
-            .map(Recognised::set)
-            .ok_or_else(|| not_one_of(text, &Board::ids().collect::<Vec<_>>()))
-    })
-}
-
+/// `hall=dht22@7`, comma-separated.
 pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
     let sensors = list(text, |item| {
         let (name, rest) = item.split_once('=').ok_or("write name=model@pin, as hall=dht22@7")?;
@@ -192,14 +107,8 @@ pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
                 not_one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
             )
         })?;
-        Ok(SensorConfig {
-            name: name
-                .trim()
-                .parse()
-                .map_err(|error: crate::reading::IdError| error.to_string())?,
-            model,
-            pin: pin.trim().parse::<Pin>().map_err(|error| error.to_string())?,
-        })
+        let (name, pin) = (plain(name.trim())?, plain(pin.trim())?);
+        Ok(SensorConfig { name, model, pin })
     })?;
     if sensors.is_empty() {
         return Err("at least one sensor is needed: hall=dht22@7".to_owned());
@@ -211,25 +120,6 @@ pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(flags: &[(&'static str, &str)], wanted: Option<&str>) -> Result<Probe, Problems> {
-        let flags: Vec<_> = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-        probe(Layers::new(&flags, []), wanted)
-    }
-
-    const TWO: (&str, &str) = ("sensors", "hall=dht22@7,press=dht11@8");
-
-    #[test]
-    fn a_sensor_is_read_by_name_by_pin_or_with_all_others() {
-        let names = |wanted| {
-            let probe = read(&[TWO], wanted).unwrap();
-            probe.sensors.iter().map(|sensor| sensor.name.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(None), ["hall", "press"]);
-        assert_eq!(names(Some("press")), ["press"]);
-        assert_eq!(names(Some("dht11@GPIO4")), [NAMELESS]);
-        assert_eq!(names(Some("roof=dht22@11")), ["roof"]);
-    }
 
     #[test]
     fn inputs_and_outputs_are_read_with_their_options() {
@@ -252,15 +142,5 @@ mod tests {
             let error = outputs(wrong).unwrap_err();
             assert!(error.contains(expected), "{wrong}: {error}");
         }
-    }
-
-    #[test]
-    fn a_board_or_a_way_that_is_not_known_is_named_with_the_nearest() {
-        let problems = read(&[TWO, ("board", "orange-pi-zer0"), ("gpio", "cdv")], Some("cellar"));
-        let problems = problems.unwrap_err().to_string();
-        for expected in ["did you mean `orange-pi-zero`", "did you mean `cdev`", "`cellar`"] {
-            assert!(problems.contains(expected), "{expected} in {problems}");
-        }
-        assert!(read(&[], None).unwrap_err().to_string().contains("HUMIDOR_SENSORS"));
     }
 }
