@@ -1,13 +1,13 @@
-//! Who may connect to the broker and how much one client may take, from the settings.
+//! Access to the broker from the settings: users, TLS, and limits of one client.
 
 use std::path::{Path, PathBuf};
 
 use super::layers::Layers;
 use super::settings::{
-    ANONYMOUS, BYTE_RATE, CONNECTIONS, CONNECTIONS_PER_ADDRESS, MESSAGE_RATE, PASSWORD, USER,
-    USERS_FILE,
+    ANONYMOUS, BYTE_RATE, CONNECTIONS, CONNECTIONS_PER_ADDRESS, MESSAGE_RATE, MQTTS_LISTEN,
+    PASSWORD, TLS_CA, TLS_CERT, TLS_KEY, USER, USERS_FILE,
 };
-use crate::broker::{self, AccessConfig, Limits, Password};
+use crate::broker::{self, AccessConfig, Limits, Password, TlsConfig};
 
 /// The users file, and whether a setting names it.
 pub(super) fn users_file(layers: &mut Layers, data: &Path) -> (PathBuf, bool) {
@@ -37,6 +37,18 @@ pub(super) fn access(layers: &mut Layers, data: &Path) -> Option<AccessConfig> {
         user,
         anonymous: anonymous?,
     })
+}
+
+/// Where the broker takes TLS connections, if anywhere.
+pub(super) fn tls(layers: &mut Layers) -> Option<TlsConfig> {
+    // Without it the files are the node's, on a machine that plays both roles.
+    if !layers.is_set(&MQTTS_LISTEN) {
+        return None;
+    }
+    let listen = layers.take(&MQTTS_LISTEN);
+    let (certificate, key) = (layers.need(&TLS_CERT), layers.need(&TLS_KEY));
+    let client_ca = layers.take(&TLS_CA);
+    Some(TlsConfig { listen: listen?, certificate: certificate?, key: key?, client_ca })
 }
 
 /// What one client may take from the others.

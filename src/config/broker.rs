@@ -1,15 +1,14 @@
 //! The broker's role from the settings, and the demo's, which is a broker with other defaults.
 
-use super::access::{self, limits};
+use super::access;
 use super::layers::Layers;
 use super::problem::Problems;
-use super::retention::retention;
 use super::settings::{
-    ALARMS, COMMIT_WINDOW, DATA, DISCOVERY, HTTP_GUESTS, HTTP_HOSTS, HTTP_LISTEN, LOGGED_FILTERS,
-    MQTT_LISTEN,
+    ALARMS, COMMIT_WINDOW, DATA, DISCOVERY, HTTP_GUESTS, HTTP_HOSTS, HTTP_LISTEN, KEEP_RAW,
+    LOGGED_FILTERS, MAX_DB, MQTT_LISTEN,
 };
-use super::tls;
 use crate::broker::{AccessConfig, Anonymous, BrokerConfig};
+use crate::store::Retention;
 use crate::web::{Guests, WebConfig};
 
 /// The settings of `humidor demo`.
@@ -67,7 +66,7 @@ pub(super) fn fields(layers: &mut Layers) -> Option<BrokerConfig> {
     let alarms = layers.need(&ALARMS);
     let discovery = layers.need(&DISCOVERY);
     let access = data.as_deref().and_then(|data| access::access(layers, data));
-    let (tls, limits) = (tls::broker(layers), limits(layers));
+    let (tls, limits) = (access::tls(layers), access::limits(layers));
     Some(BrokerConfig {
         data: data?,
         access: access?,
@@ -82,4 +81,10 @@ pub(super) fn fields(layers: &mut Layers) -> Option<BrokerConfig> {
         alarms: alarms?,
         discovery: discovery?,
     })
+}
+
+/// What the log may keep.
+pub(super) fn retention(layers: &mut Layers) -> Option<Retention> {
+    let (keep_raw, max_bytes) = (layers.need(&KEEP_RAW), layers.need(&MAX_DB));
+    Some(Retention { keep_raw: keep_raw?, max_bytes: max_bytes? })
 }

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::access;
+use super::broker::retention;
 use super::layers::Layers;
 use super::node::{backend, board, node_id};
 use super::pins;
 use super::problem::Problems;
-use super::retention::retention;
 use super::settings::{DATA, INPUTS, MQTT_LISTEN, OUTPUTS, SENSORS};
 use crate::board::Recognised;
 use crate::gpio::Pin;

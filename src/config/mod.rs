@@ -16,9 +16,7 @@ mod node;
 mod parse;
 mod pins;
 mod problem;
-mod retention;
 mod settings;
-mod tls;
 mod values;
 
 pub use broker::{Demo, broker, demo};

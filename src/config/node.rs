@@ -6,12 +6,11 @@ use super::layers::Layers;
 use super::problem::Problems;
 use super::settings::{
     BOARD, BROKER, CLOCK, DATA, DISCOVERY, GPIO, INPUTS, INTERVAL, NODE, OUTBOX_CAPACITY, OUTPUTS,
-    PASSWORD, SENSORS, SIM_FAULTS,
+    PASSWORD, SENSORS, SIM_FAULTS, TLS_CA, TLS_CERT, TLS_KEY,
 };
-use super::tls;
 use super::values;
 use crate::board::{Recognised, recognise};
-use crate::node::{Backend, Forget, NodeConfig};
+use crate::node::{Backend, BrokerAddress, Forget, NodeConfig, TlsFiles};
 use crate::reading::Id;
 
 /// The kernel's own word for the host name.
@@ -35,7 +34,7 @@ pub fn forget(mut layers: Layers) -> Result<Forget, Problems> {
     let broker = layers.need(&BROKER);
     let password = layers.take(&PASSWORD);
     let discovery = layers.need(&DISCOVERY);
-    let tls = tls::node(&mut layers, broker.as_ref());
+    let tls = tls(&mut layers, broker.as_ref());
     let forget =
         (|| Some(Forget { node: node?, broker: broker?, password, tls, discovery: discovery? }))();
     layers.finish(forget)
@@ -47,7 +46,7 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
     let node = node_id(layers);
     let broker = if complete { layers.need(&BROKER) } else { layers.take(&BROKER) };
     let password = layers.take(&PASSWORD);
-    let tls = tls::node(layers, broker.as_ref());
+    let tls = tls(layers, broker.as_ref());
     let inputs = layers.take(&INPUTS);
     let outputs = layers.take(&OUTPUTS);
     // A board may have no sensor, but it must have something.
@@ -90,6 +89,23 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
         board: board?,
         clock: clock?,
     })
+}
+
+/// The files of a node's TLS, where its broker's address asks for it.
+fn tls(layers: &mut Layers, broker: Option<&BrokerAddress>) -> Option<TlsFiles> {
+    if !broker.is_some_and(BrokerAddress::is_tls) {
+        return None;
+    }
+    let ca = layers.take(&TLS_CA);
+    let identity = match (layers.take(&TLS_CERT), layers.take(&TLS_KEY)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            layers.problem("HUMIDOR_TLS_CERT and HUMIDOR_TLS_KEY go together".to_owned());
+            return None;
+        }
+    };
+    Some(TlsFiles { ca, identity })
 }
 
 /// The node's id: as set, or the host name.
