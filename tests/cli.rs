@@ -104,7 +104,7 @@ fn pins_and_intervals_that_cannot_be_are_refused() {
     assert_refused(node(&[("SENSORS", "a=dht22@41")]), 78, &["`41` is not a pin"]);
     assert_refused(node(&[("SENSORS", "a=dht22@7,b=dht22@7")]), 78, &["pin `7` is given twice"]);
     assert_refused(node(&[("INTERVAL", "1s")]), 78, &["too short for `a`", "2s"]);
-    assert_refused(node(&[("NODE", "broker")]), 78, &["the broker's own name"]);
+    assert_refused(node(&[("NODE", "broker")]), 78, &["`broker` is a reserved id"]);
 }
 
 #[test]

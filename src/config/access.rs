@@ -23,7 +23,7 @@ pub(super) fn access(layers: &mut Layers, data: &Path) -> Option<AccessConfig> {
         (Some(name), Some(password)) => Some((name, Password(password))),
         (Some(_), None) => {
             layers.problem(
-                "HUMIDOR_USER is set and has no password: set HUMIDOR_PASSWORD_FILE".to_owned(),
+                "HUMIDOR_USER is set without a password: set HUMIDOR_PASSWORD_FILE".to_owned(),
             );
             None
         }
@@ -39,7 +39,7 @@ pub(super) fn access(layers: &mut Layers, data: &Path) -> Option<AccessConfig> {
     })
 }
 
-/// Where the broker takes TLS connections, if anywhere.
+/// The port for TLS and its files; `None` when the setting is missing or has a mistake.
 pub(super) fn tls(layers: &mut Layers) -> Option<TlsConfig> {
     // Without it the files are the node's, on a machine that plays both roles.
     if !layers.is_set(&MQTTS_LISTEN) {
@@ -51,7 +51,7 @@ pub(super) fn tls(layers: &mut Layers) -> Option<TlsConfig> {
     Some(TlsConfig { listen: listen?, certificate: certificate?, key: key?, client_ca })
 }
 
-/// What one client may take from the others.
+/// Limits of one client.
 pub(super) fn limits(layers: &mut Layers) -> Option<Limits> {
     let connections = layers.need(&CONNECTIONS);
     let connections_per_address = layers.need(&CONNECTIONS_PER_ADDRESS);

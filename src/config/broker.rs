@@ -41,7 +41,7 @@ pub fn demo(mut layers: Layers) -> Result<Demo, Problems> {
     let demo = fields(&mut layers).map(|mut broker| {
         // Its boards have no passwords, and a real board may join.
         broker.access = AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
-        // A phone may see the page too; there is nothing real behind it.
+        // A phone may see the page too; the demo has no real data.
         if !layers.is_set(&HTTP_GUESTS) {
             broker.web.guests = Guests::Read;
         }
@@ -83,7 +83,7 @@ pub(super) fn fields(layers: &mut Layers) -> Option<BrokerConfig> {
     })
 }
 
-/// What the log may keep.
+/// Limits of the log's age and size.
 pub(super) fn retention(layers: &mut Layers) -> Option<Retention> {
     let (keep_raw, max_bytes) = (layers.need(&KEEP_RAW), layers.need(&MAX_DB));
     Some(Retention { keep_raw: keep_raw?, max_bytes: max_bytes? })

@@ -41,9 +41,9 @@ pub struct Wiring {
 /// The settings of `humidor health`: the roles that this configuration would run.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// The node's id; `None` when it cannot be told.
+    /// The node's id; `None` when the setting has a mistake.
     pub node: Option<Id>,
-    /// The port for MQTT clients; `None` when it cannot be told.
+    /// The port for MQTT clients; `None` when the setting has a mistake.
     pub mqtt_port: Option<u16>,
 }
 
@@ -56,7 +56,7 @@ pub fn data(mut layers: Layers) -> Result<PathBuf, Problems> {
     layers.finish(data)
 }
 
-/// The data folder, and what the log in it may keep.
+/// The data folder, and the retention of the log in it.
 ///
 /// # Errors
 /// Every mistake.
@@ -74,7 +74,7 @@ pub fn users_file(mut layers: Layers) -> Result<PathBuf, Problems> {
     layers.finish(file)
 }
 
-/// The roles that this configuration would run. A mistake in another setting is none of the health check's.
+/// The roles that this configuration would run. The health check ignores mistakes in other settings.
 #[must_use]
 pub fn health(mut layers: Layers) -> Health {
     let node = node_id(&mut layers);
@@ -107,7 +107,7 @@ pub fn probe(mut layers: Layers, wanted: Option<&str>) -> Result<Probe, Problems
     layers.finish(probe)
 }
 
-/// The board, and what is configured on which pin. A mistake in a pin is no mistake here: the command helps to find it.
+/// The board, and the pins in use. A mistake in a pin is not reported: the command is for finding pins.
 ///
 /// # Errors
 /// Every mistake in the other settings.

@@ -28,7 +28,7 @@ pub enum Origin {
     Environment(String),
     /// The TOML file.
     File(PathBuf),
-    /// Nobody said.
+    /// The table of settings.
     Default,
 }
 
@@ -124,7 +124,7 @@ impl Layers {
                         let origin = Origin::Environment(variable.to_owned());
                         if self.values.insert(setting.key, (secret, origin)).is_some() {
                             self.problem(format!(
-                                "both {} and {variable} are set; keep one",
+                                "both {} and {variable} are set; set only one of them",
                                 setting.variable()
                             ));
                         }
@@ -158,7 +158,7 @@ impl Layers {
             };
             let Some(value) = flat(&value) else {
                 self.problem(format!(
-                    "{}: `{key}` takes a text, a number, a list of texts or a table of them",
+                    "{}: `{key}` must be a text, a number, a list of texts or a table of texts",
                     path.display()
                 ));
                 continue;
@@ -290,7 +290,7 @@ fn flat(value: &toml::Value) -> Option<String> {
 fn read_secret(path: &Path) -> Result<String, String> {
     let secret =
         bounded_file::read_text(path, SECRET_MAX_BYTES).map_err(|error| error.to_string())?;
-    // Editors end a file with a newline that nobody means.
+    // Editors end a file with a newline, which is no part of the secret.
     let secret = secret.trim_end_matches(['\r', '\n']);
     if secret.is_empty() { Err("the file is empty".to_owned()) } else { Ok(secret.to_owned()) }
 }
@@ -341,7 +341,7 @@ mod tests {
         std::fs::write(&file, "[alarms]\nhot = \"press/hall:temperatur>30\"\ncold = 3\n").unwrap();
         let layers = Layers::new(&[("config", file.to_string_lossy().into_owned())], []);
         let problems = layers.problems().to_string();
-        assert!(problems.contains("`alarms` takes"), "{problems}");
+        assert!(problems.contains("`alarms` must be"), "{problems}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::board::{Recognised, recognise};
 use crate::node::{Backend, BrokerAddress, Forget, NodeConfig, TlsFiles};
 use crate::reading::Id;
 
-/// The kernel's own word for the host name.
+/// Here the kernel tells the host name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// The node's configuration.
@@ -63,7 +63,7 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
     if let (Some(interval), Some(sensors)) = (interval, &sensors) {
         for sensor in sensors.iter().filter(|sensor| interval < sensor.model.min_interval()) {
             layers.problem(format!(
-                "HUMIDOR_INTERVAL: {interval:?} is too short for `{}`: a {} gives bad data when read faster than every {:?}",
+                "HUMIDOR_INTERVAL: {interval:?} is too short for `{}`: a {} needs at least {:?} between two readings",
                 sensor.name, sensor.model, sensor.model.min_interval()
             ));
         }
@@ -101,7 +101,7 @@ fn tls(layers: &mut Layers, broker: Option<&BrokerAddress>) -> Option<TlsFiles> 
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         _ => {
-            layers.problem("HUMIDOR_TLS_CERT and HUMIDOR_TLS_KEY go together".to_owned());
+            layers.problem("set both HUMIDOR_TLS_CERT and HUMIDOR_TLS_KEY, or neither".to_owned());
             return None;
         }
     };
@@ -119,7 +119,7 @@ pub(super) fn node_id(layers: &mut Layers) -> Option<Id> {
     values::node(label)
         .map_err(|error| {
             layers.problem(format!(
-                "HUMIDOR_NODE is not set, and the host name will not do: {error}"
+                "HUMIDOR_NODE is not set, and the host name cannot be used: {error}"
             ));
         })
         .ok()

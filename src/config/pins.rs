@@ -11,16 +11,18 @@ use crate::node::{InputConfig, OutputConfig, Safety, SensorConfig};
 use crate::reading::Id;
 use crate::wire::Switch;
 
-/// Sensors, inputs and outputs on one board, of each; more than any header has pins.
+/// Most sensors on one board; as many inputs, and as many outputs. No header has more pins.
 pub const THINGS_MAX: usize = 40;
-/// How long an input's level has to last, where nobody says otherwise, and at most.
+const FORM_SENSOR: &str = "write name=model@pin, for example hall=dht22@7";
+/// How long an input's level has to last to be taken: by default, and at most.
 const DEBOUNCE_DEFAULT: Duration = Duration::from_millis(50);
 const DEBOUNCE_MAX: Duration = Duration::from_secs(10);
-/// How long the broker may be away before an output takes its safe level, where nobody says otherwise,
-/// and what can be said. The connection is asked for life three times within it, at most once a second.
+/// Time without the broker after which an output takes its safe level: by default, and the possible range. Within it the
+/// node pings the broker three times, at most once a second.
 const AWAY_DEFAULT: Duration = Duration::from_mins(1);
 const AWAY_RANGE: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_hours(24);
-/// `door=GPIO22:debounce=50ms:active=low`, comma-separated.
+
+/// `door=15:debounce=50ms:active=low`, comma-separated.
 pub(super) fn inputs(text: &str) -> Result<Vec<InputConfig>, String> {
     let inputs = list(text, |item| {
         let (name, pin, options) = switch(item)?;
@@ -38,7 +40,7 @@ pub(super) fn inputs(text: &str) -> Result<Vec<InputConfig>, String> {
     Ok(inputs)
 }
 
-/// `fan=GPIO27:safe=off:away=60s:active=low`, comma-separated.
+/// `fan=13:safe=off:away=60s:active=low`, comma-separated.
 pub(super) fn outputs(text: &str) -> Result<Vec<OutputConfig>, String> {
     let outputs = list(text, |item| {
         let (name, pin, options) = switch(item)?;
@@ -66,7 +68,7 @@ type Options<'a> = Vec<(&'a str, &'a str)>;
 
 /// A name, a pin, and options. A pin may have a colon itself (chip:line), an option has an equals sign.
 fn switch(item: &str) -> Result<(Id, Pin, Options<'_>), String> {
-    let (name, rest) = item.split_once('=').ok_or("write name=pin, as fan=GPIO27:safe=off")?;
+    let (name, rest) = item.split_once('=').ok_or("write name=pin, for example fan=13:safe=off")?;
     let name = plain(name.trim())?;
     let parts: Vec<&str> = rest.split(':').map(str::trim).collect();
     let (pin, options): (Vec<&str>, Vec<&str>) = parts.iter().partition(|part| !part.contains('='));
@@ -83,7 +85,10 @@ fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), Strin
     let (mut names, mut pins) = (HashSet::new(), HashSet::new());
     let things: Vec<_> = things.collect();
     if things.len() > THINGS_MAX {
-        return Err(format!("{} are more than the {THINGS_MAX} that a board takes", things.len()));
+        return Err(format!(
+            "the list has {} items; a board takes at most {THINGS_MAX}",
+            things.len()
+        ));
     }
     for (name, pin) in things {
         if !names.insert(name) {
@@ -99,8 +104,8 @@ fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), Strin
 /// `hall=dht22@7`, comma-separated.
 pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
     let sensors = list(text, |item| {
-        let (name, rest) = item.split_once('=').ok_or("write name=model@pin, as hall=dht22@7")?;
-        let (model, pin) = rest.split_once('@').ok_or("write name=model@pin, as hall=dht22@7")?;
+        let (name, rest) = item.split_once('=').ok_or(FORM_SENSOR)?;
+        let (model, pin) = rest.split_once('@').ok_or(FORM_SENSOR)?;
         let model = model.parse::<Model>().map_err(|_| {
             format!(
                 "unknown model {}",
@@ -111,7 +116,7 @@ pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
         Ok(SensorConfig { name, model, pin })
     })?;
     if sensors.is_empty() {
-        return Err("at least one sensor is needed: hall=dht22@7".to_owned());
+        return Err(format!("the list is empty; {FORM_SENSOR}"));
     }
     once(sensors.iter().map(|sensor| (&sensor.name, &sensor.pin)))?;
     Ok(sensors)

@@ -1,4 +1,4 @@
-//! Parsers of single values that mean something to the roles: ids, addresses, and words out of a list.
+//! Parsers of single values of the roles: ids, topic filters, and words out of a list.
 
 use super::parse::{choice, list, not_one_of, plain, size};
 use crate::board::Board;
@@ -10,11 +10,11 @@ use crate::reading::Id;
 use crate::web::Guests;
 use crate::wire::Discovery;
 
-/// Ids that the broker's own topics have in the place of a node's.
+/// Ids in the broker's own topics, in the place of a node's id.
 const RESERVED_IDS: [&str; 2] = ["broker", "alarm"];
 /// Least size of the log in bytes: below it there is hardly room for a day.
 const MAX_DB_MIN_BYTES: u64 = 16 * 1024 * 1024;
-/// SQLite's own limit is larger, every file system's smaller.
+/// Largest size that can be set, in bytes: half of SQLite's limit.
 const MAX_DB_MAX_BYTES: u64 = 1 << 47;
 
 pub fn guests(text: &str) -> Result<Guests, String> {
@@ -59,7 +59,7 @@ pub fn board(text: &str) -> Result<&'static Board, String> {
 pub fn node(text: &str) -> Result<Id, String> {
     let id: Id = plain(text)?;
     if RESERVED_IDS.contains(&id.as_str()) {
-        Err(format!("`{id}` is the broker's own name"))
+        Err(format!("`{id}` is a reserved id; the broker uses it in its own topics"))
     } else {
         Ok(id)
     }
@@ -69,7 +69,7 @@ pub fn user(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// Where Home Assistant looks for devices; `None` is `off`.
+/// Home Assistant's discovery prefix; `None` is `off`.
 pub fn discovery(text: &str) -> Result<Option<Discovery>, String> {
     match text {
         "off" => Ok(None),

@@ -9,7 +9,8 @@ use super::list;
 /// # Errors
 /// When it is no such address.
 pub fn listen(text: &str, port: u16) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is not an address with a port: 0.0.0.0:{port}"))
+    text.parse()
+        .map_err(|_| format!("`{text}` is not an IP address with a port, such as 0.0.0.0:{port}"))
 }
 
 /// As [`listen`], or `off`.
@@ -20,7 +21,9 @@ pub fn listen_or_off(text: &str, port: u16) -> Result<Option<SocketAddr>, String
     match text {
         "off" => Ok(None),
         _ => text.parse().map(Some).map_err(|_| {
-            format!("`{text}` is neither an address with a port (0.0.0.0:{port}) nor off")
+            format!(
+                "`{text}` is neither an IP address with a port, such as 0.0.0.0:{port}, nor off"
+            )
         }),
     }
 }
@@ -35,7 +38,7 @@ pub fn host_names(text: &str) -> Result<Vec<String>, String> {
         if name.chars().all(fits) {
             Ok(name.to_owned())
         } else {
-            Err("a host name without port: plant.example.org".to_owned())
+            Err("write a host name without port: plant.example.org".to_owned())
         }
     })
 }
