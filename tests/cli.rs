@@ -396,9 +396,15 @@ fn the_demo_takes_another_port_when_the_usual_one_is_taken() {
 fn a_reader_that_has_had_enough_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     sample_log(folder.path());
-    for task in
-        ["export", "export --format jsonl", "tail --no-follow", "db stats", "db gaps", "config"]
-    {
+    for task in [
+        "export",
+        "export --format jsonl",
+        "tail --no-follow",
+        "db stats",
+        "db gaps",
+        "doctor",
+        "config",
+    ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = humidor();

@@ -1,4 +1,4 @@
-//! `humidor config`: every setting, its value, where it comes from, and what is wrong with it.
+//! `humidor config`: prints every setting with its value and origin, and reports every mistake.
 
 use std::io::Write;
 

@@ -1,6 +1,7 @@
 //! `humidor demo`: a small factory in one process. Its boards play edge trains through the decoder,
 //! the outbox and the MQTT session that real boards use.
 
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -57,7 +58,7 @@ const OUTBOX_CAPACITY: u64 = 10_000;
 pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
     start_log(&layers.logging().quiet());
     let mut demo = config::demo(layers)?;
-    // Without a folder of the user's the demo leaves nothing behind.
+    // Unless the user names a folder, the demo leaves nothing behind.
     let scratch = (!demo.data_is_set)
         .then(|| std::env::temp_dir().join(format!("humidor-demo-{}", std::process::id())));
     if let Some(folder) = &scratch {
@@ -88,28 +89,14 @@ async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
         }
         other => other?,
     };
-    let address = broker.address();
-    println!(
-        "The broker listens on {address}. A real board would use HUMIDOR_BROKER={}",
-        outside(address)
-    );
-    println!(
-        "The log is {}; `humidor tail --data {}` follows it.",
-        data.join(crate::store::LOG_FILE).display(),
-        data.display()
-    );
-    if let Some(http) = broker.http_address() {
-        let here = SocketAddr::new(reachable(http.ip()), http.port());
-        println!("The page is http://{here}/.");
-    }
-    println!("Three simulated boards report below; end with Ctrl-C.\n");
+    introduce(&broker, &data)?;
     let live = broker.live();
     let printing = tokio::task::spawn_blocking(move || print::follow(live));
 
     let (stop_boards, boards_stopped) = shutdown::channel();
     let mut boards = Vec::new();
     for board in BOARDS {
-        let config = node(&board, address, &data, discovery.clone())
+        let config = node(&board, broker.address(), &data, discovery.clone())
             .map_err(|error| Failure::new(Code::Internal, error))?;
         boards.push(Node::start(config, boards_stopped.clone())?);
     }
@@ -128,7 +115,7 @@ async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
         () = signals.received() => None,
         outcome = &mut ended => Some(outcome),
     };
-    // Boards first: their last readings still find a broker.
+    // Boards first: the broker still takes their last readings.
     stop_boards.throw();
     for board in boards {
         board.ended().await?;
@@ -138,14 +125,37 @@ async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
         Some(outcome) => outcome?,
         None => ended.await?,
     }
-    // A stopped terminal does not hold up the end.
+    // A stopped terminal does not delay the exit.
     let _ = tokio::time::timeout(Duration::from_secs(2), printing).await;
     let (recorded, commits) = counters.totals();
-    println!(
-        "\n{} readings stored in {commits} commits, {} of them sent twice.",
-        recorded.readings, recorded.repeats
-    );
+    writeln!(
+        io::stdout(),
+        "\nStored {} readings in {commits} commits; {} repeats were acknowledged and not stored again.",
+        recorded.readings,
+        recorded.repeats
+    )?;
     Ok(())
+}
+
+/// Prints where everything is.
+fn introduce(broker: &Broker, data: &Path) -> io::Result<()> {
+    let (address, mut out) = (broker.address(), io::stdout().lock());
+    writeln!(
+        out,
+        "The broker listens on {address}. A real board would use HUMIDOR_BROKER={}",
+        outside(address)
+    )?;
+    writeln!(
+        out,
+        "The database is {}; `humidor tail --data {}` follows it.",
+        data.join(crate::store::LOG_FILE).display(),
+        data.display()
+    )?;
+    if let Some(http) = broker.http_address() {
+        let here = SocketAddr::new(reachable(http.ip()), http.port());
+        writeln!(out, "The page is http://{here}/.")?;
+    }
+    writeln!(out, "Readings of three simulated boards follow; stop with Ctrl-C.\n")
 }
 
 fn node(
@@ -176,12 +186,12 @@ fn node(
     })
 }
 
-/// Where a listener on every address is reached from this machine.
+/// The address at which this machine reaches a listener; loopback for one on every address.
 fn reachable(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip }
 }
 
-/// The broker's address as another machine would write it.
+/// The broker's address for another machine.
 fn outside(address: SocketAddr) -> String {
     let ip = if address.ip().is_unspecified() {
         own_address().unwrap_or(Ipv4Addr::LOCALHOST.into())

@@ -1,4 +1,4 @@
-//! `humidor health`: asks the roles that this configuration would run.
+//! `humidor health`: checks the roles that this configuration would run.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::health::{self, Answer};
 
-/// Asks whoever answers; exit 69 when nobody does or somebody is not well.
+/// Checks each role; exit 69 when none answers or one is not healthy.
 pub fn run(layers: Layers) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let answers: Vec<Answer> =
@@ -16,7 +16,7 @@ pub fn run(layers: Layers) -> Result<(), Failure> {
         return Err(Failure::new(
             Code::Unavailable,
             anyhow::anyhow!(
-                "neither a broker nor a node answers here; is one running with the same HUMIDOR_NODE and HUMIDOR_MQTT_LISTEN?"
+                "no broker and no node answers on this machine; check that one runs, with the same HUMIDOR_NODE and HUMIDOR_MQTT_LISTEN"
             ),
         ));
     }
@@ -31,7 +31,7 @@ pub fn run(layers: Layers) -> Result<(), Failure> {
     }
 }
 
-/// `None` only when there is no such role here; one that does not answer is not well.
+/// `None` when no such role runs here. A role that runs and does not answer is not healthy.
 fn ask(name: &str) -> Option<Answer> {
     match health::ask(name) {
         Ok(answer) => Some(answer),

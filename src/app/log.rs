@@ -14,10 +14,10 @@ use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
 
-/// Bytes of the file that a row and a rolled-up minute take with their share of the indexes.
+/// Bytes of the file for one row and for one minute of a series in the roll-ups, with their share of the indexes.
 const ROW_BYTES: f64 = 95.0;
 const SPAN_BYTES: f64 = 90.0;
-/// How often a tail looks for new commits. SQLite tells by a counter, so a look costs microseconds.
+/// How often a tail looks for new commits. SQLite has a counter for them, so that a look takes microseconds.
 const TAIL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Follows the log until a signal or a closed pipe.
@@ -85,7 +85,7 @@ fn export_csv(
     samples: bool,
     out: impl Write,
 ) -> Result<(), ExportError> {
-    // The header stands there even when no row follows.
+    // The header comes first even when no row follows.
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(out);
     if samples {
         csv.write_record(["topic", "field", "at", "value"])?;
@@ -121,7 +121,7 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
     let path = log_path(layers)?;
     let complaints = open(&path)?.check()?;
     if complaints.is_empty() {
-        writeln!(out, "{}: sound", path.display())?;
+        writeln!(out, "{}: no damage found", path.display())?;
         return Ok(());
     }
     for complaint in &complaints {
@@ -130,14 +130,14 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
     Err(Failure::new(
         Code::Data,
         anyhow!(
-            "{} is damaged; the broker moves it aside at its next start, `sqlite3 {} .recover` may get rows back",
+            "{} is damaged. The broker moves it aside at its next start and begins a new log; `sqlite3 {} .recover` may recover rows",
             path.display(),
             path.display()
         ),
     ))
 }
 
-/// What the log holds.
+/// Prints counts, sizes and the time range.
 pub fn stats(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let (folder, retention) = config::data_and_retention(layers)?;
@@ -171,11 +171,11 @@ pub fn stats(layers: Layers) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a day takes, and what retention will do about it. Rows are taken as [`ROW_BYTES`] each, a minute of
-/// a series as [`SPAN_BYTES`]; a year of ten boards came to 82 bytes a reading with its roll-ups.
+/// The growth of one day, and when retention deletes rows. Estimated with [`ROW_BYTES`] a row and [`SPAN_BYTES`] a minute
+/// of a series; a year of ten boards took 82 bytes a reading with its roll-ups.
 fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] {
     let days = retention.keep_raw.map_or(f64::INFINITY, |keep| keep.as_secs_f64() / 86_400.0);
-    // Estimates, and far below 2^53.
+    // Estimates, far below 2^53.
     #[expect(clippy::cast_precision_loss)]
     let (rows, series, max) = (
         stats.rows_last_day as f64 * ROW_BYTES,
@@ -187,12 +187,12 @@ fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] 
     let full = max / (rows + minutes).max(1.0);
     let verdict = if full < days {
         format!(
-            "the limit of {} is reached after about {full:.0} days; then the oldest rows go",
+            "the file reaches its limit of {} after about {full:.0} days; then the oldest rows are deleted",
             mib(max)
         )
     } else {
         format!(
-            "rows go after {days:.0} days, at about {}; the limit is {}",
+            "rows are deleted after {days:.0} days, at a size of about {}; the limit is {}",
             mib((rows + minutes) * days),
             mib(max)
         )
@@ -206,7 +206,7 @@ fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] 
     [("last day", a_day), ("outlook", verdict)]
 }
 
-/// Missing numbers.
+/// Prints the numbers that are missing between two readings.
 pub fn gaps(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let path = log_path(layers)?;
@@ -228,14 +228,14 @@ pub fn gaps(layers: Layers) -> Result<(), Failure> {
         Err(Failure::new(
             Code::Data,
             anyhow!(
-                "{} gaps: readings still on their way, or given up by a full outbox (see the node's health)",
+                "{} gaps: the node has not delivered these readings yet, or its full outbox deleted them (see the node's health)",
                 gaps.len()
             ),
         ))
     }
 }
 
-/// A compact copy under a new name, complete or not there at all.
+/// Writes a compact copy under a new name: complete, or not at all.
 pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let path = log_path(layers)?;
@@ -243,7 +243,7 @@ pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
     if target.exists() {
         return Err(Failure::new(
             Code::Usage,
-            anyhow!("{} exists; a backup never overwrites", target.display()),
+            anyhow!("{} exists already; a backup overwrites nothing", target.display()),
         ));
     }
     let mut partial = target.as_os_str().to_owned();
@@ -255,7 +255,7 @@ pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
             _ => {}
         }
         log.copy_to(&partial)?;
-        // SQLite does not sync this copy; a power cut after our word must not undo it.
+        // SQLite does not sync this copy; a power cut after the command has reported success must not undo it.
         File::open(&partial)?.sync_all()?;
         std::fs::rename(&partial, target)?;
         let folder = target
@@ -281,7 +281,7 @@ fn open(path: &Path) -> Result<Log, Failure> {
         return Err(Failure::new(
             Code::NoDevice,
             anyhow!(
-                "there is no log at {}; name its folder with --data or HUMIDOR_DATA",
+                "there is no log at {}; set its folder with --data or HUMIDOR_DATA",
                 path.display()
             ),
         ));

@@ -1,4 +1,4 @@
-//! What each command does, one file a group of commands.
+//! The commands, one file a group: each composes the roles from its settings, and turns errors into exit codes.
 
 mod config;
 mod demo;
@@ -21,13 +21,13 @@ use crate::cli::{DbTask, GpioTask, Task};
 use crate::config::{Layers, LogFormat, Logging};
 use crate::exit::Code;
 
-/// How long the end of the process waits for calls that block.
+/// Longest wait at exit for calls that still block a thread.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
-/// Does what was asked.
+/// Runs a command.
 ///
 /// # Errors
-/// What went wrong, with its exit code.
+/// The error with its exit code.
 pub fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Demo(demo) => demo::run(demo.seconds, layers(&demo.settings.flags)),
@@ -83,8 +83,7 @@ fn start_log(logging: &Logging) {
     };
 }
 
-/// Runs a role on a runtime of two workers: the boards have four cores, and one of them belongs to the
-/// sampler.
+/// Runs a role on a runtime of two workers: the boards have four cores, and the sampler needs one of them.
 fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -92,7 +91,7 @@ fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
         .build()
         .map_err(|error| Failure::new(Code::Internal, error))?;
     let outcome = runtime.block_on(role);
-    // What still blocks a thread, as a name look-up without an answer does, must not hold up the end.
+    // A call that still blocks a thread, such as a name look-up without an answer, must not delay the exit.
     runtime.shutdown_timeout(STRAGGLERS);
     outcome
 }
