@@ -21,8 +21,14 @@ pub fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration,
     if range.contains(&time) {
         Ok(time)
     } else {
-        Err(format!("`{text}` is not between {:?} and {:?}", range.start(), range.end()))
+        Err(format!("`{text}` is not between {} and {}", show(range.start()), show(range.end())))
     }
+}
+
+/// As a user writes it: `24h`, not `86400s`.
+fn show(time: &Duration) -> String {
+    jiff::SignedDuration::try_from(*time)
+        .map_or_else(|_| format!("{time:?}"), |time| format!("{time:#}"))
 }
 
 /// A time between two readings.
@@ -56,6 +62,14 @@ pub fn age(text: &str) -> Result<Option<Duration>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_outside_its_range_is_refused_with_the_range() {
+        assert_eq!(interval("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(interval("500ms").unwrap_err(), "`500ms` is not between 1s and 24h");
+        assert!(interval("1 fortnight").unwrap_err().contains("is not a time"));
+        assert!(interval("-5s").is_err());
+    }
 
     #[test]
     fn ages_are_read_in_their_units() {
