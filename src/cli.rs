@@ -1,14 +1,16 @@
-//! The command line, and nothing else: what is typed becomes an [`Invocation`].
+//! The command line: it becomes an [`Invocation`], and nothing is done yet.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::config::{SETTINGS, Scope};
+use crate::config::{SETTINGS, Scope, interval, time};
+use crate::reading::Id;
 
-/// The version, with the revision of the source where the build tells it: docker/build.sh does. No build
-/// script asks git, so that the same source gives the same bytes with or without a repository.
+/// The version, with the revision of the source if the build passes it, as docker/build.sh does. No build script asks
+/// git: the same source gives the same bytes with or without a repository.
 fn version() -> String {
     match option_env!("HUMIDOR_REVISION") {
         Some(revision) => format!("{} ({revision})", env!("CARGO_PKG_VERSION")),
@@ -16,50 +18,51 @@ fn version() -> String {
     }
 }
 
-/// DHT11/DHT22 readings from small ARM boards, over MQTT, into a log that keeps what it acknowledged.
+/// DHT11 and DHT22 readings from small ARM boards, over MQTT, into an SQLite log. The broker acknowledges a reading only
+/// after it is stored.
 #[derive(Debug, Parser)]
 #[command(name = "humidor", version = version(), max_term_width = 100)]
 pub struct Invocation {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Task,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Task {
-    /// Broker and three simulated boards in one process; nothing to configure
+    /// Run a broker and three simulated boards in one process; needs no settings
     Demo(Demo),
-    /// The board's role: read sensors, keep the readings, deliver them
+    /// Run the board's role: read sensors, keep the readings, deliver them to the broker
     Node(NodeCommand),
-    /// The broker's role: take readings, store them, acknowledge, pass on
+    /// Run the broker's role: receive readings, store them, acknowledge them, forward them
     Broker(Broker),
-    /// One reading now, or decode recorded pulse trains
+    /// Read sensors now, or decode recorded pulse trains
     Read(Read),
-    /// The lines of this machine and the header of this board
+    /// Show the GPIO lines of this machine and the header of this board
     Gpio(Gpio),
-    /// Check this board; exit code of the first thing that does not work
+    /// Check this board and suggest a remedy for each fault; the first fault sets the exit code
     Doctor(Settings<Doctor>),
-    /// Print the latest readings, and new ones as they are stored
+    /// Print the latest readings, then new ones as they are stored
     Tail(Tail),
     /// Write readings as CSV or JSON lines
     Export(Export),
-    /// Look after the log
+    /// Check, measure and back up the log
     Db(Db),
-    /// Fill a log as if simulated boards had reported for a long time
+    /// Fill a log with simulated readings of a long time
     Sim(Sim),
-    /// Who may connect to the broker; a running one takes it over by itself
+    /// Manage the broker's users; a running broker applies changes within seconds
     User(User),
-    /// Ask the broker or node on this machine how it is; for container health checks
+    /// Check the broker or node that runs on this machine; for container health checks
     Health(Settings<Health>),
-    /// Show the effective configuration, where each value comes from, and every mistake
+    /// Show every setting with its value and origin, and report every mistake
     Config(Settings<All>),
 }
 
 /// `humidor demo`
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// End after this many seconds instead of at Ctrl-C
+    /// Stop after this many seconds instead of at Ctrl-C
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: Option<u64>,
     /// Settings.
@@ -70,7 +73,7 @@ pub struct Demo {
 /// `humidor node`
 #[derive(Debug, Args)]
 pub struct NodeCommand {
-    /// Instead of running: delete what this node left on the broker, its place in Home Assistant too
+    /// Do not run: delete this node's retained messages on the broker and its device in Home Assistant
     #[arg(long)]
     pub forget: bool,
     /// Settings.
@@ -89,36 +92,36 @@ pub struct Broker {
     pub settings: Settings<BrokerScope>,
 }
 
-/// How output is written.
+/// Format of readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReadFormat {
-    /// For a person
+    /// Aligned text
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
 /// `humidor read`
 #[derive(Debug, Args)]
 pub struct Read {
-    /// The sensor, as model@pin (dht22@7) or by its name in --sensors; all of --sensors if not given
+    /// Sensor as model@pin (dht22@7), or a name in --sensors [default: all of --sensors]
     #[arg(value_name = "SENSOR", conflicts_with = "from")]
     pub sensor: Option<String>,
-    /// Decode recordings instead. JSON file with pulse widths: {"model": "DHT22", "first": "low",
-    /// "us": [80, 80, 50, …]}, or an array of these; - for standard input
+    /// Decode recordings instead of reading sensors. The file is JSON with pulse widths in µs, {"model": "DHT22",
+    /// "first": "low", "us": [80, 80, 50, …]}, or an array of these; - is standard input
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// Form of the output
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     pub format: ReadFormat,
-    /// Show the pulse widths and the 40 bits too
+    /// Also show the pulse widths and the 40 bits
     #[arg(long)]
     pub raw: bool,
-    /// Readings of each sensor
+    /// Number of readings from each sensor
     #[arg(long, value_name = "N", default_value = "1", conflicts_with = "from",
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub count: u32,
-    /// Tries for one reading
+    /// Maximum number of tries for one reading
     #[arg(long, value_name = "N", default_value = "5", conflicts_with = "from",
           value_parser = clap::value_parser!(u32).range(1..=20))]
     pub tries: u32,
@@ -131,7 +134,7 @@ pub struct Read {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Gpio {
-    /// What to show; the header of a board that is known, else the lines.
+    /// What to show: the header of a known board, else the lines.
     #[command(subcommand)]
     pub task: Option<GpioTask>,
     /// Settings.
@@ -142,19 +145,19 @@ pub struct Gpio {
 /// What to show.
 #[derive(Debug, Subcommand)]
 pub enum GpioTask {
-    /// Every chip and line with its user
+    /// List every chip and line with its consumer
     List(Settings<Lines>),
-    /// The board's header, drawn; ! marks what is better left alone
+    /// Draw the board's header; ! marks lines that the board needs for itself
     Header(Settings<Lines>),
 }
 
 /// `humidor tail`
 #[derive(Debug, Args)]
 pub struct Tail {
-    /// How many of the latest readings to begin with
+    /// Number of latest readings to print first
     #[arg(short = 'n', long, value_name = "N", default_value = "10")]
     pub lines: usize,
-    /// End after the latest readings instead of waiting for new ones
+    /// Exit after the latest readings instead of waiting for new ones
     #[arg(long)]
     pub no_follow: bool,
     /// Settings.
@@ -162,34 +165,34 @@ pub struct Tail {
     pub settings: Settings<DataScope>,
 }
 
-/// Form of an export.
+/// Format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// Comma-separated, with a header
+    /// Comma-separated values with a header line
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
 }
 
 /// `humidor export`
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Form of the output
+    /// Output format
     #[arg(long, value_enum, default_value = "csv")]
     pub format: ExportFormat,
-    /// From this time on: 2026-11-22, 2026-11-22T08:00Z or Unix ms
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<String>,
-    /// Until before this time
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<String>,
-    /// Only this node
+    /// Start time, inclusive: 2026-11-22, 2026-11-22T08:00Z or Unix ms
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub from: Option<i64>,
+    /// End time, exclusive
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Option<i64>,
+    /// Only readings of this node
     #[arg(long, value_name = "ID")]
-    pub node: Option<String>,
-    /// Only sensors of this name
+    pub node: Option<Id>,
+    /// Only readings of sensors with this name
     #[arg(long, value_name = "ID")]
-    pub sensor: Option<String>,
-    /// The numbers of foreign publishers instead of readings
+    pub sensor: Option<Id>,
+    /// Export the numbers of other publishers instead of readings
     #[arg(long, conflicts_with_all = ["node", "sensor"])]
     pub samples: bool,
     /// Settings.
@@ -200,28 +203,28 @@ pub struct Export {
 /// `humidor db`
 #[derive(Debug, Args)]
 pub struct Db {
-    /// What to do with the log.
+    /// The task.
     #[command(subcommand)]
     pub task: DbTask,
 }
 
-/// What to do with the log.
+/// Tasks on the log.
 #[derive(Debug, Subcommand)]
 pub enum DbTask {
-    /// Full integrity check; exit 65 when it fails
+    /// Check the whole file; exit code 65 if it is damaged
     Check(Settings<DataScope>),
-    /// Rows, sizes, time range, refusals by cause
+    /// Show row counts, sizes, time range, and refused messages by cause
     Stats(Settings<DataScope>),
-    /// Numbers that a node counted but that never arrived; exit 65 when there are any
+    /// List readings that a node took and the log does not have; exit code 65 if there are any
     Gaps(Settings<DataScope>),
-    /// Write a compact copy, while the broker runs
+    /// Write a compact copy of the log; the broker may run meanwhile
     Backup(Backup),
 }
 
 /// `humidor db backup`
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// File to write; must not exist
+    /// File to write; it must not exist
     #[arg(value_name = "FILE")]
     pub target: PathBuf,
     /// Settings.
@@ -232,18 +235,18 @@ pub struct Backup {
 /// `humidor sim`
 #[derive(Debug, Args)]
 pub struct Sim {
-    /// Days up to now
+    /// Number of days up to now
     #[arg(long, value_name = "N", default_value = "365",
           value_parser = clap::value_parser!(u32).range(1..=3_660))]
     pub days: u32,
-    /// Boards, each with one sensor
+    /// Number of boards, each with one sensor
     #[arg(long, value_name = "N", default_value = "10",
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000))]
     pub nodes: usize,
-    /// Between two readings of a board, from 1s
-    #[arg(long, value_name = "TIME", default_value = "10s")]
-    pub interval: String,
-    /// Put the simulated boards beside what is in an existing log
+    /// Time between two readings of a board, from 1s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
+    pub interval: Duration,
+    /// Add the simulated boards to an existing log
     #[arg(long)]
     pub add: bool,
     /// Settings.
@@ -254,32 +257,33 @@ pub struct Sim {
 /// `humidor user`
 #[derive(Debug, Args)]
 pub struct User {
-    /// What to do.
+    /// The task.
     #[command(subcommand)]
     pub task: UserTask,
 }
 
-/// What to do with the users.
+/// Tasks on the users.
 #[derive(Debug, Subcommand)]
 pub enum UserTask {
-    /// Add a user; the password is asked for, or read from standard input
+    /// Add a user. The command prompts for the password, or reads it from standard input
     Add(UserAdd),
-    /// Give a user another password
+    /// Change the password of a user
     Passwd(UserName),
-    /// Remove a user; its connections end
+    /// Remove a user and close its connections
     Remove(UserName),
-    /// Names, roles and how many rules each has
+    /// List the users with their roles and numbers of rules
     List(Settings<UsersScope>),
 }
 
 /// `humidor user add`
 #[derive(Debug, Args)]
 pub struct UserAdd {
-    /// Name: of a board, its node id
+    /// User name; for a board its node id
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// admin: everything. operator: read everything, command outputs. reader: read everything. node: one board,
-    /// named like its node id. fleet: one user for all boards. none: only the rules in the file
+    /// Rights. admin: everything. operator: read everything and switch outputs. reader: read everything. node: the
+    /// topics of one board, whose node id is the user name. fleet: one user for all boards, each with the topics of its
+    /// node id. none: only the rules in the users file
     #[arg(long, value_name = "ROLE", default_value = "node",
           value_parser = clap::builder::PossibleValuesParser::new(crate::broker::ROLES.map(|(name, _)| name)))]
     pub role: String,
@@ -291,7 +295,7 @@ pub struct UserAdd {
 /// A user.
 #[derive(Debug, Args)]
 pub struct UserName {
-    /// Name
+    /// User name
     #[arg(value_name = "NAME")]
     pub name: String,
     /// Settings.

@@ -1,5 +1,5 @@
-//! A process's own word on how it is, on an abstract Unix socket: reachable inside its container by
-//! the same binary, from nowhere else, without a port, a file or curl.
+//! The health of a running role, on an abstract Unix socket: the same binary reads it inside the container. It needs no
+//! port, no file and no curl, and nothing outside the container reaches it.
 
 use std::io::{self, Read};
 use std::os::linux::net::SocketAddrExt;
@@ -13,34 +13,34 @@ use tracing::warn;
 
 use crate::shutdown::Shutdown;
 
-/// How long an answer may take; compose's default health check gives 30 s in all.
+/// Longest wait for an answer; compose's default health check has 30 s in all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest answer, in bytes.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 
-/// What a process says of itself.
+/// The health of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answer {
     /// `broker` or `node`.
     pub role: String,
-    /// Whether it does its work.
+    /// Whether it works.
     pub healthy: bool,
-    /// Why not, or how much it did.
+    /// The cause if it does not work, else its counters.
     pub detail: String,
 }
 
-/// Whom to ask. The name is unique on a machine: a node's id, a broker's MQTT port.
+/// The socket's name of a role. `which` makes it unique on a machine: a node's id, a broker's MQTT port.
 #[must_use]
 pub fn name(role: &str, which: &str) -> String {
     format!("humidor-{role}-{which}")
 }
 
-/// Answers under `name` until `shutdown`. A name that is taken costs the health check, not the work.
+/// Answers under `name` until `shutdown`. If the name is in use, the process runs on without a health check.
 pub async fn serve(name: String, answer: impl Fn() -> Answer, mut shutdown: Shutdown) {
     let listener = match listen(&name) {
         Ok(listener) => listener,
         Err(error) => {
-            warn!(name, %error, "no health check: its name is taken or refused");
+            warn!(name, %error, "no health check: its socket cannot be opened");
             return;
         }
     };
@@ -64,10 +64,10 @@ fn listen(name: &str) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-/// Asks the process under `name`.
+/// Asks the process under `name` for its health.
 ///
 /// # Errors
-/// When there is none, or it does not answer in time.
+/// When there is no such process, or it does not answer in time.
 pub fn ask(name: &str) -> io::Result<Answer> {
     let mut stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;

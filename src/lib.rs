@@ -18,7 +18,7 @@
 //! - [`broker`] owns the sockets, commits before it acknowledges, and lets rumqttd's router fan out.
 //! - [`store`] is the log; nothing else knows its SQL.
 //! - [`web`] shows the log and the boards over HTTP.
-//! - [`config`], [`cli`], [`commands`] and [`exit`] are what a user sees.
+//! - [`cli`] is the command line, [`config`] makes typed settings of it, [`app`] runs the commands, [`exit`] has the codes.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -43,12 +43,13 @@ pub mod store;
 pub mod web;
 
 pub mod accept;
+pub mod bounded_file;
 pub mod clock;
 pub mod health;
 pub mod shutdown;
 pub mod tls;
 
+pub mod app;
 pub mod cli;
-pub mod commands;
 pub mod config;
 pub mod exit;

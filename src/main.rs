@@ -1,10 +1,10 @@
-//! The binary: parse, dispatch, exit code.
+//! The binary: parses the command line, runs the command, sets the exit code.
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use humidor::app;
 use humidor::cli::Invocation;
-use humidor::commands;
 use humidor::exit::Code;
 
 fn main() -> ExitCode {
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
-    match commands::run(invocation.command) {
+    match app::run(invocation.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
@@ -27,8 +27,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// A panic in any thread, rumqttd's included, ends the process: a server without one of its threads
-/// looks alive and serves nobody, and the supervisor cannot know.
+/// A panic in any thread ends the process: a server without one of its threads looks alive and serves no client, and the
+/// supervisor cannot notice.
 fn exit_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

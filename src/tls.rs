@@ -12,6 +12,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, RootCertStore};
 use tracing::warn;
 
+use crate::bounded_file;
+
 /// Largest file of certificates or of a key, in bytes.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 
@@ -63,11 +65,7 @@ fn file(path: &Path, cause: impl std::fmt::Display) -> TlsError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let size = path.metadata().map_err(|error| file(path, error))?.len();
-    if size > FILE_MAX_BYTES {
-        return Err(file(path, format!("more than {FILE_MAX_BYTES} bytes")));
-    }
-    std::fs::read(path).map_err(|error| file(path, error))
+    bounded_file::read(path, FILE_MAX_BYTES).map_err(|error| file(path, error))
 }
 
 /// All certificates in a file, the first of a chain first.

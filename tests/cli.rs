@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use humidor::reading::{ClockState, Id};
 use humidor::store::{LOG_FILE, Record, Store};
 use humidor::wire::Telemetry;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use support::{Client, Process, broker, humidor, telemetry, wait_until};
 
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
@@ -103,7 +104,57 @@ fn pins_and_intervals_that_cannot_be_are_refused() {
     assert_refused(node(&[("SENSORS", "a=dht22@41")]), 78, &["`41` is not a pin"]);
     assert_refused(node(&[("SENSORS", "a=dht22@7,b=dht22@7")]), 78, &["pin `7` is given twice"]);
     assert_refused(node(&[("INTERVAL", "1s")]), 78, &["too short for `a`", "2s"]);
-    assert_refused(node(&[("NODE", "broker")]), 78, &["the broker's own name"]);
+    assert_refused(node(&[("NODE", "broker")]), 78, &["`broker` is a reserved id"]);
+}
+
+#[test]
+fn a_file_that_is_no_regular_file_or_too_large_is_refused_and_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
+    let huge = folder.path().join("huge");
+    // Of these ten gigabytes the disk holds nothing.
+    std::fs::File::create(&huge).unwrap().set_len(10_000_000_000).unwrap();
+    let node_with = |name: &str, file: &Path| {
+        let mut command = node(&[("BROKER", "mqtts://127.0.0.1:1")]);
+        command.env(format!("HUMIDOR_{name}"), file).current_dir(folder.path());
+        command
+    };
+    let broker_with = |settings: &[(&str, &Path)]| {
+        let mut command = humidor();
+        command.args(["broker", "--mqtt-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+        command.args(["--data", "data", "--anonymous", "yes"]).current_dir(folder.path());
+        for (name, value) in settings {
+            command.env(format!("HUMIDOR_{name}"), value);
+        }
+        command
+    };
+    let user = |task: &str, file: &Path| {
+        let mut command = humidor();
+        command.args(["user", task, "--users-file"]).arg(file);
+        command
+    };
+    let (listen, none) = (Path::new("127.0.0.1:0"), Path::new("/dev/null"));
+    for (file, cause) in [
+        (fifo.as_path(), "this is a pipe (FIFO)"),
+        (Path::new("/dev/zero"), "this is a character device"),
+        (&huge, "the file is larger than"),
+    ] {
+        for command in [
+            node_with("CONFIG", file),
+            node_with("PASSWORD_FILE", file),
+            node_with("TLS_CA", file),
+            broker_with(&[("USERS_FILE", file)]),
+            broker_with(&[("MQTTS_LISTEN", listen), ("TLS_CERT", file), ("TLS_KEY", none)]),
+            user("list", file),
+        ] {
+            let what = format!("{command:?}");
+            let (code, said) = Process::start(command).end();
+            assert_eq!(code, Some(78), "{what}: {said}");
+            let named = format!("{}: {cause}", file.display());
+            assert!(said.contains(&named), "`{named}` is not in what {what} said:\n{said}");
+        }
+    }
 }
 
 #[test]
@@ -345,9 +396,15 @@ fn the_demo_takes_another_port_when_the_usual_one_is_taken() {
 fn a_reader_that_has_had_enough_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     sample_log(folder.path());
-    for task in
-        ["export", "export --format jsonl", "tail --no-follow", "db stats", "db gaps", "config"]
-    {
+    for task in [
+        "export",
+        "export --format jsonl",
+        "tail --no-follow",
+        "db stats",
+        "db gaps",
+        "doctor",
+        "config",
+    ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = humidor();

@@ -81,7 +81,7 @@ fn a_node_is_announced_again_when_home_assistant_starts_and_forgotten_when_told(
     assert!(heard(&mut assistant, DEVICE).payload.is_empty());
 
     let again = node(outbox.path(), address).arg("--forget").output().unwrap();
-    assert!(String::from_utf8(again.stdout).unwrap().contains("has nothing of `box`"));
+    assert!(String::from_utf8(again.stdout).unwrap().contains("has no retained messages of `box`"));
 }
 
 #[test]

@@ -3,35 +3,34 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::roles::{duration, list, one_of};
+use super::parse::{duration, list, not_one_of, plain};
 use crate::broker::{AlarmConfig, AlarmRule, Quantity, Side};
-use crate::reading::{Id, IdError};
+use crate::reading::Id;
 
-/// Alarms of one broker, at most.
+/// Most alarms of one broker.
 const ALARMS_MAX: usize = 64;
 /// Longest delay of an alarm.
 const DELAY_MAX: Duration = Duration::from_hours(24);
-/// Shortest and longest silence that can be watched for: not below the interval of the fastest sensor.
+/// Shortest and longest silence of an alarm: not below the interval of the fastest sensor.
 const SILENT: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_hours(24 * 30);
-/// Where nobody says otherwise. A value goes up and down by less than this when nothing happens: the sensors' resolution
-/// is 0.1, their repeatability ±0.2 °C and ±1 % (AM2302 datasheet).
+/// Default hysteresis in °C and %. Noise stays below it: the sensors' resolution is 0.1, their repeatability ±0.2 °C and
+/// ±1 % (AM2302 datasheet).
 const HYSTERESIS: (f64, f64) = (0.5, 2.0);
 /// A board that starts needs about this long until a time source has set its clock.
 const CLOCK_DELAY: Duration = Duration::from_mins(5);
 const CLOCK_AHEAD: Duration = Duration::from_mins(1);
 const GAP_QUIET: Duration = Duration::from_hours(1);
 
-const FORM: &str = "write name=node/sensor:condition, as hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan";
-const CONDITIONS: &str =
-    "a condition is temperature>30, humidity<20, silent>5m, and for a node alone gap or clock";
+const FORM: &str = "write name=node/sensor:condition, for example hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan";
+const CONDITIONS: &str = "a condition of a sensor is temperature>30, humidity<20 or silent>5m, a condition of a node is gap or clock";
 
 /// Comma-separated alarms.
 pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
     let alarms = list(text, alarm)?;
     if alarms.len() > ALARMS_MAX {
         return Err(format!(
-            "{} alarms are more than the {ALARMS_MAX} that are watched",
+            "the list has {} alarms; the broker takes at most {ALARMS_MAX}",
             alarms.len()
         ));
     }
@@ -43,7 +42,7 @@ pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
 }
 
 fn id(text: &str) -> Result<Id, String> {
-    text.trim().parse().map_err(|error: IdError| error.to_string())
+    plain(text.trim())
 }
 
 /// Two ids with a slash between them.
@@ -58,7 +57,9 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
     let mut parts = rest.split(':').map(str::trim);
     let (target, condition) = (parts.next().ok_or(FORM)?, parts.next().ok_or(FORM)?);
     let mut options = parts
-        .map(|part| part.split_once('=').ok_or_else(|| format!("`{part}` is no option: {FORM}")))
+        .map(|part| {
+            part.split_once('=').ok_or_else(|| format!("`{part}` is not an option; {FORM}"))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let mut take = |key: &str| {
         let found = options.iter().position(|(known, _)| *known == key)?;
@@ -102,16 +103,16 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
             (id(target)?, rule, &["ahead", "delay", "output"])
         }
         ("temperature" | "humidity" | "silent" | "gap" | "clock", _) => {
-            return Err(format!("`{condition}`: {CONDITIONS}"));
+            return Err(format!("`{condition}` is not a condition; {CONDITIONS}"));
         }
         (other, _) => {
-            let known = one_of(other, &["temperature", "humidity", "silent", "gap", "clock"]);
+            let known = not_one_of(other, &["temperature", "humidity", "silent", "gap", "clock"]);
             return Err(format!("{known}; {CONDITIONS}"));
         }
     };
     match options.first() {
         Some((key, _)) if known.contains(key) => Err(format!("`{key}` is given twice")),
-        Some((key, _)) => Err(format!("option {}", one_of(key, known))),
+        Some((key, _)) => Err(format!("option {}", not_one_of(key, known))),
         None => Ok(AlarmConfig { name: id(name)?, node, rule, output }),
     }
 }
@@ -167,8 +168,8 @@ mod tests {
             ("hot=press/hall:temperatur>30", "did you mean `temperature`"),
             ("hot=press/hall:temperature>warm", "`warm` is not a number"),
             ("hot=press/hall:temperature>NaN", "`NaN` is not a number"),
-            ("hot=press/hall:temperature", "a condition is"),
-            ("hot=press/hall:silent<5m", "a condition is"),
+            ("hot=press/hall:temperature", "a condition of"),
+            ("hot=press/hall:silent<5m", "a condition of"),
             ("hot=press/hall:temperature>30:hysteresis=-1", "below 0"),
             ("hot=press/hall:temperature>30:delai=1m", "did you mean `delay`"),
             ("hot=press/hall:temperature>30:delay=1m:delay=2m", "twice"),

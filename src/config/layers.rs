@@ -5,10 +5,19 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::settings::{FILE_SUFFIX, PREFIX, SETTINGS, Setting, by_key, nearest};
+use super::key::{Key, PREFIX, Setting};
+use super::logging::Logging;
+use super::parse::nearest;
+use super::problem::{Problem, Problems};
+use super::settings::{CONFIG, LOG, LOG_FORMAT, SETTINGS};
+use crate::bounded_file;
 
+/// Ending of a variable that names a file holding a secret.
+const FILE_SUFFIX: &str = "_FILE";
+/// Largest settings file, in bytes: the longest lists that are taken fill a tenth of it.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Largest secret file, in bytes.
-const SECRET_MAX_BYTES: usize = 4096;
+const SECRET_MAX_BYTES: u64 = 4096;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +28,7 @@ pub enum Origin {
     Environment(String),
     /// The TOML file.
     File(PathBuf),
-    /// Nobody said.
+    /// The table of settings.
     Default,
 }
 
@@ -34,24 +43,13 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One mistake, ready to be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem(pub String);
-
-/// All mistakes of a configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
-            [Problem(only)] => write!(f, "the configuration is wrong: {only}"),
-            many => {
-                write!(f, "the configuration has {} mistakes:", many.len())?;
-                many.iter().try_for_each(|Problem(text)| write!(f, "\n  - {text}"))
-            }
-        }
-    }
+/// A setting as it takes effect, for `humidor config`.
+#[derive(Debug, Clone)]
+pub struct Effective {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// Its value and where that came from; `None` when it is not set and has no default. Never a secret.
+    pub value: Option<(String, Origin)>,
 }
 
 /// The layered values, and the mistakes found so far.
@@ -59,10 +57,11 @@ impl fmt::Display for Problems {
 pub struct Layers {
     values: BTreeMap<&'static str, (String, Origin)>,
     problems: Vec<Problem>,
+    logging: Logging,
 }
 
 impl Layers {
-    /// Layers `flags` (key and value) over `environment` over the TOML file that either names.
+    /// Layers `flags` (keys of settings, and values) over `environment` over the TOML file that either names.
     #[must_use]
     pub fn new(
         flags: &[(&'static str, String)],
@@ -71,12 +70,28 @@ impl Layers {
         let mut layers = Self::default();
         layers.read_environment(environment);
         for (key, value) in flags {
+            if by_key(key).is_none() {
+                layers.problem(unknown("flag", key, nearest(key, keys())));
+            }
             layers.values.insert(key, (value.clone(), Origin::Flag));
         }
-        if let Some((file, _)) = layers.values.get("config").cloned() {
-            layers.read_file(Path::new(&file));
+        if let Some(file) = layers.take(&CONFIG) {
+            layers.read_file(&file);
         }
+        layers.read_logging();
         layers
+    }
+
+    /// A mistake in it is noted, and costs no more than the level of what is logged until it is reported.
+    fn read_logging(&mut self) {
+        let filter = self.need(&LOG);
+        let format = self.need(&LOG_FORMAT);
+        let fallback = Logging::default();
+        self.logging = Logging {
+            filter: filter.unwrap_or(fallback.filter),
+            format: format.unwrap_or(fallback.format),
+            is_default: !self.is_set(&LOG),
+        };
     }
 
     fn read_environment(&mut self, environment: impl IntoIterator<Item = (OsString, OsString)>) {
@@ -109,7 +124,7 @@ impl Layers {
                         let origin = Origin::Environment(variable.to_owned());
                         if self.values.insert(setting.key, (secret, origin)).is_some() {
                             self.problem(format!(
-                                "both {} and {variable} are set; keep one",
+                                "both {} and {variable} are set; set only one of them",
                                 setting.variable()
                             ));
                         }
@@ -124,11 +139,10 @@ impl Layers {
     }
 
     fn read_file(&mut self, path: &Path) {
-        let table = match std::fs::read_to_string(path).map_err(|error| error.to_string()).and_then(
-            |text| {
-                text.parse::<toml::Table>().map_err(|error| error.to_string().trim_end().to_owned())
-            },
-        ) {
+        let text = bounded_file::read_text(path, FILE_MAX_BYTES).map_err(|error| error.to_string());
+        let table = match text.and_then(|text| {
+            text.parse::<toml::Table>().map_err(|error| error.to_string().trim_end().to_owned())
+        }) {
             Ok(table) => table,
             Err(error) => {
                 self.problem(format!("{}: {error}", path.display()));
@@ -136,14 +150,15 @@ impl Layers {
             }
         };
         for (key, value) in table {
-            let Some(setting) = by_key(&key).filter(|setting| setting.key != "config") else {
-                let near = nearest(&key, SETTINGS.iter().map(|setting| setting.key));
+            let Some(setting) = by_key(&key).filter(|setting| setting.key != CONFIG.setting.key)
+            else {
+                let near = nearest(&key, keys());
                 self.problem(format!("{}: {}", path.display(), unknown("key", &key, near)));
                 continue;
             };
             let Some(value) = flat(&value) else {
                 self.problem(format!(
-                    "{}: `{key}` takes a text, a number, a list of texts or a table of them",
+                    "{}: `{key}` must be a text, a number, a list of texts or a table of texts",
                     path.display()
                 ));
                 continue;
@@ -152,36 +167,48 @@ impl Layers {
         }
     }
 
-    /// The value of a setting and where it came from; `None` when nobody said and there is no default.
+    /// How the program logs.
     #[must_use]
-    pub fn get(&self, key: &'static str) -> Option<(String, Origin)> {
-        let default = || {
-            by_key(key)
-                .and_then(|setting| setting.default)
-                .map(|default| (default.to_owned(), Origin::Default))
-        };
-        self.values.get(key).cloned().or_else(default)
+    pub fn logging(&self) -> Logging {
+        self.logging.clone()
     }
 
-    /// Turns a setting into its type; a mistake is noted and gives `None`, and so does no value.
-    pub fn take<T, E: fmt::Display>(
-        &mut self,
-        key: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        let (value, origin) = self.get(key)?;
-        match parse(&value) {
+    /// Every setting as it takes effect, in the order of the table.
+    pub fn effective(&self) -> impl Iterator<Item = Effective> {
+        SETTINGS.iter().map(|setting| {
+            let value = self.value(setting).map(|(value, origin)| {
+                (if setting.secret { "(secret)".to_owned() } else { value.to_owned() }, origin)
+            });
+            Effective { setting, value }
+        })
+    }
+
+    /// The text of a setting and where it came from; `None` when it is not set and has no default.
+    fn value(&self, setting: &Setting) -> Option<(&str, Origin)> {
+        match self.values.get(setting.key) {
+            Some((value, origin)) => Some((value, origin.clone())),
+            None => setting.default.map(|default| (default, Origin::Default)),
+        }
+    }
+
+    /// Whether a flag, a variable or the file sets it.
+    pub(super) fn is_set<T>(&self, key: &Key<T>) -> bool {
+        self.values.contains_key(key.setting.key)
+    }
+
+    /// The value of a setting; `None` when there is none, or when it has a mistake, which is noted.
+    pub(super) fn take<T>(&mut self, key: &Key<T>) -> Option<T> {
+        let setting = &key.setting;
+        let (value, origin) = self.value(setting)?;
+        match (key.parse)(value) {
             Ok(typed) => Some(typed),
             Err(error) => {
-                let name = by_key(key).map_or_else(
-                    || key.to_owned(),
-                    |setting| match &origin {
-                        Origin::Flag => format!("--{}", setting.flag()),
-                        Origin::Environment(variable) => variable.clone(),
-                        Origin::File(path) => format!("{}: {key}", path.display()),
-                        Origin::Default => setting.variable(),
-                    },
-                );
+                let name = match origin {
+                    Origin::Flag => format!("--{}", setting.flag()),
+                    Origin::Environment(variable) => variable,
+                    Origin::File(path) => format!("{}: {}", path.display(), setting.key),
+                    Origin::Default => setting.variable(),
+                };
                 self.problem(format!("{name}: {error}"));
                 None
             }
@@ -189,29 +216,27 @@ impl Layers {
     }
 
     /// As [`Layers::take`], and no value is a mistake too.
-    pub fn need<T, E: fmt::Display>(
-        &mut self,
-        key: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        if self.get(key).is_none()
-            && let Some(setting) = by_key(key)
-        {
+    pub(super) fn need<T>(&mut self, key: &Key<T>) -> Option<T> {
+        let setting = &key.setting;
+        if self.value(setting).is_none() {
             self.problem(format!("{} is not set: {}", setting.variable(), setting.help));
         }
-        self.take(key, parse)
+        self.take(key)
     }
 
-    /// Notes a mistake.
-    pub fn problem(&mut self, text: String) {
-        self.problems.push(Problem(text));
+    /// Notes a mistake, once: a setting of both roles is looked at twice.
+    pub(super) fn problem(&mut self, text: String) {
+        let problem = Problem(text);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// `value` when there was no mistake at all.
     ///
     /// # Errors
     /// All mistakes.
-    pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
         match value {
             Some(value) if self.problems.is_empty() => Ok(value),
             _ => Err(Problems(self.problems)),
@@ -223,6 +248,15 @@ impl Layers {
     pub fn problems(&self) -> Problems {
         Problems(self.problems.clone())
     }
+}
+
+/// The setting with this key.
+fn by_key(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+fn keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.key)
 }
 
 fn unknown(kind: &str, name: &str, near: Option<&str>) -> String {
@@ -254,17 +288,17 @@ fn flat(value: &toml::Value) -> Option<String> {
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {
-    let secret = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    if secret.len() > SECRET_MAX_BYTES {
-        return Err(format!("a secret has at most {SECRET_MAX_BYTES} bytes"));
-    }
-    // Editors end a file with a newline that nobody means.
+    let secret =
+        bounded_file::read_text(path, SECRET_MAX_BYTES).map_err(|error| error.to_string())?;
+    // Editors end a file with a newline, which is no part of the secret.
     let secret = secret.trim_end_matches(['\r', '\n']);
     if secret.is_empty() { Err("the file is empty".to_owned()) } else { Ok(secret.to_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::logging::LogFormat;
+    use super::super::settings::{ALARMS, BROKER, GPIO, INTERVAL, MQTT_LISTEN, SENSORS};
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -285,11 +319,11 @@ mod tests {
             env(&[("HUMIDOR_INTERVAL", "20s"), ("HUMIDOR_BROKER", ""), ("PATH", "/bin")]),
         );
         assert_eq!(layers.problems(), Problems::default());
-        assert_eq!(layers.get("interval").unwrap().0, "20s");
-        assert_eq!(layers.get("gpio").unwrap(), ("sim".into(), Origin::File(file)));
-        assert_eq!(layers.get("sensors").unwrap().0, "a=dht11@7,b=dht22@8");
-        assert_eq!(layers.get("mqtt_listen").unwrap().1, Origin::Default);
-        assert_eq!(layers.get("broker"), None);
+        assert_eq!(layers.value(&INTERVAL.setting).unwrap().0, "20s");
+        assert_eq!(layers.value(&GPIO.setting), Some(("sim", Origin::File(file))));
+        assert_eq!(layers.value(&SENSORS.setting).unwrap().0, "a=dht11@7,b=dht22@8");
+        assert_eq!(layers.value(&MQTT_LISTEN.setting).unwrap().1, Origin::Default);
+        assert_eq!(layers.value(&BROKER.setting), None);
     }
 
     #[test]
@@ -299,7 +333,7 @@ mod tests {
         let text = "[alarms]\nhot = \"press/hall:temperature>30:delay=1m\"\ndry = \"press/hall:humidity<20\"\n";
         std::fs::write(&file, text).unwrap();
         let mut layers = Layers::new(&[("config", file.to_string_lossy().into_owned())], []);
-        let alarms = layers.take("alarms", crate::config::alarms::alarms).unwrap();
+        let alarms = layers.take(&ALARMS).unwrap();
         let names: Vec<&str> = alarms.iter().map(|alarm| alarm.name.as_str()).collect();
         assert_eq!(names, ["dry", "hot"]);
         assert_eq!(layers.problems(), Problems::default());
@@ -307,7 +341,22 @@ mod tests {
         std::fs::write(&file, "[alarms]\nhot = \"press/hall:temperatur>30\"\ncold = 3\n").unwrap();
         let layers = Layers::new(&[("config", file.to_string_lossy().into_owned())], []);
         let problems = layers.problems().to_string();
-        assert!(problems.contains("`alarms` takes"), "{problems}");
+        assert!(problems.contains("`alarms` must be"), "{problems}");
+    }
+
+    #[test]
+    fn a_key_that_no_setting_has_is_a_mistake_as_a_flag_too() {
+        let layers = Layers::new(&[("intervall", "10s".to_owned())], []);
+        let problems = layers.problems().to_string();
+        assert!(problems.contains("did you mean `interval`"), "{problems}");
+    }
+
+    #[test]
+    fn a_wrong_log_setting_is_a_mistake_of_every_command() {
+        let layers = Layers::new(&[("log_format", "jsn".to_owned())], []);
+        assert_eq!(layers.logging().format, LogFormat::Human);
+        let problems = crate::config::data(layers).unwrap_err().to_string();
+        assert!(problems.contains("--log-format: `jsn` is none of human, json"), "{problems}");
     }
 
     #[test]
@@ -320,12 +369,12 @@ mod tests {
                 ("HUMIDOR_PASSWORD_FILE", "/nonexistent/p"),
             ]),
         );
-        let none: Option<()> = layers.take("interval", |_| Err("not a time"));
+        let none = layers.take(&INTERVAL);
         let problems = layers.finish(none).unwrap_err().to_string();
         for expected in [
             "4 mistakes",
             "did you mean `HUMIDOR_SENSORS`",
-            "HUMIDOR_INTERVAL: not a time",
+            "HUMIDOR_INTERVAL: `soon` is not a time",
             "HUMIDOR_PASSWORD_FILE=/nonexistent/p",
             "/nonexistent/humidor.toml",
         ] {

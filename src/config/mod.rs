@@ -1,22 +1,44 @@
-//! Settings: from flags, environment and a TOML file to the objects the roles take, with every
-//! mistake reported at once.
+//! Settings: from flags, environment and a TOML file to the types that the commands take. Every mistake is reported at
+//! once, and behind this module no setting is asked for by its name.
+//!
+//! ```text
+//! parse ← pins · alarms · values · logging ← settings (the table) ← layers ← node · broker · commands
+//! ```
 
 mod access;
 mod alarms;
+mod broker;
+mod commands;
+mod key;
 mod layers;
+mod logging;
+mod node;
+mod parse;
 mod pins;
-mod retention;
-mod roles;
+mod problem;
 mod settings;
+mod values;
 
-pub use access::users_file;
-pub use layers::{Layers, Origin, Problem, Problems};
+pub use broker::{Demo, broker, demo};
+pub use commands::{
+    Health, Probe, Wiring, data, data_and_retention, data_and_wiring, health, probe, users_file,
+    wiring,
+};
+pub use key::{Scope, Setting};
+pub use layers::{Effective, Layers, Origin};
+pub use logging::{LogFormat, Logging};
+pub use node::{forget, node};
+pub use parse::{interval, time};
 #[cfg(test)]
 pub use pins::THINGS_MAX;
-pub use pins::{Probe, board, probe, uses};
-pub use retention::retention;
-pub use roles::{
-    LogFormat, broker, data_folder, forget, interval, log_filter, log_format, node, node_id,
-    validate_all,
-};
-pub use settings::{SETTINGS, Scope, Setting};
+pub use problem::{Problem, Problems};
+pub use settings::SETTINGS;
+
+/// The mistakes in all settings that are there, whichever role they are for.
+#[must_use]
+pub fn validate_all(layers: &Layers) -> Problems {
+    let mut layers = layers.clone();
+    let _ = broker::fields(&mut layers);
+    let _ = node::fields(&mut layers, false);
+    layers.problems()
+}

@@ -1,80 +1,28 @@
-//! What is on which pin: sensors, how they are reached, and the board that says which line a pin is.
+//! Lists of things on pins as a user writes them: sensors, inputs, outputs.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
-use super::layers::{Layers, Problems};
-use super::roles::{duration, list, one_of};
-use crate::board::{Board, Recognised};
+use super::parse::{choice, duration, list, not_one_of, plain};
 use crate::dht::Model;
 use crate::gpio::{Level, Pin};
-use crate::node::{Backend, InputConfig, OutputConfig, Safety, SensorConfig};
-use crate::reading::{Id, IdError};
+use crate::node::{InputConfig, OutputConfig, Safety, SensorConfig};
+use crate::reading::Id;
 use crate::wire::Switch;
 
-/// Sensors, inputs and outputs on one board, of each; more than any header has pins.
+/// Most sensors on one board; as many inputs, and as many outputs. No header has more pins.
 pub const THINGS_MAX: usize = 40;
-/// How long an input's level has to last, where nobody says otherwise, and at most.
+const FORM_SENSOR: &str = "write name=model@pin, for example hall=dht22@7";
+/// How long an input's level has to last to be taken: by default, and at most.
 const DEBOUNCE_DEFAULT: Duration = Duration::from_millis(50);
 const DEBOUNCE_MAX: Duration = Duration::from_secs(10);
-/// How long the broker may be away before an output takes its safe level, where nobody says otherwise,
-/// and what can be said. The connection is asked for life three times within it, at most once a second.
+/// Time without the broker after which an output takes its safe level: by default, and the possible range. Within it the
+/// node pings the broker three times, at most once a second.
 const AWAY_DEFAULT: Duration = Duration::from_mins(1);
 const AWAY_RANGE: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_hours(24);
-/// What a sensor is called that was given on the command line without a name.
-const NAMELESS: &str = "sensor";
 
-/// What `humidor read` needs to know.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    /// What to read.
-    pub sensors: Vec<SensorConfig>,
-    /// How lines are reached.
-    pub backend: Backend,
-    /// The board.
-    pub board: Recognised,
-}
-
-/// The sensor `wanted` (`[name=]model@pin`, or the name of a configured one), or all that are
-/// configured.
-///
-/// # Errors
-/// Every mistake.
-pub fn probe(mut layers: Layers, wanted: Option<&str>) -> Result<Probe, Problems> {
-    let (backend, board) = (backend(&mut layers), board(&mut layers));
-    let found = match wanted {
-        Some(text) if text.contains('@') => {
-            let named =
-                if text.contains('=') { text.to_owned() } else { format!("{NAMELESS}={text}") };
-            sensors(&named).map_err(|error| layers.problem(error)).ok()
-        }
-        Some(name) => layers.need("sensors", sensors).and_then(|configured| {
-            let one = configured.into_iter().find(|sensor| sensor.name.as_str() == name);
-            if one.is_none() {
-                layers.problem(format!("HUMIDOR_SENSORS has no sensor `{name}`"));
-            }
-            one.map(|sensor| vec![sensor])
-        }),
-        None => layers.need("sensors", sensors),
-    };
-    let probe = (|| Some(Probe { sensors: found?, backend: backend?, board: board? }))();
-    layers.finish(probe)
-}
-
-/// What is configured on which pin; nothing where that has mistakes.
-pub fn uses(layers: &mut Layers) -> Vec<(String, Pin)> {
-    let sensors = layers.take("sensors", sensors).unwrap_or_default();
-    let inputs = layers.take("inputs", inputs).unwrap_or_default();
-    let outputs = layers.take("outputs", outputs).unwrap_or_default();
-    let sensors = sensors.into_iter().map(|sensor| (sensor.name.to_string(), sensor.pin));
-    let inputs = inputs.into_iter().map(|input| (input.name.to_string(), input.pin));
-    let outputs = outputs.into_iter().map(|output| (output.name.to_string(), output.pin));
-    sensors.chain(inputs).chain(outputs).collect()
-}
-
-/// `door=GPIO22:debounce=50ms:active=low`, comma-separated.
+/// `door=15:debounce=50ms:active=low`, comma-separated.
 pub(super) fn inputs(text: &str) -> Result<Vec<InputConfig>, String> {
     let inputs = list(text, |item| {
         let (name, pin, options) = switch(item)?;
@@ -83,7 +31,7 @@ pub(super) fn inputs(text: &str) -> Result<Vec<InputConfig>, String> {
             match key {
                 "debounce" => input.debounce = duration(value, Duration::ZERO..=DEBOUNCE_MAX)?,
                 "active" => input.active = active(value)?,
-                other => return Err(one_of(other, &["debounce", "active"])),
+                other => return Err(not_one_of(other, &["debounce", "active"])),
             }
         }
         Ok(input)
@@ -92,7 +40,7 @@ pub(super) fn inputs(text: &str) -> Result<Vec<InputConfig>, String> {
     Ok(inputs)
 }
 
-/// `fan=GPIO27:safe=off:away=60s:active=low`, comma-separated.
+/// `fan=13:safe=off:away=60s:active=low`, comma-separated.
 pub(super) fn outputs(text: &str) -> Result<Vec<OutputConfig>, String> {
     let outputs = list(text, |item| {
         let (name, pin, options) = switch(item)?;
@@ -101,15 +49,12 @@ pub(super) fn outputs(text: &str) -> Result<Vec<OutputConfig>, String> {
         for (key, value) in options {
             match key {
                 "safe" => {
-                    output.safety.safe = match value {
-                        "off" => Switch::Off,
-                        "on" => Switch::On,
-                        other => return Err(one_of(other, &["off", "on"])),
-                    }
+                    output.safety.safe =
+                        choice(value, &[("off", Switch::Off), ("on", Switch::On)])?;
                 }
                 "away" => output.safety.away = duration(value, AWAY_RANGE)?,
                 "active" => output.active = active(value)?,
-                other => return Err(one_of(other, &["safe", "away", "active"])),
+                other => return Err(not_one_of(other, &["safe", "away", "active"])),
             }
         }
         Ok(output)
@@ -123,28 +68,27 @@ type Options<'a> = Vec<(&'a str, &'a str)>;
 
 /// A name, a pin, and options. A pin may have a colon itself (chip:line), an option has an equals sign.
 fn switch(item: &str) -> Result<(Id, Pin, Options<'_>), String> {
-    let (name, rest) = item.split_once('=').ok_or("write name=pin, as fan=GPIO27:safe=off")?;
-    let name = name.trim().parse().map_err(|error: IdError| error.to_string())?;
+    let (name, rest) = item.split_once('=').ok_or("write name=pin, for example fan=13:safe=off")?;
+    let name = plain(name.trim())?;
     let parts: Vec<&str> = rest.split(':').map(str::trim).collect();
     let (pin, options): (Vec<&str>, Vec<&str>) = parts.iter().partition(|part| !part.contains('='));
-    let pin = pin.join(":").parse::<Pin>().map_err(|error| error.to_string())?;
+    let pin = plain(&pin.join(":"))?;
     let options = options.into_iter().filter_map(|option| option.split_once('=')).collect();
     Ok((name, pin, options))
 }
 
 fn active(text: &str) -> Result<Level, String> {
-    match text {
-        "high" => Ok(Level::High),
-        "low" => Ok(Level::Low),
-        other => Err(one_of(other, &["high", "low"])),
-    }
+    choice(text, &[("high", Level::High), ("low", Level::Low)])
 }
 
 fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), String> {
     let (mut names, mut pins) = (HashSet::new(), HashSet::new());
     let things: Vec<_> = things.collect();
     if things.len() > THINGS_MAX {
-        return Err(format!("{} are more than the {THINGS_MAX} that a board takes", things.len()));
+        return Err(format!(
+            "the list has {} items; a board takes at most {THINGS_MAX}",
+            things.len()
+        ));
     }
     for (name, pin) in things {
         if !names.insert(name) {
@@ -157,57 +101,22 @@ fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), Strin
     Ok(())
 }
 
-/// How lines are reached.
-pub fn backend(layers: &mut Layers) -> Option<Backend> {
-    let faults = layers.need("sim_faults", |text| {
-        text.parse::<f64>()
-            .ok()
-            .filter(|share| (0.0..=1.0).contains(share))
-            .ok_or_else(|| format!("`{text}` is not a share between 0 and 1"))
-    });
-    layers.need("gpio", |text| match text {
-        "auto" => Ok(Backend::Auto),
-        "cdev" => Ok(Backend::Cdev),
-        "rppal" => Ok(Backend::Rppal),
-        "iio" => Ok(Backend::Iio),
-        "sim" => Ok(Backend::Sim { faults: faults.unwrap_or_default() }),
-        other => Err(one_of(other, &["auto", "cdev", "rppal", "iio", "sim"])),
-    })
-}
-
-/// The board: as set, or recognised. One that is not known is no mistake until a pin needs it.
-pub fn board(layers: &mut Layers) -> Option<Recognised> {
-    if layers.get("board").is_none() {
-        return Some(crate::board::recognise(Path::new("/")));
-    }
-    layers.take("board", |text| {
-        Board::by_id(text)
-            .map(Recognised::set)
-            .ok_or_else(|| one_of(text, &Board::ids().collect::<Vec<_>>()))
-    })
-}
-
+/// `hall=dht22@7`, comma-separated.
 pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
     let sensors = list(text, |item| {
-        let (name, rest) = item.split_once('=').ok_or("write name=model@pin, as hall=dht22@7")?;
-        let (model, pin) = rest.split_once('@').ok_or("write name=model@pin, as hall=dht22@7")?;
+        let (name, rest) = item.split_once('=').ok_or(FORM_SENSOR)?;
+        let (model, pin) = rest.split_once('@').ok_or(FORM_SENSOR)?;
         let model = model.parse::<Model>().map_err(|_| {
             format!(
                 "unknown model {}",
-                one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
+                not_one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
             )
         })?;
-        Ok(SensorConfig {
-            name: name
-                .trim()
-                .parse()
-                .map_err(|error: crate::reading::IdError| error.to_string())?,
-            model,
-            pin: pin.trim().parse::<Pin>().map_err(|error| error.to_string())?,
-        })
+        let (name, pin) = (plain(name.trim())?, plain(pin.trim())?);
+        Ok(SensorConfig { name, model, pin })
     })?;
     if sensors.is_empty() {
-        return Err("at least one sensor is needed: hall=dht22@7".to_owned());
+        return Err(format!("the list is empty; {FORM_SENSOR}"));
     }
     once(sensors.iter().map(|sensor| (&sensor.name, &sensor.pin)))?;
     Ok(sensors)
@@ -216,25 +125,6 @@ pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(flags: &[(&'static str, &str)], wanted: Option<&str>) -> Result<Probe, Problems> {
-        let flags: Vec<_> = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-        probe(Layers::new(&flags, []), wanted)
-    }
-
-    const TWO: (&str, &str) = ("sensors", "hall=dht22@7,press=dht11@8");
-
-    #[test]
-    fn a_sensor_is_read_by_name_by_pin_or_with_all_others() {
-        let names = |wanted| {
-            let probe = read(&[TWO], wanted).unwrap();
-            probe.sensors.iter().map(|sensor| sensor.name.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(None), ["hall", "press"]);
-        assert_eq!(names(Some("press")), ["press"]);
-        assert_eq!(names(Some("dht11@GPIO4")), [NAMELESS]);
-        assert_eq!(names(Some("roof=dht22@11")), ["roof"]);
-    }
 
     #[test]
     fn inputs_and_outputs_are_read_with_their_options() {
@@ -257,15 +147,5 @@ mod tests {
             let error = outputs(wrong).unwrap_err();
             assert!(error.contains(expected), "{wrong}: {error}");
         }
-    }
-
-    #[test]
-    fn a_board_or_a_way_that_is_not_known_is_named_with_the_nearest() {
-        let problems = read(&[TWO, ("board", "orange-pi-zer0"), ("gpio", "cdv")], Some("cellar"));
-        let problems = problems.unwrap_err().to_string();
-        for expected in ["did you mean `orange-pi-zero`", "did you mean `cdev`", "`cellar`"] {
-            assert!(problems.contains(expected), "{expected} in {problems}");
-        }
-        assert!(read(&[], None).unwrap_err().to_string().contains("HUMIDOR_SENSORS"));
     }
 }

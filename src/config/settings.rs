@@ -1,337 +1,322 @@
-//! The table of settings: the one truth for flags, variables, TOML keys, defaults and help.
+//! The table of settings: the one truth for flags, variables, TOML keys, defaults, types and help.
 
-/// Prefix of every variable.
-pub const PREFIX: &str = "HUMIDOR_";
-/// Ending of a variable that names a file holding a secret.
-pub const FILE_SUFFIX: &str = "_FILE";
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// Which commands take a setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Every command.
-    All,
-    /// Commands that read or write the data folder.
-    Data,
-    /// The broker's role.
-    Broker,
-    /// The broker's role, and commands on its log.
-    Log,
-    /// The broker's role and commands on its users.
-    Users,
-    /// The broker's role, but not the demo, whose doors are open.
-    Access,
-    /// Both roles: what one needs to log in.
-    Login,
-    /// The board's role.
-    Node,
-    /// Both roles.
-    Roles,
-    /// The board's role, and every other command on its lines.
-    Lines,
+use tracing_subscriber::filter::Targets;
+
+use super::key::{Key, Scope, Setting};
+use super::logging::{self, LogFormat};
+use super::parse::{
+    age, duration, host_names, interval, listen, listen_or_off, number, number_or_none, plain,
+    share,
+};
+use super::values::{
+    anonymous, backend, board, clock, discovery, guests, logged_filters, max_db, node, user,
+};
+use super::{alarms, pins};
+use crate::board::Board;
+use crate::broker::{AlarmConfig, Anonymous};
+use crate::clock::ClockTrust;
+use crate::mqtt::Filter;
+use crate::node::{Backend, BrokerAddress, InputConfig, OutputConfig, SensorConfig};
+use crate::reading::Id;
+use crate::web::Guests;
+use crate::wire::Discovery;
+
+/// Longest time that a commit may wait for further readings.
+const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
+/// Most MQTT clients at once that can be set.
+const CONNECTIONS_MAX: usize = 100_000;
+/// Least limit of a client's bytes a second: below it a packet takes minutes.
+const BYTE_RATE_MIN: u32 = 1024;
+/// Most readings that an outbox may be told to hold, about 2 GB.
+const OUTBOX_CAPACITY_MAX: u64 = 10_000_000;
+
+/// A constant for each row, and the table of all of them.
+macro_rules! settings {
+    ($($name:ident: $type:ty = {
+        key: $key:literal, scope: $scope:ident, default: $default:expr, form: $form:literal
+        $(, secret: $secret:literal)?,
+        parse: $parse:expr,
+        help: $help:literal,
+    })*) => {
+        $(
+            pub(super) const $name: Key<$type> = Key {
+                setting: Setting {
+                    key: $key,
+                    scope: Scope::$scope,
+                    default: $default,
+                    secret: false $(|| $secret)?,
+                    form: $form,
+                    help: $help,
+                },
+                parse: $parse,
+            };
+        )*
+
+        /// All settings, in the order they are shown.
+        pub const SETTINGS: &[Setting] = &[$($name.setting),*];
+    };
 }
 
-/// One setting.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    /// TOML key; the flag and the variable are made from it.
-    pub key: &'static str,
-    /// Who takes it.
-    pub scope: Scope,
-    /// Its value where nobody says otherwise.
-    pub default: Option<&'static str>,
-    /// Not shown, and may come from a file.
-    pub secret: bool,
-    /// Form of the value, for the help.
-    pub form: &'static str,
-    /// What it is.
-    pub help: &'static str,
+settings! {
+    CONFIG: PathBuf = {
+        key: "config", scope: All, default: None, form: "FILE",
+        parse: plain,
+        help: "TOML file with these settings; its keys are the flags in snake_case",
+    }
+    LOG: Targets = {
+        key: "log", scope: All, default: Some("humidor=info,rumqttd=off,rumqttc=off"), form: "FILTER",
+        parse: logging::filter,
+        help: "Log level, or levels by module: debug, or warn,humidor::broker=debug",
+    }
+    LOG_FORMAT: LogFormat = {
+        key: "log_format", scope: All, default: Some("human"), form: "FORMAT",
+        parse: logging::format,
+        help: "Format of log lines: human or json",
+    }
+    DATA: PathBuf = {
+        key: "data", scope: Data, default: Some("./data"), form: "DIR",
+        parse: plain,
+        help: "Folder of the database: humidor.db on the broker, outbox.db on a node",
+    }
+    MQTT_LISTEN: SocketAddr = {
+        key: "mqtt_listen", scope: Broker, default: Some("0.0.0.0:1883"), form: "ADDR",
+        parse: |text| listen(text, 1883),
+        help: "Address and port for MQTT clients",
+    }
+    HTTP_LISTEN: Option<SocketAddr> = {
+        key: "http_listen", scope: Broker, default: Some("0.0.0.0:8080"), form: "ADDR",
+        parse: |text| listen_or_off(text, 8080),
+        help: "Address and port for browsers and other HTTP clients, or off",
+    }
+    HTTP_GUESTS: Guests = {
+        key: "http_guests", scope: Broker, default: Some("local"), form: "ACCESS",
+        parse: guests,
+        help: "Access over HTTP without a login: none; local (see the page, on the broker's own \
+            machine only); read (see the page, from any machine); switch (see the page and \
+            switch outputs, from any machine). With local and read, the broker's own machine may \
+            also switch outputs while MQTT needs no login",
+    }
+    HTTP_HOSTS: Vec<String> = {
+        key: "http_hosts", scope: Broker, default: Some(""), form: "NAMES",
+        parse: host_names,
+        help: "Additional host names in the page's address, besides the broker's IP addresses \
+            and its own host name: plant.example.org",
+    }
+    MQTTS_LISTEN: SocketAddr = {
+        key: "mqtts_listen", scope: Access, default: None, form: "ADDR",
+        parse: |text| listen(text, 8883),
+        help: "Address and port for MQTT clients over TLS, for example 0.0.0.0:8883; needs \
+            --tls-cert and --tls-key",
+    }
+    LOGGED_FILTERS: Vec<Filter> = {
+        key: "logged_filters", scope: Broker, default: Some(""), form: "FILTERS",
+        parse: logged_filters,
+        help: "Topic filters of other publishers, whose numbers are logged too: \
+            plant/#,tele/+/SENSOR",
+    }
+    COMMIT_WINDOW: Duration = {
+        key: "commit_window", scope: Broker, default: Some("0ms"), form: "TIME",
+        parse: |text| duration(text, Duration::ZERO..=COMMIT_WINDOW_MAX),
+        help: "Maximum wait to batch readings into one disk write, up to 1s. A longer wait \
+            spares an SD card and delays acknowledgements",
+    }
+    ALARMS: Vec<AlarmConfig> = {
+        key: "alarms", scope: Broker, default: Some(""), form: "LIST",
+        parse: alarms::alarms,
+        help: "Alarms as name=node/sensor:condition with options, or name=node:condition: \
+            hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan, \
+            dry=press/hall:humidity<20, quiet=press/hall:silent>5m, lost=press:gap:clear=1h, \
+            time=press:clock:delay=5m",
+    }
+    USERS_FILE: PathBuf = {
+        key: "users_file", scope: Users, default: None, form: "FILE",
+        parse: plain,
+        help: "File of users and password hashes; `humidor user` writes it [default: users.toml \
+            in the data folder]",
+    }
+    USER: String = {
+        key: "user", scope: Access, default: None, form: "NAME",
+        parse: user,
+        help: "Name of one user with all rights, in addition to the users file or instead of it; \
+            needs HUMIDOR_PASSWORD_FILE",
+    }
+    ANONYMOUS: Anonymous = {
+        key: "anonymous", scope: Access, default: Some("auto"), form: "WHEN",
+        parse: anonymous,
+        help: "MQTT clients without a user name: yes (lets anyone on the network do anything; \
+            for a first try only), no, or auto (yes while no user exists and only this machine \
+            can reach the port)",
+    }
+    CONNECTIONS: usize = {
+        key: "connections", scope: Access, default: Some("2000"), form: "N",
+        parse: |text| number(text, 1..=CONNECTIONS_MAX),
+        help: "Maximum number of MQTT clients, 1 to 100000",
+    }
+    CONNECTIONS_PER_ADDRESS: usize = {
+        key: "connections_per_address", scope: Access, default: Some("1500"), form: "N",
+        parse: |text| number(text, 1..=CONNECTIONS_MAX),
+        help: "Maximum number of MQTT clients from one IP address, 1 to 100000. Clients behind \
+            one address translation (NAT, container engine) have the same address",
+    }
+    MESSAGE_RATE: u32 = {
+        key: "message_rate", scope: Access, default: Some("0"), form: "N",
+        parse: |text| number_or_none(text, 1..=u32::MAX),
+        help: "Maximum number of messages per second from one client; a faster client is slowed \
+            down. 0: no limit",
+    }
+    BYTE_RATE: u32 = {
+        key: "byte_rate", scope: Access, default: Some("0"), form: "BYTES",
+        parse: |text| number_or_none(text, BYTE_RATE_MIN..=u32::MAX),
+        help: "Maximum number of bytes per second from one client, at least 1024; a faster \
+            client is slowed down. 0: no limit",
+    }
+    TLS_CERT: PathBuf = {
+        key: "tls_cert", scope: Login, default: None, form: "FILE",
+        parse: plain,
+        help: "Certificate as a PEM file. Broker: certificate chain; node: client certificate",
+    }
+    TLS_KEY: PathBuf = {
+        key: "tls_key", scope: Login, default: None, form: "FILE",
+        parse: plain,
+        help: "Private key of --tls-cert as a PEM file",
+    }
+    TLS_CA: PathBuf = {
+        key: "tls_ca", scope: Login, default: None, form: "FILE",
+        parse: plain,
+        help: "Certificate authorities as a PEM file. Node: the authorities that sign the \
+            broker's certificate [default: the system's]. Broker: the authorities that sign \
+            client certificates [default: clients need no certificate]",
+    }
+    DISCOVERY: Option<Discovery> = {
+        key: "discovery", scope: Roles, default: Some("homeassistant"), form: "PREFIX",
+        parse: discovery,
+        help: "Topic prefix of Home Assistant's device discovery, or off",
+    }
+    KEEP_RAW: Option<Duration> = {
+        key: "keep_raw", scope: Log, default: Some("90d"), form: "AGE",
+        parse: age,
+        help: "Maximum age of single readings, from 1d: 90d, 36h, forever. Aggregates by minute, \
+            quarter of an hour and hour stay",
+    }
+    MAX_DB: u64 = {
+        key: "max_db", scope: Log, default: Some("1GiB"), form: "SIZE",
+        parse: max_db,
+        help: "Maximum size of the database file, from 16MiB; beyond it the oldest detailed data \
+            is deleted first",
+    }
+    NODE: Id = {
+        key: "node", scope: Lines, default: None, form: "ID",
+        parse: node,
+        help: "Node id of this board: a-z, 0-9 and - [default: the host name]",
+    }
+    BROKER: BrokerAddress = {
+        key: "broker", scope: Node, default: None, form: "URL",
+        parse: plain,
+        help: "Address of the broker: mqtt://[user@]host[:1883], or mqtts://[user@]host[:8883] \
+            for TLS",
+    }
+    PASSWORD: String = {
+        key: "password", scope: Login, default: None, form: "TEXT", secret: true,
+        parse: plain,
+        help: "Password. Node: for the user in --broker; broker: for --user. \
+            HUMIDOR_PASSWORD_FILE keeps it out of the process list",
+    }
+    SENSORS: Vec<SensorConfig> = {
+        key: "sensors", scope: Lines, default: None, form: "LIST",
+        parse: pins::sensors,
+        help: "Sensors as name=model@pin: hall=dht22@7,press=dht11@11",
+    }
+    INPUTS: Vec<InputConfig> = {
+        key: "inputs", scope: Lines, default: None, form: "LIST",
+        parse: pins::inputs,
+        help: "Inputs as name=pin with options: door=15:debounce=50ms:active=low",
+    }
+    OUTPUTS: Vec<OutputConfig> = {
+        key: "outputs", scope: Lines, default: None, form: "LIST",
+        parse: pins::outputs,
+        help: "Outputs as name=pin with options: fan=13:safe=off:away=60s:active=low. An output \
+            takes its safe level at start, at exit, and after the broker has been away for \
+            longer than away",
+    }
+    INTERVAL: Duration = {
+        key: "interval", scope: Node, default: Some("10s"), form: "TIME",
+        parse: interval,
+        help: "Time between two readings of a sensor. DHT11: from 1s; DHT22: from 2s",
+    }
+    GPIO: Backend = {
+        key: "gpio", scope: Lines, default: Some("auto"), form: "BACKEND",
+        parse: backend,
+        help: "Access to the pins: auto, cdev (character device), rppal (Raspberry Pi \
+            registers), iio (the kernel's dht11 driver), sim (simulated sensors)",
+    }
+    BOARD: &'static Board = {
+        key: "board", scope: Lines, default: None, form: "BOARD",
+        parse: board,
+        help: "Board model: raspberry-pi-3, -4, -5, orange-pi-zero, -zero-2, -zero-3 [default: \
+            recognised from the device tree]",
+    }
+    CLOCK: ClockTrust = {
+        key: "clock", scope: Node, default: Some("kernel"), form: "WHEN",
+        parse: clock,
+        help: "When to trust this machine's clock: kernel (while a time source synchronises it), \
+            or always",
+    }
+    OUTBOX_CAPACITY: u64 = {
+        key: "outbox_capacity", scope: Node, default: Some("200000"), form: "READINGS",
+        // Three weeks of one sensor at 10 s, about 40 MB.
+        parse: |text| number(text, 1..=OUTBOX_CAPACITY_MAX),
+        help: "Maximum number of readings to keep while the broker is away; beyond it the oldest \
+            are deleted",
+    }
+    SIM_FAULTS: f64 = {
+        key: "sim_faults", scope: Lines, default: Some("0.02"), form: "SHARE",
+        parse: share,
+        help: "Share of a simulated sensor's answers that are damaged or missing, 0 to 1",
+    }
 }
 
-impl Setting {
-    /// `HUMIDOR_MQTT_LISTEN`
-    #[must_use]
-    pub fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.key.to_ascii_uppercase())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::BOARDS;
+    use crate::gpio::Pin;
+
+    /// The first word of the help that is a list of `name=…`.
+    fn example(setting: &Setting, start: &str) -> &'static str {
+        let mut words = setting.help.split_whitespace();
+        let found = words.find(|word| word.starts_with(start)).expect("the help has an example");
+        found.trim_end_matches('.')
     }
 
-    /// `mqtt-listen`
-    #[must_use]
-    pub fn flag(&self) -> String {
-        self.key.replace('_', "-")
+    #[test]
+    fn the_examples_of_pins_are_right_on_every_board() {
+        let sensors = (SENSORS.parse)(example(&SENSORS.setting, "hall=")).unwrap();
+        let inputs = (INPUTS.parse)(example(&INPUTS.setting, "door=")).unwrap();
+        let outputs = (OUTPUTS.parse)(example(&OUTPUTS.setting, "fan=")).unwrap();
+        let pins: Vec<&Pin> = sensors
+            .iter()
+            .map(|sensor| &sensor.pin)
+            .chain(inputs.iter().map(|input| &input.pin))
+            .chain(outputs.iter().map(|output| &output.pin))
+            .collect();
+        for board in BOARDS {
+            let mut lines = std::collections::HashSet::new();
+            for pin in &pins {
+                let (line, known) = board.resolve(pin).unwrap();
+                assert!(lines.insert(line), "{}: {pin} is there twice", board.id);
+                assert!(known.is_some_and(|known| known.reserved.is_none()), "{} {pin}", board.id);
+            }
+        }
     }
-}
 
-const fn setting(
-    key: &'static str,
-    scope: Scope,
-    default: Option<&'static str>,
-    form: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting { key, scope, default, secret: false, form, help }
-}
-
-/// All settings, in the order they are shown.
-pub const SETTINGS: &[Setting] = &[
-    setting(
-        "config",
-        Scope::All,
-        None,
-        "FILE",
-        "TOML file with these settings, keys in snake_case",
-    ),
-    setting(
-        "log",
-        Scope::All,
-        Some("humidor=info,rumqttd=off,rumqttc=off"),
-        "FILTER",
-        "What is logged, levels by module: debug, warn,humidor::broker=debug, …",
-    ),
-    setting("log_format", Scope::All, Some("human"), "FORMAT", "human or json"),
-    setting(
-        "data",
-        Scope::Data,
-        Some("./data"),
-        "DIR",
-        "Folder of the log (humidor.db) or of the outbox (outbox.db)",
-    ),
-    setting(
-        "mqtt_listen",
-        Scope::Broker,
-        Some("0.0.0.0:1883"),
-        "ADDR",
-        "Where MQTT clients connect",
-    ),
-    setting(
-        "http_listen",
-        Scope::Broker,
-        Some("0.0.0.0:8080"),
-        "ADDR",
-        "Where browsers and other HTTP clients connect, or off",
-    ),
-    setting(
-        "http_guests",
-        Scope::Broker,
-        Some("local"),
-        "WHO",
-        "Without a login: none; local (who is on this machine looks and switches outputs); read (everybody looks); switch (everybody switches too)",
-    ),
-    setting(
-        "http_hosts",
-        Scope::Broker,
-        Some(""),
-        "NAMES",
-        "Names that browsers call this broker by, besides its addresses and host name: plant.example.org",
-    ),
-    setting(
-        "mqtts_listen",
-        Scope::Access,
-        None,
-        "ADDR",
-        "Where MQTT clients connect over TLS, e.g. 0.0.0.0:8883; needs --tls-cert and --tls-key",
-    ),
-    setting(
-        "logged_filters",
-        Scope::Broker,
-        Some(""),
-        "FILTERS",
-        "Topic filters of foreign publishers to log too: plant/#,tele/+/SENSOR",
-    ),
-    setting(
-        "commit_window",
-        Scope::Broker,
-        Some("0ms"),
-        "TIME",
-        "How long a commit waits for company, up to 1s: fewer writes to an SD card, later acknowledgements",
-    ),
-    setting(
-        "alarms",
-        Scope::Broker,
-        Some(""),
-        "LIST",
-        "Alarms: hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan, dry=press/hall:humidity<20, quiet=press/hall:silent>5m, lost=press:gap:clear=1h, time=press:clock:delay=5m",
-    ),
-    setting(
-        "users_file",
-        Scope::Users,
-        None,
-        "FILE",
-        "Who may connect, written by `humidor user` [default: users.toml in the data folder]",
-    ),
-    setting(
-        "user",
-        Scope::Access,
-        None,
-        "NAME",
-        "One user who may do everything, beside or instead of the users file; its password is HUMIDOR_PASSWORD_FILE",
-    ),
-    setting(
-        "anonymous",
-        Scope::Access,
-        Some("auto"),
-        "WHEN",
-        "Whether clients may connect without a name, and then do everything: yes, no, or auto (while there is no user and only this machine reaches the port)",
-    ),
-    setting(
-        "connections",
-        Scope::Access,
-        Some("2000"),
-        "N",
-        "MQTT clients at once, from 1 to 100000",
-    ),
-    setting(
-        "connections_per_address",
-        Scope::Access,
-        Some("1500"),
-        "N",
-        "MQTT clients at once from one address; those behind an address translation count as one",
-    ),
-    setting(
-        "message_rate",
-        Scope::Access,
-        Some("0"),
-        "N",
-        "Messages a second that are read from one client, the rest waits on its side; 0 is no limit",
-    ),
-    setting(
-        "byte_rate",
-        Scope::Access,
-        Some("0"),
-        "BYTES",
-        "Bytes a second that are read from one client, at least 1024; 0 is no limit",
-    ),
-    setting(
-        "tls_cert",
-        Scope::Login,
-        None,
-        "FILE",
-        "PEM file: on the broker its certificate with what stands above it, on a node the one it shows a broker that asks",
-    ),
-    setting("tls_key", Scope::Login, None, "FILE", "PEM file of the key to --tls-cert"),
-    setting(
-        "tls_ca",
-        Scope::Login,
-        None,
-        "FILE",
-        "PEM file: on a node of who signed the broker's certificate [default: whom the system trusts], on the broker of who signs certificates that clients must have [default: they need none]",
-    ),
-    setting(
-        "discovery",
-        Scope::Roles,
-        Some("homeassistant"),
-        "PREFIX",
-        "Where Home Assistant looks for devices; off tells it nothing",
-    ),
-    setting(
-        "keep_raw",
-        Scope::Log,
-        Some("90d"),
-        "AGE",
-        "How long single readings are kept, from 1d: 90d, 36h, forever; their minutes, quarters and hours stay",
-    ),
-    setting(
-        "max_db",
-        Scope::Log,
-        Some("1GiB"),
-        "SIZE",
-        "Largest size of the log's file, from 16MiB; beyond it the oldest of the finest goes",
-    ),
-    setting("node", Scope::Lines, None, "ID", "Node id, a-z 0-9 and - [default: the host name]"),
-    setting(
-        "broker",
-        Scope::Node,
-        None,
-        "URL",
-        "The broker: mqtt://[user@]host[:1883], or mqtts://[user@]host[:8883]",
-    ),
-    Setting {
-        secret: true,
-        ..setting(
-            "password",
-            Scope::Login,
-            None,
-            "TEXT",
-            "Password: on a node for the user in the broker's address, on the broker for its --user; better by HUMIDOR_PASSWORD_FILE",
-        )
-    },
-    setting(
-        "sensors",
-        Scope::Lines,
-        None,
-        "LIST",
-        "Sensors as name=model@pin: hall=dht22@7,press=dht11@PA6",
-    ),
-    setting(
-        "inputs",
-        Scope::Lines,
-        None,
-        "LIST",
-        "Inputs as name=pin, with options: door=GPIO22:debounce=50ms:active=low",
-    ),
-    setting(
-        "outputs",
-        Scope::Lines,
-        None,
-        "LIST",
-        "Outputs as name=pin, with options: fan=GPIO27:safe=off:away=60s:active=low; safe is taken at start, at the end, and when the broker is away for longer than away",
-    ),
-    setting(
-        "interval",
-        Scope::Node,
-        Some("10s"),
-        "TIME",
-        "Between two readings of one sensor; DHT11 from 1s, DHT22 from 2s",
-    ),
-    setting(
-        "gpio",
-        Scope::Lines,
-        Some("auto"),
-        "BACKEND",
-        "How pins are reached: auto, cdev (character device), rppal (Raspberry Pi's registers), iio (the kernel's dht11 driver), sim (simulated sensors)",
-    ),
-    setting(
-        "board",
-        Scope::Lines,
-        None,
-        "BOARD",
-        "raspberry-pi-3, -4, -5, orange-pi-zero, -zero-2, -zero-3 [default: recognised from the device tree]",
-    ),
-    setting(
-        "clock",
-        Scope::Node,
-        Some("kernel"),
-        "TRUST",
-        "Whose word is taken for the clock being set: kernel, or always where no time source tells the kernel",
-    ),
-    // Three weeks of one sensor at 10 s, about 40 MB.
-    setting(
-        "outbox_capacity",
-        Scope::Node,
-        Some("200000"),
-        "READINGS",
-        "Readings kept while the broker is away; beyond it the oldest go",
-    ),
-    setting(
-        "sim_faults",
-        Scope::Lines,
-        Some("0.02"),
-        "SHARE",
-        "Share of a simulated sensor's answers that are garbled or missing, 0 to 1",
-    ),
-];
-
-/// The setting with this key.
-#[must_use]
-pub fn by_key(key: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.key == key)
-}
-
-/// The known name most like `name`, if any is near enough to be a slip.
-#[must_use]
-pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3))
-        .min()
-        .map(|(_, candidate)| candidate)
+    #[test]
+    fn every_default_is_a_value() {
+        let problems = crate::config::validate_all(&crate::config::Layers::new(&[], []));
+        let wrong: Vec<_> = problems.0.iter().filter(|p| !p.0.contains("host name")).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
 }

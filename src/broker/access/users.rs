@@ -1,8 +1,7 @@
 //! The users file: names, password hashes, roles and rules, read as TOML and checked whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::Deserialize;
 
+use crate::bounded_file::{self, ReadError};
 use crate::broker::access::acl::{Role, Rule, RuleError};
 
 /// Its name in the data folder, where no setting names another.
@@ -94,15 +94,12 @@ impl Directory {
     /// # Errors
     /// [`UsersError`], with the line or the user that is wrong.
     pub fn read(path: &Path) -> Result<Self, UsersError> {
-        let io = |source| UsersError::Io { path: path.to_owned(), source };
-        let mut text = String::new();
-        let file = File::open(path).map_err(io)?;
-        file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(io)?;
         let content = |cause| UsersError::Content { path: path.to_owned(), cause };
-        if text.len() as u64 > FILE_MAX_BYTES {
-            return Err(content(format!("more than {FILE_MAX_BYTES} bytes")));
+        match bounded_file::read_text(path, FILE_MAX_BYTES) {
+            Ok(text) => Self::parse(&text).map_err(content),
+            Err(ReadError::Io(source)) => Err(UsersError::Io { path: path.to_owned(), source }),
+            Err(other) => Err(content(other.to_string())),
         }
-        Self::parse(&text).map_err(content)
     }
 
     fn parse(text: &str) -> Result<Self, String> {

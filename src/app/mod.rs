@@ -1,8 +1,9 @@
-//! What each command does, one file a group of commands.
+//! The commands, one file a group: each composes the roles from its settings, and turns errors into exit codes.
 
 mod config;
 mod demo;
 mod doctor;
+mod failure;
 mod gpio;
 mod health;
 mod log;
@@ -14,23 +15,19 @@ mod user;
 
 use std::time::Duration;
 
-use crate::cli::{DbTask, GpioTask, Task};
-use crate::config::{self as settings, Layers, Problems};
-use crate::exit::{Code, Failure};
+pub use failure::Failure;
 
-/// How long the end of the process waits for calls that block.
+use crate::cli::{DbTask, GpioTask, Task};
+use crate::config::{Layers, LogFormat, Logging};
+use crate::exit::Code;
+
+/// Longest wait at exit for calls that still block a thread.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
-impl From<Problems> for Failure {
-    fn from(problems: Problems) -> Self {
-        Self::new(Code::Config, problems)
-    }
-}
-
-/// Does what was asked.
+/// Runs a command.
 ///
 /// # Errors
-/// What went wrong, with its exit code.
+/// The error with its exit code.
 pub fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Demo(demo) => demo::run(demo.seconds, layers(&demo.settings.flags)),
@@ -56,7 +53,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
         },
         Task::Sim(sim) => sim::run(&sim, layers(&sim.settings.flags)),
         Task::User(user) => user::run(&user.task),
-        Task::Health(settings) => health::run(&layers(&settings.flags)),
+        Task::Health(settings) => health::run(layers(&settings.flags)),
         Task::Config(settings) => config::run(&layers(&settings.flags)),
     }
 }
@@ -65,17 +62,14 @@ fn layers(flags: &[(&'static str, String)]) -> Layers {
     Layers::new(flags, std::env::vars_os())
 }
 
-/// Sets logging up from the settings. Mistakes in them are left to the role, which reports all at once.
-fn start_log(layers: &Layers) {
+fn start_log(logging: &Logging) {
     use std::io::IsTerminal;
-    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::filter::LevelFilter;
     use tracing_subscriber::fmt;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let mut layers = layers.clone();
-    let filter = settings::log_filter(&mut layers)
-        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::ERROR));
+    let filter = logging.filter.clone();
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = fmt()
         .with_max_level(LevelFilter::TRACE)
@@ -83,14 +77,13 @@ fn start_log(layers: &Layers) {
         .with_ansi(colours)
         .with_target(false);
     // A second start, as in tests of this crate, keeps the first subscriber.
-    let _ = match settings::log_format(&mut layers) {
-        Some(settings::LogFormat::Json) => builder.json().finish().with(filter).try_init(),
-        _ => builder.finish().with(filter).try_init(),
+    let _ = match logging.format {
+        LogFormat::Json => builder.json().finish().with(filter).try_init(),
+        LogFormat::Human => builder.finish().with(filter).try_init(),
     };
 }
 
-/// Runs a role on a runtime of two workers: the boards have four cores, and one of them belongs to the
-/// sampler.
+/// Runs a role on a runtime of two workers: the boards have four cores, and the sampler needs one of them.
 fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -98,17 +91,7 @@ fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
         .build()
         .map_err(|error| Failure::new(Code::Internal, error))?;
     let outcome = runtime.block_on(role);
-    // What still blocks a thread, as a name look-up without an answer does, must not hold up the end.
+    // A call that still blocks a thread, such as a name look-up without an answer, must not delay the exit.
     runtime.shutdown_timeout(STRAGGLERS);
     outcome
-}
-
-/// Where the readings are the show, logging starts at warnings unless the user says otherwise.
-fn quiet(layers: &Layers) -> Layers {
-    match layers.get("log") {
-        Some((_, settings::Origin::Default)) => {
-            Layers::new(&[("log", "humidor=warn".to_owned())], [])
-        }
-        _ => layers.clone(),
-    }
 }

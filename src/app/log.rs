@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
+use super::failure::Failure;
 use super::print;
 use crate::cli::{Export, ExportFormat, Tail as TailOptions};
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
-use crate::reading::Id;
+use crate::exit::Code;
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
 
-/// Bytes of the file that a row and a rolled-up minute take with their share of the indexes.
+/// Bytes of the file for one row and for one minute of a series in the roll-ups, with their share of the indexes.
 const ROW_BYTES: f64 = 95.0;
 const SPAN_BYTES: f64 = 90.0;
-/// How often a tail looks for new commits. SQLite tells by a counter, so a look costs microseconds.
+/// How often a tail looks for new commits. SQLite has a counter for them, so that a look takes microseconds.
 const TAIL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Follows the log until a signal or a closed pipe.
@@ -43,13 +43,11 @@ fn print_all(out: &mut impl Write, readings: &[Reading]) -> io::Result<()> {
 /// Writes the selected readings or samples to standard output.
 pub fn export(options: &Export, layers: Layers) -> Result<(), Failure> {
     let path = log_path(layers)?;
-    let usage = |error: String| Failure::new(Code::Usage, anyhow!(error));
-    let id = |text: &Option<String>| text.as_deref().map(str::parse::<Id>).transpose();
     let selection = Selection {
-        from_ms: options.from.as_deref().map(time).transpose().map_err(usage)?,
-        to_ms: options.to.as_deref().map(time).transpose().map_err(usage)?,
-        node: id(&options.node).map_err(|error| usage(format!("--node: {error}")))?,
-        sensor: id(&options.sensor).map_err(|error| usage(format!("--sensor: {error}")))?,
+        from_ms: options.from,
+        to_ms: options.to,
+        node: options.node.clone(),
+        sensor: options.sensor.clone(),
     };
     let log = open(&path)?;
     let out = BufWriter::new(io::stdout().lock());
@@ -87,7 +85,7 @@ fn export_csv(
     samples: bool,
     out: impl Write,
 ) -> Result<(), ExportError> {
-    // The header stands there even when no row follows.
+    // The header comes first even when no row follows.
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(out);
     if samples {
         csv.write_record(["topic", "field", "at", "value"])?;
@@ -123,7 +121,7 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
     let path = log_path(layers)?;
     let complaints = open(&path)?.check()?;
     if complaints.is_empty() {
-        writeln!(out, "{}: sound", path.display())?;
+        writeln!(out, "{}: no damage found", path.display())?;
         return Ok(());
     }
     for complaint in &complaints {
@@ -132,21 +130,18 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
     Err(Failure::new(
         Code::Data,
         anyhow!(
-            "{} is damaged; the broker moves it aside at its next start, `sqlite3 {} .recover` may get rows back",
+            "{} is damaged. The broker moves it aside at its next start and begins a new log; `sqlite3 {} .recover` may recover rows",
             path.display(),
             path.display()
         ),
     ))
 }
 
-/// What the log holds.
-pub fn stats(mut layers: Layers) -> Result<(), Failure> {
+/// Prints counts, sizes and the time range.
+pub fn stats(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let retention = config::retention(&mut layers);
-    let (path, retention) = layers
-        .clone()
-        .finish(config::data_folder(&mut layers).zip(retention))
-        .map(|(folder, retention)| (folder.join(LOG_FILE), retention))?;
+    let (folder, retention) = config::data_and_retention(layers)?;
+    let path = folder.join(LOG_FILE);
     let stats = open(&path)?.stats()?;
     let time = |ms: Option<i64>| {
         ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
@@ -176,11 +171,11 @@ pub fn stats(mut layers: Layers) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a day takes, and what retention will do about it. Rows are taken as [`ROW_BYTES`] each, a minute of
-/// a series as [`SPAN_BYTES`]; a year of ten boards came to 82 bytes a reading with its roll-ups.
+/// The growth of one day, and when retention deletes rows. Estimated with [`ROW_BYTES`] a row and [`SPAN_BYTES`] a minute
+/// of a series; a year of ten boards took 82 bytes a reading with its roll-ups.
 fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] {
     let days = retention.keep_raw.map_or(f64::INFINITY, |keep| keep.as_secs_f64() / 86_400.0);
-    // Estimates, and far below 2^53.
+    // Estimates, far below 2^53.
     #[expect(clippy::cast_precision_loss)]
     let (rows, series, max) = (
         stats.rows_last_day as f64 * ROW_BYTES,
@@ -192,12 +187,12 @@ fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] 
     let full = max / (rows + minutes).max(1.0);
     let verdict = if full < days {
         format!(
-            "the limit of {} is reached after about {full:.0} days; then the oldest rows go",
+            "the file reaches its limit of {} after about {full:.0} days; then the oldest rows are deleted",
             mib(max)
         )
     } else {
         format!(
-            "rows go after {days:.0} days, at about {}; the limit is {}",
+            "rows are deleted after {days:.0} days, at a size of about {}; the limit is {}",
             mib((rows + minutes) * days),
             mib(max)
         )
@@ -211,7 +206,7 @@ fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] 
     [("last day", a_day), ("outlook", verdict)]
 }
 
-/// Missing numbers.
+/// Prints the numbers that are missing between two readings.
 pub fn gaps(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let path = log_path(layers)?;
@@ -233,14 +228,14 @@ pub fn gaps(layers: Layers) -> Result<(), Failure> {
         Err(Failure::new(
             Code::Data,
             anyhow!(
-                "{} gaps: readings still on their way, or given up by a full outbox (see the node's health)",
+                "{} gaps: the node has not delivered these readings yet, or its full outbox deleted them (see the node's health)",
                 gaps.len()
             ),
         ))
     }
 }
 
-/// A compact copy under a new name, complete or not there at all.
+/// Writes a compact copy under a new name: complete, or not at all.
 pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let path = log_path(layers)?;
@@ -248,7 +243,7 @@ pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
     if target.exists() {
         return Err(Failure::new(
             Code::Usage,
-            anyhow!("{} exists; a backup never overwrites", target.display()),
+            anyhow!("{} exists already; a backup overwrites nothing", target.display()),
         ));
     }
     let mut partial = target.as_os_str().to_owned();
@@ -260,7 +255,7 @@ pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
             _ => {}
         }
         log.copy_to(&partial)?;
-        // SQLite does not sync this copy; a power cut after our word must not undo it.
+        // SQLite does not sync this copy; a power cut after the command has reported success must not undo it.
         File::open(&partial)?.sync_all()?;
         std::fs::rename(&partial, target)?;
         let folder = target
@@ -277,9 +272,8 @@ pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
     Ok(())
 }
 
-fn log_path(mut layers: Layers) -> Result<PathBuf, Failure> {
-    let folder = config::data_folder(&mut layers);
-    Ok(layers.finish(folder)?.join(LOG_FILE))
+fn log_path(layers: Layers) -> Result<PathBuf, Failure> {
+    Ok(config::data(layers)?.join(LOG_FILE))
 }
 
 fn open(path: &Path) -> Result<Log, Failure> {
@@ -287,7 +281,7 @@ fn open(path: &Path) -> Result<Log, Failure> {
         return Err(Failure::new(
             Code::NoDevice,
             anyhow!(
-                "there is no log at {}; name its folder with --data or HUMIDOR_DATA",
+                "there is no log at {}; set its folder with --data or HUMIDOR_DATA",
                 path.display()
             ),
         ));
@@ -306,39 +300,4 @@ fn open(path: &Path) -> Result<Log, Failure> {
         };
         Failure::new(code, anyhow!("{} cannot be read as a log: {error}", path.display()))
     })
-}
-
-/// RFC 3339, a date, a date and time (UTC), or Unix ms.
-fn time(text: &str) -> Result<i64, String> {
-    if let Ok(ms) = text.parse::<i64>() {
-        return Ok(ms);
-    }
-    let utc = |civil: jiff::civil::DateTime| {
-        civil.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp())
-    };
-    text.parse::<jiff::Timestamp>()
-        .or_else(|_| text.parse::<jiff::civil::DateTime>().and_then(utc))
-        .map(jiff::Timestamp::as_millisecond)
-        .map_err(|_| {
-            format!("`{text}` is not a time: write 2026-11-22, 2026-11-22T08:00Z or Unix ms")
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_in_every_form() {
-        for (text, ms) in [
-            ("1760000000123", 1_760_000_000_123),
-            ("2026-11-22", 1_795_305_600_000),
-            ("2026-11-22T08:00Z", 1_795_334_400_000),
-            ("2026-11-22T08:00:00+09:00", 1_795_302_000_000),
-            ("2026-11-22 08:00", 1_795_334_400_000),
-        ] {
-            assert_eq!(time(text), Ok(ms), "{text}");
-        }
-        assert!(time("yesterday").is_err());
-    }
 }

@@ -1,5 +1,5 @@
-//! `humidor read`: reads sensors now, or decodes recorded pulse trains. It is how a user looks at a bad
-//! frame, and sends it to us.
+//! `humidor read`: reads sensors now, or decodes recorded pulse trains. A user sees a bad frame with it, and can send it
+//! in a bug report.
 
 use std::io::{self, Read as _, Write};
 use std::path::Path;
@@ -8,12 +8,13 @@ use std::time::Instant;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
-use super::{quiet, start_log};
+use super::failure::{self, Failure};
+use super::start_log;
 use crate::cli::{Read, ReadFormat};
 use crate::config;
 use crate::dht::recording::{self, Recording};
 use crate::dht::{self, Decoded, Fault};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::gpio::Level;
 use crate::node::lines::Lines;
 use crate::node::{LISTEN, SETTLE, Sensor};
@@ -30,12 +31,11 @@ pub fn run(options: &Read) -> Result<(), Failure> {
     }
 }
 
-/// Reads each sensor as often as wanted. Every exchange that gave nothing is printed with its cause. When
-/// a reading failed in all its tries, the exit code tells a sensor that is not there (69) from one that
-/// is not understood (65).
+/// Reads each sensor `count` times, and prints every exchange that gave no reading with its cause. When a reading failed in
+/// all its tries, the exit code is 69 for a sensor that does not answer and 65 for an answer that is not understood.
 fn live(options: &Read) -> Result<(), Failure> {
     let layers = super::layers(&options.settings.flags);
-    start_log(&quiet(&layers));
+    start_log(&layers.logging().quiet());
     let probe = config::probe(layers, options.sensor.as_deref())?;
     let node = "read".parse().map_err(|error: IdError| Failure::new(Code::Internal, error))?;
     let sensors =
@@ -61,11 +61,11 @@ fn live(options: &Read) -> Result<(), Failure> {
     Err(Failure::new(code, anyhow!("no reading of `{name}`: {}: {}", refusal.name, refusal.detail)))
 }
 
-/// A sensor that is asked no sooner than it allows.
+/// A sensor with the time of its last exchange: the model sets the least time between two.
 struct Patient {
     sensor: Sensor,
     asked: Option<Instant>,
-    /// Whether the next answer is of unknown age: a DHT22 tells what it measured at the read before.
+    /// Whether the next answer is of unknown age: a DHT22 returns its measurement at the read before.
     stale: bool,
 }
 
@@ -75,16 +75,12 @@ impl Patient {
         if let Some(asked) = self.asked {
             std::thread::sleep(model.min_interval().saturating_sub(asked.elapsed()));
         }
-        let edges = self
-            .sensor
-            .line
-            .exchange(model.start_signal(), LISTEN)
-            .map_err(|error| Failure::new(Code::of_line(&error), error))?;
+        let edges = self.sensor.line.exchange(model.start_signal(), LISTEN)?;
         self.asked = Some(Instant::now());
         Ok(Recording { id: None, model, edges })
     }
 
-    /// One reading, in as many tries as are allowed, or the last cause.
+    /// One reading within the allowed tries, or the last cause.
     fn reading(&mut self, options: &Read) -> Result<Result<(), Refusal>, Failure> {
         let mut tries = 0;
         loop {
@@ -121,13 +117,16 @@ fn recorded(options: &Read, file: &Path) -> Result<(), Failure> {
     if refused == 0 {
         Ok(())
     } else {
-        Err(Failure::new(Code::Data, anyhow!("{refused} of {} refused", recordings.len())))
+        Err(Failure::new(
+            Code::Data,
+            anyhow!("{refused} of {} recordings refused", recordings.len()),
+        ))
     }
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
     let io_error = |error: io::Error| {
-        let code = Failure::from(io::Error::from(error.kind())).code();
+        let code = failure::of_io(&error);
         Failure::new(code, anyhow!("{}: {error}", path.display()))
     };
     let mut bytes = Vec::new();
@@ -140,20 +139,21 @@ fn text(path: &Path) -> Result<String, Failure> {
     if bytes.len() as u64 > FILE_MAX_BYTES {
         return Err(Failure::new(
             Code::Data,
-            anyhow!("{}: more than {FILE_MAX_BYTES} bytes", path.display()),
+            anyhow!("{}: the file is larger than {FILE_MAX_BYTES} bytes", path.display()),
         ));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Failure::new(Code::Data, anyhow!("{}: not UTF-8 text", path.display())))
+    String::from_utf8(bytes).map_err(|_| {
+        Failure::new(Code::Data, anyhow!("{}: the file is not UTF-8 text", path.display()))
+    })
 }
 
-/// Why a recording is no reading.
+/// The cause that makes a recording no reading.
 struct Refusal {
     name: &'static str,
     detail: String,
 }
 
-/// What the node's sampler would make of it: a weak frame is read again, never believed.
+/// Decides as the node's sampler does: a weak frame is no reading.
 fn verdict(recording: &Recording) -> Result<Decoded, Refusal> {
     let fault = |fault: Fault| Refusal { name: fault.name(), detail: fault.to_string() };
     let decoded = dht::decode(&recording.edges, recording.model).map_err(fault)?;

@@ -1,37 +1,35 @@
-//! `humidor sim`: a log as if boards had reported for a long time, through the same append and the same
-//! upkeep that the broker uses.
+//! `humidor sim`: fills a log with simulated readings of a long time, by the same append and the same maintenance as the
+//! broker.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use super::failure::Failure;
 use super::start_log;
 use crate::cli::Sim;
 use crate::clock;
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::sim::history::Board;
 use crate::store::{LOG_FILE, Record, Store};
 
 const HOUR_MS: i64 = 3_600_000;
-/// Readings in one transaction, about.
+/// Approximate number of readings in one transaction.
 const BATCH_READINGS: usize = 20_000;
-/// Between two lines of progress.
+/// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Fills the log with the past `days` up to now.
-pub fn run(options: &Sim, mut layers: Layers) -> Result<(), Failure> {
-    start_log(&layers);
-    let folder = config::data_folder(&mut layers);
-    let path = layers.finish(folder)?.join(LOG_FILE);
-    let interval = config::interval(&options.interval)
-        .map_err(|error| Failure::new(Code::Usage, anyhow!("--interval: {error}")))?;
+pub fn run(options: &Sim, layers: Layers) -> Result<(), Failure> {
+    start_log(&layers.logging());
+    let path = config::data(layers)?.join(LOG_FILE);
     if path.exists() && !options.add {
         return Err(Failure::new(
             Code::Usage,
             anyhow!(
-                "{} exists; name another folder with --data, or say --add to put the simulated boards beside what is there",
+                "{} exists already; choose another folder with --data, or use --add to add the simulated boards to it",
                 path.display()
             ),
         ));
@@ -41,7 +39,7 @@ pub fn run(options: &Sim, mut layers: Layers) -> Result<(), Failure> {
     let start_ms = end_ms - i64::from(options.days) * 24 * HOUR_MS;
     let mut boards: Vec<Board> =
         (0..options.nodes).map(|number| Board::new(number, start_ms)).collect();
-    let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+    let interval_ms = i64::try_from(options.interval.as_millis()).unwrap_or(i64::MAX);
 
     let started = Instant::now();
     let mut progress = Progress::new(options.days);
@@ -61,18 +59,19 @@ pub fn run(options: &Sim, mut layers: Layers) -> Result<(), Failure> {
     }
     let (bytes, took) = (store.finish_filling(&path)?, started.elapsed());
     progress.end();
-    println!(
+    writeln!(
+        std::io::stdout(),
         "{}: {readings} readings of {} boards over {} days, {} MiB, in {:.0} s",
         path.display(),
         options.nodes,
         options.days,
         bytes / 1024 / 1024,
         took.as_secs_f64()
-    );
+    )?;
     Ok(())
 }
 
-/// One line on standard error that changes; a new line each time where it is no terminal.
+/// Progress on standard error: one line that changes on a terminal, else a new line each time.
 struct Progress {
     days: u32,
     shown: Instant,

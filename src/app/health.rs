@@ -1,21 +1,22 @@
-//! `humidor health`: asks the roles that this configuration would run.
+//! `humidor health`: checks the roles that this configuration would run.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 
-use crate::config::Layers;
-use crate::exit::{Code, Failure};
+use super::failure::Failure;
+use crate::config::{self, Layers};
+use crate::exit::Code;
 use crate::health::{self, Answer};
 
-/// Asks whoever answers; exit 69 when nobody does or somebody is not well.
-pub fn run(layers: &Layers) -> Result<(), Failure> {
+/// Checks each role; exit 69 when none answers or one is not healthy.
+pub fn run(layers: Layers) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let answers: Vec<Answer> = names(layers).iter().filter_map(|name| ask(name)).collect();
+    let answers: Vec<Answer> =
+        names(&config::health(layers)).iter().filter_map(|name| ask(name)).collect();
     if answers.is_empty() {
         return Err(Failure::new(
             Code::Unavailable,
             anyhow::anyhow!(
-                "neither a broker nor a node answers here; is one running with the same HUMIDOR_NODE and HUMIDOR_MQTT_LISTEN?"
+                "no broker and no node answers on this machine; check that one runs, with the same HUMIDOR_NODE and HUMIDOR_MQTT_LISTEN"
             ),
         ));
     }
@@ -30,7 +31,7 @@ pub fn run(layers: &Layers) -> Result<(), Failure> {
     }
 }
 
-/// `None` only when there is no such role here; one that does not answer is not well.
+/// `None` when no such role runs here. A role that runs and does not answer is not healthy.
 fn ask(name: &str) -> Option<Answer> {
     match health::ask(name) {
         Ok(answer) => Some(answer),
@@ -43,11 +44,8 @@ fn ask(name: &str) -> Option<Answer> {
     }
 }
 
-fn names(layers: &Layers) -> Vec<String> {
-    let mut layers = layers.clone();
-    let node = crate::config::node_id(&mut layers).map(|node| health::name("node", node.as_str()));
-    let broker = layers
-        .take("mqtt_listen", str::parse::<SocketAddr>)
-        .map(|address| health::name("broker", &address.port().to_string()));
+fn names(roles: &config::Health) -> Vec<String> {
+    let node = roles.node.as_ref().map(|node| health::name("node", node.as_str()));
+    let broker = roles.mqtt_port.map(|port| health::name("broker", &port.to_string()));
     node.into_iter().chain(broker).collect()
 }

@@ -1,41 +1,39 @@
-//! `humidor gpio`: the lines of this machine, and the header of this board, with who has what.
+//! `humidor gpio`: the lines of this machine and the header of this board, with the consumer of each line.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::anyhow;
 use gpio_cdev::LineDirection;
 
-use super::{quiet, start_log};
+use super::failure::Failure;
+use super::start_log;
 use crate::board::{Board, BoardPin, Place, Recognised};
 use crate::cli::GpioTask;
-use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::config::{self, Layers, Wiring};
+use crate::exit::Code;
 use crate::gpio::chips::{self, Chips};
 use crate::gpio::{LineAddress, LineError};
 
 /// Lists the lines, or draws the header.
 pub fn run(task: Option<&GpioTask>, layers: Layers) -> Result<(), Failure> {
-    start_log(&quiet(&layers));
-    let mut layers = layers;
-    let board = config::board(&mut layers);
-    // What is configured is shown where it is; a mistake in it is `humidor config`'s business.
-    let uses = config::uses(&mut layers.clone());
-    let board = layers.finish(board)?;
+    start_log(&layers.logging().quiet());
+    let Wiring { board, uses } = config::wiring(layers)?;
     let chips = Chips::scan(Path::new(chips::DEVICES));
     match task {
         Some(GpioTask::List(_)) => list(&chips),
         None if board.board.is_none() => list(&chips),
         None | Some(GpioTask::Header(_)) => match board.board {
             Some(known) => {
-                print!("{}", header(known, &board, &claims(&chips, &board, &uses)));
-                Ok(())
+                let header = header(known, &board, &claims(&chips, &board, &uses));
+                Ok(io::stdout().lock().write_all(header.as_bytes())?)
             }
             None => Err(Failure::new(
                 Code::Config,
                 anyhow!(
-                    "this board is not known ({}): set HUMIDOR_BOARD to one of {}",
+                    "the board was not recognised ({}): set HUMIDOR_BOARD to one of {}",
                     board.reason,
                     Board::ids().collect::<Vec<_>>().join(", ")
                 ),
@@ -45,31 +43,33 @@ pub fn run(task: Option<&GpioTask>, layers: Layers) -> Result<(), Failure> {
 }
 
 fn list(chips: &Chips) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
     for chip in &chips.open {
-        println!("{} `{}`, {} lines", chip.path().display(), chip.label(), chip.num_lines());
+        let (path, label) = (chip.path().display(), chip.label());
+        writeln!(out, "{path} `{label}`, {} lines", chip.num_lines())?;
         for line in chip.lines() {
             let Ok(info) = line.info() else { continue };
             let direction = if info.direction() == LineDirection::Out { "out" } else { "in" };
             let name = info.name().unwrap_or("-");
             let user = chips::consumer(&line).unwrap_or_else(|| "-".to_owned());
             let address = format!("{}:{}", chip.label(), line.offset());
-            println!("  {address:<24} {name:<16} {direction:<3}  {user}");
+            writeln!(out, "  {address:<24} {name:<16} {direction:<3}  {user}")?;
         }
     }
     for denied in &chips.denied {
-        println!("{}: not allowed: {}", denied.device.display(), denied.remedy());
+        writeln!(out, "{}: permission denied: {}", denied.device.display(), denied.remedy())?;
     }
     match (chips.open.is_empty(), chips.denied.first()) {
         (false, _) => Ok(()),
-        (true, Some(denied)) => Err(Failure::new(Code::Permission, LineError::from(denied))),
+        (true, Some(denied)) => Err(LineError::from(denied).into()),
         (true, None) => {
             let error = LineError::NoChips { folder: chips::DEVICES.to_owned() };
-            Err(Failure::new(Code::NoDevice, error))
+            Err(error.into())
         }
     }
 }
 
-/// Who has which line: by the kernel's word, else by the configuration's.
+/// The consumer of each line: the kernel's name for it, else the configured name in brackets.
 fn claims(
     chips: &Chips,
     board: &Recognised,
@@ -90,7 +90,7 @@ fn claims(
     claims
 }
 
-/// The header as one looks at it: odd pins on the left, even ones on the right.
+/// The header seen from above: odd pins on the left, even pins on the right.
 fn header(board: &Board, found: &Recognised, claims: &HashMap<LineAddress, String>) -> String {
     let mut text = format!("{found}, lines of `{}`\n\n", board.chip);
     let cell = |number: u8| {
@@ -129,7 +129,7 @@ fn header(board: &Board, found: &Recognised, claims: &HashMap<LineAddress, Strin
     text
 }
 
-/// `TWI0_SDA PA12 (12)`, with a mark on what is better left alone.
+/// `TWI0_SDA PA12 :12`, with a mark on a line that the board needs for itself.
 fn describe(pin: &BoardPin) -> String {
     // The first function is the one that pinout cards print.
     let function = pin.functions.split(',').next().unwrap_or_default();
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pin_is_on_the_drawing_with_who_has_it() {
+    fn every_pin_is_on_the_drawing_with_its_consumer() {
         for board in crate::board::BOARDS {
             let found = Recognised::set(board);
             let claims =

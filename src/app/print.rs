@@ -8,7 +8,7 @@ use crate::store::{Reading, Record};
 pub const CSV_HEADER: [&str; 8] =
     ["node", "sensor", "boot", "seq", "at", "clock", "temperature", "humidity"];
 
-/// Writes one aligned line. A time that comes from a clock that was not set is marked with `~`.
+/// Writes one aligned line. `~` marks a time from a clock that was not set.
 pub fn line(out: &mut impl Write, reading: &Reading) -> io::Result<()> {
     let at = jiff::Timestamp::from_millisecond(reading.at).map_or_else(
         |_| format!("{:>20}", reading.at),
@@ -44,8 +44,7 @@ pub fn of_record(record: &Record) -> Option<Reading> {
     })
 }
 
-/// Prints committed readings as they come, until the broker has ended. On a thread of its own: a terminal
-/// that was stopped blocks who writes to it.
+/// Prints committed readings until the broker ends. It needs a thread of its own: a write to a stopped terminal blocks.
 pub fn follow(mut live: tokio::sync::broadcast::Receiver<crate::broker::Live>) {
     use tokio::sync::broadcast::error::RecvError;
     loop {
@@ -55,13 +54,13 @@ pub fn follow(mut live: tokio::sync::broadcast::Receiver<crate::broker::Live>) {
                 for reading in records.iter().filter_map(of_record) {
                     let _ = line(&mut lines, &reading);
                 }
-                // A terminal that went away must not end the broker.
+                // A closed terminal must not end the broker.
                 let _ = io::stdout().write_all(&lines);
             }
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(
                     missed,
-                    "printing lags behind; some batches were not printed, all are stored"
+                    "standard output is too slow: some batches were stored and not printed"
                 );
             }
             Err(RecvError::Closed) => return,

@@ -1,4 +1,4 @@
-//! `humidor user`: the users file, edited so that what somebody wrote into it by hand stays.
+//! `humidor user`: edits the users file and keeps the comments and rules that were written by hand.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -8,20 +8,24 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use toml_edit::{DocumentMut, Item, Table, value};
 
+use super::failure::Failure;
 use super::layers;
+use crate::bounded_file;
 use crate::broker::{Directory, UsersError, check_name, hash};
 use crate::cli::{UserAdd, UserName, UserTask};
 use crate::config;
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 
+/// Largest file that is edited, in bytes; the broker takes no larger one.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Longest line that is read as a password, in bytes; `hash` has its own limit.
 const LINE_MAX_BYTES: u64 = 4096;
-/// Who may read a new file: its owner, and the group, which the broker may run in.
+/// Mode of a new file: its owner, and its group, which may be the broker's.
 const MODE: u32 = 0o640;
-/// What a new file begins with.
+/// Beginning of a new file.
 const PREFACE: &str = "\
-# Who may connect to the broker. `humidor user` keeps names and passwords; rules are written by hand, and a
-# running broker takes changes over. The first rule that matches decides: those here, the user's, its role's.
+# The broker's users. `humidor user` writes names and passwords, you write the rules; a running broker applies
+# changes within seconds. The first rule that matches decides, in this order: those here, the user's, its role's.
 #
 # rules = [\"deny read test/nosubscribe\"]
 #
@@ -31,19 +35,7 @@ const PREFACE: &str = "\
 # rules = [\"allow write plant/%u/#\", \"allow read plant/#\"]
 ";
 
-impl From<UsersError> for Failure {
-    fn from(error: UsersError) -> Self {
-        let code = match &error {
-            UsersError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                Code::Permission
-            }
-            _ => Code::Config,
-        };
-        Self::new(code, error)
-    }
-}
-
-/// Does what was asked.
+/// Runs the task.
 pub fn run(task: &UserTask) -> Result<(), Failure> {
     match task {
         UserTask::Add(add) => self::add(add),
@@ -57,14 +49,16 @@ fn add(UserAdd { name, role, settings }: &UserAdd) -> Result<(), Failure> {
     let mut file = UsersFile::open(config::users_file(layers(&settings.flags))?)?;
     check_name(name).map_err(|error| Failure::new(Code::Usage, error))?;
     if file.user(name).is_some() {
-        return Err(file.refuse(format!("user {name} is there; `humidor user passwd {name}`")));
+        return Err(file.refuse(format!(
+            "user {name} exists already; `humidor user passwd {name}` changes the password"
+        )));
     }
     let mut user = Table::new();
     user.insert("password", value(new_password(name)?));
     user.insert("role", value(role.as_str()));
     file.users()?.insert(name, Item::Table(user));
     file.write()?;
-    say(&format!("{name} may connect as {role} ({})", file.path.display()))
+    say(&format!("added user {name} with role {role} to {}", file.path.display()))
 }
 
 fn passwd(UserName { name, settings }: &UserName) -> Result<(), Failure> {
@@ -77,7 +71,9 @@ fn passwd(UserName { name, settings }: &UserName) -> Result<(), Failure> {
         user.insert("password", value(password));
     }
     file.write()?;
-    say(&format!("{name} has another password; who is connected with the old one is not any more"))
+    say(&format!(
+        "changed the password of {name}; a running broker closes connections with the old one"
+    ))
 }
 
 fn remove(UserName { name, settings }: &UserName) -> Result<(), Failure> {
@@ -86,7 +82,7 @@ fn remove(UserName { name, settings }: &UserName) -> Result<(), Failure> {
         return Err(file.refuse(format!("there is no user {name}")));
     }
     file.write()?;
-    say(&format!("{name} is removed"))
+    say(&format!("removed user {name}; a running broker closes its connections"))
 }
 
 fn list(path: &Path) -> Result<(), Failure> {
@@ -102,7 +98,7 @@ fn say(line: &str) -> Result<(), Failure> {
     Ok(writeln!(io::stdout(), "{line}")?)
 }
 
-/// The hash of a password that is typed twice, unseen, or comes as a line on standard input.
+/// The hash of a password: typed twice without an echo, or one line of standard input.
 fn new_password(name: &str) -> Result<String, Failure> {
     let password = if io::stdin().is_terminal() {
         let password = rpassword::prompt_password(format!("Password for {name}: "))?;
@@ -134,11 +130,12 @@ impl UsersFile {
             Err(source) => return Err(UsersError::Io { path, source }.into()),
         };
         let text = match metadata {
-            // Read as the broker reads it first: what that refuses is not edited further.
+            // The broker's reader comes first: a file that it refuses is not edited.
             Some(_) => {
                 Directory::read(&path)?;
-                std::fs::read_to_string(&path)
-                    .map_err(|source| UsersError::Io { path: path.clone(), source })?
+                bounded_file::read_text(&path, FILE_MAX_BYTES)
+                    .map_err(|error| anyhow!("{}: {error}", path.display()))
+                    .map_err(|error| Failure::new(Code::Config, error))?
             }
             None => PREFACE.to_owned(),
         };
@@ -170,10 +167,10 @@ impl UsersFile {
         Failure::new(Code::Data, UsersError::Content { path: self.path.clone(), cause })
     }
 
-    /// Writes it beside the old one and puts it in its place, so that a broker that reads meanwhile sees one or
-    /// the other, and a power cut leaves one of both.
+    /// Writes a new file and renames it over the old one: a broker that reads meanwhile sees one of both, and a power cut
+    /// leaves one of both.
     fn write(&self) -> Result<(), Failure> {
-        // Behind a link is where the file is kept.
+        // A link stays a link.
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
@@ -195,7 +192,7 @@ impl UsersFile {
             OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
         if let Some(old) = &self.metadata {
             file.set_permissions(PermissionsExt::from_mode(old.mode()))?;
-            // Who is not root keeps the file for itself; the broker says so if it then cannot read it.
+            // Without root's rights the file keeps its new owner; the broker reports it if it cannot read the file.
             let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
         }
         file.write_all(self.document.to_string().as_bytes())?;

@@ -1,21 +1,20 @@
-//! `humidor config`: every setting, its value, where it comes from, and what is wrong with it.
+//! `humidor config`: prints every setting with its value and origin, and reports every mistake.
 
 use std::io::Write;
 
-use crate::config::{self, Layers, SETTINGS};
-use crate::exit::Failure;
+use super::failure::Failure;
+use crate::config::{self, Effective, Layers};
 
 /// Prints the table; exit 78 with every mistake when there is one.
 pub fn run(layers: &Layers) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let rows: Vec<(String, String, String)> = SETTINGS
-        .iter()
-        .map(|setting| {
-            let (value, origin) = match layers.get(setting.key) {
-                Some((_, origin)) if setting.secret => ("(secret)".to_owned(), origin.to_string()),
-                Some((value, origin)) => (value, origin.to_string()),
-                None => ("–".to_owned(), "not set".to_owned()),
-            };
+    let rows: Vec<(String, String, String)> = layers
+        .effective()
+        .map(|Effective { setting, value }| {
+            let (value, origin) = value.map_or_else(
+                || ("–".to_owned(), "not set".to_owned()),
+                |(value, origin)| (value, origin.to_string()),
+            );
             (setting.variable(), value, origin)
         })
         .collect();

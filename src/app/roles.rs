@@ -1,18 +1,21 @@
 //! `humidor node` and `humidor broker`: a role until a signal.
 
+use std::io::{self, Write};
+
 use tracing::info;
 
-use super::{block_on, print, quiet, start_log};
+use super::failure::Failure;
+use super::{block_on, print, start_log};
 use crate::broker::{Broker, Counters};
 use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::exit::Code;
 use crate::health::{self, Answer};
 use crate::node::{Node, Outbox};
 use crate::shutdown::{self, Signals, Trigger};
 
-/// The board's role.
+/// Runs the board's role.
 pub fn node(layers: Layers) -> Result<(), Failure> {
-    start_log(&layers);
+    start_log(&layers.logging());
     let config = config::node(layers)?;
     block_on(async {
         let signals = signals()?;
@@ -27,25 +30,27 @@ pub fn node(layers: Layers) -> Result<(), Failure> {
     })
 }
 
-/// Deletes what a node left on its broker, and says what that was.
+/// Deletes a node's retained messages on its broker, and prints their topics.
 pub fn forget(layers: Layers) -> Result<(), Failure> {
-    start_log(&quiet(&layers));
+    start_log(&layers.logging().quiet());
     let forget = config::forget(layers)?;
     block_on(async {
         let done = forget.run().await.map_err(|error| Failure::new(Code::Unavailable, error))?;
+        let mut out = io::stdout().lock();
         for topic in &done.topics {
-            println!("deleted {topic}");
+            writeln!(out, "deleted {topic}")?;
         }
         if done.topics.is_empty() {
-            println!("{} has nothing of `{}`", forget.broker, forget.node);
+            writeln!(out, "{} has no retained messages of `{}`", forget.broker, forget.node)?;
         }
         if done.online {
-            println!(
-                "its last word was `online`: if it still runs, it comes back with its next connection; stop it and say this again"
-            );
+            writeln!(
+                out,
+                "its last status was `online`: a node that still runs publishes them again when it connects; stop it and run this command again"
+            )?;
         }
         if done.more {
-            println!("there is more than was taken in one go: say this again");
+            writeln!(out, "more messages remain: run this command again")?;
         }
         Ok(())
     })
@@ -59,7 +64,7 @@ fn node_health(outbox: &Outbox) -> Answer {
         detail: trouble.map_or_else(
             || {
                 format!(
-                    "{} taken in this run, {} waiting ({}), {} given up",
+                    "{} readings taken in this run, {} queued ({}), {} lost",
                     outbox.taken(),
                     outbox.depth(),
                     outbox.kind().as_str(),
@@ -71,9 +76,9 @@ fn node_health(outbox: &Outbox) -> Answer {
     }
 }
 
-/// The broker's role.
+/// Runs the broker's role.
 pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
-    start_log(&layers);
+    start_log(&layers.logging());
     let config = config::broker(layers)?;
     block_on(async {
         let signals = signals()?;
@@ -110,7 +115,7 @@ fn broker_health(counters: &Counters) -> Answer {
     }
 }
 
-/// Signals are caught before anything else: a supervisor may send one at once.
+/// Catches signals before anything else: a supervisor may send one at once.
 pub fn signals() -> Result<Signals, Failure> {
     Signals::catch().map_err(|error| Failure::new(Code::Internal, error))
 }

@@ -1,64 +1,61 @@
-//! `humidor doctor`: what this board lacks, each with its remedy.
+//! `humidor doctor`: checks this board, and names a remedy for each fault.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::anyhow;
 use rustix::io::Errno;
 use rustix::thread::{ClockId, NanosleepRelativeResult, Timespec, clock_nanosleep_relative};
 
-use super::{quiet, start_log};
+use super::failure::{self, Failure};
+use super::start_log;
 use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper};
-use crate::config::{self, Layers};
-use crate::exit::{Code, Failure};
+use crate::config::{self, Layers, Wiring};
+use crate::exit::Code;
 use crate::gpio::Pin;
 use crate::gpio::chips::{self, Chips};
 use crate::reading::ClockState;
 
-/// Page size of every board we know but the Raspberry Pi 5, in bytes.
+/// Page size in bytes of every known board but the Raspberry Pi 5.
 const PAGE_BYTES: usize = 4096;
-/// Less free space than this on the data folder's disk, in bytes, is soon too little.
+/// Free space in bytes on the data folder's disk that is soon too little.
 const FREE_MIN_BYTES: u64 = 100 * 1024 * 1024;
 
-/// How a check went.
+/// Result of a check.
 #[derive(Debug, PartialEq, Eq)]
 enum Finding {
-    /// As it should be.
+    /// No fault.
     Fine(String),
-    /// Works, but somebody should know.
+    /// No fault, but the user should know it.
     Note(String),
-    /// Does not work; what to do, and the exit code of what would fail.
+    /// A fault: its remedy, and the exit code of the command that would fail.
     Wrong(String, Code),
 }
 
-/// Prints every finding; the exit code is that of the first thing that does not work.
-pub fn run(mut layers: Layers) -> Result<(), Failure> {
-    start_log(&quiet(&layers));
-    let uses = config::uses(&mut layers.clone());
-    let data = config::data_folder(&mut layers);
-    let board = config::board(&mut layers);
-    let board = layers.finish(board)?;
+/// Prints every finding; the first fault sets the exit code.
+pub fn run(layers: Layers) -> Result<(), Failure> {
+    start_log(&layers.logging().quiet());
+    let (data, Wiring { board, uses }) = config::data_and_wiring(layers)?;
     let chips = Chips::scan(Path::new(chips::DEVICES));
     let mut findings = vec![("board", about_board(&board)), ("gpio", about_chips(&chips))];
     findings.extend(uses.iter().map(|(name, pin)| ("pin", about_pin(name, pin, &board, &chips))));
     findings.push(("clock", about_clock(Stamper::start(ClockTrust::Kernel).now().clock)));
     findings.push(("seccomp", about_filter(call_of_32_bit_programs())));
     findings.push(("pages", about_pages(rustix::param::page_size())));
-    if let Some(data) = data {
-        findings.push(("data", about_folder(&data)));
-    }
-    let mut first = None;
+    findings.push(("data", about_folder(&data)));
+    let (mut out, mut first) = (io::stdout().lock(), None);
     for (subject, finding) in findings {
         match finding {
-            Finding::Fine(text) => println!("ok     {subject}: {text}"),
-            Finding::Note(text) => println!("note   {subject}: {text}"),
+            Finding::Fine(text) => writeln!(out, "ok     {subject}: {text}")?,
+            Finding::Note(text) => writeln!(out, "note   {subject}: {text}")?,
             Finding::Wrong(text, code) => {
-                println!("WRONG  {subject}: {text}");
+                writeln!(out, "WRONG  {subject}: {text}")?;
                 first = first.or(Some(code));
             }
         }
     }
-    first.map_or(Ok(()), |code| Err(Failure::new(code, anyhow!("something is wrong, see above"))))
+    first.map_or(Ok(()), |code| Err(Failure::new(code, anyhow!("a check failed, see above"))))
 }
 
 fn about_board(board: &Recognised) -> Finding {
@@ -66,7 +63,7 @@ fn about_board(board: &Recognised) -> Finding {
         Finding::Fine(board.to_string())
     } else {
         Finding::Note(format!(
-            "not recognised ({}); for pins by number or name set HUMIDOR_BOARD",
+            "not recognised ({}); set HUMIDOR_BOARD to use pins by number or name",
             board.reason
         ))
     }
@@ -74,7 +71,7 @@ fn about_board(board: &Recognised) -> Finding {
 
 fn about_chips(chips: &Chips) -> Finding {
     if let Some(denied) = chips.denied.first() {
-        let text = format!("{} may not be opened: {}", denied.device.display(), denied.remedy());
+        let text = format!("{}: permission denied: {}", denied.device.display(), denied.remedy());
         return Finding::Wrong(text, Code::Permission);
     }
     if chips.open.is_empty() {
@@ -91,7 +88,7 @@ fn about_pin(name: &str, pin: &Pin, board: &Recognised, chips: &Chips) -> Findin
         Err(error) => return Finding::Wrong(format!("{name}: {error}"), Code::Config),
     };
     match chips.line(&address, &pin.to_string()) {
-        Err(error) => Finding::Wrong(format!("{name}: {error}"), Code::of_line(&error)),
+        Err(error) => Finding::Wrong(format!("{name}: {error}"), failure::of_line(&error)),
         Ok(line) => match (chips::consumer(&line), known.and_then(|known| known.reserved)) {
             (Some(user), _) => Finding::Note(format!("{name}@{pin} is in use by `{user}`")),
             (None, Some(reason)) => Finding::Note(format!("{name}@{pin}: {reason}")),
@@ -102,15 +99,15 @@ fn about_pin(name: &str, pin: &Pin, board: &Recognised, chips: &Chips) -> Findin
 
 fn about_clock(clock: ClockState) -> Finding {
     match clock {
-        ClockState::Synced => Finding::Fine("set by a time source".to_owned()),
+        ClockState::Synced => Finding::Fine("a time source synchronises it".to_owned()),
         ClockState::Unsynced => Finding::Note(
-            "no time source sets it: readings are marked `unsynced` and re-stamped later; run chrony or systemd-timesyncd on the board, or set HUMIDOR_CLOCK=always where another way sets it".to_owned(),
+            "no time source synchronises it: readings are marked `unsynced` and corrected later. Run chrony or systemd-timesyncd on the board, or set HUMIDOR_CLOCK=always if the clock is set by other means".to_owned(),
         ),
     }
 }
 
-/// The calls with 64 bits of time that Linux 5.1 gave to 32-bit programs, by one of them that the vDSO never answers: a
-/// sleep of nothing. For a 64-bit program it is the call of old.
+/// Tries the system calls with 64-bit times, which Linux 5.1 added for 32-bit programs, by a sleep of zero: the vDSO never
+/// answers it. A 64-bit program has only one such call.
 fn call_of_32_bit_programs() -> Result<(), Errno> {
     match clock_nanosleep_relative(ClockId::Monotonic, &Timespec { tv_sec: 0, tv_nsec: 0 }) {
         NanosleepRelativeResult::Err(error) => Err(error),
@@ -120,11 +117,11 @@ fn call_of_32_bit_programs() -> Result<(), Errno> {
 
 fn about_filter(answer: Result<(), Errno>) -> Finding {
     match answer {
-        Ok(()) => Finding::Fine("the calls for time and sleep are let through".to_owned()),
-        // A filter that has never heard of them says EPERM, after which the C library does not try the older ones.
+        Ok(()) => Finding::Fine("the system calls for time and sleep are allowed".to_owned()),
+        // A filter that does not know these calls answers EPERM; the C library then does not try the older ones.
         Err(error) => Finding::Wrong(
             format!(
-                "a filter refuses a call for time and sleep ({error}): 32-bit programs need Docker 19.03.9 and libseccomp 2.4.2 on the board, or later; update both. Until then: docker run --security-opt seccomp=unconfined"
+                "a seccomp filter refuses the system calls for time and sleep ({error}). Update Docker to 19.03.9 and libseccomp to 2.4.2 on the board, or later; until then use docker run --security-opt seccomp=unconfined"
             ),
             Code::Permission,
         ),
@@ -137,23 +134,23 @@ fn about_pages(bytes: usize) -> Finding {
         Finding::Fine(text)
     } else {
         Finding::Note(format!(
-            "{text}: fine for humidor; some other programs for ARM need {PAGE_BYTES}"
+            "{text}: humidor runs; some other programs for ARM need {PAGE_BYTES}"
         ))
     }
 }
 
 fn about_folder(folder: &Path) -> Finding {
-    // The folder may not be there yet: the nearest one that is has to take it.
+    // The folder may not exist yet: then the nearest existing one above it has to be writable.
     let there = folder.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
     let probe = there.join(format!(".humidor-doctor-{}", std::process::id()));
     if let Err(error) = std::fs::write(&probe, b"x") {
         return Finding::Wrong(
             format!(
-                "{} cannot be written ({error}): mount a volume there that uid {} may write",
+                "{} is not writable ({error}): mount a volume there that uid {} may write",
                 there.display(),
                 rustix::process::getuid().as_raw()
             ),
-            Failure::from(error).code(),
+            failure::of_io(&error),
         );
     }
     let _ = std::fs::remove_file(&probe);
@@ -179,7 +176,7 @@ mod tests {
     use crate::board::Board;
 
     #[test]
-    fn each_thing_that_is_wrong_has_the_code_of_what_would_fail() {
+    fn each_fault_has_the_code_of_the_command_that_would_fail() {
         let board = Recognised::set(Board::by_id("orange-pi-zero").unwrap());
         let none = Chips::none();
         assert!(matches!(about_chips(&none), Finding::Wrong(_, Code::NoDevice)));

@@ -1,0 +1,210 @@
+//! `humidor demo`: a small factory in one process. Its boards play edge trains through the decoder,
+//! the outbox and the MQTT session that real boards use.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::{block_on, print, roles, start_log};
+use crate::board::Recognised;
+use crate::broker::{Broker, BrokerError};
+use crate::clock::ClockTrust;
+use crate::config::{self, Demo, Layers};
+use crate::dht::Model;
+use crate::exit::Code;
+use crate::gpio::Pin;
+use crate::node::{Backend, BrokerAddress, Node, NodeConfig, SensorConfig};
+use crate::reading::IdError;
+use crate::shutdown;
+use crate::wire::Discovery;
+
+/// A simulated board.
+struct DemoBoard {
+    node: &'static str,
+    /// Name, model and header pin of each sensor.
+    sensors: &'static [(&'static str, Model, u8)],
+    interval: Duration,
+    /// Share of the sensors' answers that go wrong, 0 to 1.
+    faults: f64,
+}
+
+/// The boards: one without faults, one with some, one with many.
+const BOARDS: [DemoBoard; 3] = [
+    DemoBoard {
+        node: "press",
+        sensors: &[("hall", Model::Dht22, 7), ("oil", Model::Dht22, 11)],
+        interval: Duration::from_secs(2),
+        faults: 0.0,
+    },
+    DemoBoard {
+        node: "store",
+        sensors: &[("door", Model::Dht11, 7)],
+        interval: Duration::from_secs(1),
+        faults: 0.05,
+    },
+    DemoBoard {
+        node: "roof",
+        sensors: &[("shade", Model::Dht22, 7), ("sun", Model::Dht22, 11)],
+        interval: Duration::from_secs(2),
+        faults: 0.1,
+    },
+];
+/// Readings that each board's outbox holds.
+const OUTBOX_CAPACITY: u64 = 10_000;
+
+/// Runs until Ctrl-C or for `seconds`.
+pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
+    start_log(&layers.logging().quiet());
+    let mut demo = config::demo(layers)?;
+    // Unless the user names a folder, the demo leaves nothing behind.
+    let scratch = (!demo.data_is_set)
+        .then(|| std::env::temp_dir().join(format!("humidor-demo-{}", std::process::id())));
+    if let Some(folder) = &scratch {
+        demo.broker.data.clone_from(folder);
+    }
+    let outcome = block_on(play(demo, seconds));
+    if let Some(folder) = scratch {
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    outcome
+}
+
+async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
+    let mut signals = roles::signals()?;
+    let (stop_broker, broker_stopped) = shutdown::channel();
+    let mut config = demo.broker;
+    let (data, discovery) = (config.data.clone(), config.discovery.clone());
+    let broker = match Broker::start(config.clone(), broker_stopped.clone()).await {
+        // Another program has a default port: the demo takes any other rather than fail.
+        Err(BrokerError::Listen { .. }) if !(demo.mqtt_is_set && demo.http_is_set) => {
+            if !demo.mqtt_is_set {
+                config.mqtt_listen.set_port(0);
+            }
+            if !demo.http_is_set {
+                config.http_listen.iter_mut().for_each(|address| address.set_port(0));
+            }
+            Broker::start(config, broker_stopped).await?
+        }
+        other => other?,
+    };
+    introduce(&broker, &data)?;
+    let live = broker.live();
+    let printing = tokio::task::spawn_blocking(move || print::follow(live));
+
+    let (stop_boards, boards_stopped) = shutdown::channel();
+    let mut boards = Vec::new();
+    for board in BOARDS {
+        let config = node(&board, broker.address(), &data, discovery.clone())
+            .map_err(|error| Failure::new(Code::Internal, error))?;
+        boards.push(Node::start(config, boards_stopped.clone())?);
+    }
+
+    let time = async {
+        match seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let counters = broker.counters();
+    let ended = broker.ended();
+    tokio::pin!(ended);
+    let lost = tokio::select! {
+        () = time => None,
+        () = signals.received() => None,
+        outcome = &mut ended => Some(outcome),
+    };
+    // Boards first: the broker still takes their last readings.
+    stop_boards.throw();
+    for board in boards {
+        board.ended().await?;
+    }
+    stop_broker.throw();
+    match lost {
+        Some(outcome) => outcome?,
+        None => ended.await?,
+    }
+    // A stopped terminal does not delay the exit.
+    let _ = tokio::time::timeout(Duration::from_secs(2), printing).await;
+    let (recorded, commits) = counters.totals();
+    writeln!(
+        io::stdout(),
+        "\nStored {} readings in {commits} commits; {} repeats were acknowledged and not stored again.",
+        recorded.readings,
+        recorded.repeats
+    )?;
+    Ok(())
+}
+
+/// Prints where everything is.
+fn introduce(broker: &Broker, data: &Path) -> io::Result<()> {
+    let (address, mut out) = (broker.address(), io::stdout().lock());
+    writeln!(
+        out,
+        "The broker listens on {address}. A real board would use HUMIDOR_BROKER={}",
+        outside(address)
+    )?;
+    writeln!(
+        out,
+        "The database is {}; `humidor tail --data {}` follows it.",
+        data.join(crate::store::LOG_FILE).display(),
+        data.display()
+    )?;
+    if let Some(http) = broker.http_address() {
+        let here = SocketAddr::new(reachable(http.ip()), http.port());
+        writeln!(out, "The page is http://{here}/.")?;
+    }
+    writeln!(out, "Readings of three simulated boards follow; stop with Ctrl-C.\n")
+}
+
+fn node(
+    board: &DemoBoard,
+    broker: SocketAddr,
+    data: &Path,
+    discovery: Option<Discovery>,
+) -> Result<NodeConfig, IdError> {
+    let sensor = |&(name, model, pin): &(&str, Model, u8)| {
+        Ok(SensorConfig { name: name.parse()?, model, pin: Pin::Header(pin) })
+    };
+    Ok(NodeConfig {
+        node: board.node.parse()?,
+        broker: BrokerAddress::new(reachable(broker.ip()).to_string(), broker.port()),
+        password: None,
+        tls: None,
+        sensors: board.sensors.iter().map(sensor).collect::<Result<_, _>>()?,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        interval: board.interval,
+        data: data.join(format!("board-{}", board.node)),
+        outbox_capacity: OUTBOX_CAPACITY,
+        discovery,
+        backend: Backend::Sim { faults: board.faults },
+        // Simulated lines need no board.
+        board: Recognised { board: None, reason: "simulated".to_owned() },
+        clock: ClockTrust::Kernel,
+    })
+}
+
+/// The address at which this machine reaches a listener; loopback for one on every address.
+fn reachable(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip }
+}
+
+/// The broker's address for another machine.
+fn outside(address: SocketAddr) -> String {
+    let ip = if address.ip().is_unspecified() {
+        own_address().unwrap_or(Ipv4Addr::LOCALHOST.into())
+    } else {
+        address.ip()
+    };
+    BrokerAddress::new(ip.to_string(), address.port()).to_string()
+}
+
+/// The address that this machine sends from. Connecting a datagram socket sends nothing; the target is
+/// from the block that is reserved for documentation (RFC 5737).
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}

@@ -1,0 +1,90 @@
+//! The broker's role from the settings, and the demo's, which is a broker with other defaults.
+
+use super::access;
+use super::layers::Layers;
+use super::problem::Problems;
+use super::settings::{
+    ALARMS, COMMIT_WINDOW, DATA, DISCOVERY, HTTP_GUESTS, HTTP_HOSTS, HTTP_LISTEN, KEEP_RAW,
+    LOGGED_FILTERS, MAX_DB, MQTT_LISTEN,
+};
+use crate::broker::{AccessConfig, Anonymous, BrokerConfig};
+use crate::store::Retention;
+use crate::web::{Guests, WebConfig};
+
+/// The settings of `humidor demo`.
+#[derive(Debug, Clone)]
+pub struct Demo {
+    /// Its broker.
+    pub broker: BrokerConfig,
+    /// Whether the data folder was set.
+    pub data_is_set: bool,
+    /// Whether the address for MQTT clients was set.
+    pub mqtt_is_set: bool,
+    /// Whether the address for HTTP clients was set.
+    pub http_is_set: bool,
+}
+
+/// The broker's configuration.
+///
+/// # Errors
+/// Every mistake.
+pub fn broker(mut layers: Layers) -> Result<BrokerConfig, Problems> {
+    let config = fields(&mut layers);
+    layers.finish(config)
+}
+
+/// The demo's configuration.
+///
+/// # Errors
+/// Every mistake.
+pub fn demo(mut layers: Layers) -> Result<Demo, Problems> {
+    let demo = fields(&mut layers).map(|mut broker| {
+        // Its boards have no passwords, and a real board may join.
+        broker.access = AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
+        // A phone may see the page too; the demo has no real data.
+        if !layers.is_set(&HTTP_GUESTS) {
+            broker.web.guests = Guests::Read;
+        }
+        Demo {
+            broker,
+            data_is_set: layers.is_set(&DATA),
+            mqtt_is_set: layers.is_set(&MQTT_LISTEN),
+            http_is_set: layers.is_set(&HTTP_LISTEN),
+        }
+    });
+    layers.finish(demo)
+}
+
+pub(super) fn fields(layers: &mut Layers) -> Option<BrokerConfig> {
+    let data = layers.need(&DATA);
+    let mqtt_listen = layers.need(&MQTT_LISTEN);
+    let http_listen = layers.need(&HTTP_LISTEN);
+    let (guests, hosts) = (layers.need(&HTTP_GUESTS), layers.need(&HTTP_HOSTS));
+    let logged = layers.need(&LOGGED_FILTERS);
+    let retention = retention(layers);
+    let commit_window = layers.need(&COMMIT_WINDOW);
+    let alarms = layers.need(&ALARMS);
+    let discovery = layers.need(&DISCOVERY);
+    let access = data.as_deref().and_then(|data| access::access(layers, data));
+    let (tls, limits) = (access::tls(layers), access::limits(layers));
+    Some(BrokerConfig {
+        data: data?,
+        access: access?,
+        tls,
+        limits: limits?,
+        mqtt_listen: mqtt_listen?,
+        http_listen: http_listen?,
+        web: WebConfig { guests: guests?, hosts: hosts? },
+        logged: logged?,
+        commit_window: commit_window?,
+        retention: retention?,
+        alarms: alarms?,
+        discovery: discovery?,
+    })
+}
+
+/// Limits of the log's age and size.
+pub(super) fn retention(layers: &mut Layers) -> Option<Retention> {
+    let (keep_raw, max_bytes) = (layers.need(&KEEP_RAW), layers.need(&MAX_DB));
+    Some(Retention { keep_raw: keep_raw?, max_bytes: max_bytes? })
+}
