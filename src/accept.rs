@@ -1,4 +1,4 @@
-//! Accepting TCP connections, for MQTT and HTTP alike: each in a task of its own, and an orderly end.
+//! Listening and accepting TCP connections, for MQTT and HTTP alike: each in a task of its own, and an orderly end.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +16,35 @@ use crate::shutdown::Shutdown;
 const TCP_KEEPALIVE: Duration = Duration::from_mins(2);
 /// Pause after a failed accept: out of file descriptors is the usual cause, and passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}: {source}; is another broker running? Choose another address with {setting}"
+)]
+pub struct ListenError {
+    /// The variable that chooses another address.
+    pub setting: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+/// Listens on `address`, which the variable `setting` gave; with port 0 the system chooses one. Returns the address
+/// with the real port.
+///
+/// # Errors
+/// When the address is taken, or is none of this machine's.
+pub async fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let refused = |source| ListenError { setting, address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
 
 /// The tasks of connections. Dropping it ends them.
 #[derive(Debug, Default)]

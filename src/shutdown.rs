@@ -31,12 +31,6 @@ impl Shutdown {
         // An error means that the trigger was dropped, which ends too.
         let _ = self.0.wait_for(|thrown| *thrown).await;
     }
-
-    /// Whether the switch was thrown.
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
-    }
 }
 
 /// SIGTERM and SIGINT, caught from the moment of [`Signals::catch`] on. As process 1 of a container they

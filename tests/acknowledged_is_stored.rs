@@ -33,8 +33,6 @@ impl Running {
         let config = BrokerConfig {
             data: data.path().to_owned(),
             mqtt_listen: "127.0.0.1:0".parse().unwrap(),
-            http_listen: None,
-            web: humidor::web::WebConfig::default(),
             logged: vec!["plant/#".parse().unwrap()],
             commit_window: std::time::Duration::ZERO,
             retention: humidor::store::Retention::EVERYTHING,

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::failure::Failure;
+use super::server::Server;
 use super::{block_on, print, roles, start_log};
 use crate::board::Recognised;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::BrokerError;
 use crate::clock::ClockTrust;
 use crate::config::{self, Demo, Layers};
 use crate::dht::Model;
@@ -62,7 +63,7 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
     let scratch = (!demo.data_is_set)
         .then(|| std::env::temp_dir().join(format!("humidor-demo-{}", std::process::id())));
     if let Some(folder) = &scratch {
-        demo.broker.data.clone_from(folder);
+        demo.server.broker.data.clone_from(folder);
     }
     let outcome = block_on(play(demo, seconds));
     if let Some(folder) = scratch {
@@ -74,22 +75,23 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
 async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
     let mut signals = roles::signals()?;
     let (stop_broker, broker_stopped) = shutdown::channel();
-    let mut config = demo.broker;
-    let (data, discovery) = (config.data.clone(), config.discovery.clone());
-    let broker = match Broker::start(config.clone(), broker_stopped.clone()).await {
+    let mut config = demo.server;
+    let (data, discovery) = (config.broker.data.clone(), config.broker.discovery.clone());
+    let server = match Server::start(config.clone(), broker_stopped.clone()).await {
         // Another program has a default port: the demo takes any other rather than fail.
-        Err(BrokerError::Listen { .. }) if !(demo.mqtt_is_set && demo.http_is_set) => {
+        Err(BrokerError::Listen(_)) if !(demo.mqtt_is_set && demo.http_is_set) => {
             if !demo.mqtt_is_set {
-                config.mqtt_listen.set_port(0);
+                config.broker.mqtt_listen.set_port(0);
             }
             if !demo.http_is_set {
                 config.http_listen.iter_mut().for_each(|address| address.set_port(0));
             }
-            Broker::start(config, broker_stopped).await?
+            Server::start(config, broker_stopped).await?
         }
         other => other?,
     };
-    introduce(&broker, &data)?;
+    introduce(&server, &data)?;
+    let broker = &server.broker;
     let live = broker.live();
     let printing = tokio::task::spawn_blocking(move || print::follow(live));
 
@@ -108,7 +110,7 @@ async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
         }
     };
     let counters = broker.counters();
-    let ended = broker.ended();
+    let ended = server.ended();
     tokio::pin!(ended);
     let lost = tokio::select! {
         () = time => None,
@@ -138,8 +140,8 @@ async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
 }
 
 /// Prints where everything is.
-fn introduce(broker: &Broker, data: &Path) -> io::Result<()> {
-    let (address, mut out) = (broker.address(), io::stdout().lock());
+fn introduce(server: &Server, data: &Path) -> io::Result<()> {
+    let (address, mut out) = (server.broker.address(), io::stdout().lock());
     writeln!(
         out,
         "The broker listens on {address}. A real board would use HUMIDOR_BROKER={}",
@@ -151,7 +153,7 @@ fn introduce(broker: &Broker, data: &Path) -> io::Result<()> {
         data.join(crate::store::LOG_FILE).display(),
         data.display()
     )?;
-    if let Some(http) = broker.http_address() {
+    if let Some(http) = server.http_address() {
         let here = SocketAddr::new(reachable(http.ip()), http.port());
         writeln!(out, "The page is http://{here}/.")?;
     }

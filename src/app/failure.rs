@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 
+use crate::accept::ListenError;
 use crate::broker::{BrokerError, UsersError};
 use crate::config::Problems;
 use crate::exit::Code;
@@ -111,12 +112,12 @@ impl From<BrokerError> for Failure {
     fn from(error: BrokerError) -> Self {
         let code = match error {
             BrokerError::Open(error) => return error.into(),
-            BrokerError::Listen { ref source, .. }
+            BrokerError::Listen(ListenError { ref source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
                 Code::Permission
             }
-            BrokerError::Listen { .. } => Code::Unavailable,
+            BrokerError::Listen(_) => Code::Unavailable,
             BrokerError::Access(_) | BrokerError::Tls(_) => Code::Config,
             BrokerError::Thread(_) => Code::Internal,
             BrokerError::Damaged(_) => Code::Io,

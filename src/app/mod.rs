@@ -10,6 +10,7 @@ mod log;
 mod print;
 mod read;
 mod roles;
+mod server;
 mod sim;
 mod user;
 

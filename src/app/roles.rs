@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use tracing::info;
 
 use super::failure::Failure;
+use super::server::Server;
 use super::{block_on, print, start_log};
-use crate::broker::{Broker, Counters};
+use crate::broker::Counters;
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::health::{self, Answer};
@@ -83,7 +84,8 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
     block_on(async {
         let signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
-        let broker = Broker::start(config, shutdown.clone()).await?;
+        let server = Server::start(config, shutdown.clone()).await?;
+        let broker = &server.broker;
         let counters = broker.counters();
         let health_name = health::name("broker", &broker.address().port().to_string());
         tokio::spawn(health::serve(health_name, move || broker_health(&counters), shutdown));
@@ -91,7 +93,7 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
             let live = broker.live();
             std::thread::spawn(move || print::follow(live));
         }
-        until_signalled(broker.ended(), signals, &trigger).await?;
+        until_signalled(server.ended(), signals, &trigger).await?;
         info!("stopped");
         Ok(())
     })

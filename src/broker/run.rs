@@ -1,7 +1,7 @@
 //! The broker from start to end: the operator's log reads like this file.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::info;
 
+use crate::accept::{ListenError, listen};
 use crate::broker::access::{Access, AccessConfig, AccessError};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
@@ -18,7 +19,7 @@ use crate::broker::context::Services;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained::Retained;
-use crate::broker::listener::{self, Handoffs};
+use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
 use crate::broker::net::limits::Limits;
 use crate::broker::net::tls::{Tls, TlsConfig};
@@ -30,7 +31,6 @@ use crate::mqtt::{Filter, Message};
 use crate::shutdown::{self, Shutdown};
 use crate::store::{LOG_FILE, OpenError, Queued, Retention, Store};
 use crate::tls::TlsError;
-use crate::web::{self, Sources, WebConfig};
 use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
 
 /// What the broker role needs to know.
@@ -40,10 +40,6 @@ pub struct BrokerConfig {
     pub data: PathBuf,
     /// Where MQTT clients connect. Port 0 lets the system choose.
     pub mqtt_listen: SocketAddr,
-    /// Where HTTP clients connect, if anywhere. Port 0 lets the system choose.
-    pub http_listen: Option<SocketAddr>,
-    /// Who may look and switch there.
-    pub web: WebConfig,
     /// Filters of foreign topics to log.
     pub logged: Vec<Filter>,
     /// How long a commit waits for company.
@@ -75,17 +71,8 @@ pub enum BrokerError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {source}; is another broker running? Choose another address with {setting}"
-    )]
-    Listen {
-        /// The variable that chooses another.
-        setting: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -98,10 +85,10 @@ pub enum BrokerError {
 pub struct Broker {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
-    access: Access,
-    http_address: Option<SocketAddr>,
-    recorder: Recorder,
+    path: PathBuf,
+    services: Services,
     alarms: Alarms,
+    handoff: Handoff,
     running: tokio::task::JoinHandle<Result<(), BrokerError>>,
 }
 
@@ -113,17 +100,12 @@ impl Broker {
     pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
         // The ports first: a broker that cannot have them leaves the log alone.
         let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen).await?;
-        let http = match config.http_listen {
-            Some(address) => Some(listen("HUMIDOR_HTTP_LISTEN", address).await?),
-            None => None,
-        };
-
-        let mut entrances = vec![(listener, None)];
+        let mut listeners = vec![(listener, None)];
         let tls_address = match config.tls {
             None => None,
             Some(tls) => {
                 let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen).await?;
-                entrances.push((listener, Some(Tls::start(tls, shutdown.clone()).await?)));
+                listeners.push((listener, Some(Tls::start(tls, shutdown.clone()).await?)));
                 Some(address)
             }
         };
@@ -182,30 +164,16 @@ impl Broker {
         let discovery = config.discovery.as_ref();
         let (alarms, watching) =
             watch::start(config.alarms, left, &services, discovery, alarms_end);
-        let http_address = http.as_ref().map(|(_, address)| *address);
-        let pages = http.map(|(listener, address)| {
-            info!(guests = config.web.guests.as_str(), %address, "listening for HTTP, and for MQTT over WebSocket");
-            let (mqtt_handoff, handoffs) = listener::handoff();
-            let sources = Sources {
-                database: path,
-                counters: Arc::clone(recorder.counters()),
-                live: recorder.live(),
-                local_client: LocalClient::new(services.clone()),
-                access: access.clone(),
-                alarms: alarms.clone(),
-                mqtt_handoff,
-            };
-            Pages { listener, config: config.web, sources, handoffs }
-        });
-        let ports = Ports { entrances, pages };
-        let serving = run(ports, services, writer, lost, shutdown, async move {
+        let (handoff, handoffs) = listener::handoff();
+        let ports = Ports { listeners, handoffs };
+        let serving = run(ports, services.clone(), writer, lost, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
                 let _ = watching.await;
             }
         });
         let running = tokio::spawn(serving);
-        Ok(Self { address, tls_address, access, http_address, recorder, alarms, running })
+        Ok(Self { address, tls_address, path, services, alarms, handoff, running })
     }
 
     /// The address it listens on, with the real port.
@@ -223,19 +191,31 @@ impl Broker {
     /// Who may do what.
     #[must_use]
     pub const fn access(&self) -> &Access {
-        &self.access
+        &self.services.access
     }
 
-    /// The address of its pages, with the real port.
+    /// The file of its log.
     #[must_use]
-    pub const fn http_address(&self) -> Option<SocketAddr> {
-        self.http_address
+    pub fn database(&self) -> &Path {
+        &self.path
+    }
+
+    /// A client inside the process. The broker does not end before it is dropped.
+    #[must_use]
+    pub fn local_client(&self) -> LocalClient {
+        LocalClient::new(self.services.clone())
+    }
+
+    /// Takes MQTT clients whose streams come through another listener.
+    #[must_use]
+    pub fn handoff(&self) -> Handoff {
+        self.handoff.clone()
     }
 
     /// What it recorded so far.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(self.recorder.counters())
+        Arc::clone(self.services.recorder.counters())
     }
 
     /// How its alarms are.
@@ -247,7 +227,7 @@ impl Broker {
     /// Committed records from now on.
     #[must_use]
     pub fn live(&self) -> broadcast::Receiver<Live> {
-        self.recorder.live()
+        self.services.recorder.live()
     }
 
     /// Waits until the broker has ended: after `shutdown`, when the last commit is done.
@@ -256,7 +236,7 @@ impl Broker {
     /// Why it ended before it was asked to.
     pub async fn ended(self) -> Result<(), BrokerError> {
         // The writer thread ends when the last handle to it is gone, so ours must go first.
-        drop(self.recorder);
+        drop(self.services);
         match self.running.await {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -264,28 +244,10 @@ impl Broker {
     }
 }
 
-async fn listen(
-    setting: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), BrokerError> {
-    let refused = |source| BrokerError::Listen { setting, address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    Ok((listener, address))
-}
-
-/// What is served over HTTP, and where.
-struct Pages {
-    listener: TcpListener,
-    config: WebConfig,
-    sources: Sources,
-    handoffs: Handoffs,
-}
-
-/// Where the broker listens.
+/// Where clients come from.
 struct Ports {
-    entrances: Vec<(TcpListener, Option<Tls>)>,
-    pages: Option<Pages>,
+    listeners: Vec<(TcpListener, Option<Tls>)>,
+    handoffs: Handoffs,
 }
 
 async fn run(
@@ -296,35 +258,26 @@ async fn run(
     shutdown: Shutdown,
     end_alarms: impl Future<Output = ()>,
 ) -> Result<(), BrokerError> {
-    let speaking = services.clone();
     // The listeners have their own switch: they also close when the store is lost.
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
-    let mut doors = JoinSet::new();
-    for (listener, tls) in ports.entrances {
-        doors.spawn(listener::serve(listener, tls, services.clone(), closing.clone()));
+    let mut serving = JoinSet::new();
+    for (listener, tls) in ports.listeners {
+        serving.spawn(listener::serve(listener, tls, services.clone(), closing.clone()));
     }
-    let pages = ports.pages.map(|Pages { listener, config, sources, handoffs }| {
-        doors.spawn(listener::receive(handoffs, services.clone(), closing.clone()));
-        (listener, config, sources)
-    });
-    let sys = tokio::spawn(sys::run(services, closing.clone()));
-    let web = tokio::spawn(async move {
-        if let Some((listener, config, sources)) = pages {
-            web::serve(listener, web::router(&config, sources, closing.clone()), closing).await;
-        }
-    });
+    serving.spawn(listener::receive(ports.handoffs, services.clone(), closing.clone()));
+    serving.spawn(sys::run(services.clone(), closing));
 
     tokio::select! {
         () = requested.requested() => {}
         // The writer says why when it is joined.
         _ = lost => {}
     }
-    publish_status(&speaking, OFFLINE);
+    publish_status(&services, OFFLINE);
     close.throw();
-    let _ = tokio::join!(doors.join_all(), sys, web);
+    serving.join_all().await;
     // The writer thread ends with the last handle to it.
-    drop(speaking);
+    drop(services);
     info!("connections closed");
     end_alarms.await;
 

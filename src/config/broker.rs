@@ -1,5 +1,7 @@
 //! The broker's role from the settings, and the demo's, which is a broker with other defaults.
 
+use std::net::SocketAddr;
+
 use super::access;
 use super::layers::Layers;
 use super::problem::Problems;
@@ -11,11 +13,22 @@ use crate::broker::{AccessConfig, Anonymous, BrokerConfig};
 use crate::store::Retention;
 use crate::web::{Guests, WebConfig};
 
+/// The settings of `humidor broker`.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The broker.
+    pub broker: BrokerConfig,
+    /// Where HTTP clients connect, if anywhere. Port 0 lets the system choose.
+    pub http_listen: Option<SocketAddr>,
+    /// What they may do.
+    pub web: WebConfig,
+}
+
 /// The settings of `humidor demo`.
 #[derive(Debug, Clone)]
 pub struct Demo {
-    /// Its broker.
-    pub broker: BrokerConfig,
+    /// Its broker and web.
+    pub server: ServerConfig,
     /// Whether the data folder was set.
     pub data_is_set: bool,
     /// Whether the address for MQTT clients was set.
@@ -28,7 +41,7 @@ pub struct Demo {
 ///
 /// # Errors
 /// Every mistake.
-pub fn broker(mut layers: Layers) -> Result<BrokerConfig, Problems> {
+pub fn broker(mut layers: Layers) -> Result<ServerConfig, Problems> {
     let config = fields(&mut layers);
     layers.finish(config)
 }
@@ -38,15 +51,16 @@ pub fn broker(mut layers: Layers) -> Result<BrokerConfig, Problems> {
 /// # Errors
 /// Every mistake.
 pub fn demo(mut layers: Layers) -> Result<Demo, Problems> {
-    let demo = fields(&mut layers).map(|mut broker| {
+    let demo = fields(&mut layers).map(|mut server| {
         // Its boards have no passwords, and a real board may join.
-        broker.access = AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
+        server.broker.access =
+            AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
         // A phone may see the page too; the demo has no real data.
         if !layers.is_set(&HTTP_GUESTS) {
-            broker.web.guests = Guests::Read;
+            server.web.guests = Guests::Read;
         }
         Demo {
-            broker,
+            server,
             data_is_set: layers.is_set(&DATA),
             mqtt_is_set: layers.is_set(&MQTT_LISTEN),
             http_is_set: layers.is_set(&HTTP_LISTEN),
@@ -55,7 +69,7 @@ pub fn demo(mut layers: Layers) -> Result<Demo, Problems> {
     layers.finish(demo)
 }
 
-pub(super) fn fields(layers: &mut Layers) -> Option<BrokerConfig> {
+pub(super) fn fields(layers: &mut Layers) -> Option<ServerConfig> {
     let data = layers.need(&DATA);
     let mqtt_listen = layers.need(&MQTT_LISTEN);
     let http_listen = layers.need(&HTTP_LISTEN);
@@ -67,20 +81,20 @@ pub(super) fn fields(layers: &mut Layers) -> Option<BrokerConfig> {
     let discovery = layers.need(&DISCOVERY);
     let access = data.as_deref().and_then(|data| access::access(layers, data));
     let (tls, limits) = (access::tls(layers), access::limits(layers));
-    Some(BrokerConfig {
+    let broker = BrokerConfig {
         data: data?,
         access: access?,
         tls,
         limits: limits?,
         mqtt_listen: mqtt_listen?,
-        http_listen: http_listen?,
-        web: WebConfig { guests: guests?, hosts: hosts? },
         logged: logged?,
         commit_window: commit_window?,
         retention: retention?,
         alarms: alarms?,
         discovery: discovery?,
-    })
+    };
+    let web = WebConfig { guests: guests?, hosts: hosts? };
+    Some(ServerConfig { broker, http_listen: http_listen?, web })
 }
 
 /// Limits of the log's age and size.

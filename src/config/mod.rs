@@ -19,7 +19,7 @@ mod problem;
 mod settings;
 mod values;
 
-pub use broker::{Demo, broker, demo};
+pub use broker::{Demo, ServerConfig, broker, demo};
 pub use commands::{
     Health, Probe, Wiring, data, data_and_retention, data_and_wiring, health, probe, users_file,
     wiring,

@@ -165,8 +165,6 @@ pub fn lasting_broker() -> SocketAddr {
     let config = BrokerConfig {
         data,
         mqtt_listen: "127.0.0.1:0".parse().unwrap(),
-        http_listen: None,
-        web: humidor::web::WebConfig::default(),
         logged: vec!["#".parse().unwrap()],
         commit_window: std::time::Duration::ZERO,
         retention: humidor::store::Retention::EVERYTHING,
