@@ -297,7 +297,7 @@ fn the_users_file_keeps_what_was_written_by_hand() {
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
 
     for (arguments, password, code, said) in [
-        (&["add", "press"][..], "x\n", 65, "user press is there"),
+        (&["add", "press"][..], "x\n", 65, "user press exists already"),
         (&["passwd", "nobody"][..], "x\n", 65, "there is no user nobody"),
         (&["remove", "nobody"][..], "", 65, "there is no user nobody"),
         (&["add", "a/b"][..], "x\n", 64, "is no user name"),

@@ -121,7 +121,7 @@ fn about_filter(answer: Result<(), Errno>) -> Finding {
         // A filter that does not know these calls answers EPERM; the C library then does not try the older ones.
         Err(error) => Finding::Wrong(
             format!(
-                "a seccomp filter refuses the system calls for time and sleep ({error}). Update Docker to 19.03.9 and libseccomp to 2.4.2 on the board, or later; until then use docker run --security-opt seccomp=unconfined"
+                "a seccomp filter refuses the system calls for time and sleep ({error}). Install Docker 19.03.9 and libseccomp 2.4.2 or later on the board; until then use docker run --security-opt seccomp=unconfined"
             ),
             Code::Permission,
         ),
