@@ -8,6 +8,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, V
 
 use crate::config::{SETTINGS, Scope, interval, time};
 use crate::reading::Id;
+use crate::row_writer::ExportFormat;
 
 /// The version, with the revision of the source if the build passes it, as docker/build.sh does. No build script asks
 /// git: the same source gives the same bytes with or without a repository.
@@ -163,15 +164,6 @@ pub struct Tail {
     /// Settings.
     #[command(flatten)]
     pub settings: Settings<DataScope>,
-}
-
-/// Format of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
-    /// Comma-separated values with a header line
-    Csv,
-    /// One JSON object per line
-    Jsonl,
 }
 
 /// `humidor export`

@@ -46,6 +46,7 @@ pub mod accept;
 pub mod bounded_file;
 pub mod clock;
 pub mod health;
+pub mod row_writer;
 pub mod shutdown;
 pub mod tls;
 

@@ -9,9 +9,10 @@ use anyhow::anyhow;
 
 use super::failure::Failure;
 use super::print;
-use crate::cli::{Export, ExportFormat, Tail as TailOptions};
+use crate::cli::{Export, Tail as TailOptions};
 use crate::config::{self, Layers};
 use crate::exit::Code;
+use crate::row_writer::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
 
 /// Bytes of the file for one row and for one minute of a series in the roll-ups, with their share of the indexes.
@@ -51,11 +52,18 @@ pub fn export(options: &Export, layers: Layers) -> Result<(), Failure> {
     };
     let log = open(&path)?;
     let out = BufWriter::new(io::stdout().lock());
-    let exported = match options.format {
-        ExportFormat::Csv => export_csv(&log, &selection, options.samples, out),
-        ExportFormat::Jsonl => export_jsonl(&log, &selection, options.samples, out),
-    };
-    exported.map_err(|error| match error {
+    let mut rows = RowWriter::new(options.format, out);
+    let exported = (|| {
+        if options.samples {
+            rows.header(SAMPLE_COLUMNS)?;
+            log.export_samples(&selection, |sample| Ok::<_, ExportError>(rows.row(&sample)?))?;
+        } else {
+            rows.header(READING_COLUMNS)?;
+            log.export(&selection, |reading| Ok::<_, ExportError>(rows.row(&reading)?))?;
+        }
+        Ok(rows.flush()?)
+    })();
+    exported.map_err(|error: ExportError| match error {
         ExportError::Write(error) => error.into(),
         ExportError::Log(error) => error.into(),
     })
@@ -67,52 +75,6 @@ enum ExportError {
     Log(#[from] rusqlite::Error),
     #[error(transparent)]
     Write(#[from] io::Error),
-}
-
-impl From<csv::Error> for ExportError {
-    fn from(error: csv::Error) -> Self {
-        // `io::Error::from` would hide that a pipe was closed.
-        Self::Write(match error.into_kind() {
-            csv::ErrorKind::Io(error) => error,
-            other => io::Error::other(format!("{other:?}")),
-        })
-    }
-}
-
-fn export_csv(
-    log: &Log,
-    selection: &Selection,
-    samples: bool,
-    out: impl Write,
-) -> Result<(), ExportError> {
-    // The header comes first even when no row follows.
-    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(out);
-    if samples {
-        csv.write_record(["topic", "field", "at", "value"])?;
-        log.export_samples(selection, |sample| Ok::<_, ExportError>(csv.serialize(sample)?))?;
-    } else {
-        csv.write_record(print::CSV_HEADER)?;
-        log.export(selection, |reading| Ok::<_, ExportError>(csv.serialize(reading)?))?;
-    }
-    Ok(csv.flush()?)
-}
-
-fn export_jsonl(
-    log: &Log,
-    selection: &Selection,
-    samples: bool,
-    mut out: impl Write,
-) -> Result<(), ExportError> {
-    fn write(out: &mut impl Write, row: &impl serde::Serialize) -> Result<(), ExportError> {
-        serde_json::to_writer(&mut *out, row).map_err(io::Error::from)?;
-        Ok(out.write_all(b"\n")?)
-    }
-    if samples {
-        log.export_samples(selection, |sample| write(&mut out, &sample))?;
-    } else {
-        log.export(selection, |reading| write(&mut out, &reading))?;
-    }
-    Ok(out.flush()?)
 }
 
 /// Full integrity check.

@@ -4,10 +4,6 @@ use std::io::{self, Write};
 
 use crate::store::{Reading, Record};
 
-/// The columns of a CSV export.
-pub const CSV_HEADER: [&str; 8] =
-    ["node", "sensor", "boot", "seq", "at", "clock", "temperature", "humidity"];
-
 /// Writes one aligned line. `~` marks a time from a clock that was not set.
 pub fn line(out: &mut impl Write, reading: &Reading) -> io::Result<()> {
     let at = jiff::Timestamp::from_millisecond(reading.at).map_or_else(

@@ -15,25 +15,12 @@ use tracing::warn;
 
 use super::state::ApiState;
 use crate::reading::Id;
+use crate::row_writer::{ExportFormat, READING_COLUMNS, RowWriter};
 use crate::store::{Log, Pages, Reading, Selection};
 use crate::web::http_error::HttpError;
 
 /// Pages read ahead of a slow client.
 const PAGES_AHEAD: usize = 2;
-/// First line of a CSV file: the columns of the view `readings`.
-const CSV_HEADER: &str = "node,sensor,boot,seq,at,clock,temperature,humidity\n";
-
-/// The format of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// CSV with a header line.
-    #[default]
-    Csv,
-    /// One JSON object per line.
-    Jsonl,
-}
-
 /// Parameters of an export. Without a node, a sensor or a time it contains all of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +32,7 @@ pub struct Parameters {
     /// Exclusive, Unix ms UTC.
     to: Option<i64>,
     #[serde(default)]
-    format: Format,
+    format: ExportFormat,
 }
 
 /// Streams the selected readings. The response begins before the last page is read.
@@ -80,8 +67,8 @@ pub async fn export(
         Some((chunk, receiver))
     });
     let (content, name) = match format {
-        Format::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"humidor.csv\""),
-        Format::Jsonl => ("application/x-ndjson", "attachment; filename=\"humidor.jsonl\""),
+        ExportFormat::Csv => ("text/csv; charset=utf-8", "attachment; filename=\"humidor.csv\""),
+        ExportFormat::Jsonl => ("application/x-ndjson", "attachment; filename=\"humidor.jsonl\""),
     };
     Ok(([(CONTENT_TYPE, content), (CONTENT_DISPOSITION, name)], Body::from_stream(stream))
         .into_response())
@@ -90,35 +77,29 @@ pub async fn export(
 fn write(
     log: &Log,
     pages: &mut Pages,
-    format: Format,
+    format: ExportFormat,
     chunks: &mpsc::Sender<io::Result<Bytes>>,
 ) -> rusqlite::Result<()> {
-    if format == Format::Csv && chunks.blocking_send(Ok(CSV_HEADER.into())).is_err() {
+    let mut header = Vec::new();
+    let mut rows = RowWriter::new(format, &mut header);
+    let written = rows.header(READING_COLUMNS).and_then(|()| rows.flush()).map(|()| drop(rows));
+    // An error of the channel means that the client has disconnected.
+    if chunks.blocking_send(written.map(|()| header.into())).is_err() {
         return Ok(());
     }
     loop {
         let page = log.next_page(pages)?;
-        // An error of the channel means that the client has disconnected.
         if page.is_empty() || chunks.blocking_send(chunk(&page, format)).is_err() {
             return Ok(());
         }
     }
 }
 
-fn chunk(page: &[Reading], format: Format) -> io::Result<Bytes> {
+fn chunk(page: &[Reading], format: ExportFormat) -> io::Result<Bytes> {
     let mut out = Vec::new();
-    match format {
-        Format::Csv => {
-            let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(&mut out);
-            page.iter().try_for_each(|reading| csv.serialize(reading))?;
-            csv.flush()?;
-        }
-        Format::Jsonl => {
-            for reading in page {
-                serde_json::to_writer(&mut out, reading)?;
-                out.push(b'\n');
-            }
-        }
-    }
+    let mut rows = RowWriter::new(format, &mut out);
+    page.iter().try_for_each(|reading| rows.row(reading))?;
+    rows.flush()?;
+    drop(rows);
     Ok(out.into())
 }
