@@ -1,0 +1,10 @@
+//! The reading side of the log.
+
+pub(in crate::store) mod downsampling;
+pub(in crate::store) mod export;
+pub(in crate::store) mod log;
+pub(in crate::store) mod overview;
+pub(in crate::store) mod pages;
+pub(in crate::store) mod reporting_interval;
+pub(in crate::store) mod series;
+pub(in crate::store) mod stats;

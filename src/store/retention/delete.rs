@@ -1,0 +1,291 @@
+//! Deletes what [`crate::store::retention::horizon::Kept`] says is no longer kept, a few dozen rows at a time.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::store::file::migrations::CLOCK_PARKED;
+use crate::store::retention::deleted_ranges as pruned;
+use crate::store::retention::horizon::Kept;
+use crate::store::rollup::aggregate::Bucket;
+use crate::store::rollup::compute as rollup;
+use crate::store::rollup::schema::{Family, READINGS, SAMPLES, Tier};
+
+/// Rows looked at, and at most deleted, by one piece of work: two pages of readings and their part of the index.
+const PRUNE_ROWS: i64 = 50;
+
+/// How far the deleting has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::store) struct Cursor {
+    job: usize,
+    /// The last series or run that is done with.
+    after: Option<i64>,
+    /// A run, and the number in it from which to go on.
+    run: Option<(i64, i64)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Job {
+    Readings,
+    Parked,
+    Samples,
+    ReadingSpans(Tier),
+    SampleSpans(Tier),
+}
+
+const JOBS: [Job; 9] = [
+    Job::Readings,
+    Job::Parked,
+    Job::Samples,
+    Job::ReadingSpans(Tier::Minute),
+    Job::ReadingSpans(Tier::Quarter),
+    Job::ReadingSpans(Tier::Hour),
+    Job::SampleSpans(Tier::Minute),
+    Job::SampleSpans(Tier::Quarter),
+    Job::SampleSpans(Tier::Hour),
+];
+
+impl Job {
+    /// The table whose ids it goes through.
+    const fn series(self) -> &'static str {
+        match self {
+            Self::Readings | Self::ReadingSpans(_) => "sensor",
+            Self::Parked => "parked",
+            Self::Samples | Self::SampleSpans(_) => "source",
+        }
+    }
+
+    /// Times before this go.
+    const fn before(self, kept: &Kept) -> i64 {
+        match self {
+            Self::Readings | Self::Parked | Self::Samples => kept.rows_from,
+            Self::ReadingSpans(tier) | Self::SampleSpans(tier) => kept.rolled_from(tier),
+        }
+    }
+}
+
+/// Deletes while there is time. Returns whether all is deleted.
+pub(in crate::store) fn some(
+    transaction: &Transaction<'_>,
+    cursor: &mut Cursor,
+    kept: &Kept,
+    now_ms: i64,
+    has_time: impl Fn() -> bool,
+) -> rusqlite::Result<bool> {
+    while let Some(job) = JOBS.get(cursor.job) {
+        if !piece(transaction, cursor, *job, kept, now_ms)? {
+            *cursor = Cursor { job: cursor.job + 1, ..Cursor::default() };
+        }
+        if !has_time() {
+            break;
+        }
+    }
+    Ok(cursor.job >= JOBS.len())
+}
+
+/// One piece of work. Returns whether the job has more.
+fn piece(
+    transaction: &Transaction<'_>,
+    cursor: &mut Cursor,
+    job: Job,
+    kept: &Kept,
+    now_ms: i64,
+) -> rusqlite::Result<bool> {
+    let before = job.before(kept);
+    if before == i64::MIN {
+        return Ok(false);
+    }
+    if let Some((run, from)) = cursor.run {
+        cursor.run = prune_run(transaction, kept, run, from, None)?.map(|next| (run, next));
+        return Ok(true);
+    }
+    let id = if matches!(job, Job::Parked) { "run" } else { "id" };
+    let series: Option<i64> = transaction
+        .prepare_cached(&format!("SELECT min({id}) FROM {} WHERE {id} > ?", job.series()))?
+        .query_row([cursor.after.unwrap_or(i64::MIN)], |row| row.get(0))?;
+    let Some(series) = series else { return Ok(false) };
+    let more = match job {
+        Job::Readings => {
+            cursor.run = oldest_reading(transaction, series, before)?;
+            cursor.run.is_some()
+        }
+        Job::Parked => prune_parked(transaction, kept, series, now_ms)?,
+        Job::Samples => delete_samples(transaction, series, before)?,
+        Job::ReadingSpans(tier) => delete_spans(transaction, &READINGS, tier, series, before)?,
+        Job::SampleSpans(tier) => delete_spans(transaction, &SAMPLES, tier, series, before)?,
+    };
+    if !more {
+        cursor.after = Some(series);
+    }
+    Ok(true)
+}
+
+/// Run and number of a sensor's oldest row before `before`. The index says where it is, so that the rows
+/// of a run are then deleted in the order of their numbers: they lie together, and so do their numbers.
+fn oldest_reading(
+    transaction: &Transaction<'_>,
+    sensor: i64,
+    before: i64,
+) -> rusqlite::Result<Option<(i64, i64)>> {
+    transaction
+        .prepare_cached(
+            "SELECT run, seq FROM reading INDEXED BY reading_by_time
+             WHERE sensor = ? AND at < ? AND run NOT IN (SELECT run FROM parked)
+             ORDER BY at LIMIT 1",
+        )?
+        .query_row(params![sensor, before], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+/// Deletes the rows among the next few of a run that are not kept. Those that still wait for their time go
+/// when they were taken before `expired_mono`, or when nothing can correct them any more (`None`); they were
+/// in no roll-up and are folded in. Returns the number to go on from, `None` when none of them went.
+fn prune_run(
+    transaction: &Transaction<'_>,
+    kept: &Kept,
+    run: i64,
+    from: i64,
+    expired_mono: Option<i64>,
+) -> rusqlite::Result<Option<i64>> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT seq, at, clock, mono, sensor, temperature, humidity FROM reading
+         WHERE run = ? AND seq >= ? ORDER BY seq LIMIT ?",
+    )?;
+    let mut rows = statement.query(params![run, from, PRUNE_ROWS])?;
+    let (mut gone, mut last, mut parked) = (Vec::<(i64, i64)>::new(), None, Vec::new());
+    while let Some(row) = rows.next()? {
+        let (seq, at, clock): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        last = Some(seq);
+        let goes = if clock == CLOCK_PARKED {
+            let mono: i64 = row.get(3)?;
+            expired_mono.is_none_or(|expired| mono < expired)
+        } else {
+            at < kept.rows_from
+        };
+        if !goes {
+            continue;
+        }
+        if clock == CLOCK_PARKED {
+            parked.push((row.get::<_, i64>(4)?, Bucket::row(at, [row.get(5)?, row.get(6)?])));
+        }
+        match gone.last_mut() {
+            Some((_, end)) if *end + 1 == seq => *end = seq,
+            _ => gone.push((seq, seq)),
+        }
+    }
+    drop(rows);
+    for (sensor, row) in parked {
+        rollup::fold(transaction, &READINGS, sensor, &row, kept)?;
+    }
+    for (first, end) in &gone {
+        transaction
+            .prepare_cached("DELETE FROM reading WHERE run = ? AND seq BETWEEN ? AND ?")?
+            .execute(params![run, first, end])?;
+        pruned::add(transaction, run, *first, *end)?;
+    }
+    Ok(last.filter(|_| !gone.is_empty()).map(|seq| seq.saturating_add(1)))
+}
+
+/// Deletes what has waited for its time for as long as rows are kept. Returns whether there is more.
+fn prune_parked(
+    transaction: &Transaction<'_>,
+    kept: &Kept,
+    run: i64,
+    now_ms: i64,
+) -> rusqlite::Result<bool> {
+    let corrected: bool = transaction
+        .prepare_cached(
+            "SELECT synced_seq IS NOT NULL AND restamp_from IS NULL FROM run WHERE id = ?",
+        )?
+        .query_row([run], |row| row.get(0))?;
+    let newest_mono: Option<i64> = transaction
+        .prepare_cached("SELECT mono FROM reading WHERE run = ? ORDER BY seq DESC LIMIT 1")?
+        .query_row([run], |row| row.get(0))
+        .optional()?;
+    let Some(newest_mono) = newest_mono.filter(|_| !corrected) else {
+        transaction.prepare_cached("DELETE FROM parked WHERE run = ?")?.execute([run])?;
+        return Ok(false);
+    };
+    let booted_by: i64 = transaction
+        .prepare_cached(
+            "UPDATE parked SET booted_by = coalesce(booted_by, ?) WHERE run = ? RETURNING booted_by",
+        )?
+        .query_row(params![now_ms.saturating_sub(newest_mono), run], |row| row.get(0))?;
+    let expired_mono = kept.rows_from.saturating_sub(booted_by);
+    Ok(prune_run(transaction, kept, run, i64::MIN, Some(expired_mono))?.is_some())
+}
+
+fn delete_samples(
+    transaction: &Transaction<'_>,
+    source: i64,
+    before: i64,
+) -> rusqlite::Result<bool> {
+    let deleted = transaction
+        .prepare_cached(
+            "DELETE FROM sample WHERE id IN (
+                 SELECT id FROM sample WHERE source = ? AND at < ? ORDER BY at LIMIT ?)",
+        )?
+        .execute(params![source, before, PRUNE_ROWS])?;
+    Ok(deleted > 0)
+}
+
+fn delete_spans<const N: usize>(
+    transaction: &Transaction<'_>,
+    family: &Family<N>,
+    tier: Tier,
+    series: i64,
+    before: i64,
+) -> rusqlite::Result<bool> {
+    let (table, key) = (family.rolled(tier), family.series);
+    let deleted = transaction
+        .prepare_cached(&format!(
+            "DELETE FROM {table} WHERE {key} = ?1 AND at <= (
+                 SELECT max(at) FROM (SELECT at FROM {table} WHERE {key} = ?1 AND at < ?2
+                                      ORDER BY at LIMIT ?3))"
+        ))?
+        .execute(params![series, before, PRUNE_ROWS])?;
+    Ok(deleted > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::ClockState;
+    use crate::store::rollup::schema::HOUR_MS;
+    use crate::store::{Record, Store};
+    use crate::wire::Telemetry;
+
+    const START_MS: i64 = 489_000 * HOUR_MS;
+    const ROWS: i64 = 420;
+
+    /// An acknowledgement may have to wait for a piece, whatever there is to delete.
+    #[test]
+    fn a_piece_of_work_is_small_and_the_next_goes_on_from_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let reading = |minute: i64| Record::Reading {
+            node: "press".parse().unwrap(),
+            sensor: "hall".parse().unwrap(),
+            telemetry: Telemetry {
+                boot: "b".parse().unwrap(),
+                seq: minute.cast_unsigned(),
+                at: START_MS + minute * 60_000,
+                clock: ClockState::Synced,
+                mono: 0,
+                temperature: Some(20.0),
+                humidity: None,
+            },
+        };
+        let all: Vec<Record> = (0..ROWS).map(reading).collect();
+        store.append(&all.iter().collect::<Vec<_>>()).unwrap();
+        let transaction = store.connection.transaction().unwrap();
+        let left = || -> i64 {
+            transaction.query_row("SELECT count(*) FROM reading", [], |row| row.get(0)).unwrap()
+        };
+        let kept = Kept::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
+        let (mut cursor, mut before) = (Cursor::default(), ROWS);
+        while !some(&transaction, &mut cursor, &kept, START_MS, || false).unwrap() {
+            assert!(before - left() <= 64, "{} rows in one piece", before - left());
+            before = left();
+        }
+        assert_eq!(left(), ROWS - 6 * 60);
+    }
+}

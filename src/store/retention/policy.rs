@@ -1,0 +1,137 @@
+//! What is kept how long: the policy, as functions of ages and sizes.
+//!
+//! By age only single rows go; roll-ups are kept on. By size the finest goes first, and of it the oldest;
+//! but a week of rows, a month of minutes and a year of quarters stand until all that is older and coarser
+//! would have to go.
+
+use std::time::Duration;
+
+use crate::store::retention::horizon::Kept;
+use crate::store::rollup::aggregate::start_of;
+use crate::store::rollup::schema::{HOUR_MS, Tier};
+
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Above this share of the limit something is given up, so that the file stays below it.
+const HIGH_WATER: (u64, u64) = (31, 32);
+/// Down to this share of the limit, so that it is done now and then and not with every commit.
+const LOW_WATER: (u64, u64) = (15, 16);
+/// Share of a tier's time that is given up in one go.
+const SLICE: i64 = 64;
+
+/// What the log may keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Age up to which single rows are kept; `None`: as long as there is room.
+    pub keep_raw: Option<Duration>,
+    /// Largest size of the database file in bytes, without its write-ahead log.
+    pub max_bytes: u64,
+}
+
+impl Retention {
+    /// No limit.
+    pub const EVERYTHING: Self = Self { keep_raw: None, max_bytes: u64::MAX };
+
+    /// Whether `used` bytes call for giving something up. Once it does, it goes on `until_low`.
+    pub(in crate::store) const fn is_over(&self, used: u64, until_low: bool) -> bool {
+        let (part, whole) = if until_low { LOW_WATER } else { HIGH_WATER };
+        used > self.max_bytes / whole * part
+    }
+
+    /// From when on single rows are kept by their age, at `now_ms`.
+    pub(in crate::store) fn rows_from(&self, now_ms: i64) -> i64 {
+        let Some(keep) = self.keep_raw else { return i64::MIN };
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        start_of(now_ms.saturating_sub(keep_ms), HOUR_MS)
+    }
+}
+
+/// Oldest time in the single rows and in each tier, as far as they are kept; Unix ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::store) struct Oldest {
+    pub rows: Option<i64>,
+    pub rolled: [Option<i64>; 3],
+}
+
+/// What may be given up in which order: `None` is the single rows. The age says what stands for now.
+const LADDER: [(Option<Tier>, i64); 7] = [
+    (None, 7 * DAY_MS),
+    (Some(Tier::Minute), 30 * DAY_MS),
+    (Some(Tier::Quarter), 365 * DAY_MS),
+    (None, HOUR_MS),
+    (Some(Tier::Minute), HOUR_MS),
+    (Some(Tier::Quarter), HOUR_MS),
+    (Some(Tier::Hour), HOUR_MS),
+];
+
+/// What to keep so that there is more room; as it is when nothing is old enough to go.
+pub(in crate::store) fn give_up(kept: Kept, oldest: &Oldest, now_ms: i64) -> Kept {
+    for (tier, stands_ms) in LADDER {
+        let Some(oldest) = tier.map_or(oldest.rows, |tier| oldest.rolled[tier as usize]) else {
+            continue;
+        };
+        let latest = start_of(now_ms.saturating_sub(stands_ms), HOUR_MS);
+        let slice = now_ms.saturating_sub(oldest) / SLICE;
+        let until = start_of(oldest.saturating_add(slice.max(HOUR_MS)), HOUR_MS).min(latest);
+        if until <= oldest {
+            continue;
+        }
+        let mut less = kept;
+        match tier {
+            None => less.raise_rows(until),
+            Some(tier) => less.raise(tier, until),
+        }
+        if less != kept {
+            return less;
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: i64 = 20_000 * DAY_MS;
+
+    fn kept() -> Kept {
+        Kept::from_hours(i64::MIN, [i64::MIN; 3])
+    }
+
+    #[test]
+    fn the_finest_goes_first_but_a_week_of_rows_stands() {
+        let ago = |days: i64| Some(NOW_MS - days * DAY_MS);
+        let oldest = Oldest { rows: ago(64), rolled: [ago(640), ago(640), ago(640)] };
+        let less = give_up(kept(), &oldest, NOW_MS);
+        assert_eq!(less, Kept::from_hours(NOW_MS - 63 * DAY_MS, [i64::MIN; 3]));
+
+        let oldest = Oldest { rows: ago(7), ..oldest };
+        let less = give_up(kept(), &oldest, NOW_MS);
+        assert_eq!(less.rolled_from(Tier::Minute), NOW_MS - 630 * DAY_MS);
+        assert_eq!(less.rolled_from(Tier::Quarter), i64::MIN);
+
+        let oldest = Oldest { rolled: [ago(30), ago(640), ago(640)], ..oldest };
+        assert_eq!(give_up(kept(), &oldest, NOW_MS).rolled_from(Tier::Hour), i64::MIN);
+        let oldest = Oldest { rolled: [ago(30), ago(365), ago(6400)], ..oldest };
+        let less = give_up(kept(), &oldest, NOW_MS);
+        assert!(less.rows_from > NOW_MS - 7 * DAY_MS && less.rolled_from(Tier::Hour) == i64::MIN);
+    }
+
+    #[test]
+    fn in_the_end_the_oldest_hours_go_and_the_last_hour_never() {
+        let ago = |hours: i64| Some(NOW_MS - hours * HOUR_MS);
+        let oldest = Oldest { rows: ago(1), rolled: [ago(1), ago(1), ago(6400)] };
+        let less = give_up(kept(), &oldest, NOW_MS);
+        assert_eq!(less.rolled_from(Tier::Hour), NOW_MS - 6300 * HOUR_MS);
+        let oldest = Oldest { rows: ago(1), rolled: [ago(1); 3] };
+        assert_eq!(give_up(kept(), &oldest, NOW_MS), kept());
+    }
+
+    #[test]
+    fn age_counts_in_whole_hours() {
+        let keep = |keep_raw| Retention { keep_raw, ..Retention::EVERYTHING };
+        let day = keep(Some(Duration::from_hours(24)));
+        assert_eq!(day.rows_from(NOW_MS + HOUR_MS - 1), NOW_MS - DAY_MS);
+        assert_eq!(keep(None).rows_from(NOW_MS), i64::MIN);
+        assert!(day.rows_from(0) < 0, "a broker whose clock is not set gives nothing up");
+    }
+}

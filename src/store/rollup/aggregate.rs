@@ -1,0 +1,106 @@
+//! Count, sum, least and greatest of some numbers: what a roll-up keeps and a chart draws.
+
+/// What a chart shows of the values within one step.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Band {
+    /// The least.
+    pub min: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+/// Numbers summed up so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::store) struct Tally {
+    pub count: i64,
+    pub sum: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Tally {
+    pub const EMPTY: Self = Self { count: 0, sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY };
+
+    pub fn add(&mut self, value: f64) {
+        self.merge(&Self { count: 1, sum: value, min: value, max: value });
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+
+    pub fn band(&self) -> Option<Band> {
+        // Counts stay far below 2^53.
+        #[expect(clippy::cast_precision_loss)]
+        let mean = self.sum / self.count as f64;
+        (self.count > 0).then_some(Band { min: self.min, mean, max: self.max })
+    }
+}
+
+/// All of one series within one span of time: `N` values a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::store) struct Bucket<const N: usize> {
+    /// Start of the span, Unix ms.
+    pub at: i64,
+    /// Rows.
+    pub count: i64,
+    /// One a value, in the order of the columns.
+    pub tallies: [Tally; N],
+}
+
+impl<const N: usize> Bucket<N> {
+    pub const fn empty(at: i64) -> Self {
+        Self { at, count: 0, tallies: [Tally::EMPTY; N] }
+    }
+
+    /// A single row.
+    pub fn row(at: i64, values: [Option<f64>; N]) -> Self {
+        let mut row = Self { count: 1, ..Self::empty(at) };
+        for (tally, value) in row.tallies.iter_mut().zip(values) {
+            if let Some(value) = value {
+                tally.add(value);
+            }
+        }
+        row
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        for (mine, theirs) in self.tallies.iter_mut().zip(&other.tallies) {
+            mine.merge(theirs);
+        }
+    }
+}
+
+/// Start of the span of `step_ms` that `at` lies in. Spans count from 1970, so that they are the same
+/// whatever range is asked for.
+pub(in crate::store) fn start_of(at: i64, step_ms: i64) -> i64 {
+    at.div_euclid(step_ms).saturating_mul(step_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_band_is_least_mean_and_greatest() {
+        let mut tally = Tally::EMPTY;
+        assert_eq!(tally.band(), None);
+        for value in [21.0, -3.0, 6.0] {
+            tally.add(value);
+        }
+        assert_eq!(tally.band(), Some(Band { min: -3.0, mean: 8.0, max: 21.0 }));
+    }
+
+    #[test]
+    fn spans_before_1970_begin_at_their_start_too() {
+        assert_eq!(start_of(61_000, 60_000), 60_000);
+        assert_eq!(start_of(-1, 60_000), -60_000);
+        assert_eq!(start_of(i64::MIN, 7), i64::MIN);
+    }
+}

@@ -1,0 +1,119 @@
+//! The two families of series, readings and foreign samples, and the tiers in which each is rolled up:
+//! the names that SQL is made of, in one place.
+
+use crate::store::rollup::aggregate::{Bucket, Tally};
+
+pub(in crate::store) const MINUTE_MS: i64 = 60_000;
+pub(in crate::store) const QUARTER_MS: i64 = 15 * MINUTE_MS;
+pub(in crate::store) const HOUR_MS: i64 = 60 * MINUTE_MS;
+
+/// Spans into which rows are rolled up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::store) enum Tier {
+    Minute,
+    Quarter,
+    Hour,
+}
+
+impl Tier {
+    /// Finest first.
+    pub const ALL: [Self; 3] = [Self::Minute, Self::Quarter, Self::Hour];
+
+    pub const fn span_ms(self) -> i64 {
+        match self {
+            Self::Minute => MINUTE_MS,
+            Self::Quarter => QUARTER_MS,
+            Self::Hour => HOUR_MS,
+        }
+    }
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Minute => "1m",
+            Self::Quarter => "15m",
+            Self::Hour => "1h",
+        }
+    }
+}
+
+/// Tables with `N` values a row.
+#[derive(Debug)]
+pub(in crate::store) struct Family<const N: usize> {
+    /// As tables `dirty` and `backlog` name it.
+    pub code: i64,
+    /// Of the single rows.
+    pub table: &'static str,
+    /// The column that tells whose row it is, and the table it refers to.
+    pub series: &'static str,
+    pub values: [&'static str; N],
+}
+
+pub(in crate::store) const READINGS: Family<2> =
+    Family { code: 0, table: "reading", series: "sensor", values: ["temperature", "humidity"] };
+pub(in crate::store) const SAMPLES: Family<1> =
+    Family { code: 1, table: "sample", series: "source", values: ["value"] };
+
+impl<const N: usize> Family<N> {
+    /// The table of a tier.
+    pub fn rolled(&self, tier: Tier) -> String {
+        format!("{}_{}", self.table, tier.suffix())
+    }
+
+    /// Selects the single rows of a series in a range of time: parameters series, from, to.
+    pub fn select_rows(&self) -> String {
+        format!(
+            "SELECT at, {} FROM {} WHERE {} = ? AND at >= ? AND at < ? ORDER BY at",
+            self.values.join(", "),
+            self.table,
+            self.series
+        )
+    }
+
+    /// Selects the spans of a tier that begin in a range of time: parameters series, from, to.
+    pub fn select_spans(&self, tier: Tier) -> String {
+        let tallies: Vec<String> = self
+            .values
+            .iter()
+            .map(|value| format!("{value}_count, {value}_sum, {value}_min, {value}_max"))
+            .collect();
+        format!(
+            "SELECT at, count, {} FROM {} WHERE {} = ? AND at >= ? AND at < ? ORDER BY at",
+            tallies.join(", "),
+            self.rolled(tier),
+            self.series
+        )
+    }
+}
+
+/// The row of [`Family::select_rows`].
+pub(in crate::store) fn row<const N: usize>(
+    row: &rusqlite::Row<'_>,
+) -> rusqlite::Result<Bucket<N>> {
+    let mut values = [None; N];
+    for (column, value) in values.iter_mut().enumerate() {
+        *value = row.get(column + 1)?;
+    }
+    Ok(Bucket::row(row.get(0)?, values))
+}
+
+/// The row of [`Family::select_spans`].
+pub(in crate::store) fn span<const N: usize>(
+    row: &rusqlite::Row<'_>,
+) -> rusqlite::Result<Bucket<N>> {
+    let mut bucket = Bucket::empty(row.get(0)?);
+    bucket.count = row.get(1)?;
+    for (index, tally) in bucket.tallies.iter_mut().enumerate() {
+        let column = 2 + 4 * index;
+        let count = row.get(column)?;
+        // A value that no row of the span had is null throughout.
+        if count > 0 {
+            *tally = Tally {
+                count,
+                sum: row.get(column + 1)?,
+                min: row.get(column + 2)?,
+                max: row.get(column + 3)?,
+            };
+        }
+    }
+    Ok(bucket)
+}

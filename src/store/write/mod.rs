@@ -1,0 +1,9 @@
+//! The writing side of the log.
+
+pub(in crate::store) mod alarm_log;
+pub(in crate::store) mod bulk_load;
+pub(in crate::store) mod intern;
+pub(in crate::store) mod maintenance;
+pub(in crate::store) mod record;
+pub(in crate::store) mod restamp;
+pub(in crate::store) mod writer;
