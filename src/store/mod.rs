@@ -14,11 +14,9 @@ pub use file::open::{Database, Lock, OpenError, is_damage, open_checked};
 pub use mqtt::queue::{Queued, Target, Waiting};
 pub use mqtt::sessions::{Change, Options, Stored};
 pub use read::log::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
-pub use read::overview::{Overview, SensorOverview, SourceOverview};
+pub use read::overview::{Overview, SensorOverview};
 pub use read::pages::{PAGE_ROWS, Pages};
-pub use read::series::{
-    POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
-};
+pub use read::series::{POINTS_MAX, Point, Range, RangeError, Series, SeriesQuery};
 pub use read::stats::Vitals;
 pub use retention::policy::Retention;
 pub use rollup::aggregate::Band;

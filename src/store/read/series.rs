@@ -7,7 +7,7 @@ use crate::reading::Id;
 use crate::store::read::downsampling::{Drawn, draw};
 use crate::store::read::log::Log;
 use crate::store::rollup::aggregate::{Band, Bucket};
-use crate::store::rollup::schema::{HOUR_MS, MINUTE_MS, QUARTER_MS, READINGS, SAMPLES};
+use crate::store::rollup::schema::{HOUR_MS, MINUTE_MS, QUARTER_MS, READINGS};
 
 /// Most points of one answer; a screen has about as many columns.
 pub const POINTS_MAX: i64 = 2_000;
@@ -153,20 +153,9 @@ pub struct SeriesQuery {
     pub range: Range,
 }
 
-/// Which numbers of a foreign publisher to draw.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SampleQuery {
-    /// The topic.
-    pub topic: String,
-    /// The JSON member, empty for a plain number.
-    pub field: String,
-    /// When.
-    pub range: Range,
-}
-
 /// What is drawn, in the order of time. Steps without a row have no point.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Series<P = Point> {
+pub struct Series {
     /// Length of a point's span in ms, at least the one asked for; `None` when each point is one row at
     /// its own time, which is how it is when there are no more rows than steps.
     pub step_ms: Option<i64>,
@@ -174,18 +163,18 @@ pub struct Series<P = Point> {
     /// later, shows the rest.
     pub partial: bool,
     /// At most [`POINTS_MAX`], and one more where the range begins within a step.
-    pub points: Vec<P>,
+    pub points: Vec<Point>,
 }
 
-impl<P> Default for Series<P> {
+impl Default for Series {
     fn default() -> Self {
         Self { step_ms: None, partial: false, points: Vec::new() }
     }
 }
 
-impl<const N: usize, P: From<Bucket<N>>> From<Drawn<N>> for Series<P> {
-    fn from(drawn: Drawn<N>) -> Self {
-        let points = drawn.buckets.into_iter().map(P::from).collect();
+impl From<Drawn<2>> for Series {
+    fn from(drawn: Drawn<2>) -> Self {
+        let points = drawn.buckets.into_iter().map(Point::from).collect();
         Self { step_ms: drawn.step, partial: drawn.partial, points }
     }
 }
@@ -203,28 +192,10 @@ pub struct Point {
     pub humidity: Option<Band>,
 }
 
-/// A foreign publisher's numbers of one step.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct SamplePoint {
-    /// Start of the step, or the time of arrival; Unix ms UTC.
-    pub at: i64,
-    /// Numbers in it.
-    pub count: i64,
-    /// The numbers.
-    pub value: Option<Band>,
-}
-
 impl From<Bucket<2>> for Point {
     fn from(bucket: Bucket<2>) -> Self {
         let [temperature, humidity] = bucket.tallies.map(|tally| tally.band());
         Self { at: bucket.at, count: bucket.count, temperature, humidity }
-    }
-}
-
-impl From<Bucket<1>> for SamplePoint {
-    fn from(bucket: Bucket<1>) -> Self {
-        let [value] = bucket.tallies.map(|tally| tally.band());
-        Self { at: bucket.at, count: bucket.count, value }
     }
 }
 
@@ -235,37 +206,19 @@ impl Log {
     /// What SQLite said.
     pub fn series(&self, query: &SeriesQuery) -> rusqlite::Result<Series> {
         let snapshot = self.connection.unchecked_transaction()?;
-        let sensor = self.id_of(
-            "SELECT sensor.id FROM sensor JOIN node ON node.id = sensor.node
-             WHERE node.name = ? AND sensor.name = ?",
-            [query.node.as_str(), query.sensor.as_str()],
-        )?;
+        let sensor: Option<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT sensor.id FROM sensor JOIN node ON node.id = sensor.node
+                 WHERE node.name = ? AND sensor.name = ?",
+            )?
+            .query_row([query.node.as_str(), query.sensor.as_str()], |row| row.get(0))
+            .optional()?;
         let drawn = sensor
             .map(|sensor| draw(&self.connection, &READINGS, sensor, query.range))
             .transpose()?;
         snapshot.finish()?;
         Ok(drawn.map_or_else(Series::default, Series::from))
-    }
-
-    /// A foreign publisher's numbers over a range. Empty when there are none of that name.
-    ///
-    /// # Errors
-    /// What SQLite said.
-    pub fn sample_series(&self, query: &SampleQuery) -> rusqlite::Result<Series<SamplePoint>> {
-        let snapshot = self.connection.unchecked_transaction()?;
-        let source = self.id_of(
-            "SELECT id FROM source WHERE topic = ? AND field = ?",
-            [query.topic.as_str(), query.field.as_str()],
-        )?;
-        let drawn = source
-            .map(|source| draw(&self.connection, &SAMPLES, source, query.range))
-            .transpose()?;
-        snapshot.finish()?;
-        Ok(drawn.map_or_else(Series::default, Series::from))
-    }
-
-    fn id_of(&self, sql: &str, names: [&str; 2]) -> rusqlite::Result<Option<i64>> {
-        self.connection.prepare_cached(sql)?.query_row(names, |row| row.get(0)).optional()
     }
 }
 
