@@ -9,7 +9,7 @@ use crate::store::read::series::{Range, divide_up};
 use crate::store::retention::horizon::Kept;
 use crate::store::rollup::aggregate::{Bucket, start_of};
 use crate::store::rollup::compute as rollup;
-use crate::store::rollup::schema::{self as family, Family, HOUR_MS, MINUTE_MS, QUARTER_MS, Tier};
+use crate::store::rollup::schema::{self, HOUR_MS, MINUTE_MS, QUARTER_MS, SeriesSchema, Tier};
 
 /// Most single rows that one query reads; beyond it a coarser step is taken, or the answer is partial.
 const ROWS_MAX: i64 = 20_000;
@@ -27,14 +27,14 @@ pub(in crate::store) struct Drawn<const N: usize> {
     pub buckets: Vec<Bucket<N>>,
 }
 
-/// Draws one series of a family. All of it must come from one transaction.
+/// Draws one series. All of it must come from one transaction.
 pub(in crate::store) fn draw<const N: usize>(
     connection: &Connection,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     series: i64,
     range: Range,
 ) -> rusqlite::Result<Drawn<N>> {
-    let pen = Pen { connection, family, series };
+    let pen = Pen { connection, schema, series };
     let kept = Kept::load(connection)?;
     if range.from >= kept.rows_from {
         let few = pen.count(range.from, range.to, range.steps() + 1)? <= range.steps();
@@ -97,7 +97,7 @@ impl<const N: usize> Chart<N> {
 /// One series and where to read it.
 struct Pen<'a, const N: usize> {
     connection: &'a Connection,
-    family: &'a Family<N>,
+    schema: &'a SeriesSchema<N>,
     series: i64,
 }
 
@@ -107,20 +107,20 @@ impl<const N: usize> Pen<'_, N> {
         self.connection
             .prepare_cached(&format!(
                 "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} = ? AND at >= ? AND at < ? LIMIT ?)",
-                self.family.table, self.family.series
+                self.schema.table, self.schema.series
             ))?
             .query_row(params![self.series, from, to, most], |row| row.get(0))
     }
 
     fn rows(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Bucket<N>>> {
         self.connection
-            .prepare_cached(&self.family.select_rows())?
-            .query_map(params![self.series, from, to], family::row)?
+            .prepare_cached(&self.schema.select_rows())?
+            .query_map(params![self.series, from, to], schema::read_row)?
             .collect()
     }
 
     fn spans(&self, tier: Tier, from: i64, to: i64) -> rusqlite::Result<Vec<Bucket<N>>> {
-        rollup::spans(self.connection, self.family, tier, self.series, from, to)
+        rollup::spans(self.connection, self.schema, tier, self.series, from, to)
     }
 
     fn drawn_from(&self, tier: Tier, step: i64, range: Range) -> rusqlite::Result<Drawn<N>> {
@@ -179,7 +179,7 @@ impl<const N: usize> Pen<'_, N> {
     fn backlog_end(&self) -> rusqlite::Result<Option<i64>> {
         self.connection
             .prepare_cached("SELECT before FROM backlog WHERE family = ? AND series = ?")?
-            .query_row(params![self.family.code, self.series], |row| row.get(0))
+            .query_row(params![self.schema.code, self.series], |row| row.get(0))
             .optional()
     }
 
@@ -190,7 +190,7 @@ impl<const N: usize> Pen<'_, N> {
                 "SELECT at FROM dirty WHERE family = ? AND series = ? AND at > ? AND at < ?
                  ORDER BY at DESC",
             )?
-            .query_map(params![self.family.code, self.series, from - QUARTER_MS, to], |row| {
+            .query_map(params![self.schema.code, self.series, from - QUARTER_MS, to], |row| {
                 row.get(0)
             })?
             .collect()

@@ -194,7 +194,7 @@ pub struct Point {
 
 impl From<Bucket<2>> for Point {
     fn from(bucket: Bucket<2>) -> Self {
-        let [temperature, humidity] = bucket.tallies.map(|tally| tally.band());
+        let [temperature, humidity] = bucket.aggregates.map(|aggregate| aggregate.band());
         Self { at: bucket.at, count: bucket.count, temperature, humidity }
     }
 }

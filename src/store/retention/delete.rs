@@ -7,7 +7,7 @@ use crate::store::retention::deleted_ranges as pruned;
 use crate::store::retention::horizon::Kept;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::compute as rollup;
-use crate::store::rollup::schema::{Family, READINGS, SAMPLES, Tier};
+use crate::store::rollup::schema::{READINGS, SAMPLES, SeriesSchema, Tier};
 
 /// Rows looked at, and at most deleted, by one piece of work: two pages of readings and their part of the index.
 const PRUNE_ROWS: i64 = 50;
@@ -229,12 +229,12 @@ fn delete_samples(
 
 fn delete_spans<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     tier: Tier,
     series: i64,
     before: i64,
 ) -> rusqlite::Result<bool> {
-    let (table, key) = (family.rolled(tier), family.series);
+    let (table, key) = (schema.rolled(tier), schema.series);
     let deleted = transaction
         .prepare_cached(&format!(
             "DELETE FROM {table} WHERE {key} = ?1 AND at <= (

@@ -13,14 +13,14 @@ pub struct Band {
 
 /// Numbers summed up so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::store) struct Tally {
+pub(in crate::store) struct Aggregate {
     pub count: i64,
     pub sum: f64,
     pub min: f64,
     pub max: f64,
 }
 
-impl Tally {
+impl Aggregate {
     pub const EMPTY: Self = Self { count: 0, sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY };
 
     pub fn add(&mut self, value: f64) {
@@ -50,20 +50,20 @@ pub(in crate::store) struct Bucket<const N: usize> {
     /// Rows.
     pub count: i64,
     /// One a value, in the order of the columns.
-    pub tallies: [Tally; N],
+    pub aggregates: [Aggregate; N],
 }
 
 impl<const N: usize> Bucket<N> {
     pub const fn empty(at: i64) -> Self {
-        Self { at, count: 0, tallies: [Tally::EMPTY; N] }
+        Self { at, count: 0, aggregates: [Aggregate::EMPTY; N] }
     }
 
     /// A single row.
     pub fn row(at: i64, values: [Option<f64>; N]) -> Self {
         let mut row = Self { count: 1, ..Self::empty(at) };
-        for (tally, value) in row.tallies.iter_mut().zip(values) {
+        for (aggregate, value) in row.aggregates.iter_mut().zip(values) {
             if let Some(value) = value {
-                tally.add(value);
+                aggregate.add(value);
             }
         }
         row
@@ -71,7 +71,7 @@ impl<const N: usize> Bucket<N> {
 
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
-        for (mine, theirs) in self.tallies.iter_mut().zip(&other.tallies) {
+        for (mine, theirs) in self.aggregates.iter_mut().zip(&other.aggregates) {
             mine.merge(theirs);
         }
     }
@@ -89,12 +89,12 @@ mod tests {
 
     #[test]
     fn a_band_is_least_mean_and_greatest() {
-        let mut tally = Tally::EMPTY;
-        assert_eq!(tally.band(), None);
+        let mut aggregate = Aggregate::EMPTY;
+        assert_eq!(aggregate.band(), None);
         for value in [21.0, -3.0, 6.0] {
-            tally.add(value);
+            aggregate.add(value);
         }
-        assert_eq!(tally.band(), Some(Band { min: -3.0, mean: 8.0, max: 21.0 }));
+        assert_eq!(aggregate.band(), Some(Band { min: -3.0, mean: 8.0, max: 21.0 }));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use tracing::info;
 
 use crate::store::rollup::aggregate::start_of;
 use crate::store::rollup::compute as rollup;
-use crate::store::rollup::schema::{Family, HOUR_MS, READINGS, SAMPLES};
+use crate::store::rollup::schema::{HOUR_MS, READINGS, SAMPLES, SeriesSchema};
 
 /// Rolls up some hours, the newest first. `tells` says when the progress is to be told. Returns whether that
 /// is all.
@@ -19,8 +19,8 @@ pub(in crate::store) fn roll(
             .prepare_cached("SELECT family, series, before FROM backlog LIMIT 1")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
-        let Some((family, series, before)) = next else { return Ok(true) };
-        let newest = if family == READINGS.code {
+        let Some((code, series, before)) = next else { return Ok(true) };
+        let newest = if code == READINGS.code {
             newest_hour(transaction, &READINGS, series, before)?
         } else {
             newest_hour(transaction, &SAMPLES, series, before)?
@@ -39,10 +39,10 @@ pub(in crate::store) fn roll(
         match newest {
             Some(hour) => transaction
                 .prepare_cached("UPDATE backlog SET before = ? WHERE family = ? AND series = ?")?
-                .execute(params![hour, family, series])?,
+                .execute(params![hour, code, series])?,
             None => transaction
                 .prepare_cached("DELETE FROM backlog WHERE family = ? AND series = ?")?
-                .execute(params![family, series])?,
+                .execute(params![code, series])?,
         };
         if !has_time() {
             return Ok(false);
@@ -53,19 +53,19 @@ pub(in crate::store) fn roll(
 /// Rolls up the newest hour before `before` that has rows, and returns its start.
 fn newest_hour<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     series: i64,
     before: i64,
 ) -> rusqlite::Result<Option<i64>> {
     let newest: Option<i64> = transaction
         .prepare_cached(&format!(
             "SELECT max(at) FROM {} WHERE {} = ? AND at < ?",
-            family.table, family.series
+            schema.table, schema.series
         ))?
         .query_row(params![series, before], |row| row.get(0))?;
     let Some(newest) = newest else { return Ok(None) };
     let hour = start_of(newest, HOUR_MS);
-    rollup::roll_hour(transaction, family, series, hour)?;
+    rollup::roll_hour(transaction, schema, series, hour)?;
     Ok(Some(hour))
 }
 

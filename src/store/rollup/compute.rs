@@ -12,12 +12,12 @@ use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
 use crate::store::retention::horizon::Kept;
 use crate::store::rollup::aggregate::{Bucket, start_of};
-use crate::store::rollup::schema::{self as family, Family, HOUR_MS, QUARTER_MS, Tier};
+use crate::store::rollup::schema::{self, HOUR_MS, QUARTER_MS, SeriesSchema, Tier};
 
 /// Remembers what is marked already, so that a series costs one mark a quarter and not one a row.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Marks {
-    /// The quarter last marked, by family and series.
+    /// The quarter last marked, by schema and series.
     last: HashMap<(i64, i64), i64>,
 }
 
@@ -29,23 +29,23 @@ impl Marks {
     pub fn mark<const N: usize>(
         &mut self,
         transaction: &Transaction<'_>,
-        family: &Family<N>,
+        schema: &SeriesSchema<N>,
         series: i64,
         at: i64,
     ) -> rusqlite::Result<()> {
         let quarter = start_of(at, QUARTER_MS);
-        if self.last.get(&(family.code, series)) == Some(&quarter) {
+        if self.last.get(&(schema.code, series)) == Some(&quarter) {
             return Ok(());
         }
         transaction
             .prepare_cached(
                 "INSERT INTO dirty (family, series, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             )?
-            .execute(params![family.code, series, quarter])?;
+            .execute(params![schema.code, series, quarter])?;
         if self.last.len() >= MARKS_REMEMBERED {
             self.last.clear();
         }
-        self.last.insert((family.code, series), quarter);
+        self.last.insert((schema.code, series), quarter);
         Ok(())
     }
 
@@ -58,40 +58,40 @@ impl Marks {
 /// Computes one quarter of a series, and the hour it is in, from its rows, and takes its mark away.
 pub(in crate::store) fn roll<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     series: i64,
     quarter: i64,
 ) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("DELETE FROM dirty WHERE family = ? AND series = ? AND at = ?")?
-        .execute(params![family.code, series, quarter])?;
-    compute(transaction, family, series, quarter)?;
-    compute_hour(transaction, family, series, quarter)
+        .execute(params![schema.code, series, quarter])?;
+    compute(transaction, schema, series, quarter)?;
+    compute_hour(transaction, schema, series, quarter)
 }
 
 /// Computes the whole hour that begins at `hour`, for rows that were never marked.
 pub(in crate::store) fn roll_hour<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     series: i64,
     hour: i64,
 ) -> rusqlite::Result<()> {
     for quarter in 0..4 {
-        compute(transaction, family, series, hour + quarter * QUARTER_MS)?;
+        compute(transaction, schema, series, hour + quarter * QUARTER_MS)?;
     }
-    compute_hour(transaction, family, series, hour)
+    compute_hour(transaction, schema, series, hour)
 }
 
 fn compute<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     series: i64,
     quarter: i64,
 ) -> rusqlite::Result<()> {
     let end = quarter + QUARTER_MS;
     let mut minutes: Vec<Bucket<N>> = Vec::new();
-    let mut statement = transaction.prepare_cached(&family.select_rows())?;
-    for row in statement.query_map(params![series, quarter, end], family::row)? {
+    let mut statement = transaction.prepare_cached(&schema.select_rows())?;
+    for row in statement.query_map(params![series, quarter, end], schema::read_row)? {
         let row: Bucket<N> = row?;
         let minute = start_of(row.at, Tier::Minute.span_ms());
         match minutes.last_mut() {
@@ -104,16 +104,16 @@ fn compute<const N: usize>(
         transaction
             .prepare_cached(&format!(
                 "DELETE FROM {} WHERE {} = ? AND at >= ? AND at < ?",
-                family.rolled(tier),
-                family.series
+                schema.rolled(tier),
+                schema.series
             ))?
             .execute(params![series, quarter, end])?;
     }
     for minute in &minutes {
-        put(transaction, family, Tier::Minute, series, minute)?;
+        put(transaction, schema, Tier::Minute, series, minute)?;
     }
     match sum(quarter, minutes.iter()) {
-        Some(whole) => put(transaction, family, Tier::Quarter, series, &whole),
+        Some(whole) => put(transaction, schema, Tier::Quarter, series, &whole),
         None => Ok(()),
     }
 }
@@ -121,20 +121,20 @@ fn compute<const N: usize>(
 /// Sums the hour that `at` lies in from its quarters.
 fn compute_hour<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     series: i64,
     at: i64,
 ) -> rusqlite::Result<()> {
     let hour = start_of(at, HOUR_MS);
-    let quarters = spans(transaction, family, Tier::Quarter, series, hour, hour + HOUR_MS)?;
+    let quarters = spans(transaction, schema, Tier::Quarter, series, hour, hour + HOUR_MS)?;
     if let Some(whole) = sum(hour, quarters.iter()) {
-        return put(transaction, family, Tier::Hour, series, &whole);
+        return put(transaction, schema, Tier::Hour, series, &whole);
     }
     transaction
         .prepare_cached(&format!(
             "DELETE FROM {} WHERE {} = ? AND at = ?",
-            family.rolled(Tier::Hour),
-            family.series
+            schema.rolled(Tier::Hour),
+            schema.series
         ))?
         .execute(params![series, hour])?;
     Ok(())
@@ -152,34 +152,37 @@ fn sum<'a, const N: usize>(
 /// The spans of a tier that begin in a range of time.
 pub(in crate::store) fn spans<const N: usize>(
     connection: &Connection,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     tier: Tier,
     series: i64,
     from: i64,
     to: i64,
 ) -> rusqlite::Result<Vec<Bucket<N>>> {
     connection
-        .prepare_cached(&family.select_spans(tier))?
-        .query_map(params![series, from, to], family::span)?
+        .prepare_cached(&schema.select_spans(tier))?
+        .query_map(params![series, from, to], schema::read_span)?
         .collect()
 }
 
 fn put<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     tier: Tier,
     series: i64,
     bucket: &Bucket<N>,
 ) -> rusqlite::Result<()> {
     let places = vec!["?"; 3 + 4 * N].join(", ");
     let mut statement = transaction
-        .prepare_cached(&format!("REPLACE INTO {} VALUES ({places})", family.rolled(tier)))?;
+        .prepare_cached(&format!("REPLACE INTO {} VALUES ({places})", schema.rolled(tier)))?;
     let known: Vec<_> = bucket
-        .tallies
+        .aggregates
         .iter()
-        .map(|tally| {
-            let some = tally.count > 0;
-            (tally.count, [tally.sum, tally.min, tally.max].map(|value| some.then_some(value)))
+        .map(|aggregate| {
+            let some = aggregate.count > 0;
+            (
+                aggregate.count,
+                [aggregate.sum, aggregate.min, aggregate.max].map(|value| some.then_some(value)),
+            )
         })
         .collect();
     let mut values: Vec<&dyn ToSql> = vec![&series, &bucket.at, &bucket.count];
@@ -194,7 +197,7 @@ fn put<const N: usize>(
 /// Adds one row to the spans it belongs to, as far as these are kept: for a row that is not kept itself.
 pub(in crate::store) fn fold<const N: usize>(
     transaction: &Transaction<'_>,
-    family: &Family<N>,
+    schema: &SeriesSchema<N>,
     series: i64,
     row: &Bucket<N>,
     kept: &Kept,
@@ -206,13 +209,13 @@ pub(in crate::store) fn fold<const N: usize>(
         }
         let mut span = Bucket { at: start, ..*row };
         let before: Option<Bucket<N>> = transaction
-            .prepare_cached(&family.select_spans(tier))?
-            .query_row(params![series, start, start + 1], family::span)
+            .prepare_cached(&schema.select_spans(tier))?
+            .query_row(params![series, start, start + 1], schema::read_span)
             .optional()?;
         if let Some(before) = before {
             span.merge(&before);
         }
-        put(transaction, family, tier, series, &span)?;
+        put(transaction, schema, tier, series, &span)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! The two families of series, readings and foreign samples, and the tiers in which each is rolled up:
+//! The tables of the two kinds of series, readings and foreign samples, and the tiers into which each is rolled up:
 //! the names that SQL is made of, in one place.
 
-use crate::store::rollup::aggregate::{Bucket, Tally};
+use crate::store::rollup::aggregate::{Aggregate, Bucket};
 
 pub(in crate::store) const MINUTE_MS: i64 = 60_000;
 pub(in crate::store) const QUARTER_MS: i64 = 15 * MINUTE_MS;
@@ -38,7 +38,7 @@ impl Tier {
 
 /// Tables with `N` values a row.
 #[derive(Debug)]
-pub(in crate::store) struct Family<const N: usize> {
+pub(in crate::store) struct SeriesSchema<const N: usize> {
     /// As tables `dirty` and `backlog` name it.
     pub code: i64,
     /// Of the single rows.
@@ -48,12 +48,16 @@ pub(in crate::store) struct Family<const N: usize> {
     pub values: [&'static str; N],
 }
 
-pub(in crate::store) const READINGS: Family<2> =
-    Family { code: 0, table: "reading", series: "sensor", values: ["temperature", "humidity"] };
-pub(in crate::store) const SAMPLES: Family<1> =
-    Family { code: 1, table: "sample", series: "source", values: ["value"] };
+pub(in crate::store) const READINGS: SeriesSchema<2> = SeriesSchema {
+    code: 0,
+    table: "reading",
+    series: "sensor",
+    values: ["temperature", "humidity"],
+};
+pub(in crate::store) const SAMPLES: SeriesSchema<1> =
+    SeriesSchema { code: 1, table: "sample", series: "source", values: ["value"] };
 
-impl<const N: usize> Family<N> {
+impl<const N: usize> SeriesSchema<N> {
     /// The table of a tier.
     pub fn rolled(&self, tier: Tier) -> String {
         format!("{}_{}", self.table, tier.suffix())
@@ -71,22 +75,22 @@ impl<const N: usize> Family<N> {
 
     /// Selects the spans of a tier that begin in a range of time: parameters series, from, to.
     pub fn select_spans(&self, tier: Tier) -> String {
-        let tallies: Vec<String> = self
+        let aggregates: Vec<String> = self
             .values
             .iter()
             .map(|value| format!("{value}_count, {value}_sum, {value}_min, {value}_max"))
             .collect();
         format!(
             "SELECT at, count, {} FROM {} WHERE {} = ? AND at >= ? AND at < ? ORDER BY at",
-            tallies.join(", "),
+            aggregates.join(", "),
             self.rolled(tier),
             self.series
         )
     }
 }
 
-/// The row of [`Family::select_rows`].
-pub(in crate::store) fn row<const N: usize>(
+/// The row of [`SeriesSchema::select_rows`].
+pub(in crate::store) fn read_row<const N: usize>(
     row: &rusqlite::Row<'_>,
 ) -> rusqlite::Result<Bucket<N>> {
     let mut values = [None; N];
@@ -96,18 +100,18 @@ pub(in crate::store) fn row<const N: usize>(
     Ok(Bucket::row(row.get(0)?, values))
 }
 
-/// The row of [`Family::select_spans`].
-pub(in crate::store) fn span<const N: usize>(
+/// The row of [`SeriesSchema::select_spans`].
+pub(in crate::store) fn read_span<const N: usize>(
     row: &rusqlite::Row<'_>,
 ) -> rusqlite::Result<Bucket<N>> {
     let mut bucket = Bucket::empty(row.get(0)?);
     bucket.count = row.get(1)?;
-    for (index, tally) in bucket.tallies.iter_mut().enumerate() {
+    for (index, aggregate) in bucket.aggregates.iter_mut().enumerate() {
         let column = 2 + 4 * index;
         let count = row.get(column)?;
         // A value that no row of the span had is null throughout.
         if count > 0 {
-            *tally = Tally {
+            *aggregate = Aggregate {
                 count,
                 sum: row.get(column + 1)?,
                 min: row.get(column + 2)?,

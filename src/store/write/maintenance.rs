@@ -35,7 +35,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Where in a round the upkeep is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
-    /// Dirty quarters after this one, by family, series and time.
+    /// Dirty quarters after this one, by schema, series and time.
     Roll(i64, i64, i64),
     /// Rows from before there were roll-ups.
     Backlog,
@@ -141,12 +141,12 @@ impl Store {
         match upkeep.phase {
             Phase::Rest => return Ok(false),
             Phase::Vacuum => self.vacuum()?,
-            Phase::Roll(family, series, at) => {
+            Phase::Roll(code, series, at) => {
                 self.in_transaction(|upkeep, memory, transaction| {
                     upkeep.phase =
-                        roll_dirty(transaction, memory, (family, series, at), now_ms, has_time)?
-                            .map_or(Phase::Backlog, |(family, series, at)| {
-                                Phase::Roll(family, series, at)
+                        roll_dirty(transaction, memory, (code, series, at), now_ms, has_time)?
+                            .map_or(Phase::Backlog, |(code, series, at)| {
+                                Phase::Roll(code, series, at)
                             });
                     Ok(())
                 })?;
@@ -211,8 +211,8 @@ fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
 
 type Mark = (i64, i64, i64);
 
-fn roll_mark(transaction: &Transaction<'_>, (family, series, at): Mark) -> rusqlite::Result<()> {
-    if family == READINGS.code {
+fn roll_mark(transaction: &Transaction<'_>, (code, series, at): Mark) -> rusqlite::Result<()> {
+    if code == READINGS.code {
         rollup::roll(transaction, &READINGS, series, at)
     } else {
         rollup::roll(transaction, &SAMPLES, series, at)
