@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::store::read::series::{Range, divide_up};
-use crate::store::retention::horizon::Kept;
+use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::{Bucket, start_of};
 use crate::store::rollup::compute as rollup;
 use crate::store::rollup::schema::{self, HOUR_MS, MINUTE_MS, QUARTER_MS, SeriesSchema, Tier};
@@ -35,8 +35,8 @@ pub(in crate::store) fn draw<const N: usize>(
     range: Range,
 ) -> rusqlite::Result<Drawn<N>> {
     let pen = Pen { connection, schema, series };
-    let kept = Kept::load(connection)?;
-    if range.from >= kept.rows_from {
+    let horizon = Horizon::load(connection)?;
+    if range.from >= horizon.rows_from {
         let few = pen.count(range.from, range.to, range.steps() + 1)? <= range.steps();
         if few {
             let buckets = pen.rows(range.from, range.to)?;
@@ -51,19 +51,20 @@ pub(in crate::store) fn draw<const N: usize>(
             return Ok(chart.drawn(false));
         }
     }
-    let (tier, step) = tier_for(range, &kept);
+    let (tier, step) = tier_for(range, &horizon);
     pen.drawn_from(tier, step, range)
 }
 
 /// The coarsest tier that makes up the step and is kept from the beginning of the range on; failing
 /// that, the step is widened to what is.
-fn tier_for(range: Range, kept: &Kept) -> (Tier, i64) {
+fn tier_for(range: Range, horizon: &Horizon) -> (Tier, i64) {
     let step = range.step.max(MINUTE_MS);
-    let suits = |tier: &Tier| step % tier.span_ms() == 0 && range.from >= kept.rolled_from(*tier);
+    let suits =
+        |tier: &Tier| step % tier.span_ms() == 0 && range.from >= horizon.rolled_from(*tier);
     if let Some(tier) = Tier::ALL.into_iter().rev().find(suits) {
         return (tier, step);
     }
-    let kept_ones = |tier: &Tier| range.from >= kept.rolled_from(*tier) && tier.span_ms() > step;
+    let kept_ones = |tier: &Tier| range.from >= horizon.rolled_from(*tier) && tier.span_ms() > step;
     let tier = Tier::ALL.into_iter().find(kept_ones).unwrap_or(Tier::Hour);
     (tier, divide_up(step, tier.span_ms()) * tier.span_ms())
 }
@@ -204,12 +205,12 @@ mod tests {
     #[test]
     fn the_coarsest_tier_that_is_kept_and_suits_is_taken() {
         let range = |from, step| Range { from, to: from + 100 * step, step };
-        let all = Kept::from_hours(i64::MIN, [i64::MIN; 3]);
+        let all = Horizon::from_hours(i64::MIN, [i64::MIN; 3]);
         assert_eq!(tier_for(range(0, MINUTE_MS), &all), (Tier::Minute, MINUTE_MS));
         assert_eq!(tier_for(range(0, 3 * QUARTER_MS), &all), (Tier::Quarter, 3 * QUARTER_MS));
         assert_eq!(tier_for(range(0, 2 * HOUR_MS), &all), (Tier::Hour, 2 * HOUR_MS));
 
-        let some = Kept::from_hours(30 * HOUR_MS, [20 * HOUR_MS, 10 * HOUR_MS, i64::MIN]);
+        let some = Horizon::from_hours(30 * HOUR_MS, [20 * HOUR_MS, 10 * HOUR_MS, i64::MIN]);
         let at = |hour: i64, step| tier_for(range(hour * HOUR_MS, step), &some);
         assert_eq!(at(25, 5_000), (Tier::Minute, MINUTE_MS), "rows are gone");
         assert_eq!(at(15, 5_000), (Tier::Quarter, QUARTER_MS), "minutes too");

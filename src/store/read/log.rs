@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, params};
 
 use crate::reading::Id;
-use crate::store::retention::horizon::Kept;
+use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::schema::{READINGS as READING_SPANS, SAMPLES, Tier};
 
 const DAY_MS: i64 = 86_400_000;
@@ -259,13 +259,13 @@ impl Log {
             *count = one(&format!("SELECT count(*) FROM {}", READING_SPANS.rolled(tier)))?
                 + one(&format!("SELECT count(*) FROM {}", SAMPLES.rolled(tier)))?;
         }
-        let kept = Kept::load(&self.connection)?;
+        let horizon = Horizon::load(&self.connection)?;
         Ok(Stats {
             // A count, far below 2^53.
             #[expect(clippy::cast_possible_truncation)]
             rows_last_day: rows_last_day as i64,
             rolled_up,
-            rows_from_ms: (!kept.is_all()).then_some(kept.rows_from),
+            rows_from_ms: (!horizon.is_all()).then_some(horizon.rows_from),
             dirty: one("SELECT count(*) FROM dirty")?,
             backlog: one("SELECT count(*) FROM backlog")?,
             readings: one("SELECT count(*) FROM reading")?,

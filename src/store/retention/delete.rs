@@ -1,16 +1,16 @@
-//! Deletes what [`crate::store::retention::horizon::Kept`] says is no longer kept, a few dozen rows at a time.
+//! Deletes what [`crate::store::retention::horizon::Horizon`] says is no longer kept, a few dozen rows at a time.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::store::file::migrations::CLOCK_PARKED;
-use crate::store::retention::deleted_ranges as pruned;
-use crate::store::retention::horizon::Kept;
+use crate::store::file::migrations::CLOCK_AWAITING;
+use crate::store::retention::deleted_ranges;
+use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::compute as rollup;
 use crate::store::rollup::schema::{READINGS, SAMPLES, SeriesSchema, Tier};
 
 /// Rows looked at, and at most deleted, by one piece of work: two pages of readings and their part of the index.
-const PRUNE_ROWS: i64 = 50;
+const DELETE_ROWS: i64 = 50;
 
 /// How far the deleting has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,7 +25,7 @@ pub(in crate::store) struct Cursor {
 #[derive(Debug, Clone, Copy)]
 enum Job {
     Readings,
-    Parked,
+    AwaitingClock,
     Samples,
     ReadingSpans(Tier),
     SampleSpans(Tier),
@@ -33,7 +33,7 @@ enum Job {
 
 const JOBS: [Job; 9] = [
     Job::Readings,
-    Job::Parked,
+    Job::AwaitingClock,
     Job::Samples,
     Job::ReadingSpans(Tier::Minute),
     Job::ReadingSpans(Tier::Quarter),
@@ -48,30 +48,30 @@ impl Job {
     const fn series(self) -> &'static str {
         match self {
             Self::Readings | Self::ReadingSpans(_) => "sensor",
-            Self::Parked => "parked",
+            Self::AwaitingClock => "parked",
             Self::Samples | Self::SampleSpans(_) => "source",
         }
     }
 
     /// Times before this go.
-    const fn before(self, kept: &Kept) -> i64 {
+    const fn before(self, horizon: &Horizon) -> i64 {
         match self {
-            Self::Readings | Self::Parked | Self::Samples => kept.rows_from,
-            Self::ReadingSpans(tier) | Self::SampleSpans(tier) => kept.rolled_from(tier),
+            Self::Readings | Self::AwaitingClock | Self::Samples => horizon.rows_from,
+            Self::ReadingSpans(tier) | Self::SampleSpans(tier) => horizon.rolled_from(tier),
         }
     }
 }
 
 /// Deletes while there is time. Returns whether all is deleted.
-pub(in crate::store) fn some(
+pub(in crate::store) fn step(
     transaction: &Transaction<'_>,
     cursor: &mut Cursor,
-    kept: &Kept,
+    horizon: &Horizon,
     now_ms: i64,
     has_time: impl Fn() -> bool,
 ) -> rusqlite::Result<bool> {
     while let Some(job) = JOBS.get(cursor.job) {
-        if !piece(transaction, cursor, *job, kept, now_ms)? {
+        if !piece(transaction, cursor, *job, horizon, now_ms)? {
             *cursor = Cursor { job: cursor.job + 1, ..Cursor::default() };
         }
         if !has_time() {
@@ -86,18 +86,18 @@ fn piece(
     transaction: &Transaction<'_>,
     cursor: &mut Cursor,
     job: Job,
-    kept: &Kept,
+    horizon: &Horizon,
     now_ms: i64,
 ) -> rusqlite::Result<bool> {
-    let before = job.before(kept);
+    let before = job.before(horizon);
     if before == i64::MIN {
         return Ok(false);
     }
     if let Some((run, from)) = cursor.run {
-        cursor.run = prune_run(transaction, kept, run, from, None)?.map(|next| (run, next));
+        cursor.run = delete_run(transaction, horizon, run, from, None)?.map(|next| (run, next));
         return Ok(true);
     }
-    let id = if matches!(job, Job::Parked) { "run" } else { "id" };
+    let id = if matches!(job, Job::AwaitingClock) { "run" } else { "id" };
     let series: Option<i64> = transaction
         .prepare_cached(&format!("SELECT min({id}) FROM {} WHERE {id} > ?", job.series()))?
         .query_row([cursor.after.unwrap_or(i64::MIN)], |row| row.get(0))?;
@@ -107,7 +107,7 @@ fn piece(
             cursor.run = oldest_reading(transaction, series, before)?;
             cursor.run.is_some()
         }
-        Job::Parked => prune_parked(transaction, kept, series, now_ms)?,
+        Job::AwaitingClock => delete_awaiting(transaction, horizon, series, now_ms)?,
         Job::Samples => delete_samples(transaction, series, before)?,
         Job::ReadingSpans(tier) => delete_spans(transaction, &READINGS, tier, series, before)?,
         Job::SampleSpans(tier) => delete_spans(transaction, &SAMPLES, tier, series, before)?,
@@ -138,9 +138,9 @@ fn oldest_reading(
 /// Deletes the rows among the next few of a run that are not kept. Those that still wait for their time go
 /// when they were taken before `expired_mono`, or when nothing can correct them any more (`None`); they were
 /// in no roll-up and are folded in. Returns the number to go on from, `None` when none of them went.
-fn prune_run(
+fn delete_run(
     transaction: &Transaction<'_>,
-    kept: &Kept,
+    horizon: &Horizon,
     run: i64,
     from: i64,
     expired_mono: Option<i64>,
@@ -149,22 +149,22 @@ fn prune_run(
         "SELECT seq, at, clock, mono, sensor, temperature, humidity FROM reading
          WHERE run = ? AND seq >= ? ORDER BY seq LIMIT ?",
     )?;
-    let mut rows = statement.query(params![run, from, PRUNE_ROWS])?;
-    let (mut gone, mut last, mut parked) = (Vec::<(i64, i64)>::new(), None, Vec::new());
+    let mut rows = statement.query(params![run, from, DELETE_ROWS])?;
+    let (mut gone, mut last, mut awaiting) = (Vec::<(i64, i64)>::new(), None, Vec::new());
     while let Some(row) = rows.next()? {
         let (seq, at, clock): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         last = Some(seq);
-        let goes = if clock == CLOCK_PARKED {
+        let goes = if clock == CLOCK_AWAITING {
             let mono: i64 = row.get(3)?;
             expired_mono.is_none_or(|expired| mono < expired)
         } else {
-            at < kept.rows_from
+            at < horizon.rows_from
         };
         if !goes {
             continue;
         }
-        if clock == CLOCK_PARKED {
-            parked.push((row.get::<_, i64>(4)?, Bucket::row(at, [row.get(5)?, row.get(6)?])));
+        if clock == CLOCK_AWAITING {
+            awaiting.push((row.get::<_, i64>(4)?, Bucket::row(at, [row.get(5)?, row.get(6)?])));
         }
         match gone.last_mut() {
             Some((_, end)) if *end + 1 == seq => *end = seq,
@@ -172,22 +172,22 @@ fn prune_run(
         }
     }
     drop(rows);
-    for (sensor, row) in parked {
-        rollup::fold(transaction, &READINGS, sensor, &row, kept)?;
+    for (sensor, row) in awaiting {
+        rollup::fold(transaction, &READINGS, sensor, &row, horizon)?;
     }
     for (first, end) in &gone {
         transaction
             .prepare_cached("DELETE FROM reading WHERE run = ? AND seq BETWEEN ? AND ?")?
             .execute(params![run, first, end])?;
-        pruned::add(transaction, run, *first, *end)?;
+        deleted_ranges::add(transaction, run, *first, *end)?;
     }
     Ok(last.filter(|_| !gone.is_empty()).map(|seq| seq.saturating_add(1)))
 }
 
 /// Deletes what has waited for its time for as long as rows are kept. Returns whether there is more.
-fn prune_parked(
+fn delete_awaiting(
     transaction: &Transaction<'_>,
-    kept: &Kept,
+    horizon: &Horizon,
     run: i64,
     now_ms: i64,
 ) -> rusqlite::Result<bool> {
@@ -209,8 +209,8 @@ fn prune_parked(
             "UPDATE parked SET booted_by = coalesce(booted_by, ?) WHERE run = ? RETURNING booted_by",
         )?
         .query_row(params![now_ms.saturating_sub(newest_mono), run], |row| row.get(0))?;
-    let expired_mono = kept.rows_from.saturating_sub(booted_by);
-    Ok(prune_run(transaction, kept, run, i64::MIN, Some(expired_mono))?.is_some())
+    let expired_mono = horizon.rows_from.saturating_sub(booted_by);
+    Ok(delete_run(transaction, horizon, run, i64::MIN, Some(expired_mono))?.is_some())
 }
 
 fn delete_samples(
@@ -223,7 +223,7 @@ fn delete_samples(
             "DELETE FROM sample WHERE id IN (
                  SELECT id FROM sample WHERE source = ? AND at < ? ORDER BY at LIMIT ?)",
         )?
-        .execute(params![source, before, PRUNE_ROWS])?;
+        .execute(params![source, before, DELETE_ROWS])?;
     Ok(deleted > 0)
 }
 
@@ -241,7 +241,7 @@ fn delete_spans<const N: usize>(
                  SELECT max(at) FROM (SELECT at FROM {table} WHERE {key} = ?1 AND at < ?2
                                       ORDER BY at LIMIT ?3))"
         ))?
-        .execute(params![series, before, PRUNE_ROWS])?;
+        .execute(params![series, before, DELETE_ROWS])?;
     Ok(deleted > 0)
 }
 
@@ -280,9 +280,9 @@ mod tests {
         let left = || -> i64 {
             transaction.query_row("SELECT count(*) FROM reading", [], |row| row.get(0)).unwrap()
         };
-        let kept = Kept::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
+        let horizon = Horizon::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
         let (mut cursor, mut before) = (Cursor::default(), ROWS);
-        while !some(&transaction, &mut cursor, &kept, START_MS, || false).unwrap() {
+        while !step(&transaction, &mut cursor, &horizon, START_MS, || false).unwrap() {
             assert!(before - left() <= 64, "{} rows in one piece", before - left());
             before = left();
         }

@@ -7,14 +7,14 @@ use crate::store::rollup::schema::Tier;
 
 /// What is kept, from when on: Unix ms, inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Kept {
+pub(in crate::store) struct Horizon {
     /// Single rows. What is older is in the roll-ups and may be deleted.
     pub rows_from: i64,
     /// Roll-ups, finest first.
     rolled_from: [i64; 3],
 }
 
-impl Kept {
+impl Horizon {
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         connection.prepare_cached("SELECT rows, minutes, quarters, hours FROM kept")?.query_row(
             [],
@@ -69,10 +69,10 @@ mod tests {
 
     #[test]
     fn giving_up_a_tier_gives_up_what_is_finer() {
-        let mut kept = Kept { rows_from: 5, rolled_from: [4, 3, 2] };
-        kept.raise(Tier::Quarter, 7);
-        assert_eq!(kept, Kept { rows_from: 7, rolled_from: [7, 7, 2] });
-        kept.raise(Tier::Hour, 6);
-        assert_eq!(kept, Kept { rows_from: 7, rolled_from: [7, 7, 6] });
+        let mut horizon = Horizon { rows_from: 5, rolled_from: [4, 3, 2] };
+        horizon.raise(Tier::Quarter, 7);
+        assert_eq!(horizon, Horizon { rows_from: 7, rolled_from: [7, 7, 2] });
+        horizon.raise(Tier::Hour, 6);
+        assert_eq!(horizon, Horizon { rows_from: 7, rolled_from: [7, 7, 6] });
     }
 }

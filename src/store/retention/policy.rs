@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::store::retention::horizon::Kept;
+use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::start_of;
 use crate::store::rollup::schema::{HOUR_MS, Tier};
 
@@ -64,7 +64,7 @@ const LADDER: [(Option<Tier>, i64); 7] = [
 ];
 
 /// What to keep so that there is more room; as it is when nothing is old enough to go.
-pub(in crate::store) fn give_up(kept: Kept, oldest: &Oldest, now_ms: i64) -> Kept {
+pub(in crate::store) fn make_room(horizon: Horizon, oldest: &Oldest, now_ms: i64) -> Horizon {
     for (tier, stands_ms) in LADDER {
         let Some(oldest) = tier.map_or(oldest.rows, |tier| oldest.rolled[tier as usize]) else {
             continue;
@@ -75,16 +75,16 @@ pub(in crate::store) fn give_up(kept: Kept, oldest: &Oldest, now_ms: i64) -> Kep
         if until <= oldest {
             continue;
         }
-        let mut less = kept;
+        let mut raised = horizon;
         match tier {
-            None => less.raise_rows(until),
-            Some(tier) => less.raise(tier, until),
+            None => raised.raise_rows(until),
+            Some(tier) => raised.raise(tier, until),
         }
-        if less != kept {
-            return less;
+        if raised != horizon {
+            return raised;
         }
     }
-    kept
+    horizon
 }
 
 #[cfg(test)]
@@ -93,37 +93,39 @@ mod tests {
 
     const NOW_MS: i64 = 20_000 * DAY_MS;
 
-    fn kept() -> Kept {
-        Kept::from_hours(i64::MIN, [i64::MIN; 3])
+    fn horizon() -> Horizon {
+        Horizon::from_hours(i64::MIN, [i64::MIN; 3])
     }
 
     #[test]
     fn the_finest_goes_first_but_a_week_of_rows_stands() {
         let ago = |days: i64| Some(NOW_MS - days * DAY_MS);
         let oldest = Oldest { rows: ago(64), rolled: [ago(640), ago(640), ago(640)] };
-        let less = give_up(kept(), &oldest, NOW_MS);
-        assert_eq!(less, Kept::from_hours(NOW_MS - 63 * DAY_MS, [i64::MIN; 3]));
+        let raised = make_room(horizon(), &oldest, NOW_MS);
+        assert_eq!(raised, Horizon::from_hours(NOW_MS - 63 * DAY_MS, [i64::MIN; 3]));
 
         let oldest = Oldest { rows: ago(7), ..oldest };
-        let less = give_up(kept(), &oldest, NOW_MS);
-        assert_eq!(less.rolled_from(Tier::Minute), NOW_MS - 630 * DAY_MS);
-        assert_eq!(less.rolled_from(Tier::Quarter), i64::MIN);
+        let raised = make_room(horizon(), &oldest, NOW_MS);
+        assert_eq!(raised.rolled_from(Tier::Minute), NOW_MS - 630 * DAY_MS);
+        assert_eq!(raised.rolled_from(Tier::Quarter), i64::MIN);
 
         let oldest = Oldest { rolled: [ago(30), ago(640), ago(640)], ..oldest };
-        assert_eq!(give_up(kept(), &oldest, NOW_MS).rolled_from(Tier::Hour), i64::MIN);
+        assert_eq!(make_room(horizon(), &oldest, NOW_MS).rolled_from(Tier::Hour), i64::MIN);
         let oldest = Oldest { rolled: [ago(30), ago(365), ago(6400)], ..oldest };
-        let less = give_up(kept(), &oldest, NOW_MS);
-        assert!(less.rows_from > NOW_MS - 7 * DAY_MS && less.rolled_from(Tier::Hour) == i64::MIN);
+        let raised = make_room(horizon(), &oldest, NOW_MS);
+        assert!(
+            raised.rows_from > NOW_MS - 7 * DAY_MS && raised.rolled_from(Tier::Hour) == i64::MIN
+        );
     }
 
     #[test]
     fn in_the_end_the_oldest_hours_go_and_the_last_hour_never() {
         let ago = |hours: i64| Some(NOW_MS - hours * HOUR_MS);
         let oldest = Oldest { rows: ago(1), rolled: [ago(1), ago(1), ago(6400)] };
-        let less = give_up(kept(), &oldest, NOW_MS);
-        assert_eq!(less.rolled_from(Tier::Hour), NOW_MS - 6300 * HOUR_MS);
+        let raised = make_room(horizon(), &oldest, NOW_MS);
+        assert_eq!(raised.rolled_from(Tier::Hour), NOW_MS - 6300 * HOUR_MS);
         let oldest = Oldest { rows: ago(1), rolled: [ago(1); 3] };
-        assert_eq!(give_up(kept(), &oldest, NOW_MS), kept());
+        assert_eq!(make_room(horizon(), &oldest, NOW_MS), horizon());
     }
 
     #[test]

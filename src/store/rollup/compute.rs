@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
-use crate::store::retention::horizon::Kept;
+use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::{Bucket, start_of};
 use crate::store::rollup::schema::{self, HOUR_MS, QUARTER_MS, SeriesSchema, Tier};
 
@@ -200,11 +200,11 @@ pub(in crate::store) fn fold<const N: usize>(
     schema: &SeriesSchema<N>,
     series: i64,
     row: &Bucket<N>,
-    kept: &Kept,
+    horizon: &Horizon,
 ) -> rusqlite::Result<()> {
     for tier in Tier::ALL {
         let start = start_of(row.at, tier.span_ms());
-        if start < kept.rolled_from(tier) {
+        if start < horizon.rolled_from(tier) {
             continue;
         }
         let mut span = Bucket { at: start, ..*row };

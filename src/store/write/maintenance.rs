@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, params};
 use tracing::warn;
 
-use crate::store::retention::delete::{self as prune, Cursor};
-use crate::store::retention::horizon::Kept;
-use crate::store::retention::policy::{self as retention, Oldest, Retention};
+use crate::store::retention::delete::{self, Cursor};
+use crate::store::retention::horizon::Horizon;
+use crate::store::retention::policy::{self, Oldest, Retention};
 use crate::store::rollup::schema::{MINUTE_MS, QUARTER_MS, READINGS, SAMPLES, Tier};
 use crate::store::rollup::{backfill as backlog, compute as rollup};
 use crate::store::write::restamp;
@@ -42,7 +42,7 @@ enum Phase {
     /// What is too old or too much?
     Retain,
     /// Delete it.
-    Prune(Cursor),
+    Delete(Cursor),
     /// Give the room back.
     Vacuum,
     #[default]
@@ -115,7 +115,7 @@ impl Store {
         if outcome.is_err() {
             self.forget();
             self.upkeep = Upkeep::default();
-            self.memory.kept = Kept::load(&self.connection)?;
+            self.memory.horizon = Horizon::load(&self.connection)?;
         }
         outcome
     }
@@ -163,10 +163,11 @@ impl Store {
                     retain(transaction, upkeep, memory, retention, now_ms, has_time)
                 })?;
             }
-            Phase::Prune(mut cursor) => self.in_transaction(|upkeep, memory, transaction| {
-                let done = prune::some(transaction, &mut cursor, &memory.kept, now_ms, has_time)?;
+            Phase::Delete(mut cursor) => self.in_transaction(|upkeep, memory, transaction| {
+                let done =
+                    delete::step(transaction, &mut cursor, &memory.horizon, now_ms, has_time)?;
                 upkeep.phase = match (done, upkeep.shrinking) {
-                    (false, _) => Phase::Prune(cursor),
+                    (false, _) => Phase::Delete(cursor),
                     (true, true) => Phase::Retain,
                     (true, false) => Phase::Vacuum,
                 };
@@ -271,8 +272,8 @@ fn retain(
         upkeep.phase = Phase::Vacuum;
         return Ok(());
     }
-    let wanted = wanted(transaction, upkeep, memory.kept, retention, now_ms)?;
-    if wanted != memory.kept {
+    let wanted = wanted(transaction, upkeep, memory.horizon, retention, now_ms)?;
+    if wanted != memory.horizon {
         let dirty: Vec<Mark> = transaction
             .prepare_cached("SELECT family, series, at FROM dirty WHERE at < ? LIMIT ?")?
             .query_map(params![wanted.rows_from, MARKS_PER_STEP], mark)?
@@ -288,20 +289,20 @@ fn retain(
             return Ok(());
         }
         wanted.save(transaction)?;
-        memory.kept = wanted;
+        memory.horizon = wanted;
     }
-    upkeep.phase = Phase::Prune(Cursor::default());
+    upkeep.phase = Phase::Delete(Cursor::default());
     Ok(())
 }
 
 fn wanted(
     transaction: &Transaction<'_>,
     upkeep: &mut Upkeep,
-    kept: Kept,
+    horizon: Horizon,
     retention: Retention,
     now_ms: i64,
-) -> rusqlite::Result<Kept> {
-    let mut wanted = kept;
+) -> rusqlite::Result<Horizon> {
+    let mut wanted = horizon;
     // A broker's clock that jumped ahead must not delete what no reading calls old.
     let newest = newest(transaction)?;
     let now_ms = newest.map_or(now_ms, |newest| newest.min(now_ms));
@@ -310,10 +311,10 @@ fn wanted(
     let over = retention.is_over(used, upkeep.shrinking);
     upkeep.over = used > retention.max_bytes;
     upkeep.shrinking = over;
-    if over && wanted == kept {
-        let oldest = oldest(transaction, &kept)?;
-        wanted = retention::give_up(kept, &oldest, now_ms);
-        if wanted == kept {
+    if over && wanted == horizon {
+        let oldest = oldest(transaction, &horizon)?;
+        wanted = policy::make_room(horizon, &oldest, now_ms);
+        if wanted == horizon {
             upkeep.shrinking = false;
             if !std::mem::replace(&mut upkeep.complained, true) {
                 warn!(
@@ -339,7 +340,7 @@ fn newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
         .query_row([], |row| row.get(0))
 }
 
-fn oldest(connection: &Connection, kept: &Kept) -> rusqlite::Result<Oldest> {
+fn oldest(connection: &Connection, horizon: &Horizon) -> rusqlite::Result<Oldest> {
     let oldest = |readings: &str, samples: &str, from: i64| {
         connection
             .prepare_cached(&format!(
@@ -353,12 +354,12 @@ fn oldest(connection: &Connection, kept: &Kept) -> rusqlite::Result<Oldest> {
             .query_row([from], |row| row.get(0))
     };
     let mut found = Oldest {
-        rows: oldest(READINGS.table, SAMPLES.table, kept.rows_from)?,
+        rows: oldest(READINGS.table, SAMPLES.table, horizon.rows_from)?,
         ..Oldest::default()
     };
     for tier in Tier::ALL {
         found.rolled[tier as usize] =
-            oldest(&READINGS.rolled(tier), &SAMPLES.rolled(tier), kept.rolled_from(tier))?;
+            oldest(&READINGS.rolled(tier), &SAMPLES.rolled(tier), horizon.rolled_from(tier))?;
     }
     Ok(found)
 }

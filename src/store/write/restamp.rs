@@ -3,8 +3,8 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::store::file::migrations::{CLOCK_PARKED, CLOCK_RESTAMPED, CLOCK_UNSYNCED};
-use crate::store::retention::deleted_ranges as pruned;
+use crate::store::file::migrations::{CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_UNSYNCED};
+use crate::store::retention::deleted_ranges;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::compute as rollup;
 use crate::store::rollup::schema::READINGS;
@@ -76,22 +76,22 @@ fn correct(
     offset: i64,
     reading: &Early,
 ) -> rusqlite::Result<()> {
-    let rolled_up = reading.clock == CLOCK_UNSYNCED && reading.at >= memory.kept.rows_from;
+    let rolled_up = reading.clock == CLOCK_UNSYNCED && reading.at >= memory.horizon.rows_from;
     // What is in a roll-up that can no longer be computed afresh stays where it is.
-    if !rolled_up && reading.clock != CLOCK_PARKED {
+    if !rolled_up && reading.clock != CLOCK_AWAITING {
         return Ok(());
     }
     let at = reading.mono.saturating_add(offset);
     if rolled_up {
         memory.marks.mark(transaction, &READINGS, reading.sensor, reading.at)?;
     }
-    if at < memory.kept.rows_from {
+    if at < memory.horizon.rows_from {
         let row = Bucket::row(at, reading.values);
-        rollup::fold(transaction, &READINGS, reading.sensor, &row, &memory.kept)?;
+        rollup::fold(transaction, &READINGS, reading.sensor, &row, &memory.horizon)?;
         transaction
             .prepare_cached("DELETE FROM reading WHERE run = ? AND seq = ?")?
             .execute(params![run, reading.seq])?;
-        return pruned::add(transaction, run, reading.seq, reading.seq);
+        return deleted_ranges::add(transaction, run, reading.seq, reading.seq);
     }
     memory.marks.mark(transaction, &READINGS, reading.sensor, at)?;
     transaction

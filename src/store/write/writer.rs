@@ -8,14 +8,14 @@ use rusqlite::{Connection, Transaction, params};
 use crate::mqtt::Message;
 use crate::reading::{ClockState, Id};
 use crate::store::file::migrations::{
-    self as schema, CLOCK_PARKED, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED,
+    self as schema, CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED,
 };
 use crate::store::file::open::{self as file, Lock, OpenError};
 use crate::store::mqtt::queue::Queues;
 use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{self, Change, Stored};
-use crate::store::retention::deleted_ranges as pruned;
-use crate::store::retention::horizon::Kept;
+use crate::store::retention::deleted_ranges;
+use crate::store::retention::horizon::Horizon;
 use crate::store::retention::policy::Retention;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::compute::{self as rollup, Marks};
@@ -46,7 +46,7 @@ pub(in crate::store) enum Durability {
 pub(in crate::store) struct Memory {
     pub names: Names,
     pub marks: Marks,
-    pub kept: Kept,
+    pub horizon: Horizon,
     /// Whether some run has readings that wait for their corrected time.
     pub restamping: bool,
 }
@@ -74,14 +74,14 @@ impl Store {
         let (connection, lock) = file::open_checked(path, schema::LOG)?;
         // Every append and every step of the upkeep runs the same few dozen statements; they stay prepared.
         connection.set_prepared_statement_cache_capacity(128);
-        let kept = Kept::load(&connection)
+        let horizon = Horizon::load(&connection)
             .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
         Ok(Self {
             connection,
             memory: Memory {
                 names: Names::default(),
                 marks: Marks::default(),
-                kept,
+                horizon,
                 restamping: true,
             },
             upkeep: Upkeep::default(),
@@ -97,7 +97,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite said.
-    pub fn kept(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
+    pub fn mqtt_state(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
         Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
     }
 
@@ -258,15 +258,15 @@ fn insert_reading(
             (mono.saturating_add(offset), CLOCK_RESTAMPED, Some(telemetry.at))
         }
         // Its time may still be corrected to one that is kept.
-        (ClockState::Unsynced, None) if telemetry.at < memory.kept.rows_from => {
-            (telemetry.at, CLOCK_PARKED, None)
+        (ClockState::Unsynced, None) if telemetry.at < memory.horizon.rows_from => {
+            (telemetry.at, CLOCK_AWAITING, None)
         }
         (ClockState::Unsynced, _) => (telemetry.at, CLOCK_UNSYNCED, None),
     };
-    if !memory.kept.is_all() && pruned::contains(transaction, run.id, seq)? {
+    if !memory.horizon.is_all() && deleted_ranges::contains(transaction, run.id, seq)? {
         return Ok(false);
     }
-    if at < memory.kept.rows_from && clock != CLOCK_PARKED {
+    if at < memory.horizon.rows_from && clock != CLOCK_AWAITING {
         let known: bool = transaction
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM reading WHERE run = ? AND seq = ?)")?
             .query_row(params![run.id, seq], |row| row.get(0))?;
@@ -274,8 +274,8 @@ fn insert_reading(
             return Ok(false);
         }
         let row = Bucket::row(at, [telemetry.temperature, telemetry.humidity]);
-        rollup::fold(transaction, &READINGS, sensor, &row, &memory.kept)?;
-        pruned::add(transaction, run.id, seq, seq)?;
+        rollup::fold(transaction, &READINGS, sensor, &row, &memory.horizon)?;
+        deleted_ranges::add(transaction, run.id, seq, seq)?;
         return Ok(true);
     }
     let rows = transaction
@@ -287,7 +287,7 @@ fn insert_reading(
             run.id, seq, sensor, at, clock, mono, telemetry.temperature, telemetry.humidity, original
         ])?;
     if rows == 1 {
-        if clock == CLOCK_PARKED {
+        if clock == CLOCK_AWAITING {
             transaction
                 .prepare_cached("INSERT INTO parked (run) VALUES (?) ON CONFLICT DO NOTHING")?
                 .execute([run.id])?;
@@ -307,10 +307,10 @@ fn insert_sample(
     value: f64,
 ) -> rusqlite::Result<()> {
     let source = names::source_id(transaction, &mut memory.names, topic, field)?;
-    if at < memory.kept.rows_from {
+    if at < memory.horizon.rows_from {
         // The broker's own clock went back behind what is kept.
         let row = Bucket::row(at, [Some(value)]);
-        return rollup::fold(transaction, &SAMPLES, source, &row, &memory.kept);
+        return rollup::fold(transaction, &SAMPLES, source, &row, &memory.horizon);
     }
     transaction
         .prepare_cached("INSERT INTO sample (source, at, value) VALUES (?, ?, ?)")?

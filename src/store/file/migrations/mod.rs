@@ -14,7 +14,7 @@ pub const CLOCK_RESTAMPED: i64 = 2;
 
 /// Taken before the clock was set, in a time of which single rows are no longer kept: it waits for its
 /// corrected time, and is in no roll-up. The view says `unsynced`.
-pub const CLOCK_PARKED: i64 = 3;
+pub const CLOCK_AWAITING: i64 = 3;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub const LOG: Database = Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4] };
