@@ -53,13 +53,13 @@ pub fn run(options: &Sim, mut layers: Layers) -> Result<(), Failure> {
             board.play(at_ms, interval_ms, &mut records);
         }
         if records.len() >= BATCH_READINGS || at_ms == end_ms {
-            readings += store.fill(&records.iter().collect::<Vec<_>>())?.readings;
+            readings += store.bulk_load(&records.iter().collect::<Vec<_>>())?.readings;
             records.clear();
-            while store.maintain_filling(at_ms)? {}
+            while store.maintain_bulk_load(at_ms)? {}
             progress.show(at_ms - start_ms, readings);
         }
     }
-    let (bytes, took) = (store.finish_filling(&path)?, started.elapsed());
+    let (bytes, took) = (store.finish_bulk_load(&path)?, started.elapsed());
     progress.end();
     println!(
         "{}: {readings} readings of {} boards over {} days, {} MiB, in {:.0} s",

@@ -17,7 +17,7 @@ pub use read::log::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
 pub use read::overview::{Overview, SensorOverview};
 pub use read::pages::{PAGE_ROWS, Pages};
 pub use read::series::{POINTS_MAX, Point, Range, RangeError, Series, SeriesQuery};
-pub use read::stats::Vitals;
+pub use read::stats::QuickStats;
 pub use retention::policy::Retention;
 pub use rollup::aggregate::Band;
 pub use write::alarm_log::AlarmRow;

@@ -60,7 +60,7 @@ struct Listed {
 pub async fn sensors(State(web): State<Web>) -> Result<Response, Problem> {
     let sensors = web.database.read(|log| {
         let found = log.overview()?.sensors.into_iter().map(|found| {
-            let interval_ms = log.pace(&found.node, &found.sensor)?;
+            let interval_ms = log.reporting_interval_ms(&found.node, &found.sensor)?;
             Ok(Listed { node: found.node, sensor: found.sensor, interval_ms, latest: found.latest })
         });
         found.collect::<rusqlite::Result<Vec<_>>>()

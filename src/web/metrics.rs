@@ -16,7 +16,7 @@ use super::Web;
 use super::boards::Status;
 use super::problem::Problem;
 use crate::clock;
-use crate::store::{Overview, Vitals};
+use crate::store::{Overview, QuickStats};
 
 /// Labels by name.
 type Labels = Vec<(&'static str, String)>;
@@ -25,9 +25,10 @@ type Counts = Family<Labels, Counter>;
 
 /// Everything, in Prometheus' text format.
 pub async fn metrics(State(web): State<Web>) -> Result<Response, Problem> {
-    let (overview, vitals) = web.database.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
+    let (overview, stats) =
+        web.database.read(|log| Ok((log.overview()?, log.quick_stats()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
-    about_broker(&mut registry, &web, &vitals);
+    about_broker(&mut registry, &web, &stats);
     about_sensors(&mut registry, &overview, clock::unix_ms());
     about_boards(&mut registry, &web);
     let mut text = String::new();
@@ -51,7 +52,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 // A gauge is a float; sizes and depths stay far below 2^53.
 #[expect(clippy::cast_precision_loss)]
-fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
+fn about_broker(registry: &mut Registry, web: &Web, stats: &QuickStats) {
     let build = Gauges::default();
     let revision = option_env!("HUMIDOR_REVISION").unwrap_or("");
     let labels =
@@ -72,7 +73,7 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
     let seconds = web.counters.commit_seconds();
     registry.register("commit_seconds", "How long a commit took", seconds);
     let refused = Counts::default();
-    for (cause, count) in &vitals.refused {
+    for (cause, count) in &stats.refused {
         let count = u64::try_from(*count).unwrap_or_default();
         refused.get_or_create(&vec![("cause", cause.clone())]).inc_by(count);
     }
@@ -114,7 +115,7 @@ fn about_broker(registry: &mut Registry, web: &Web, vitals: &Vitals) {
         registry,
         "database_bytes",
         "Size of the log without its write-ahead log",
-        vitals.bytes as f64,
+        stats.bytes as f64,
     );
     gauge(
         registry,

@@ -131,20 +131,20 @@ impl<const N: usize> Pen<'_, N> {
         let mut partial = false;
 
         // Not rolled up yet at all.
-        let backlog = self.backlog_end()?.map_or(from, |end| end.clamp(from, to));
-        if backlog > from {
-            let rows = self.count(from, backlog, budget + 1)?;
+        let backfilled = self.backfill_end()?.map_or(from, |end| end.clamp(from, to));
+        if backfilled > from {
+            let rows = self.count(from, backfilled, budget + 1)?;
             if rows <= budget {
                 budget -= rows;
-                self.rows(from, backlog)?.iter().for_each(|row| chart.add(row));
+                self.rows(from, backfilled)?.iter().for_each(|row| chart.add(row));
             } else {
                 partial = true;
             }
         }
         // The roll-up is of yesterday; read the newest ones afresh if there are too many.
         let mut fresh = BTreeSet::new();
-        for quarter in self.dirty(backlog, to)? {
-            let (start, end) = (quarter.max(backlog), (quarter + QUARTER_MS).min(to));
+        for quarter in self.dirty(backfilled, to)? {
+            let (start, end) = (quarter.max(backfilled), (quarter + QUARTER_MS).min(to));
             budget -= self.count(start, end, budget + 1)?;
             if budget < 0 {
                 partial = true;
@@ -155,7 +155,7 @@ impl<const N: usize> Pen<'_, N> {
         }
         let hours: BTreeSet<i64> =
             fresh.iter().map(|quarter| start_of(*quarter, HOUR_MS)).collect();
-        for span in self.spans(tier, backlog, to)? {
+        for span in self.spans(tier, backfilled, to)? {
             let stale = match tier {
                 Tier::Hour => hours.contains(&span.at),
                 _ => fresh.contains(&start_of(span.at, QUARTER_MS)),
@@ -165,7 +165,7 @@ impl<const N: usize> Pen<'_, N> {
             }
         }
         if tier == Tier::Hour {
-            for hour in hours.iter().filter(|hour| **hour >= backlog) {
+            for hour in hours.iter().filter(|hour| **hour >= backfilled) {
                 for quarter in self.spans(Tier::Quarter, *hour, hour + HOUR_MS)? {
                     if !fresh.contains(&quarter.at) {
                         chart.add(&quarter);
@@ -177,7 +177,7 @@ impl<const N: usize> Pen<'_, N> {
     }
 
     /// Until when the rows of this series still have no roll-ups.
-    fn backlog_end(&self) -> rusqlite::Result<Option<i64>> {
+    fn backfill_end(&self) -> rusqlite::Result<Option<i64>> {
         self.connection
             .prepare_cached("SELECT before FROM backlog WHERE family = ? AND series = ?")?
             .query_row(params![self.schema.code, self.series], |row| row.get(0))

@@ -103,7 +103,7 @@ pub struct Stats {
     /// Quarters of an hour whose roll-ups are to be computed.
     pub dirty: i64,
     /// Series of an older log that are still to be rolled up.
-    pub backlog: i64,
+    pub backfill: i64,
     /// Size of the database in bytes, without its write-ahead log.
     pub bytes: i64,
     /// Bytes inside it that are free for new rows.
@@ -267,7 +267,7 @@ impl Log {
             rolled_up,
             rows_from_ms: (!horizon.is_all()).then_some(horizon.rows_from),
             dirty: one("SELECT count(*) FROM dirty")?,
-            backlog: one("SELECT count(*) FROM backlog")?,
+            backfill: one("SELECT count(*) FROM backlog")?,
             readings: one("SELECT count(*) FROM reading")?,
             samples: one("SELECT count(*) FROM sample")?,
             refused,

@@ -11,7 +11,7 @@ impl Log {
     ///
     /// # Errors
     /// What SQLite said.
-    pub fn pace(&self, node: &str, sensor: &str) -> rusqlite::Result<Option<i64>> {
+    pub fn reporting_interval_ms(&self, node: &str, sensor: &str) -> rusqlite::Result<Option<i64>> {
         let latest: Vec<i64> = self
             .connection
             .prepare_cached(

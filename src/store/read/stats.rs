@@ -4,7 +4,7 @@ use crate::store::read::log::Log;
 
 /// Size and refusals.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vitals {
+pub struct QuickStats {
     /// Size of the database in bytes, without its write-ahead log.
     pub bytes: i64,
     /// Messages acknowledged and refused since the log was begun, by cause.
@@ -16,13 +16,13 @@ impl Log {
     ///
     /// # Errors
     /// What SQLite said.
-    pub fn vitals(&self) -> rusqlite::Result<Vitals> {
+    pub fn quick_stats(&self) -> rusqlite::Result<QuickStats> {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let refused = self
             .connection
             .prepare_cached("SELECT cause, sum(count) FROM refusal GROUP BY cause ORDER BY cause")?
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Vitals { bytes: one("PRAGMA page_size")? * one("PRAGMA page_count")?, refused })
+        Ok(QuickStats { bytes: one("PRAGMA page_size")? * one("PRAGMA page_count")?, refused })
     }
 }

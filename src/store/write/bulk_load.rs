@@ -1,4 +1,4 @@
-//! Fills a log with what nobody waits for: the same append and the same upkeep, but the disk is waited for
+//! Fills a log with what nobody waits for: the same append and the same maintenance, but the disk is waited for
 //! once, at the end.
 
 use std::fs::File;
@@ -9,19 +9,19 @@ use crate::store::write::record::{Appended, Record};
 use crate::store::write::writer::{Durability, Store};
 
 impl Store {
-    /// As [`Store::append`], but a power cut before [`Store::finish_filling`] may cost the whole file.
+    /// As [`Store::append`], but a power cut before [`Store::finish_bulk_load`] may cost the whole file.
     ///
     /// # Errors
     /// What SQLite said.
-    pub fn fill(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
+    pub fn bulk_load(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
         self.commit_with(records, &[], Durability::Off)
     }
 
-    /// As [`Store::maintain`], with the risk of [`Store::fill`].
+    /// As [`Store::maintain`], with the risk of [`Store::bulk_load`].
     ///
     /// # Errors
     /// What SQLite said.
-    pub fn maintain_filling(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
+    pub fn maintain_bulk_load(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
         self.maintain_with(now_ms, Durability::Off)
     }
 
@@ -29,7 +29,7 @@ impl Store {
     ///
     /// # Errors
     /// What SQLite or the system said: then nothing that was filled in counts.
-    pub fn finish_filling(&mut self, path: &Path) -> Result<u64, OpenError> {
+    pub fn finish_bulk_load(&mut self, path: &Path) -> Result<u64, OpenError> {
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         self.set_durability(Durability::Full).map_err(sqlite)?;

@@ -10,7 +10,7 @@ use crate::store::retention::delete::{self, Cursor};
 use crate::store::retention::horizon::Horizon;
 use crate::store::retention::policy::{self, Oldest, Retention};
 use crate::store::rollup::schema::{MINUTE_MS, QUARTER_MS, READINGS, SAMPLES, Tier};
-use crate::store::rollup::{backfill as backlog, compute as rollup};
+use crate::store::rollup::{backfill, compute as rollup};
 use crate::store::write::restamp;
 use crate::store::write::writer::{Durability, Memory, Store};
 
@@ -32,13 +32,13 @@ const SPARE_PAGES: i64 = 256;
 /// How often the progress of a long job is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where in a round the upkeep is.
+/// Where in a round the maintenance is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
     /// Dirty quarters after this one, by schema, series and time.
     Roll(i64, i64, i64),
     /// Rows from before there were roll-ups.
-    Backlog,
+    Backfill,
     /// What is too old or too much?
     Retain,
     /// Delete it.
@@ -49,9 +49,9 @@ enum Phase {
     Rest,
 }
 
-/// The upkeep's place, in memory alone: a restart begins a new round.
+/// The maintenance's place, in memory alone: a restart begins a new round.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Upkeep {
+pub(in crate::store) struct Maintenance {
     phase: Phase,
     /// When the round began, Unix ms.
     round_at: Option<i64>,
@@ -64,7 +64,7 @@ pub(in crate::store) struct Upkeep {
     told: Option<Instant>,
 }
 
-impl Upkeep {
+impl Maintenance {
     /// A clock that was put back must not end the rounds.
     fn is_due(&self, now_ms: i64) -> bool {
         self.round_at.is_none_or(|at| now_ms < at || now_ms >= at.saturating_add(ROUND_MS))
@@ -90,10 +90,10 @@ impl Store {
     /// making room comes before anything else.
     #[must_use]
     pub const fn is_too_large(&self) -> bool {
-        self.upkeep.over && !self.upkeep.complained
+        self.maintenance.over && !self.maintenance.complained
     }
 
-    /// Does one step of the upkeep, about half a millisecond long; `now_ms` is Unix ms UTC. Returns whether there
+    /// Does one step of the maintenance, about half a millisecond long; `now_ms` is Unix ms UTC. Returns whether there
     /// is more to do at present.
     ///
     /// A step is one transaction, whole or not at all, but after a power cut the latest steps may be undone:
@@ -114,7 +114,7 @@ impl Store {
         let outcome = self.step(now_ms);
         if outcome.is_err() {
             self.forget();
-            self.upkeep = Upkeep::default();
+            self.maintenance = Maintenance::default();
             self.memory.horizon = Horizon::load(&self.connection)?;
         }
         outcome
@@ -128,61 +128,63 @@ impl Store {
             return Ok(true);
         }
         // What comes in fast fills the disk long before the next round.
-        let full = self.upkeep.phase == Phase::Rest
-            && !self.upkeep.complained
+        let full = self.maintenance.phase == Phase::Rest
+            && !self.maintenance.complained
             && self.retention.is_over(used_bytes(&self.connection)?, false);
-        let upkeep = &mut self.upkeep;
-        if (full || upkeep.is_due(now_ms)) && !matches!(upkeep.phase, Phase::Roll(..)) {
-            upkeep.round_at = Some(now_ms);
-            upkeep.phase = Phase::Roll(i64::MIN, i64::MIN, i64::MIN);
+        let maintenance = &mut self.maintenance;
+        if (full || maintenance.is_due(now_ms)) && !matches!(maintenance.phase, Phase::Roll(..)) {
+            maintenance.round_at = Some(now_ms);
+            maintenance.phase = Phase::Roll(i64::MIN, i64::MIN, i64::MIN);
         }
         let started = Instant::now();
         let has_time = move || started.elapsed() < STEP_TIME;
-        match upkeep.phase {
+        match maintenance.phase {
             Phase::Rest => return Ok(false),
             Phase::Vacuum => self.vacuum()?,
             Phase::Roll(code, series, at) => {
-                self.in_transaction(|upkeep, memory, transaction| {
-                    upkeep.phase =
+                self.in_transaction(|maintenance, memory, transaction| {
+                    maintenance.phase =
                         roll_dirty(transaction, memory, (code, series, at), now_ms, has_time)?
-                            .map_or(Phase::Backlog, |(code, series, at)| {
+                            .map_or(Phase::Backfill, |(code, series, at)| {
                                 Phase::Roll(code, series, at)
                             });
                     Ok(())
                 })?;
             }
-            Phase::Backlog => self.in_transaction(|upkeep, _, transaction| {
-                if backlog::roll(transaction, || upkeep.tells(), has_time)? {
-                    upkeep.phase = Phase::Retain;
+            Phase::Backfill => self.in_transaction(|maintenance, _, transaction| {
+                if backfill::roll(transaction, || maintenance.tells(), has_time)? {
+                    maintenance.phase = Phase::Retain;
                 }
                 Ok(())
             })?,
             Phase::Retain => {
                 let retention = self.retention;
-                self.in_transaction(|upkeep, memory, transaction| {
-                    retain(transaction, upkeep, memory, retention, now_ms, has_time)
+                self.in_transaction(|maintenance, memory, transaction| {
+                    retain(transaction, maintenance, memory, retention, now_ms, has_time)
                 })?;
             }
-            Phase::Delete(mut cursor) => self.in_transaction(|upkeep, memory, transaction| {
-                let done =
-                    delete::step(transaction, &mut cursor, &memory.horizon, now_ms, has_time)?;
-                upkeep.phase = match (done, upkeep.shrinking) {
-                    (false, _) => Phase::Delete(cursor),
-                    (true, true) => Phase::Retain,
-                    (true, false) => Phase::Vacuum,
-                };
-                Ok(())
-            })?,
+            Phase::Delete(mut cursor) => {
+                self.in_transaction(|maintenance, memory, transaction| {
+                    let done =
+                        delete::step(transaction, &mut cursor, &memory.horizon, now_ms, has_time)?;
+                    maintenance.phase = match (done, maintenance.shrinking) {
+                        (false, _) => Phase::Delete(cursor),
+                        (true, true) => Phase::Retain,
+                        (true, false) => Phase::Vacuum,
+                    };
+                    Ok(())
+                })?
+            }
         }
         Ok(true)
     }
 
     fn in_transaction(
         &mut self,
-        work: impl FnOnce(&mut Upkeep, &mut Memory, &Transaction<'_>) -> rusqlite::Result<()>,
+        work: impl FnOnce(&mut Maintenance, &mut Memory, &Transaction<'_>) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
-        work(&mut self.upkeep, &mut self.memory, &transaction)?;
+        work(&mut self.maintenance, &mut self.memory, &transaction)?;
         transaction.commit()
     }
 
@@ -191,7 +193,7 @@ impl Store {
         if free > SPARE_PAGES.max(pages / SPARE_SHARE) {
             self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
         } else {
-            self.upkeep.phase = Phase::Rest;
+            self.maintenance.phase = Phase::Rest;
         }
         Ok(())
     }
@@ -259,7 +261,7 @@ fn roll_dirty(
 /// Decides what to give up, and gives it up once all of it is rolled up.
 fn retain(
     transaction: &Transaction<'_>,
-    upkeep: &mut Upkeep,
+    maintenance: &mut Maintenance,
     memory: &mut Memory,
     retention: Retention,
     now_ms: i64,
@@ -269,10 +271,10 @@ fn retain(
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM backlog)")?
         .query_row([], |row| row.get(0))?;
     if unrolled || retention == Retention::EVERYTHING {
-        upkeep.phase = Phase::Vacuum;
+        maintenance.phase = Phase::Vacuum;
         return Ok(());
     }
-    let wanted = wanted(transaction, upkeep, memory.horizon, retention, now_ms)?;
+    let wanted = wanted(transaction, maintenance, memory.horizon, retention, now_ms)?;
     if wanted != memory.horizon {
         let dirty: Vec<Mark> = transaction
             .prepare_cached("SELECT family, series, at FROM dirty WHERE at < ? LIMIT ?")?
@@ -291,13 +293,13 @@ fn retain(
         wanted.save(transaction)?;
         memory.horizon = wanted;
     }
-    upkeep.phase = Phase::Delete(Cursor::default());
+    maintenance.phase = Phase::Delete(Cursor::default());
     Ok(())
 }
 
 fn wanted(
     transaction: &Transaction<'_>,
-    upkeep: &mut Upkeep,
+    maintenance: &mut Maintenance,
     horizon: Horizon,
     retention: Retention,
     now_ms: i64,
@@ -308,15 +310,15 @@ fn wanted(
     let now_ms = newest.map_or(now_ms, |newest| newest.min(now_ms));
     wanted.raise_rows(retention.rows_from(now_ms));
     let used = used_bytes(transaction)?;
-    let over = retention.is_over(used, upkeep.shrinking);
-    upkeep.over = used > retention.max_bytes;
-    upkeep.shrinking = over;
+    let over = retention.is_over(used, maintenance.shrinking);
+    maintenance.over = used > retention.max_bytes;
+    maintenance.shrinking = over;
     if over && wanted == horizon {
         let oldest = oldest(transaction, &horizon)?;
         wanted = policy::make_room(horizon, &oldest, now_ms);
         if wanted == horizon {
-            upkeep.shrinking = false;
-            if !std::mem::replace(&mut upkeep.complained, true) {
+            maintenance.shrinking = false;
+            if !std::mem::replace(&mut maintenance.complained, true) {
                 warn!(
                     max_bytes = retention.max_bytes,
                     "the log is larger than HUMIDOR_MAX_DB and nothing in it is old enough to go: it grows on; raise the limit or log less"
@@ -324,7 +326,7 @@ fn wanted(
             }
         }
     } else if !over {
-        upkeep.complained = false;
+        maintenance.complained = false;
     }
     Ok(wanted)
 }

@@ -21,8 +21,8 @@ use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::compute::{self as rollup, Marks};
 use crate::store::rollup::schema::{READINGS, SAMPLES};
 use crate::store::write::alarm_log as alarms;
-use crate::store::write::intern::{self as names, Names};
-use crate::store::write::maintenance::Upkeep;
+use crate::store::write::intern::Interner;
+use crate::store::write::maintenance::Maintenance;
 use crate::store::write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
 use crate::store::write::restamp;
 use crate::wire::Telemetry;
@@ -44,7 +44,7 @@ pub(in crate::store) enum Durability {
 /// What the writer remembers of the database, so that an append need not ask it.
 #[derive(Debug)]
 pub(in crate::store) struct Memory {
-    pub names: Names,
+    pub interner: Interner,
     pub marks: Marks,
     pub horizon: Horizon,
     /// Whether some run has readings that wait for their corrected time.
@@ -56,7 +56,7 @@ pub(in crate::store) struct Memory {
 pub struct Store {
     pub(in crate::store) connection: Connection,
     pub(in crate::store) memory: Memory,
-    pub(in crate::store) upkeep: Upkeep,
+    pub(in crate::store) maintenance: Maintenance,
     pub(in crate::store) retention: Retention,
     pub(in crate::store) durability: Durability,
     /// What waits for sessions, once it is counted; after a failure it has to be again.
@@ -72,19 +72,19 @@ impl Store {
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (connection, lock) = file::open_checked(path, schema::LOG)?;
-        // Every append and every step of the upkeep runs the same few dozen statements; they stay prepared.
+        // Every append and every step of the maintenance runs the same few dozen statements; they stay prepared.
         connection.set_prepared_statement_cache_capacity(128);
         let horizon = Horizon::load(&connection)
             .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
         Ok(Self {
             connection,
             memory: Memory {
-                names: Names::default(),
+                interner: Interner::default(),
                 marks: Marks::default(),
                 horizon,
                 restamping: true,
             },
-            upkeep: Upkeep::default(),
+            maintenance: Maintenance::default(),
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
             queues: Queues::default(),
@@ -176,7 +176,7 @@ impl Store {
 
     /// Names interned, marks made and messages counted in a transaction that was rolled back do not exist.
     pub(in crate::store) fn forget(&mut self) {
-        self.memory.names = Names::default();
+        self.memory.interner = Interner::default();
         self.memory.marks.forget();
         self.memory.restamping = true;
         self.queues_counted = false;
@@ -197,7 +197,7 @@ fn append(
 ) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
     for record in records {
-        memory.names.trim();
+        memory.interner.trim();
         match record {
             Record::Reading { node, sensor, telemetry } => {
                 if insert_reading(transaction, memory, node, sensor, telemetry)? {
@@ -235,8 +235,8 @@ fn insert_reading(
     sensor: &Id,
     telemetry: &Telemetry,
 ) -> rusqlite::Result<bool> {
-    let sensor = names::sensor_id(transaction, &mut memory.names, node, sensor)?;
-    let mut run = names::run_of(transaction, &mut memory.names, node, &telemetry.boot)?;
+    let sensor = memory.interner.sensor(transaction, node, sensor)?;
+    let mut run = memory.interner.run(transaction, node, &telemetry.boot)?;
     // The payload's check bounds both to i64.
     let seq = i64::try_from(telemetry.seq).unwrap_or(i64::MAX);
     let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
@@ -249,7 +249,7 @@ fn insert_reading(
             )?
             .execute(params![offset, seq, run.id])?;
         run.synced = Some((offset, seq));
-        memory.names.runs.insert((node.clone(), telemetry.boot.clone()), run);
+        memory.interner.set_run(node, &telemetry.boot, run);
         memory.restamping = true;
     }
     let (at, clock, original) = match (telemetry.clock, run.synced) {
@@ -306,7 +306,7 @@ fn insert_sample(
     at: i64,
     value: f64,
 ) -> rusqlite::Result<()> {
-    let source = names::source_id(transaction, &mut memory.names, topic, field)?;
+    let source = memory.interner.source(transaction, topic, field)?;
     if at < memory.horizon.rows_from {
         // The broker's own clock went back behind what is kept.
         let row = Bucket::row(at, [Some(value)]);
