@@ -5,6 +5,7 @@ pub(in crate::store) mod export;
 pub(in crate::store) mod log;
 pub(in crate::store) mod overview;
 pub(in crate::store) mod pages;
+pub(in crate::store) mod range;
 pub(in crate::store) mod reporting_interval;
 pub(in crate::store) mod series;
 pub(in crate::store) mod stats;
