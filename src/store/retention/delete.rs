@@ -4,9 +4,9 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::file::migrations::CLOCK_AWAITING;
 use crate::store::retention::deleted_ranges;
+use crate::store::retention::fold::fold;
 use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::Bucket;
-use crate::store::rollup::compute as rollup;
 use crate::store::rollup::schema::{READINGS, SAMPLES, SeriesSchema, Tier};
 
 /// Rows looked at, and at most deleted, by one piece of work: two pages of readings and their part of the index.
@@ -173,7 +173,7 @@ fn delete_run(
     }
     drop(rows);
     for (sensor, row) in awaiting {
-        rollup::fold(transaction, &READINGS, sensor, &row, horizon)?;
+        fold(transaction, &READINGS, sensor, &row, horizon)?;
     }
     for (first, end) in &gone {
         transaction

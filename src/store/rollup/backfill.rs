@@ -4,14 +4,14 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use tracing::info;
 
 use crate::store::rollup::aggregate::start_of;
-use crate::store::rollup::compute as rollup;
+use crate::store::rollup::compute;
 use crate::store::rollup::schema::{HOUR_MS, READINGS, SAMPLES, SeriesSchema};
 
-/// Rolls up some hours, the newest first. `tells` says when the progress is to be told. Returns whether that
+/// Rolls up some hours, the newest first. `logs` says when progress is to be logged. Returns whether that
 /// is all.
 pub(in crate::store) fn roll(
     transaction: &Transaction<'_>,
-    mut tells: impl FnMut() -> bool,
+    mut logs: impl FnMut() -> bool,
     has_time: impl Fn() -> bool,
 ) -> rusqlite::Result<bool> {
     loop {
@@ -25,7 +25,7 @@ pub(in crate::store) fn roll(
         } else {
             newest_hour(transaction, &SAMPLES, series, before)?
         };
-        if tells() {
+        if logs() {
             let left: i64 = transaction
                 .prepare_cached("SELECT count(*) FROM backlog")?
                 .query_row([], |row| row.get(0))?;
@@ -50,6 +50,13 @@ pub(in crate::store) fn roll(
     }
 }
 
+/// Whether rows of an older log still have no roll-ups.
+pub(in crate::store) fn is_pending(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM backlog)")?
+        .query_row([], |row| row.get(0))
+}
+
 /// Rolls up the newest hour before `before` that has rows, and returns its start.
 fn newest_hour<const N: usize>(
     transaction: &Transaction<'_>,
@@ -65,7 +72,7 @@ fn newest_hour<const N: usize>(
         .query_row(params![series, before], |row| row.get(0))?;
     let Some(newest) = newest else { return Ok(None) };
     let hour = start_of(newest, HOUR_MS);
-    rollup::roll_hour(transaction, schema, series, hour)?;
+    compute::roll_hour(transaction, schema, series, hour)?;
     Ok(Some(hour))
 }
 

@@ -1,59 +1,9 @@
-//! Roll-ups: each series by minute, quarter of an hour and hour.
-//!
-//! Rows come late, out of order, twice, and their times change afterwards. So an append only marks the
-//! quarter it touched as dirty, in its own transaction; later, while the writer is idle, dirty quarters are
-//! computed afresh from their rows. A crash at any point leaves the mark or the result, and a query reads
-//! dirty quarters from the rows. Where the rows are gone (retention), what still comes is folded in: that
-//! is right exactly once, which the numbers of `pruned` guarantee.
+//! Computes roll-ups from rows.
 
-use std::collections::HashMap;
+use rusqlite::{Connection, ToSql, Transaction, params};
 
-use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
-
-use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::{Bucket, start_of};
 use crate::store::rollup::schema::{self, HOUR_MS, QUARTER_MS, SeriesSchema, Tier};
-
-/// Remembers what is marked already, so that a series costs one mark a quarter and not one a row.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Marks {
-    /// The quarter last marked, by schema and series.
-    last: HashMap<(i64, i64), i64>,
-}
-
-/// Series whose last mark is remembered. Past it the memory starts anew.
-const MARKS_REMEMBERED: usize = 5_000;
-
-impl Marks {
-    /// Marks the quarter that `at` lies in.
-    pub fn mark<const N: usize>(
-        &mut self,
-        transaction: &Transaction<'_>,
-        schema: &SeriesSchema<N>,
-        series: i64,
-        at: i64,
-    ) -> rusqlite::Result<()> {
-        let quarter = start_of(at, QUARTER_MS);
-        if self.last.get(&(schema.code, series)) == Some(&quarter) {
-            return Ok(());
-        }
-        transaction
-            .prepare_cached(
-                "INSERT INTO dirty (family, series, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![schema.code, series, quarter])?;
-        if self.last.len() >= MARKS_REMEMBERED {
-            self.last.clear();
-        }
-        self.last.insert((schema.code, series), quarter);
-        Ok(())
-    }
-
-    /// Forgets what a transaction that failed or a roll-up has made untrue.
-    pub fn forget(&mut self) {
-        self.last.clear();
-    }
-}
 
 /// Computes one quarter of a series, and the hour it is in, from its rows, and takes its mark away.
 pub(in crate::store) fn roll<const N: usize>(
@@ -164,7 +114,8 @@ pub(in crate::store) fn spans<const N: usize>(
         .collect()
 }
 
-fn put<const N: usize>(
+/// Writes one span of a tier.
+pub(in crate::store) fn put<const N: usize>(
     transaction: &Transaction<'_>,
     schema: &SeriesSchema<N>,
     tier: Tier,
@@ -191,31 +142,5 @@ fn put<const N: usize>(
         values.extend(numbers.iter().map(|number| number as &dyn ToSql));
     }
     statement.execute(values.as_slice())?;
-    Ok(())
-}
-
-/// Adds one row to the spans it belongs to, as far as these are kept: for a row that is not kept itself.
-pub(in crate::store) fn fold<const N: usize>(
-    transaction: &Transaction<'_>,
-    schema: &SeriesSchema<N>,
-    series: i64,
-    row: &Bucket<N>,
-    horizon: &Horizon,
-) -> rusqlite::Result<()> {
-    for tier in Tier::ALL {
-        let start = start_of(row.at, tier.span_ms());
-        if start < horizon.rolled_from(tier) {
-            continue;
-        }
-        let mut span = Bucket { at: start, ..*row };
-        let before: Option<Bucket<N>> = transaction
-            .prepare_cached(&schema.select_spans(tier))?
-            .query_row(params![series, start, start + 1], schema::read_span)
-            .optional()?;
-        if let Some(before) = before {
-            span.merge(&before);
-        }
-        put(transaction, schema, tier, series, &span)?;
-    }
     Ok(())
 }

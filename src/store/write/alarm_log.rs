@@ -1,10 +1,8 @@
-//! When alarms were raised and cleared: the history, and what was so when the broker stopped.
+//! The history of alarms: when each was raised and cleared, and its state when the broker stopped.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
-use crate::store::write::writer::Store;
-
-/// Rows of table `alarm`; beyond it the oldest go. With ten changes a day it holds years.
+/// Rows of table `alarm`; beyond it the oldest are deleted. With ten changes a day it holds years.
 const ALARM_ROWS: i64 = 10_000;
 
 /// How an alarm was left.
@@ -20,22 +18,17 @@ pub struct AlarmRow {
     pub detail: String,
 }
 
-impl Store {
-    /// The latest change of each alarm that ever changed.
-    ///
-    /// # Errors
-    /// What SQLite said.
-    pub fn alarms(&self) -> rusqlite::Result<Vec<AlarmRow>> {
-        let mut statement = self.connection().prepare(
-            "SELECT name, at, raised, detail FROM alarm WHERE id IN (SELECT max(id) FROM alarm GROUP BY name)
-             ORDER BY name",
-        )?;
-        let rows = statement.query_map([], |row| {
-            let (name, at, raised, detail) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok(AlarmRow { name, at, raised, detail })
-        })?;
-        rows.collect()
-    }
+/// The latest change of each alarm that ever changed.
+pub(in crate::store) fn latest(connection: &Connection) -> rusqlite::Result<Vec<AlarmRow>> {
+    let mut statement = connection.prepare(
+        "SELECT name, at, raised, detail FROM alarm WHERE id IN (SELECT max(id) FROM alarm GROUP BY name)
+         ORDER BY name",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let (name, at, raised, detail) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok(AlarmRow { name, at, raised, detail })
+    })?;
+    rows.collect()
 }
 
 /// Adds a change.

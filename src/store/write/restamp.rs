@@ -5,10 +5,10 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::file::migrations::{CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_UNSYNCED};
 use crate::store::retention::deleted_ranges;
+use crate::store::retention::fold::fold;
 use crate::store::rollup::aggregate::Bucket;
-use crate::store::rollup::compute as rollup;
 use crate::store::rollup::schema::READINGS;
-use crate::store::write::writer::Memory;
+use crate::store::write::cache::WriterCache;
 
 /// Readings whose time is corrected in one commit, so that an acknowledgement never waits long
 /// behind a correction.
@@ -24,9 +24,9 @@ struct Early {
 }
 
 /// Corrects the next few readings. Returns whether there is more to do.
-pub(in crate::store) fn some(
+pub(in crate::store) fn step(
     transaction: &Transaction<'_>,
-    memory: &mut Memory,
+    cache: &mut WriterCache,
 ) -> rusqlite::Result<bool> {
     let waiting = transaction
         .prepare_cached(
@@ -60,7 +60,7 @@ pub(in crate::store) fn some(
         })?
         .collect::<rusqlite::Result<_>>()?;
     for reading in &early {
-        correct(transaction, memory, run, offset, reading)?;
+        correct(transaction, cache, run, offset, reading)?;
     }
     let next = early.last().map(|reading| reading.seq + 1);
     transaction
@@ -71,29 +71,29 @@ pub(in crate::store) fn some(
 
 fn correct(
     transaction: &Transaction<'_>,
-    memory: &mut Memory,
+    cache: &mut WriterCache,
     run: i64,
     offset: i64,
     reading: &Early,
 ) -> rusqlite::Result<()> {
-    let rolled_up = reading.clock == CLOCK_UNSYNCED && reading.at >= memory.horizon.rows_from;
+    let rolled_up = reading.clock == CLOCK_UNSYNCED && reading.at >= cache.horizon.rows_from;
     // What is in a roll-up that can no longer be computed afresh stays where it is.
     if !rolled_up && reading.clock != CLOCK_AWAITING {
         return Ok(());
     }
     let at = reading.mono.saturating_add(offset);
     if rolled_up {
-        memory.marks.mark(transaction, &READINGS, reading.sensor, reading.at)?;
+        cache.marks.mark(transaction, &READINGS, reading.sensor, reading.at)?;
     }
-    if at < memory.horizon.rows_from {
+    if at < cache.horizon.rows_from {
         let row = Bucket::row(at, reading.values);
-        rollup::fold(transaction, &READINGS, reading.sensor, &row, &memory.horizon)?;
+        fold(transaction, &READINGS, reading.sensor, &row, &cache.horizon)?;
         transaction
             .prepare_cached("DELETE FROM reading WHERE run = ? AND seq = ?")?
             .execute(params![run, reading.seq])?;
         return deleted_ranges::add(transaction, run, reading.seq, reading.seq);
     }
-    memory.marks.mark(transaction, &READINGS, reading.sensor, at)?;
+    cache.marks.mark(transaction, &READINGS, reading.sensor, at)?;
     transaction
         .prepare_cached(
             "UPDATE reading SET at_original = at, at = ?, clock = ? WHERE run = ? AND seq = ?",
