@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::store::file::migrations::CLOCK_AWAITING;
+use crate::store::file::schema::CLOCK_AWAITING;
 use crate::store::retention::deleted_ranges;
 use crate::store::retention::fold::fold;
 use crate::store::retention::horizon::Horizon;

@@ -80,8 +80,8 @@ fn newest_hour<const N: usize>(
 mod tests {
     use super::*;
     use crate::reading::Id;
-    use crate::store::file::migrations as schema;
     use crate::store::file::open::{Database, open_checked};
+    use crate::store::file::schema;
     use crate::store::{Log, Range, SeriesQuery, Store};
 
     const START_MS: i64 = 489_000 * HOUR_MS;

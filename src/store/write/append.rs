@@ -3,9 +3,7 @@
 use rusqlite::{Transaction, params};
 
 use crate::reading::{ClockState, Id};
-use crate::store::file::migrations::{
-    CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED,
-};
+use crate::store::file::schema::{CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
 use crate::store::retention::deleted_ranges;
 use crate::store::retention::fold::fold;
 use crate::store::rollup::aggregate::Bucket;

@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::store::file::migrations::{CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_UNSYNCED};
+use crate::store::file::schema::{CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_UNSYNCED};
 use crate::store::retention::deleted_ranges;
 use crate::store::retention::fold::fold;
 use crate::store::rollup::aggregate::Bucket;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::mqtt::Message;
-use crate::store::file::migrations::LOG;
 use crate::store::file::open::{Lock, OpenError, is_damage, open_checked};
+use crate::store::file::schema::LOG;
 use crate::store::mqtt::queue::Queues;
 use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{self, Change, Stored};

@@ -1,9 +1,7 @@
 //! The log's schema, one script a version. A script that has been released is never changed.
 
-pub(in crate::store) mod v4_rollups;
-
-use crate::store::file::migrations::v4_rollups::V4;
 use crate::store::file::open::Database;
+use crate::store::file::rollup_tables::V4;
 
 /// How a stored time came about, as `reading.clock` keeps it.
 pub const CLOCK_UNSYNCED: i64 = 0;
@@ -174,3 +172,25 @@ CREATE INDEX alarm_by_name ON alarm (name, id);
 CREATE VIEW alarms (name, at, state, detail) AS
 SELECT name, at, CASE raised WHEN 0 THEN 'OFF' ELSE 'ON' END, detail FROM alarm;
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FNV-1a over the script without the blank space around it.
+    fn fingerprint(script: &str) -> u64 {
+        script.trim().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    #[test]
+    fn a_released_script_is_never_changed() {
+        let found: Vec<String> =
+            LOG.migrations.iter().map(|script| format!("{:016x}", fingerprint(script))).collect();
+        assert_eq!(
+            found,
+            ["8835881ff49f3dbd", "4e95994fedf2e44b", "7131e2453c69fb77", "9dc0f4f9238c7528"]
+        );
+    }
+}
