@@ -1,171 +1,77 @@
-//! The fourth version of the log's schema: roll-ups and retention.
+//! The tables and views of the roll-ups, as the fourth script of the log's schema makes them for each tier.
+//!
+//! They are written once, by macros, because a script must be constant text: it is never changed after its release,
+//! whatever [`crate::store::rollup::schema`] becomes. A test there holds the two together.
 
-/// A null sum, minimum and maximum say that no row of the span had the value.
-pub(in crate::store) const V4: &str = "
-CREATE TABLE reading_1m (
-    sensor INTEGER NOT NULL REFERENCES sensor (id),
-    at INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    temperature_count INTEGER NOT NULL,
-    temperature_sum REAL,
-    temperature_min REAL,
-    temperature_max REAL,
-    humidity_count INTEGER NOT NULL,
-    humidity_sum REAL,
-    humidity_min REAL,
-    humidity_max REAL,
-    PRIMARY KEY (sensor, at)
-) STRICT, WITHOUT ROWID;
+/// The columns of one value; all but the count are null when no row of the span had the value.
+#[rustfmt::skip]
+macro_rules! value_columns {
+    ($value:literal) => {
+        concat!(
+            "    ", $value, "_count INTEGER NOT NULL,\n",
+            "    ", $value, "_sum REAL,\n",
+            "    ", $value, "_min REAL,\n",
+            "    ", $value, "_max REAL,\n",
+        )
+    };
+}
 
-CREATE TABLE reading_15m (
-    sensor INTEGER NOT NULL REFERENCES sensor (id),
-    at INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    temperature_count INTEGER NOT NULL,
-    temperature_sum REAL,
-    temperature_min REAL,
-    temperature_max REAL,
-    humidity_count INTEGER NOT NULL,
-    humidity_sum REAL,
-    humidity_min REAL,
-    humidity_max REAL,
-    PRIMARY KEY (sensor, at)
-) STRICT, WITHOUT ROWID;
+/// The table of one tier.
+macro_rules! table {
+    ($rows:literal, $tier:literal, $series:literal, $($value:literal),+) => {
+        concat!(
+            "CREATE TABLE ", $rows, "_", $tier, " (\n",
+            "    ", $series, " INTEGER NOT NULL REFERENCES ", $series, " (id),\n",
+            "    at INTEGER NOT NULL,\n",
+            "    count INTEGER NOT NULL,\n",
+            $(value_columns!($value),)+
+            "    PRIMARY KEY (", $series, ", at)\n",
+            ") STRICT, WITHOUT ROWID;\n\n",
+        )
+    };
+}
 
-CREATE TABLE reading_1h (
-    sensor INTEGER NOT NULL REFERENCES sensor (id),
-    at INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    temperature_count INTEGER NOT NULL,
-    temperature_sum REAL,
-    temperature_min REAL,
-    temperature_max REAL,
-    humidity_count INTEGER NOT NULL,
-    humidity_sum REAL,
-    humidity_min REAL,
-    humidity_max REAL,
-    PRIMARY KEY (sensor, at)
-) STRICT, WITHOUT ROWID;
+/// The view of one tier of readings.
+macro_rules! readings_view {
+    ($tier:literal) => {
+        concat!(
+            "CREATE VIEW readings_", $tier,
+            " (node, sensor, at, count, temperature_min, temperature_mean, temperature_max,\n",
+            "    humidity_min, humidity_mean, humidity_max) AS\n",
+            "SELECT node.name, sensor.name, at, count,\n",
+            "       temperature_min, temperature_sum / nullif(temperature_count, 0), temperature_max,\n",
+            "       humidity_min, humidity_sum / nullif(humidity_count, 0), humidity_max\n",
+            "FROM reading_", $tier, " AS span JOIN sensor ON sensor.id = span.sensor",
+            " JOIN node ON node.id = sensor.node;\n\n",
+        )
+    };
+}
 
-CREATE TABLE sample_1m (
-    source INTEGER NOT NULL REFERENCES source (id),
-    at INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    value_count INTEGER NOT NULL,
-    value_sum REAL,
-    value_min REAL,
-    value_max REAL,
-    PRIMARY KEY (source, at)
-) STRICT, WITHOUT ROWID;
+/// The view of one tier of samples.
+#[rustfmt::skip]
+macro_rules! samples_view {
+    ($tier:literal) => {
+        concat!(
+            "CREATE VIEW samples_", $tier, " (topic, field, at, count, min, mean, max) AS\n",
+            "SELECT topic, field, at, count, value_min, value_sum / value_count, value_max\n",
+            "FROM sample_", $tier, " AS span JOIN source ON source.id = span.source;\n\n",
+        )
+    };
+}
 
-CREATE TABLE sample_15m (
-    source INTEGER NOT NULL REFERENCES source (id),
-    at INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    value_count INTEGER NOT NULL,
-    value_sum REAL,
-    value_min REAL,
-    value_max REAL,
-    PRIMARY KEY (source, at)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE sample_1h (
-    source INTEGER NOT NULL REFERENCES source (id),
-    at INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    value_count INTEGER NOT NULL,
-    value_sum REAL,
-    value_min REAL,
-    value_max REAL,
-    PRIMARY KEY (source, at)
-) STRICT, WITHOUT ROWID;
-
--- Quarters of an hour whose roll-ups are to be computed afresh. `family` 0: readings, `series` a sensor;
--- 1: samples, `series` a source.
-CREATE TABLE dirty (
-    family INTEGER NOT NULL,
-    series INTEGER NOT NULL,
-    at INTEGER NOT NULL,
-    PRIMARY KEY (family, series, at)
-) STRICT, WITHOUT ROWID;
-
--- Series with rows from before there were roll-ups: hours before `before` are still to be rolled up, the
--- newest first.
-CREATE TABLE backlog (
-    family INTEGER NOT NULL,
-    series INTEGER NOT NULL,
-    before INTEGER NOT NULL,
-    PRIMARY KEY (family, series)
-) STRICT, WITHOUT ROWID;
-
-INSERT INTO backlog SELECT 0, id, 9223372036854775807 FROM sensor;
-INSERT INTO backlog SELECT 1, id, 9223372036854775807 FROM source;
-
--- From when on single rows and roll-ups are kept, one row.
-CREATE TABLE kept (
-    rows INTEGER NOT NULL,
-    minutes INTEGER NOT NULL,
-    quarters INTEGER NOT NULL,
-    hours INTEGER NOT NULL
-) STRICT;
-
-INSERT INTO kept VALUES (-9223372036854775808, -9223372036854775808, -9223372036854775808, -9223372036854775808);
-
--- Numbers of readings that retention deleted.
-CREATE TABLE pruned (
-    run INTEGER NOT NULL REFERENCES run (id),
-    first INTEGER NOT NULL,
-    last INTEGER NOT NULL,
-    PRIMARY KEY (run, first)
-) STRICT, WITHOUT ROWID;
-
--- Runs with readings that wait for their corrected time though single rows of their time are given up.
--- `booted_by` is when the run began at the latest, by the broker's clock in Unix ms.
-CREATE TABLE parked (
-    run INTEGER PRIMARY KEY REFERENCES run (id),
-    booted_by INTEGER
-) STRICT;
-
-DROP VIEW readings;
-CREATE VIEW readings (node, sensor, boot, seq, at, clock, temperature, humidity) AS
-SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
-       CASE reading.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
-       reading.temperature, reading.humidity
-FROM reading
-JOIN run ON run.id = reading.run
-JOIN node ON node.id = run.node
-JOIN sensor ON sensor.id = reading.sensor;
-
-CREATE VIEW readings_1m (node, sensor, at, count, temperature_min, temperature_mean, temperature_max,
-    humidity_min, humidity_mean, humidity_max) AS
-SELECT node.name, sensor.name, at, count,
-       temperature_min, temperature_sum / nullif(temperature_count, 0), temperature_max,
-       humidity_min, humidity_sum / nullif(humidity_count, 0), humidity_max
-FROM reading_1m AS span JOIN sensor ON sensor.id = span.sensor JOIN node ON node.id = sensor.node;
-
-CREATE VIEW readings_15m (node, sensor, at, count, temperature_min, temperature_mean, temperature_max,
-    humidity_min, humidity_mean, humidity_max) AS
-SELECT node.name, sensor.name, at, count,
-       temperature_min, temperature_sum / nullif(temperature_count, 0), temperature_max,
-       humidity_min, humidity_sum / nullif(humidity_count, 0), humidity_max
-FROM reading_15m AS span JOIN sensor ON sensor.id = span.sensor JOIN node ON node.id = sensor.node;
-
-CREATE VIEW readings_1h (node, sensor, at, count, temperature_min, temperature_mean, temperature_max,
-    humidity_min, humidity_mean, humidity_max) AS
-SELECT node.name, sensor.name, at, count,
-       temperature_min, temperature_sum / nullif(temperature_count, 0), temperature_max,
-       humidity_min, humidity_sum / nullif(humidity_count, 0), humidity_max
-FROM reading_1h AS span JOIN sensor ON sensor.id = span.sensor JOIN node ON node.id = sensor.node;
-
-CREATE VIEW samples_1m (topic, field, at, count, min, mean, max) AS
-SELECT topic, field, at, count, value_min, value_sum / value_count, value_max
-FROM sample_1m AS span JOIN source ON source.id = span.source;
-
-CREATE VIEW samples_15m (topic, field, at, count, min, mean, max) AS
-SELECT topic, field, at, count, value_min, value_sum / value_count, value_max
-FROM sample_15m AS span JOIN source ON source.id = span.source;
-
-CREATE VIEW samples_1h (topic, field, at, count, min, mean, max) AS
-SELECT topic, field, at, count, value_min, value_sum / value_count, value_max
-FROM sample_1h AS span JOIN source ON source.id = span.source;
-";
+/// Roll-ups and retention.
+pub(in crate::store) const V4: &str = concat!(
+    table!("reading", "1m", "sensor", "temperature", "humidity"),
+    table!("reading", "15m", "sensor", "temperature", "humidity"),
+    table!("reading", "1h", "sensor", "temperature", "humidity"),
+    table!("sample", "1m", "source", "value"),
+    table!("sample", "15m", "source", "value"),
+    table!("sample", "1h", "source", "value"),
+    include_str!("migrations/4_rollup_state.sql"),
+    readings_view!("1m"),
+    readings_view!("15m"),
+    readings_view!("1h"),
+    samples_view!("1m"),
+    samples_view!("15m"),
+    samples_view!("1h"),
+);

@@ -121,3 +121,39 @@ pub(in crate::store) fn read_span<const N: usize>(
     }
     Ok(bucket)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::store::file::schema::LOG;
+
+    fn check<const N: usize>(connection: &Connection, schema: &SeriesSchema<N>) {
+        for tier in Tier::ALL {
+            let columns: Vec<String> = connection
+                .prepare("SELECT name FROM pragma_table_info(?) ORDER BY cid")
+                .unwrap()
+                .query_map([schema.rolled(tier)], |row| row.get(0))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            let mut expected = vec![schema.series.to_owned(), "at".to_owned(), "count".to_owned()];
+            for value in schema.values {
+                expected
+                    .extend(["count", "sum", "min", "max"].map(|part| format!("{value}_{part}")));
+            }
+            assert_eq!(columns, expected, "{}", schema.rolled(tier));
+            connection.prepare(&schema.select_spans(tier)).unwrap();
+        }
+        connection.prepare(&schema.select_rows()).unwrap();
+    }
+
+    #[test]
+    fn the_scripts_make_the_tables_that_the_code_names() {
+        let connection = Connection::open_in_memory().unwrap();
+        LOG.migrations.iter().for_each(|script| connection.execute_batch(script).unwrap());
+        check(&connection, &READINGS);
+        check(&connection, &SAMPLES);
+    }
+}
