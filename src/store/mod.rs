@@ -10,7 +10,11 @@ mod retention;
 mod rollup;
 mod write;
 
-pub use file::open::{Database, Lock, OpenError, is_damage, open_checked};
+pub use file::damage::is_damage;
+pub use file::error::OpenError;
+pub use file::lock::Lock;
+pub use file::migrate::Database;
+pub use file::open::open_checked;
 pub use mqtt::queue::{Queued, Target, Waiting};
 pub use mqtt::sessions::{Change, Options, Stored};
 pub use read::log::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};

@@ -1,6 +1,6 @@
 //! The log's schema, one script a version. A script that has been released is never changed.
 
-use crate::store::file::open::Database;
+use crate::store::file::migrate::Database;
 use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.

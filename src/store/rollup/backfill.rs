@@ -80,7 +80,8 @@ fn newest_hour<const N: usize>(
 mod tests {
     use super::*;
     use crate::reading::Id;
-    use crate::store::file::open::{Database, open_checked};
+    use crate::store::file::migrate::Database;
+    use crate::store::file::open::open_checked;
     use crate::store::file::schema;
     use crate::store::{Log, Range, SeriesQuery, Store};
 

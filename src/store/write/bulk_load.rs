@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use crate::store::file::open::OpenError;
+use crate::store::file::error::OpenError;
 use crate::store::write::record::{Appended, Record};
 use crate::store::write::writer::{Durability, Store};
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::mqtt::Message;
-use crate::store::file::open::{Lock, OpenError, is_damage, open_checked};
+use crate::store::file::damage::is_damage;
+use crate::store::file::error::OpenError;
+use crate::store::file::lock::Lock;
+use crate::store::file::open::open_checked;
 use crate::store::file::schema::LOG;
 use crate::store::mqtt::queue::Queues;
 use crate::store::mqtt::retained;
