@@ -1,19 +1,88 @@
-//! Everything of a selection, page by page, for an export of any length.
+//! Exports the log page by page, for a reader of any slowness.
+//!
+//! Between two pages no transaction is open, so that an export over a slow line does not keep the write-ahead log
+//! from being taken into the database.
 
 use rusqlite::params;
 
-use crate::store::read::log::{Foreign, Log, Reading, Selection};
+use crate::store::read::log::{Log, READINGS, Reading, Selection, reading};
 
-/// Samples that an export reads at once.
-const EXPORT_PAGE_ROWS: i64 = 500;
+/// Readings of one page: some milliseconds of work, some hundred kilobytes.
+pub const PAGE_ROWS: usize = 2_000;
+/// Samples of one page.
+const SAMPLE_PAGE_ROWS: i64 = 500;
+
+/// The position of an export.
+#[derive(Debug)]
+pub struct Pages {
+    from: i64,
+    to: i64,
+    /// Sensors that are not finished, the current one last.
+    sensors: Vec<i64>,
+    /// Time, run and number of the last reading of the current sensor.
+    after: Option<(i64, i64, i64)>,
+}
+
+/// A stored number of a foreign publisher, as the view `samples` has it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Foreign {
+    /// Topic it came on.
+    pub topic: String,
+    /// JSON member, empty for a plain number.
+    pub field: String,
+    /// Arrival, Unix ms UTC.
+    pub at: i64,
+    /// The number.
+    pub value: f64,
+}
 
 impl Log {
+    /// Starts an export of `selection`, sensor by sensor, each in the order of time.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn pages(&self, selection: &Selection) -> rusqlite::Result<Pages> {
+        let mut sensors = self.sensors(selection)?;
+        sensors.reverse();
+        let (from, to) = selection.bounds();
+        Ok(Pages { from, to, sensors, after: None })
+    }
+
+    /// The next readings, at most [`PAGE_ROWS`]; none when all were given. A reading whose time is corrected
+    /// meanwhile may be given twice or not at all.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn next_page(&self, pages: &mut Pages) -> rusqlite::Result<Vec<Reading>> {
+        // The index by time ends in the key of the table, so that this order needs no sorting.
+        let mut statement = self.connection.prepare_cached(&format!(
+            "{READINGS} WHERE reading.sensor = ?1 AND reading.at >= ?2 AND reading.at < ?3
+                 AND (reading.at, reading.run, reading.seq) > (?2, ?4, ?5)
+             ORDER BY reading.at, reading.run, reading.seq LIMIT ?6"
+        ))?;
+        while let Some(sensor) = pages.sensors.last() {
+            let (at, run, seq) = pages.after.unwrap_or((pages.from, i64::MIN, i64::MIN));
+            let mut rows = statement.query(params![sensor, at, pages.to, run, seq, PAGE_ROWS])?;
+            let mut page = Vec::new();
+            while let Some(row) = rows.next()? {
+                pages.after = Some((row.get(4)?, row.get(8)?, row.get(3)?));
+                page.push(reading(row)?);
+            }
+            if page.len() < PAGE_ROWS {
+                pages.sensors.pop();
+                pages.after = None;
+            }
+            if !page.is_empty() {
+                return Ok(page);
+            }
+        }
+        Ok(Vec::new())
+    }
+
     /// Calls `each` for every selected reading, sensor by sensor, each in the order of time. Nothing
     /// is collected: memory stays the same for ten rows and ten million.
     ///
-    /// It reads page by page and holds no snapshot while `each` runs: a slow reader must not keep the
-    /// write-ahead log from being cut back. A reading whose time is corrected meanwhile may come twice, or
-    /// not; its number tells.
+    /// A reading whose time is corrected meanwhile may come twice or not at all; its number tells.
     ///
     /// # Errors
     /// What SQLite said, or what `each` returned.
@@ -73,7 +142,7 @@ impl Log {
                  WHERE source.id = ? AND sample.at < ? AND (sample.at, sample.id) > (?, ?)
                  ORDER BY sample.at, sample.id LIMIT ?",
             )?
-            .query_map(params![source, to, at, id, EXPORT_PAGE_ROWS], |row| {
+            .query_map(params![source, to, at, id, SAMPLE_PAGE_ROWS], |row| {
                 let (topic, field) = (row.get(1)?, row.get(2)?);
                 Ok((row.get(0)?, Foreign { topic, field, at: row.get(3)?, value: row.get(4)? }))
             })?

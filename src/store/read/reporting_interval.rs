@@ -1,13 +1,13 @@
-//! How often each sensor usually reports: without it nobody can say that one is late.
+//! The usual time between two readings of a sensor: a sensor is late when more has passed.
 
 use crate::store::read::log::Log;
 
-/// Latest readings of a sensor that its pace is taken from.
+/// Latest readings of a sensor that its interval is taken from.
 const READINGS: usize = 16;
 
 impl Log {
     /// The median time between the latest readings of a sensor, in ms; `None` while there are fewer than three.
-    /// The median, because an outage among them, or a burst after one, is not its pace.
+    /// The median, because an outage among them, or a burst after one, is not its interval.
     ///
     /// # Errors
     /// What SQLite said.
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_not_the_pace() {
+    fn an_outage_is_not_the_interval() {
         assert_eq!(median(vec![10, 10, 86_400_000, 11, 10]), Some(10));
         assert_eq!(median(vec![10]), None);
     }
