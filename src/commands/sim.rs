@@ -50,7 +50,12 @@ pub fn run(options: &Sim, mut layers: Layers) -> Result<(), Failure> {
     while at_ms < end_ms {
         at_ms = (at_ms + HOUR_MS).min(end_ms);
         for board in &mut boards {
-            board.play(at_ms, interval_ms, &mut records);
+            let (node, sensor) = (board.node().clone(), board.sensor().clone());
+            records.extend(board.play(at_ms, interval_ms).map(|telemetry| Record::Reading {
+                node: node.clone(),
+                sensor: sensor.clone(),
+                telemetry,
+            }));
         }
         if records.len() >= BATCH_READINGS || at_ms == end_ms {
             readings += store.bulk_load(&records.iter().collect::<Vec<_>>())?.readings;
