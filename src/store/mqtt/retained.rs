@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::mqtt::QoS;
-use crate::store::mqtt::queue::topic;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
 use crate::mqtt::Message;
+use crate::store::mqtt::columns::{qos, topic};
 
-/// Keeps `message` as its topic's retained one, or with an empty payload deletes that ([MQTT-3.3.1-10]).
+/// Stores `message` as its topic's retained message; with an empty payload it deletes that ([MQTT-3.3.1-10]).
 pub(in crate::store) fn retain(connection: &Connection, message: &Message) -> rusqlite::Result<()> {
     if message.payload.is_empty() {
         connection
@@ -35,20 +34,20 @@ pub(in crate::store) fn retain(connection: &Connection, message: &Message) -> ru
     Ok(())
 }
 
-/// Deletes what has expired at `now_ms`.
+/// Deletes the retained messages that have expired at `now_ms`, Unix ms.
 pub(in crate::store) fn expire(connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM retained WHERE expires_at <= ?")?.execute([now_ms])?;
     Ok(())
 }
 
-/// All of them.
+/// All retained messages.
 pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<Arc<Message>>> {
     let mut statement = connection
         .prepare("SELECT topic, qos, payload, properties, publisher, expires_at FROM retained")?;
     let rows = statement.query_map([], |row| {
         Ok(Arc::new(Message {
             topic: topic(row, 0)?,
-            qos: QoS::from_u8(row.get(1)?).unwrap_or_default(),
+            qos: qos(row, 1)?,
             retain: true,
             payload: Bytes::from(row.get::<_, Vec<u8>>(2)?),
             properties: Bytes::from(row.get::<_, Vec<u8>>(3)?),

@@ -1,14 +1,9 @@
-//! Persistent sessions on disk: who they are, what they subscribed to, and where each `QoS` 2 exchange stands; and
-//! the changes of all that survives a restart.
+//! Persistent sessions on disk: their clients, their subscriptions, and where each `QoS` 2 exchange stands.
 
-use std::sync::Arc;
+use rusqlite::{Connection, Transaction};
 
 use crate::mqtt::QoS;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-
-use crate::mqtt::Message;
-use crate::store::mqtt::queue::{Queues, Target, enqueue, size_of};
-use crate::store::mqtt::retained;
+use crate::store::mqtt::columns::qos;
 
 /// One subscription, with the options of MQTT 5.0 §3.8.3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,37 +16,6 @@ pub struct Options {
     pub retain_as_published: bool,
     /// Subscription identifier, 0 when there is none.
     pub identifier: u32,
-}
-
-/// A change of what survives a restart. `session` is the number of a session, `number` that of a message which
-/// waits for it.
-#[derive(Debug, Clone)]
-#[allow(missing_docs)] // of the fields, which say what they are
-pub enum Change {
-    /// A session begins, or goes on with another expiry interval (seconds; `u32::MAX`: never).
-    Begin { session: i64, client_id: Arc<str>, expiry_s: u32 },
-    /// Its client went away.
-    Left { session: i64, at_ms: i64, expiry_s: u32 },
-    /// It is over.
-    End { session: i64 },
-    /// A subscription, new or with other options.
-    Subscribe { session: i64, filter: String, options: Options },
-    /// No subscription any more.
-    Unsubscribe { session: i64, filter: String },
-    /// A message waits for sessions.
-    Queue { message: Arc<Message>, targets: Vec<Target> },
-    /// PUBREC: the client has this `QoS` 2 message, only PUBREL is left to say.
-    Release { session: i64, number: i64 },
-    /// PUBACK or PUBCOMP: nothing is left to say.
-    Done { session: i64, number: i64 },
-    /// A `QoS` 2 message with this packet id was taken from the client.
-    Received { session: i64, packet_id: u16 },
-    /// PUBREL: the packet id may be used anew.
-    Released { session: i64, packet_id: u16 },
-    /// The retained message of a topic; an empty one deletes it.
-    Retain(Arc<Message>),
-    /// What expired by then may go, Unix ms UTC.
-    Expire { at_ms: i64 },
 }
 
 /// A session as it is found at the start.
@@ -71,110 +35,6 @@ pub struct Stored {
     pub received: Vec<u16>,
     /// Number of the latest message that waits, 0 when none does.
     pub latest: i64,
-}
-
-/// Makes one change. Returns how many waiting messages had to make room.
-pub(in crate::store) fn apply(
-    transaction: &Transaction<'_>,
-    queues: &mut Queues,
-    change: &Change,
-) -> rusqlite::Result<u64> {
-    let run = |sql, values: &[&dyn rusqlite::ToSql]| {
-        transaction.prepare_cached(sql)?.execute(values).map(|_| 0)
-    };
-    match change {
-        Change::Begin { session, client_id, expiry_s } => {
-            // A client id has one session. The end of an earlier one may come later, or never.
-            let earlier: Option<i64> = transaction
-                .prepare_cached("SELECT id FROM session WHERE client_id = ? AND id <> ?")?
-                .query_row(params![&**client_id, session], |row| row.get(0))
-                .optional()?;
-            if let Some(earlier) = earlier {
-                end(transaction, queues, earlier)?;
-            }
-            queues.begin(*session);
-            run(
-                "INSERT INTO session (id, client_id, expiry_s, left_at) VALUES (?, ?, ?, NULL)
-                 ON CONFLICT (id) DO UPDATE SET expiry_s = excluded.expiry_s, left_at = NULL",
-                &[session, &&**client_id, expiry_s],
-            )
-        }
-        Change::Left { session, at_ms, expiry_s } => run(
-            "UPDATE session SET left_at = ?2, expiry_s = ?3 WHERE id = ?1",
-            &[session, at_ms, expiry_s],
-        ),
-        Change::End { session } => end(transaction, queues, *session).map(|()| 0),
-        // A connection that was taken over may still speak of a session that has ended.
-        Change::Subscribe { session, .. } | Change::Received { session, .. }
-            if !queues.sessions.contains_key(session) =>
-        {
-            Ok(0)
-        }
-        Change::Subscribe { session, filter, options } => run(
-            "INSERT INTO subscription (session, filter, qos, no_local, as_published, identifier)
-             VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session, filter) DO UPDATE
-             SET qos = excluded.qos, no_local = excluded.no_local,
-                 as_published = excluded.as_published, identifier = excluded.identifier",
-            &[
-                session,
-                filter,
-                &(options.qos as u8),
-                &options.no_local,
-                &options.retain_as_published,
-                &options.identifier,
-            ],
-        ),
-        Change::Unsubscribe { session, filter } => {
-            run("DELETE FROM subscription WHERE session = ? AND filter = ?", &[session, filter])
-        }
-        Change::Queue { message, targets } => {
-            let mut dropped = 0;
-            for target in targets {
-                dropped += enqueue(transaction, queues, message, target)?;
-            }
-            Ok(dropped)
-        }
-        Change::Release { session, number } => {
-            let size = size_of(transaction, *session, *number)?;
-            if let Some(size) = size {
-                queues.take_out(*session, 1, size);
-            }
-            run(
-                "UPDATE queued SET topic = NULL, payload = NULL, properties = NULL, size = 0
-                 WHERE session = ? AND number = ?",
-                &[session, number],
-            )
-        }
-        Change::Done { session, number } => {
-            let size = size_of(transaction, *session, *number)?;
-            if let Some(size) = size {
-                queues.take_out(*session, 1, size);
-            }
-            run("DELETE FROM queued WHERE session = ? AND number = ?", &[session, number])
-        }
-        Change::Received { session, packet_id } => run(
-            "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?, ?)",
-            &[session, packet_id],
-        ),
-        Change::Released { session, packet_id } => {
-            run("DELETE FROM received WHERE session = ? AND packet_id = ?", &[session, packet_id])
-        }
-        Change::Retain(message) => retained::retain(transaction, message).map(|()| 0),
-        Change::Expire { at_ms } => retained::expire(transaction, *at_ms).map(|()| 0),
-    }
-}
-
-fn end(transaction: &Transaction<'_>, queues: &mut Queues, session: i64) -> rusqlite::Result<()> {
-    queues.end(session);
-    for table in [
-        "DELETE FROM queued WHERE session = ?",
-        "DELETE FROM received WHERE session = ?",
-        "DELETE FROM subscription WHERE session = ?",
-        "DELETE FROM session WHERE id = ?",
-    ] {
-        transaction.prepare_cached(table)?.execute([session])?;
-    }
-    Ok(())
 }
 
 /// All sessions, with what belongs to them but for the messages; who has been away for longest first, who was
@@ -206,7 +66,7 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
         session.subscriptions = subscriptions
             .query_map([session.session], |row| {
                 let options = Options {
-                    qos: QoS::from_u8(row.get(1)?).unwrap_or_default(),
+                    qos: qos(row, 1)?,
                     no_local: row.get(2)?,
                     retain_as_published: row.get(3)?,
                     identifier: row.get(4)?,
@@ -220,10 +80,29 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
     Ok(sessions)
 }
 
+/// Deletes a session with all that belongs to it.
+pub(in crate::store) fn delete(
+    transaction: &Transaction<'_>,
+    session: i64,
+) -> rusqlite::Result<()> {
+    for rows in [
+        "DELETE FROM queued WHERE session = ?",
+        "DELETE FROM received WHERE session = ?",
+        "DELETE FROM subscription WHERE session = ?",
+        "DELETE FROM session WHERE id = ?",
+    ] {
+        transaction.prepare_cached(rows)?.execute([session])?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::store::{LOG_FILE, Store};
+    use crate::mqtt::Message;
+    use crate::store::{Change, LOG_FILE, Store, Target};
 
     #[test]
     fn a_client_id_has_one_session_in_whatever_order_ends_and_begins_come() {

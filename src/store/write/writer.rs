@@ -11,9 +11,10 @@ use crate::store::file::error::OpenError;
 use crate::store::file::lock::Lock;
 use crate::store::file::open::open_checked;
 use crate::store::file::schema::LOG;
-use crate::store::mqtt::queue::Queues;
+use crate::store::mqtt::change::{self, Change};
+use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
-use crate::store::mqtt::sessions::{self, Change, Stored};
+use crate::store::mqtt::sessions::{self, Stored};
 use crate::store::retention::horizon::Horizon;
 use crate::store::retention::policy::Retention;
 use crate::store::write::alarm_log::{self, AlarmRow};
@@ -45,7 +46,7 @@ pub struct Store {
     retention: Retention,
     durability: Durability,
     /// What waits for sessions, once it is counted; after a failure it has to be again.
-    queues: Queues,
+    queues: QueueCounts,
     queues_counted: bool,
     _lock: Lock,
 }
@@ -66,7 +67,7 @@ impl Store {
             maintenance: Maintenance::default(),
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
-            queues: Queues::default(),
+            queues: QueueCounts::default(),
             queues_counted: false,
             _lock: lock,
         })
@@ -134,7 +135,7 @@ impl Store {
                 self.queues_counted = true;
             }
             for change in changes {
-                appended.dropped += sessions::apply(&transaction, &mut self.queues, change)?;
+                appended.dropped += change::apply(&transaction, &mut self.queues, change)?;
             }
         }
         transaction.commit()?;
