@@ -117,3 +117,105 @@ fn make_room(
     }
     Ok(dropped)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::mqtt::queue_counts::QueueCounts;
+    use crate::store::{Change, LOG_FILE, Queued, Store};
+
+    const MIB: usize = 1024 * 1024;
+
+    fn begin(session: i64) -> Change {
+        Change::Begin { session, client_id: Arc::from(format!("c{session}")), expiry_s: 9 }
+    }
+
+    fn queue(sessions: &[i64], payload_bytes: usize) -> Change {
+        let message = Message::own("t", vec![b'x'; payload_bytes]);
+        let target = |session: &i64| Target {
+            session: *session,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            identifiers: vec![],
+        };
+        Change::Queue { message: Arc::new(message), targets: sessions.iter().map(target).collect() }
+    }
+
+    fn numbers(path: &Path, session: i64) -> Vec<i64> {
+        let queued = Queued::open(path).unwrap();
+        queued.page(session, 0).unwrap().iter().map(|waiting| waiting.number).collect()
+    }
+
+    /// Commits `changes` while the disk takes no retained message, so that the last step of the attempt fails.
+    fn fail(store: &mut Store, changes: &[&Change]) {
+        store
+            .connection
+            .execute_batch(
+                "CREATE TEMP TRIGGER full BEFORE INSERT ON retained BEGIN SELECT RAISE(ABORT, 'full'); END",
+            )
+            .unwrap();
+        let retain = Change::Retain(Arc::new(Message::own("r", "1")));
+        let changes: Vec<&Change> = changes.iter().copied().chain([&retain]).collect();
+        store.commit(&[], &changes).unwrap_err();
+        store.connection.execute_batch("DROP TRIGGER full").unwrap();
+    }
+
+    #[test]
+    fn a_failed_commit_does_not_read_the_queue_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        store.commit(&[], &[&begin(1), &queue(&[1], 1)]).unwrap();
+        // Counts that are read from this table now would call the queue full.
+        store.connection.execute("UPDATE queued SET size = 1 << 30", []).unwrap();
+        fail(&mut store, &[&queue(&[1], 1)]);
+        let appended = store.commit(&[], &[&queue(&[1], 1)]).unwrap();
+        assert_eq!(appended.dropped, 0);
+        assert_eq!(numbers(&path, 1), [1, 2]);
+    }
+
+    #[test]
+    fn a_failed_commit_leaves_the_counts_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join(LOG_FILE)).unwrap();
+        let (done, release) =
+            (Change::Done { session: 1, number: 1 }, Change::Release { session: 1, number: 2 });
+        store.commit(&[], &[&begin(1), &begin(2), &queue(&[1, 2], 7), &queue(&[1], 8)]).unwrap();
+        let before = QueueCounts::load(&store.connection).unwrap();
+        let attempts: [&[&Change]; 4] = [
+            &[&begin(3), &queue(&[3], 9)],
+            &[&Change::End { session: 1 }, &begin(1), &queue(&[1], 5)],
+            &[&done, &release, &Change::End { session: 2 }],
+            // Five times a megabyte drop what waits.
+            &[&queue(&[1, 2], MIB), &queue(&[1], MIB), &queue(&[1], MIB), &queue(&[1], MIB)],
+        ];
+        for changes in attempts {
+            fail(&mut store, changes);
+            assert_eq!(store.queues(), &before, "{changes:?}");
+        }
+        let appended = store.commit(&[], &[&queue(&[1], 1)]).unwrap();
+        assert_eq!(appended.dropped, 0);
+        assert_eq!(store.queues(), &QueueCounts::load(&store.connection).unwrap());
+    }
+
+    /// A store that cannot commit for long tries thousands of times; the packet ids that it would use up would drop
+    /// what waits.
+    #[test]
+    fn a_failed_commit_uses_up_no_number_and_gives_none_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        store.commit(&[], &[&begin(1), &queue(&[1], 1), &queue(&[1], 1)]).unwrap();
+        // The table forgets the numbers, the client does not.
+        let done = [1, 2].map(|number| Change::Done { session: 1, number });
+        store.commit(&[], &[&done[0], &done[1]]).unwrap();
+        for _ in 0..3 {
+            fail(&mut store, &[&queue(&[1], 1)]);
+        }
+        store.commit(&[], &[&queue(&[1], 1)]).unwrap();
+        assert_eq!(numbers(&path, 1), [3]);
+    }
+}

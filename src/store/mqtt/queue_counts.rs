@@ -1,4 +1,7 @@
 //! The writer's count of the messages that wait for sessions, so that a bound costs no query.
+//!
+//! The counts follow the table through each transaction: [`QueueCounts::committed`] or [`QueueCounts::rolled_back`] ends
+//! it. They are read from the table once, at the start.
 
 use std::collections::HashMap;
 
@@ -13,23 +16,27 @@ const SESSION_BYTES: u64 = 4 * 1024 * 1024;
 const ALL_SESSIONS_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The messages that wait for one session.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct QueueCount {
-    /// Number of the latest message.
+    /// Number of the latest message. A number that was committed is never given again, even when the table has
+    /// forgotten it: the client has seen it, and the connection looks for higher ones only.
     last: i64,
     messages: u64,
     bytes: u64,
 }
 
 /// The counts of all sessions.
-#[derive(Debug, Default)]
+#[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) struct QueueCounts {
     sessions: HashMap<i64, QueueCount>,
     /// Bytes that wait for all sessions together.
     bytes: u64,
+    /// The counts before the transaction, of the sessions that it has changed; `None`: the session is new.
+    before: HashMap<i64, Option<QueueCount>>,
 }
 
 impl QueueCounts {
+    /// Counts what waits in the table: reads all of it.
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare(
             "SELECT session.id, coalesce(max(number), 0), count(queued.payload), coalesce(sum(size), 0)
@@ -41,20 +48,27 @@ impl QueueCounts {
         })?;
         let sessions: HashMap<i64, QueueCount> = rows.collect::<Result<_, _>>()?;
         let bytes = sessions.values().map(|queue| queue.bytes).sum();
-        Ok(Self { sessions, bytes })
+        Ok(Self { sessions, bytes, before: HashMap::new() })
     }
 
-    /// Counts anew what a transaction that was rolled back had counted. Numbers never go back: a client that is
-    /// connected has seen them, and looks for higher ones only.
-    pub fn recount(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut counted = Self::load(connection)?;
-        for (session, queue) in &mut counted.sessions {
-            if let Some(before) = self.sessions.get(session) {
-                queue.last = queue.last.max(before.last);
-            }
+    /// The transaction is on the disk.
+    pub fn committed(&mut self) {
+        self.before.clear();
+    }
+
+    /// The transaction was rolled back: the counts are again as it found them.
+    ///
+    /// That includes the numbers that it gave. No reader has seen them, and a store that cannot commit for hours would
+    /// use up the packet ids with its attempts, so that the next commit would drop what waits.
+    pub fn rolled_back(&mut self) {
+        for (session, before) in self.before.drain() {
+            let now = match before {
+                Some(before) => self.sessions.insert(session, before),
+                None => self.sessions.remove(&session),
+            };
+            let bytes = |queue: Option<QueueCount>| queue.map_or(0, |queue| queue.bytes);
+            self.bytes = self.bytes.saturating_sub(bytes(now)).saturating_add(bytes(before));
         }
-        *self = counted;
-        Ok(())
     }
 
     /// Whether there is such a session.
@@ -72,8 +86,23 @@ impl QueueCounts {
         })
     }
 
+    /// A session is there, new or again.
+    pub fn begin(&mut self, session: i64) {
+        self.remember(session);
+        self.sessions.entry(session).or_default();
+    }
+
+    /// Forgets a session with all that waited for it.
+    pub fn end(&mut self, session: i64) {
+        self.remember(session);
+        if let Some(queue) = self.sessions.remove(&session) {
+            self.bytes = self.bytes.saturating_sub(queue.bytes);
+        }
+    }
+
     /// Counts one more message and returns its number; `None` when there is no such session.
     pub fn add(&mut self, session: i64, bytes: u64) -> Option<i64> {
+        self.remember(session);
         let queue = self.sessions.get_mut(&session)?;
         queue.last += 1;
         queue.messages += 1;
@@ -82,24 +111,19 @@ impl QueueCounts {
         Some(queue.last)
     }
 
-    /// A session is there, new or again.
-    pub fn begin(&mut self, session: i64) {
-        self.sessions.entry(session).or_default();
-    }
-
-    /// Forgets a session with all that waited for it.
-    pub fn end(&mut self, session: i64) {
-        if let Some(queue) = self.sessions.remove(&session) {
-            self.bytes = self.bytes.saturating_sub(queue.bytes);
-        }
-    }
-
     /// Counts one message less.
     pub fn take_out(&mut self, session: i64, bytes: u64) {
+        self.remember(session);
         if let Some(queue) = self.sessions.get_mut(&session) {
             queue.messages = queue.messages.saturating_sub(1);
             queue.bytes = queue.bytes.saturating_sub(bytes);
+            self.bytes = self.bytes.saturating_sub(bytes);
         }
-        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Remembers the count of a session before the transaction changes it for the first time.
+    fn remember(&mut self, session: i64) {
+        let count = self.sessions.get(&session).copied();
+        self.before.entry(session).or_insert(count);
     }
 }

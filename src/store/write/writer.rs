@@ -45,9 +45,7 @@ pub struct Store {
     maintenance: Maintenance,
     retention: Retention,
     durability: Durability,
-    /// What waits for sessions, once it is counted; after a failure it has to be again.
     queues: QueueCounts,
-    queues_counted: bool,
     _lock: Lock,
 }
 
@@ -59,16 +57,16 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let (connection, lock) = open_checked(path, LOG)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-        let horizon = Horizon::load(&connection)
-            .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
+        let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let horizon = Horizon::load(&connection).map_err(sqlite)?;
+        let queues = QueueCounts::load(&connection).map_err(sqlite)?;
         Ok(Self {
             connection,
             cache: WriterCache::new(horizon),
             maintenance: Maintenance::default(),
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
-            queues: QueueCounts::default(),
-            queues_counted: false,
+            queues,
             _lock: lock,
         })
     }
@@ -87,6 +85,11 @@ impl Store {
     /// What SQLite said.
     pub fn alarms(&self) -> rusqlite::Result<Vec<AlarmRow>> {
         alarm_log::latest(&self.connection)
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) const fn queues(&self) -> &QueueCounts {
+        &self.queues
     }
 
     /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
@@ -118,9 +121,11 @@ impl Store {
     ) -> rusqlite::Result<Appended> {
         self.set_durability(durability)?;
         let outcome = self.attempt(records, changes);
-        if outcome.is_err() {
+        if outcome.is_ok() {
+            self.queues.committed();
+        } else {
             self.cache.forget();
-            self.queues_counted = false;
+            self.queues.rolled_back();
         }
         outcome
     }
@@ -129,14 +134,8 @@ impl Store {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut appended = append(&transaction, &mut self.cache, records)?;
-        if !changes.is_empty() {
-            if !self.queues_counted {
-                self.queues.recount(&transaction)?;
-                self.queues_counted = true;
-            }
-            for change in changes {
-                appended.dropped += change::apply(&transaction, &mut self.queues, change)?;
-            }
+        for change in changes {
+            appended.dropped += change::apply(&transaction, &mut self.queues, change)?;
         }
         transaction.commit()?;
         Ok(appended)
