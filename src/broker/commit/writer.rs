@@ -217,7 +217,7 @@ fn write(
         let Some(appended) = commit(&mut store, &records, &changes, counters, leaving)? else {
             return Ok(());
         };
-        counters.add(appended, started.elapsed());
+        counters.add(&appended, started.elapsed());
         // By this one thread, so that what is retained in memory changes in the order of the disk.
         keeper.retained.follow(&changes);
         let mut committed = Vec::new();

@@ -27,9 +27,9 @@ pub enum Change {
     Unsubscribe { session: i64, filter: String },
     /// A message waits for sessions.
     Queue { message: Arc<Message>, targets: Vec<Target> },
-    /// PUBREC: the client has this `QoS` 2 message, only PUBREL is left to say.
+    /// PUBREC: the client has this `QoS` 2 message, only PUBREL is left to send.
     Release { session: i64, number: i64 },
-    /// PUBACK or PUBCOMP: nothing is left to say.
+    /// PUBACK or PUBCOMP: nothing is left to send.
     Done { session: i64, number: i64 },
     /// A `QoS` 2 message with this packet id was taken from the client.
     Received { session: i64, packet_id: u16 },
@@ -37,18 +37,18 @@ pub enum Change {
     Released { session: i64, packet_id: u16 },
     /// The retained message of a topic; an empty one deletes it.
     Retain(Arc<Message>),
-    /// What expired by then may go, Unix ms UTC.
+    /// Deletes the retained messages that have expired by then, Unix ms UTC.
     Expire { at_ms: i64 },
 }
 
-/// Makes one change. Returns how many waiting messages had to make room.
+/// Makes one change.
 pub(in crate::store) fn apply(
     transaction: &Transaction<'_>,
     counts: &mut QueueCounts,
     change: &Change,
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<()> {
     let run = |sql, values: &[&dyn rusqlite::ToSql]| {
-        transaction.prepare_cached(sql)?.execute(values).map(|_| 0)
+        transaction.prepare_cached(sql)?.execute(values).map(|_| ())
     };
     match change {
         Change::Begin { session, client_id, expiry_s } => {
@@ -71,12 +71,12 @@ pub(in crate::store) fn apply(
             "UPDATE session SET left_at = ?2, expiry_s = ?3 WHERE id = ?1",
             &[session, at_ms, expiry_s],
         ),
-        Change::End { session } => end(transaction, counts, *session).map(|()| 0),
-        // A connection that was taken over may still speak of a session that has ended.
+        Change::End { session } => end(transaction, counts, *session),
+        // A connection that was taken over may still send changes of a session that has ended.
         Change::Subscribe { session, .. } | Change::Received { session, .. }
             if !counts.contains(*session) =>
         {
-            Ok(0)
+            Ok(())
         }
         Change::Subscribe { session, filter, options } => run(
             "INSERT INTO subscription (session, filter, qos, no_local, as_published, identifier)
@@ -96,11 +96,7 @@ pub(in crate::store) fn apply(
             run("DELETE FROM subscription WHERE session = ? AND filter = ?", &[session, filter])
         }
         Change::Queue { message, targets } => {
-            let mut dropped = 0;
-            for target in targets {
-                dropped += enqueue(transaction, counts, message, target)?;
-            }
-            Ok(dropped)
+            targets.iter().try_for_each(|target| enqueue(transaction, counts, message, target))
         }
         Change::Release { session, number } => {
             let size = size_of(transaction, *session, *number)?;
@@ -127,8 +123,8 @@ pub(in crate::store) fn apply(
         Change::Released { session, packet_id } => {
             run("DELETE FROM received WHERE session = ? AND packet_id = ?", &[session, packet_id])
         }
-        Change::Retain(message) => retained::retain(transaction, message).map(|()| 0),
-        Change::Expire { at_ms } => retained::expire(transaction, *at_ms).map(|()| 0),
+        Change::Retain(message) => retained::retain(transaction, message),
+        Change::Expire { at_ms } => retained::expire(transaction, *at_ms),
     }
 }
 

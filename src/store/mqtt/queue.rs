@@ -38,16 +38,17 @@ pub(in crate::store) fn size_of(
         .optional()
 }
 
-/// Adds a message to the queue of its target, and drops those that must make room. Returns how many made room.
+/// Adds a message to the queue of its target, and drops those that must make room. Does nothing when there is no such
+/// session.
 pub(in crate::store) fn enqueue(
     transaction: &Transaction<'_>,
     counts: &mut QueueCounts,
     message: &Message,
     target: &Target,
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<()> {
     let session = target.session;
     let size = message.size() as u64;
-    let Some(number) = counts.add(session, size) else { return Ok(0) };
+    let Some(number) = counts.add(session, size) else { return Ok(()) };
     let identifiers: Vec<u8> = target.identifiers.iter().flat_map(|id| id.to_be_bytes()).collect();
     transaction
         .prepare_cached(
@@ -85,19 +86,18 @@ fn drop_overtaken(
     while let Some(row) = gone.next()? {
         let is_delivered: bool = row.get(0)?;
         if !is_delivered {
-            counts.take_out(session, row.get(1)?);
+            counts.drop_one(session, row.get(1)?);
         }
     }
     Ok(())
 }
 
-/// Drops the oldest messages of a session until it is within its bounds. Returns how many.
+/// Drops the oldest messages of a session until it is within its bounds.
 fn make_room(
     transaction: &Transaction<'_>,
     counts: &mut QueueCounts,
     session: i64,
-) -> rusqlite::Result<u64> {
-    let mut dropped = 0;
+) -> rusqlite::Result<()> {
     while counts.is_full(session) {
         // A message that only waits for its PUBCOMP stays: without its PUBREL the client would take the next message
         // with this packet id for the same one.
@@ -112,10 +112,9 @@ fn make_room(
         transaction
             .prepare_cached("DELETE FROM queued WHERE session = ? AND number = ?")?
             .execute(params![session, number])?;
-        counts.take_out(session, size);
-        dropped += 1;
+        counts.drop_one(session, size);
     }
-    Ok(dropped)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,8 +144,14 @@ mod tests {
     }
 
     fn numbers(path: &Path, session: i64) -> Vec<i64> {
-        let queued = Queued::open(path).unwrap();
-        queued.page(session, 0).unwrap().iter().map(|waiting| waiting.number).collect()
+        let (queued, mut numbers) = (Queued::open(path).unwrap(), Vec::new());
+        loop {
+            let page = queued.page(session, numbers.last().copied().unwrap_or(0)).unwrap();
+            if page.is_empty() {
+                return numbers;
+            }
+            numbers.extend(page.iter().map(|waiting| waiting.number));
+        }
     }
 
     /// Commits `changes` while the disk takes no retained message, so that the last step of the attempt fails.
@@ -197,7 +202,7 @@ mod tests {
             assert_eq!(store.queues(), &before, "{changes:?}");
         }
         let appended = store.commit(&[], &[&queue(&[1], 1)]).unwrap();
-        assert_eq!(appended.dropped, 0);
+        assert_eq!((appended.dropped, appended.dropped_by_session), (0, vec![]));
         assert_eq!(store.queues(), &QueueCounts::load(&store.connection).unwrap());
     }
 
@@ -217,5 +222,40 @@ mod tests {
         }
         store.commit(&[], &[&queue(&[1], 1)]).unwrap();
         assert_eq!(numbers(&path, 1), [3]);
+    }
+
+    #[test]
+    fn dropped_messages_are_counted_by_session() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        store.commit(&[], &[&begin(1), &begin(2), &begin(3), &queue(&[1, 3], MIB)]).unwrap();
+        let large = queue(&[2, 1], MIB);
+        let appended = store.commit(&[], &[&large, &large, &large, &large, &large]).unwrap();
+        assert_eq!(appended.dropped_by_session, [(1, 3), (2, 2)]);
+        assert_eq!(appended.dropped, 5);
+        assert_eq!(numbers(&path, 1), [4, 5, 6]);
+        let appended = store.commit(&[], &[&queue(&[2], 1)]).unwrap();
+        assert_eq!((appended.dropped, appended.dropped_by_session), (0, vec![]));
+    }
+
+    #[test]
+    fn a_message_that_all_packet_ids_have_overtaken_is_counted_as_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        store.commit(&[], &[&begin(1), &queue(&[1], 1), &queue(&[1], 1), &queue(&[1], 1)]).unwrap();
+        // The client has the second one: nothing is lost with it.
+        store.commit(&[], &[&Change::Release { session: 1, number: 2 }]).unwrap();
+        let latest = PACKET_IDS + 2;
+        store
+            .connection
+            .execute("UPDATE queued SET number = ? WHERE number = 3", [latest])
+            .unwrap();
+        drop(store);
+        let mut store = Store::open(&path).unwrap();
+        let appended = store.commit(&[], &[&queue(&[1], 1)]).unwrap();
+        assert_eq!(numbers(&path, 1), [latest, latest + 1]);
+        assert_eq!((appended.dropped, appended.dropped_by_session), (1, vec![(1, 1)]));
     }
 }

@@ -3,7 +3,7 @@
 //! The counts follow the table through each transaction: [`QueueCounts::committed`] or [`QueueCounts::rolled_back`] ends
 //! it. They are read from the table once, at the start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::Connection;
 
@@ -33,6 +33,8 @@ pub(in crate::store) struct QueueCounts {
     bytes: u64,
     /// The counts before the transaction, of the sessions that it has changed; `None`: the session is new.
     before: HashMap<i64, Option<QueueCount>>,
+    /// Messages that the transaction has dropped, by session.
+    dropped: BTreeMap<i64, u64>,
 }
 
 impl QueueCounts {
@@ -48,12 +50,13 @@ impl QueueCounts {
         })?;
         let sessions: HashMap<i64, QueueCount> = rows.collect::<Result<_, _>>()?;
         let bytes = sessions.values().map(|queue| queue.bytes).sum();
-        Ok(Self { sessions, bytes, before: HashMap::new() })
+        Ok(Self { sessions, bytes, before: HashMap::new(), dropped: BTreeMap::new() })
     }
 
-    /// The transaction is on the disk.
-    pub fn committed(&mut self) {
+    /// The transaction is on the disk. Returns the messages that it has dropped, by session.
+    pub fn committed(&mut self) -> Vec<(i64, u64)> {
         self.before.clear();
+        std::mem::take(&mut self.dropped).into_iter().collect()
     }
 
     /// The transaction was rolled back: the counts are again as it found them.
@@ -61,6 +64,7 @@ impl QueueCounts {
     /// That includes the numbers that it gave. No reader has seen them, and a store that cannot commit for hours would
     /// use up the packet ids with its attempts, so that the next commit would drop what waits.
     pub fn rolled_back(&mut self) {
+        self.dropped.clear();
         for (session, before) in self.before.drain() {
             let now = match before {
                 Some(before) => self.sessions.insert(session, before),
@@ -119,6 +123,12 @@ impl QueueCounts {
             queue.bytes = queue.bytes.saturating_sub(bytes);
             self.bytes = self.bytes.saturating_sub(bytes);
         }
+    }
+
+    /// Counts one message less, which its client will never get.
+    pub fn drop_one(&mut self, session: i64, bytes: u64) {
+        self.take_out(session, bytes);
+        *self.dropped.entry(session).or_default() += 1;
     }
 
     /// Remembers the count of a session before the transaction changes it for the first time.

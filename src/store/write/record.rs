@@ -52,7 +52,7 @@ pub enum Record {
 }
 
 /// What a committed batch came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Appended {
     /// Readings that were new.
     pub readings: u64,
@@ -62,6 +62,9 @@ pub struct Appended {
     pub samples: u64,
     /// Messages refused.
     pub refused: u64,
-    /// Messages that waited for a session and had to make room.
+    /// Messages that waited for a session and were dropped: they had to make room, or all packet ids had overtaken
+    /// them.
     pub dropped: u64,
+    /// The same by session: its number, and the messages that it lost. Sessions that lost none are not in it.
+    pub dropped_by_session: Vec<(i64, u64)>,
 }

@@ -120,22 +120,26 @@ impl Store {
         durability: Durability,
     ) -> rusqlite::Result<Appended> {
         self.set_durability(durability)?;
-        let outcome = self.attempt(records, changes);
-        if outcome.is_ok() {
-            self.queues.committed();
-        } else {
-            self.cache.forget();
-            self.queues.rolled_back();
+        match self.attempt(records, changes) {
+            Ok(appended) => {
+                let dropped_by_session = self.queues.committed();
+                let dropped = dropped_by_session.iter().map(|(_, messages)| messages).sum();
+                Ok(Appended { dropped, dropped_by_session, ..appended })
+            }
+            Err(error) => {
+                self.cache.forget();
+                self.queues.rolled_back();
+                Err(error)
+            }
         }
-        outcome
     }
 
     fn attempt(&mut self, records: &[&Record], changes: &[&Change]) -> rusqlite::Result<Appended> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut appended = append(&transaction, &mut self.cache, records)?;
+        let appended = append(&transaction, &mut self.cache, records)?;
         for change in changes {
-            appended.dropped += change::apply(&transaction, &mut self.queues, change)?;
+            change::apply(&transaction, &mut self.queues, change)?;
         }
         transaction.commit()?;
         Ok(appended)
