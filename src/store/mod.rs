@@ -1,14 +1,30 @@
-//! The log on disk. Nothing else knows its SQL.
+//! The log on disk: the only room that knows its SQL.
 //!
-//! One writer ([`Store`]) appends batches; any number of readers ([`Log`]) query while it does.
-//! The view `readings` is an interface for other programs too: see `docs/PROTOCOL.md`.
+//! One writer ([`Store`]) appends batches; any number of readers ([`Log`]) query while it does. The rooms, in the order
+//! of the flow; each imports only rooms above it:
+//!
+//! - `file` opens the database: it locks, checks and migrates the file, or moves a damaged one aside.
+//! - `rollup` computes each series by minute, quarter of an hour and hour.
+//! - `retention` decides which data stays, and deletes the rest.
+//! - `mqtt` keeps sessions, the messages that wait for them, and retained messages.
+//! - `write` commits records and changes in one transaction, and maintains the log between two commits.
+//! - `read` answers queries: tail, export, gaps, statistics, overview and the series of a chart.
+//!
+//! The view `readings` is an interface for other programs too: see `docs/PROTOCOL.md`. Tables, columns and views keep the
+//! names of their release; the code says retention horizon for `kept`, deleted ranges for `pruned`, awaiting clock for
+//! `parked`, backfill for `backlog`, and series schema for `family`.
 
 mod file;
-mod mqtt;
-mod read;
-mod retention;
+
 mod rollup;
+
+mod retention;
+
+mod mqtt;
+
 mod write;
+
+mod read;
 
 pub use file::damage::is_damage;
 pub use file::error::OpenError;

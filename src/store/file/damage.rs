@@ -19,7 +19,7 @@ pub(in crate::store) fn damage(verdict: &str) -> rusqlite::Error {
     )
 }
 
-/// Whether an error says that the file's content is broken, as opposed to its surroundings.
+/// Whether an error says that the content of the file is broken, and not its surroundings: disk, lock, permission.
 pub fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }

@@ -72,7 +72,7 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // NORMAL would lose the last commits on a power cut, and with them what was acknowledged.
+    // NORMAL would lose the last commits on a power cut, and with them acknowledged readings.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
     // The container's root is read-only: there is no /tmp to spill to.

@@ -14,7 +14,7 @@ pub(in crate::store) const LOG: Database =
 /// spares an SD card.
 const V1: &str = include_str!("migrations/1_readings.sql");
 
-/// What MQTT asks a server to keep over a restart.
+/// The state that MQTT asks a server to keep over a restart.
 ///
 /// `session.expiry_s` is 4294967295 when the session has no end; `left_at` is null while its client is connected. In
 /// `queued`, `payload` is null when the client has the message and only PUBREL is left to send.

@@ -1,4 +1,4 @@
-//! The changes of what survives a restart, and making them in the writer's transaction.
+//! Changes of the state that survives a restart, made in the writer's transaction.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{Options, delete};
 
-/// A change of what survives a restart. `session` is the number of a session, `number` that of a message which
-/// waits for it.
+/// A change of the state that survives a restart. `session` is the number of a session, `number` that of a message
+/// which waits for it.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)] // of the fields, which say what they are
+#[allow(missing_docs)] // The fields' names are their documentation.
 pub enum Change {
     /// A session begins, or goes on with another expiry interval (seconds; `u32::MAX`: never).
     Begin { session: i64, client_id: Arc<str>, expiry_s: u32 },
@@ -72,7 +72,7 @@ pub(in crate::store) fn apply(
             &[session, at_ms, expiry_s],
         ),
         Change::End { session } => end(transaction, counts, *session),
-        // A connection that was taken over may still send changes of a session that has ended.
+        // A connection that was taken over may still send changes of an ended session.
         Change::Subscribe { session, .. } | Change::Received { session, .. }
             if !counts.contains(*session) =>
         {

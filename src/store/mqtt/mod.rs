@@ -1,4 +1,4 @@
-//! What MQTT asks a server to keep over a restart: sessions, the messages that wait for them, retained messages.
+//! The state that MQTT asks a server to keep over a restart: sessions, the messages that wait for them, retained messages.
 //!
 //! [`change`] makes all changes, in the writer's transaction. [`queue_reader`] reads beside it.
 

@@ -11,7 +11,7 @@ use crate::store::mqtt::queue_counts::QueueCounts;
 /// Packet ids there are ([MQTT-2.3.1-1]); a message that as many later ones have overtaken is dropped.
 pub(in crate::store) const PACKET_IDS: i64 = 65_535;
 
-/// Who a message waits for, and how it is to be delivered.
+/// A session that a message waits for, and how the message is to be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Number of the session.
@@ -174,7 +174,7 @@ mod tests {
         let path = folder.path().join(LOG_FILE);
         let mut store = Store::open(&path).unwrap();
         store.commit(&[], &[&begin(1), &queue(&[1], 1)]).unwrap();
-        // Counts that are read from this table now would call the queue full.
+        // Counts read from this table now would call the queue full.
         store.connection.execute("UPDATE queued SET size = 1 << 30", []).unwrap();
         fail(&mut store, &[&queue(&[1], 1)]);
         let appended = store.commit(&[], &[&queue(&[1], 1)]).unwrap();
@@ -194,7 +194,7 @@ mod tests {
             &[&begin(3), &queue(&[3], 9)],
             &[&Change::End { session: 1 }, &begin(1), &queue(&[1], 5)],
             &[&done, &release, &Change::End { session: 2 }],
-            // Five times a megabyte drop what waits.
+            // Four megabytes drop the messages that wait.
             &[&queue(&[1, 2], MIB), &queue(&[1], MIB), &queue(&[1], MIB), &queue(&[1], MIB)],
         ];
         for changes in attempts {
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!(store.queues(), &QueueCounts::load(&store.connection).unwrap());
     }
 
-    /// A store that cannot commit for long tries thousands of times; the packet ids that it would use up would drop
-    /// what waits.
+    /// A store that cannot commit for hours makes tens of thousands of attempts. If each used up a packet id, the next
+    /// commit would drop all messages that wait.
     #[test]
     fn a_failed_commit_uses_up_no_number_and_gives_none_twice() {
         let folder = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ pub(in crate::store) struct QueueCounts {
 }
 
 impl QueueCounts {
-    /// Counts what waits in the table: reads all of it.
+    /// Counts the messages in the table: reads all of it.
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare(
             "SELECT session.id, coalesce(max(number), 0), count(queued.payload), coalesce(sum(size), 0)
@@ -62,7 +62,7 @@ impl QueueCounts {
     /// The transaction was rolled back: the counts are again as it found them.
     ///
     /// That includes the numbers that it gave. No reader has seen them, and a store that cannot commit for hours would
-    /// use up the packet ids with its attempts, so that the next commit would drop what waits.
+    /// use up the packet ids with its attempts, so that the next commit would drop waiting messages.
     pub fn rolled_back(&mut self) {
         self.dropped.clear();
         for (session, before) in self.before.drain() {

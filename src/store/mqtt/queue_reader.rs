@@ -13,35 +13,35 @@ use crate::store::mqtt::queue::PACKET_IDS;
 
 /// Messages of one page.
 const PAGE_MESSAGES: usize = 64;
-/// Bytes of their topics, payloads and properties, and one message more.
+/// Bytes of topics, payloads and properties after which a page ends.
 const PAGE_BYTES: usize = 256 * 1024;
 /// How long a statement waits for the writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What waits for a session.
+/// A message that waits for a session.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// Counts within the session, upwards, with holes.
+    /// Number within the session; later messages have greater ones, with holes.
     pub number: i64,
-    /// As it is to be delivered.
+    /// `QoS` of the delivery.
     pub qos: QoS,
-    /// As it is to be delivered.
+    /// Retain flag of the delivery.
     pub retain: bool,
     /// Identifiers of the subscriptions that matched.
     pub identifiers: Vec<u32>,
-    /// The message; `None` when the client has it and PUBREL is to be said.
+    /// The message; `None` when the client has it and only PUBREL is left to send.
     pub message: Option<Arc<Message>>,
 }
 
 impl Waiting {
-    /// The packet id under which it is delivered, every time.
+    /// The packet id of every delivery of this message.
     #[must_use]
     pub fn packet_id(&self) -> u16 {
         u16::try_from(self.number.rem_euclid(PACKET_IDS) + 1).unwrap_or(1)
     }
 }
 
-/// Reads what waits for sessions, beside the writer.
+/// Reads the messages that wait for sessions, beside the writer.
 #[derive(Debug)]
 pub struct Queued {
     connection: Connection,
@@ -51,7 +51,7 @@ impl Queued {
     /// Opens the log at `path`, which exists.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn open(path: &Path) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -59,10 +59,10 @@ impl Queued {
         Ok(Self { connection })
     }
 
-    /// The next page of what waits for `session` after number `after`, oldest first.
+    /// The next page of the messages that wait for `session` after number `after`, oldest first.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn page(&self, session: i64, after: i64) -> rusqlite::Result<Vec<Waiting>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT number, qos, retain, identifiers, topic, payload, properties, publisher, expires_at

@@ -8,9 +8,9 @@ use crate::store::mqtt::columns::qos;
 /// One subscription, with the options of MQTT 5.0 §3.8.3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Highest `QoS` of what is delivered.
+    /// Highest `QoS` of its deliveries.
     pub qos: QoS,
-    /// What the session's client published itself is not delivered to it.
+    /// Messages that the session's client published itself are not delivered to it.
     pub no_local: bool,
     /// The retain flag is delivered as it was published.
     pub retain_as_published: bool,
@@ -18,12 +18,12 @@ pub struct Options {
     pub identifier: u32,
 }
 
-/// A session as it is found at the start.
+/// A session as the broker finds it at its start.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// Its number.
+    /// Number of the session.
     pub session: i64,
-    /// Whose it is.
+    /// Client id.
     pub client_id: String,
     /// Seconds that it outlives its connection; `u32::MAX`: for ever.
     pub expiry_s: u32,
@@ -33,12 +33,12 @@ pub struct Stored {
     pub subscriptions: Vec<(String, Options)>,
     /// Packet ids of `QoS` 2 messages that were taken and not released.
     pub received: Vec<u16>,
-    /// Number of the latest message that waits, 0 when none does.
+    /// Number of the latest waiting message, 0 when there is none.
     pub latest: i64,
 }
 
-/// All sessions, with what belongs to them but for the messages; who has been away for longest first, who was
-/// connected when the broker ended last.
+/// All sessions, without their messages. The session whose client has been away for longest comes first; those whose
+/// clients were connected when the broker ended come last.
 pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
     let mut sessions: Vec<Stored> = connection
         .prepare(
@@ -80,7 +80,7 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
     Ok(sessions)
 }
 
-/// Deletes a session with all that belongs to it.
+/// Deletes a session with its subscriptions, messages and packet ids.
 pub(in crate::store) fn delete(
     transaction: &Transaction<'_>,
     session: i64,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_start_who_was_connected_has_been_away_for_the_shortest() {
+    fn a_client_that_was_connected_at_the_end_has_been_away_for_the_shortest() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(&folder.path().join(LOG_FILE)).unwrap();
         for session in 1..=3 {

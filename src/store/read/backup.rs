@@ -24,7 +24,7 @@ impl Log {
     /// every commit of the broker, it always ends.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn copy_to(&self, target: &Path) -> rusqlite::Result<()> {
         self.connection.execute("VACUUM INTO ?", [target.to_string_lossy()]).map(|_| ())
     }

@@ -57,7 +57,7 @@ pub(in crate::store) fn downsample(
         }
     }
     let (tier, step) = tier_for(range, &horizon);
-    reader.from_rollups(tier, step, range)
+    reader.read_rollups(tier, step, range)
 }
 
 /// The coarsest tier that makes up the step and is kept from the beginning of the range on. When there is none,
@@ -132,7 +132,7 @@ impl SeriesReader<'_> {
         compute::spans(self.connection, &READINGS, tier, self.sensor, from, to)
     }
 
-    fn from_rollups(&self, tier: Tier, step: i64, range: Range) -> rusqlite::Result<Downsampled> {
+    fn read_rollups(&self, tier: Tier, step: i64, range: Range) -> rusqlite::Result<Downsampled> {
         let (from, to) = whole_steps(range, step);
         let mut steps = Steps::new(step);
         let mut budget = ROWS_MAX;

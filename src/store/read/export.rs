@@ -40,7 +40,7 @@ impl Log {
     /// Starts an export of `selection`, sensor by sensor, each in the order of time.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn pages(&self, selection: &Selection) -> rusqlite::Result<Pages> {
         let mut sensors = self.sensors(selection)?;
         sensors.reverse();
@@ -52,7 +52,7 @@ impl Log {
     /// meanwhile may be given twice or not at all.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn next_page(&self, pages: &mut Pages) -> rusqlite::Result<Vec<Reading>> {
         // The index by time ends in the key of the table, so that this order needs no sorting.
         let mut statement = self.connection.prepare_cached(&format!(
@@ -85,7 +85,7 @@ impl Log {
     /// A reading whose time is corrected meanwhile may come twice or not at all; its number tells.
     ///
     /// # Errors
-    /// What SQLite said, or what `each` returned.
+    /// The error of SQLite, or of `each`.
     pub fn export<E: From<rusqlite::Error>>(
         &self,
         selection: &Selection,
@@ -105,7 +105,7 @@ impl Log {
     /// [`Log::export`].
     ///
     /// # Errors
-    /// What SQLite said, or what `each` returned.
+    /// The error of SQLite, or of `each`.
     pub fn export_samples<E: From<rusqlite::Error>>(
         &self,
         selection: &Selection,

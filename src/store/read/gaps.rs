@@ -17,10 +17,10 @@ pub struct Gap {
 
 impl Log {
     /// Holes in the numbering of each run, from 1 to its highest number. Empty when nothing that a
-    /// node counted is missing, apart from what is still on its way. What retention deleted is no hole.
+    /// node counted is missing, apart from readings that are still on their way. A reading that retention deleted is no hole.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn gaps(&self) -> rusqlite::Result<Vec<Gap>> {
         // Both halves come in the order of their keys, so that they are merged and nothing is sorted.
         let mut statement = self.connection.prepare(

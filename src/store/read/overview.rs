@@ -24,7 +24,7 @@ impl Log {
     /// Every sensor with its latest reading: two look-ups each, in one snapshot.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn overview(&self) -> rusqlite::Result<Overview> {
         let snapshot = self.connection.unchecked_transaction()?;
         let sensors = self.sensor_overviews()?;

@@ -10,7 +10,7 @@ impl Log {
     /// The median, because an outage among them, or a burst after one, is not its interval.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn reporting_interval_ms(&self, node: &str, sensor: &str) -> rusqlite::Result<Option<i64>> {
         let latest: Vec<i64> = self
             .connection

@@ -64,7 +64,7 @@ impl Log {
     /// A sensor's readings over a range. Empty when there is no such sensor.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn series(&self, query: &SeriesQuery) -> rusqlite::Result<Series> {
         let snapshot = self.connection.unchecked_transaction()?;
         let sensor: Option<i64> = self

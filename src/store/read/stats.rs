@@ -6,7 +6,7 @@ use crate::store::rollup::schema::{READINGS, SAMPLES, Tier};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// What the log holds.
+/// Counts and sizes of the log.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Stats {
     /// Rows of `readings`.
@@ -39,7 +39,7 @@ pub struct Stats {
     pub free_bytes: i64,
 }
 
-/// Size and refusals: what a monitor asks for every few seconds.
+/// Size and refusals, for a monitor that asks every few seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuickStats {
     /// Size of the database in bytes, without its write-ahead log.
@@ -52,7 +52,7 @@ impl Log {
     /// Size and refusals: a look at the header, and a sum over at most some thousand rows.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn quick_stats(&self) -> rusqlite::Result<QuickStats> {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let bytes = one("PRAGMA page_size")? * one("PRAGMA page_count")?;
@@ -62,7 +62,7 @@ impl Log {
     /// Counts and sizes: it counts every row, which takes seconds on a large log.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn stats(&self) -> rusqlite::Result<Stats> {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let page = one("PRAGMA page_size")?;

@@ -10,7 +10,7 @@ impl Log {
     /// The latest `count` readings, oldest first.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn latest(&self, count: usize) -> rusqlite::Result<Vec<Reading>> {
         let mut latest = Vec::new();
         for sensor in self.sensors(&Selection::default())? {
@@ -25,7 +25,7 @@ impl Log {
     }
 }
 
-/// Follows a log: each call of [`Tail::read_new`] gives what was committed since the last one.
+/// Follows a log: each call of [`Tail::read_new`] gives the readings that were committed since the last one.
 #[derive(Debug)]
 pub struct Tail {
     log: Log,
@@ -38,9 +38,9 @@ impl Tail {
     /// The latest `count` readings, oldest first, and the tail that follows exactly them.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn start(log: Log, count: usize) -> rusqlite::Result<(Vec<Reading>, Self)> {
-        // Both from one snapshot: what is committed in between would be shown twice or not at all.
+        // Both from one snapshot: a reading committed in between would be shown twice or not at all.
         let snapshot = log.connection.unchecked_transaction()?;
         let latest = log.latest(count)?;
         let seen = log
@@ -52,10 +52,10 @@ impl Tail {
         Ok((latest, Self { log, data_version: 0, seen }))
     }
 
-    /// What is new, in the order each node took it.
+    /// The new readings, in the order in which each node took them.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn read_new(&mut self) -> rusqlite::Result<Vec<Reading>> {
         let connection = &self.log.connection;
         // Changes when another connection has committed; costs no I/O when none has.

@@ -1,4 +1,4 @@
-//! Deletes what [`crate::store::retention::horizon::Horizon`] says is no longer kept, a few dozen rows at a time.
+//! Deletes the data before the retention horizon, a few dozen rows at a time.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -9,16 +9,16 @@ use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::{READINGS, SAMPLES, SeriesSchema, Tier};
 
-/// Rows looked at, and at most deleted, by one piece of work: two pages of readings and their part of the index.
+/// Rows that one piece of work looks at and at most deletes: two pages of readings and their part of the index.
 const DELETE_ROWS: i64 = 50;
 
-/// How far the deleting has come.
+/// The position of the deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::store) struct Cursor {
     job: usize,
-    /// The last series or run that is done with.
+    /// The last series or run that is finished.
     after: Option<i64>,
-    /// A run, and the number in it from which to go on.
+    /// A run, and the number in it to continue from.
     run: Option<(i64, i64)>,
 }
 
@@ -44,7 +44,7 @@ const JOBS: [Job; 9] = [
 ];
 
 impl Job {
-    /// The table whose ids it goes through.
+    /// The table whose ids the job goes through.
     const fn series(self) -> &'static str {
         match self {
             Self::Readings | Self::ReadingSpans(_) => "sensor",
@@ -53,7 +53,7 @@ impl Job {
         }
     }
 
-    /// Times before this go.
+    /// Data before this time is deleted, Unix ms.
     const fn before(self, horizon: &Horizon) -> i64 {
         match self {
             Self::Readings | Self::AwaitingClock | Self::Samples => horizon.rows_from,
@@ -62,7 +62,7 @@ impl Job {
     }
 }
 
-/// Deletes while there is time. Returns whether all is deleted.
+/// Deletes while there is time; `now_ms` is Unix ms. Returns whether all is deleted.
 pub(in crate::store) fn step(
     transaction: &Transaction<'_>,
     cursor: &mut Cursor,
@@ -118,8 +118,8 @@ fn piece(
     Ok(true)
 }
 
-/// Run and number of a sensor's oldest row before `before`. The index says where it is, so that the rows
-/// of a run are then deleted in the order of their numbers: they lie together, and so do their numbers.
+/// Run and number of a sensor's oldest row before `before`. The index finds it; the rows of its run are then deleted
+/// in the order of their numbers, since they lie together in that order.
 fn oldest_reading(
     transaction: &Transaction<'_>,
     sensor: i64,
@@ -135,9 +135,9 @@ fn oldest_reading(
         .optional()
 }
 
-/// Deletes the rows among the next few of a run that are not kept. Those that still wait for their time go
-/// when they were taken before `expired_mono`, or when nothing can correct them any more (`None`); they were
-/// in no roll-up and are folded in. Returns the number to go on from, `None` when none of them went.
+/// Deletes the next few rows of a run, as far as they lie before the horizon. A row that awaits its clock is deleted
+/// when it was taken before `expired_mono`, or when nothing can correct it any more (`None`); it was in no roll-up
+/// and is added to one. Returns the number to continue from, `None` when no row was deleted.
 fn delete_run(
     transaction: &Transaction<'_>,
     horizon: &Horizon,
@@ -184,7 +184,8 @@ fn delete_run(
     Ok(last.filter(|_| !gone.is_empty()).map(|seq| seq.saturating_add(1)))
 }
 
-/// Deletes what has waited for its time for as long as rows are kept. Returns whether there is more.
+/// Deletes the rows of a run that have awaited their clock for as long as rows are kept. Returns whether there are
+/// more.
 fn delete_awaiting(
     transaction: &Transaction<'_>,
     horizon: &Horizon,
@@ -256,7 +257,7 @@ mod tests {
     const START_MS: i64 = 489_000 * HOUR_MS;
     const ROWS: i64 = 420;
 
-    /// An acknowledgement may have to wait for a piece, whatever there is to delete.
+    /// An acknowledgement may have to wait for one piece, however much there is to delete.
     #[test]
     fn a_piece_of_work_is_small_and_the_next_goes_on_from_there() {
         let folder = tempfile::tempdir().unwrap();

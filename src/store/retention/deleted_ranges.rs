@@ -1,5 +1,5 @@
-//! The numbers of readings whose rows retention has deleted, as stretches of each run: a repeat of one of
-//! them is still known, and a hole between them is still a hole.
+//! The numbers of readings whose rows retention has deleted, as ranges of each run: a repeat of a deleted reading is
+//! still recognised, and a missing number between two of them is still reported.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -18,7 +18,7 @@ pub(in crate::store) fn contains(
     Ok(last.is_some_and(|last| last >= seq))
 }
 
-/// Notes `first..=last`, none of which is noted yet, joined with the stretches it touches.
+/// Adds `first..=last`, of which no number is in a range yet, and joins it with the ranges that it touches.
 pub(in crate::store) fn add(
     connection: &Connection,
     run: i64,
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stretches_that_touch_become_one() {
+    fn ranges_that_touch_become_one() {
         let connection = Connection::open_in_memory().unwrap();
         connection
             .execute_batch("CREATE TABLE pruned (run, first, last, PRIMARY KEY (run, first))")
@@ -56,13 +56,13 @@ mod tests {
         assert!(!contains(&connection, 1, 5).unwrap() && contains(&connection, 1, 3).unwrap());
         add(&connection, 1, 4, 6).unwrap();
         add(&connection, 1, 10, 10).unwrap();
-        let stretches: Vec<(i64, i64)> = connection
+        let ranges: Vec<(i64, i64)> = connection
             .prepare("SELECT first, last FROM pruned WHERE run = 1")
             .unwrap()
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
             .unwrap()
             .map(Result::unwrap)
             .collect();
-        assert_eq!(stretches, [(1, 11)]);
+        assert_eq!(ranges, [(1, 11)]);
     }
 }

@@ -1,8 +1,8 @@
-//! What is kept how long: the policy, as functions of ages and sizes.
+//! The retention policy, as functions of ages and sizes.
 //!
-//! By age only single rows go; roll-ups are kept on. By size the finest goes first, and of it the oldest;
-//! but a week of rows, a month of minutes and a year of quarters stand until all that is older and coarser
-//! would have to go.
+//! By age only single rows are deleted; roll-ups stay. By size the finest data is deleted first, and of it the oldest.
+//! But a week of rows, a month of minutes and a year of quarters stay as long as older data of a coarser tier can be
+//! deleted instead.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::store::rollup::aggregate::start_of;
 use crate::store::rollup::schema::{HOUR_MS, Tier};
 
 const DAY_MS: i64 = 24 * HOUR_MS;
-/// Above this share of the limit something is given up, so that the file stays below it.
+/// Above this share of the limit data is deleted, so that the file stays below the limit.
 const HIGH_WATER: (u64, u64) = (31, 32);
-/// Down to this share of the limit, so that it is done now and then and not with every commit.
+/// The deletion goes on down to this share of the limit, so that it runs now and then and not with every commit.
 const LOW_WATER: (u64, u64) = (15, 16);
-/// Share of a tier's time that is given up in one go.
+/// One in this many parts of a tier's time is deleted in one go.
 const SLICE: i64 = 64;
 
 /// What the log may keep.
@@ -31,13 +31,13 @@ impl Retention {
     /// No limit.
     pub const EVERYTHING: Self = Self { keep_raw: None, max_bytes: u64::MAX };
 
-    /// Whether `used` bytes call for giving something up. Once it does, it goes on `until_low`.
+    /// Whether data must be deleted when `used` bytes are in use. Once it must, `until_low` lets the deletion go on.
     pub(in crate::store) const fn is_over(&self, used: u64, until_low: bool) -> bool {
         let (part, whole) = if until_low { LOW_WATER } else { HIGH_WATER };
         used > self.max_bytes / whole * part
     }
 
-    /// From when on single rows are kept by their age, at `now_ms`.
+    /// From when on single rows are kept by their age, at `now_ms`; both Unix ms.
     pub(in crate::store) fn rows_from(&self, now_ms: i64) -> i64 {
         let Some(keep) = self.keep_raw else { return i64::MIN };
         let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
@@ -52,7 +52,7 @@ pub(in crate::store) struct Oldest {
     pub rolled: [Option<i64>; 3],
 }
 
-/// What may be given up in which order: `None` is the single rows. The age says what stands for now.
+/// The order of deletion: `None` is the single rows. Data younger than the age, in ms, is not deleted at this rung.
 const LADDER: [(Option<Tier>, i64); 7] = [
     (None, 7 * DAY_MS),
     (Some(Tier::Minute), 30 * DAY_MS),
@@ -63,13 +63,13 @@ const LADDER: [(Option<Tier>, i64); 7] = [
     (Some(Tier::Hour), HOUR_MS),
 ];
 
-/// What to keep so that there is more room; as it is when nothing is old enough to go.
+/// The horizon raised by one slice, so that there is more room; unchanged when nothing is old enough.
 pub(in crate::store) fn make_room(horizon: Horizon, oldest: &Oldest, now_ms: i64) -> Horizon {
-    for (tier, stands_ms) in LADDER {
+    for (tier, min_age_ms) in LADDER {
         let Some(oldest) = tier.map_or(oldest.rows, |tier| oldest.rolled[tier as usize]) else {
             continue;
         };
-        let latest = start_of(now_ms.saturating_sub(stands_ms), HOUR_MS);
+        let latest = start_of(now_ms.saturating_sub(min_age_ms), HOUR_MS);
         let slice = now_ms.saturating_sub(oldest) / SLICE;
         let until = start_of(oldest.saturating_add(slice.max(HOUR_MS)), HOUR_MS).min(latest);
         if until <= oldest {

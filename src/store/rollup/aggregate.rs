@@ -1,17 +1,17 @@
-//! Count, sum, least and greatest of some numbers: what a roll-up keeps and a chart draws.
+//! Aggregates of numbers: count, sum, minimum and maximum, as a roll-up keeps them and a chart shows them.
 
-/// What a chart shows of the values within one step.
+/// The values within one step of a chart.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Band {
-    /// The least.
+    /// Minimum.
     pub min: f64,
-    /// Their mean.
+    /// Mean.
     pub mean: f64,
-    /// The greatest.
+    /// Maximum.
     pub max: f64,
 }
 
-/// Numbers summed up so far.
+/// Count, sum, minimum and maximum of the numbers added so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::store) struct Aggregate {
     pub count: i64,
@@ -34,6 +34,7 @@ impl Aggregate {
         self.max = self.max.max(other.max);
     }
 
+    /// Minimum, mean and maximum; `None` when there is no number.
     pub fn band(&self) -> Option<Band> {
         // Counts stay far below 2^53.
         #[expect(clippy::cast_precision_loss)]
@@ -42,7 +43,7 @@ impl Aggregate {
     }
 }
 
-/// All of one series within one span of time: `N` values a row.
+/// The rows of one series within one span of time, aggregated: `N` values a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::store) struct Bucket<const N: usize> {
     /// Start of the span, Unix ms.
@@ -54,11 +55,12 @@ pub(in crate::store) struct Bucket<const N: usize> {
 }
 
 impl<const N: usize> Bucket<N> {
+    /// A bucket without rows.
     pub const fn empty(at: i64) -> Self {
         Self { at, count: 0, aggregates: [Aggregate::EMPTY; N] }
     }
 
-    /// A single row.
+    /// The bucket of a single row.
     pub fn row(at: i64, values: [Option<f64>; N]) -> Self {
         let mut row = Self { count: 1, ..Self::empty(at) };
         for (aggregate, value) in row.aggregates.iter_mut().zip(values) {
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_band_is_least_mean_and_greatest() {
+    fn a_band_is_minimum_mean_and_maximum() {
         let mut aggregate = Aggregate::EMPTY;
         assert_eq!(aggregate.band(), None);
         for value in [21.0, -3.0, 6.0] {

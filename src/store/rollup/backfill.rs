@@ -1,4 +1,4 @@
-//! Rolls up, in small steps, what was recorded before there were roll-ups.
+//! Backfills the roll-ups of a log from before there were roll-ups, in small steps.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use tracing::info;
@@ -7,8 +7,8 @@ use crate::store::rollup::aggregate::start_of;
 use crate::store::rollup::compute;
 use crate::store::rollup::schema::{HOUR_MS, READINGS, SAMPLES, SeriesSchema};
 
-/// Rolls up some hours, the newest first. `logs` says when progress is to be logged. Returns whether that
-/// is all.
+/// Rolls up some hours, the newest first. `logs` says when progress is to be logged. Returns whether all
+/// is done.
 pub(in crate::store) fn roll(
     transaction: &Transaction<'_>,
     mut logs: impl FnMut() -> bool,

@@ -5,7 +5,7 @@ use rusqlite::{Connection, ToSql, Transaction, params};
 use crate::store::rollup::aggregate::{Bucket, start_of};
 use crate::store::rollup::schema::{self, HOUR_MS, QUARTER_MS, SeriesSchema, Tier};
 
-/// Computes one quarter of a series, and the hour it is in, from its rows, and takes its mark away.
+/// Computes one quarter of a series and the hour around it from the rows, and removes the dirty mark.
 pub(in crate::store) fn roll<const N: usize>(
     transaction: &Transaction<'_>,
     schema: &SeriesSchema<N>,

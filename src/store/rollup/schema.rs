@@ -1,5 +1,5 @@
 //! The tables of the two kinds of series, readings and foreign samples, and the tiers into which each is rolled up:
-//! the names that SQL is made of, in one place.
+//! the names that queries are built from, in one place.
 
 use crate::store::rollup::aggregate::{Aggregate, Bucket};
 
@@ -7,7 +7,7 @@ pub(in crate::store) const MINUTE_MS: i64 = 60_000;
 pub(in crate::store) const QUARTER_MS: i64 = 15 * MINUTE_MS;
 pub(in crate::store) const HOUR_MS: i64 = 60 * MINUTE_MS;
 
-/// Spans into which rows are rolled up.
+/// The lengths of the spans into which rows are rolled up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store) enum Tier {
     Minute,
@@ -39,11 +39,11 @@ impl Tier {
 /// Tables with `N` values a row.
 #[derive(Debug)]
 pub(in crate::store) struct SeriesSchema<const N: usize> {
-    /// As tables `dirty` and `backlog` name it.
+    /// The number that stands for it in the column `family` of the tables `dirty` and `backlog`.
     pub code: i64,
-    /// Of the single rows.
+    /// The table of the single rows.
     pub table: &'static str,
-    /// The column that tells whose row it is, and the table it refers to.
+    /// The column with the series of a row, named as the table that it refers to.
     pub series: &'static str,
     pub values: [&'static str; N],
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, params};
 /// Rows of table `alarm`; beyond it the oldest are deleted. With ten changes a day it holds years.
 const ALARM_ROWS: i64 = 10_000;
 
-/// How an alarm was left.
+/// The latest change of an alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlarmRow {
     /// Its name.

@@ -1,4 +1,4 @@
-//! Appends records: each reading once, with the time that is right for it by now.
+//! Appends records: each reading once, with its corrected time when its run has one.
 
 use rusqlite::{Transaction, params};
 
@@ -16,7 +16,7 @@ use crate::wire::Telemetry;
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
 const REFUSAL_ROWS: i64 = 1000;
 
-/// Appends `records`, and corrects the next few times that wait for it.
+/// Appends `records`, and corrects the times of the next few readings that wait for it.
 pub(in crate::store) fn append(
     transaction: &Transaction<'_>,
     cache: &mut WriterCache,
@@ -84,7 +84,7 @@ fn insert_reading(
         (ClockState::Unsynced, Some((offset, synced_seq))) if seq < synced_seq => {
             (mono.saturating_add(offset), CLOCK_RESTAMPED, Some(telemetry.at))
         }
-        // Its time may still be corrected to one that is kept.
+        // Its time may still be corrected to one after the horizon.
         (ClockState::Unsynced, None) if telemetry.at < cache.horizon.rows_from => {
             (telemetry.at, CLOCK_AWAITING, None)
         }
@@ -135,7 +135,7 @@ fn insert_sample(
 ) -> rusqlite::Result<()> {
     let source = cache.interner.source(transaction, topic, field)?;
     if at < cache.horizon.rows_from {
-        // The broker's own clock went back behind what is kept.
+        // The broker's own clock went back behind the horizon.
         let row = Bucket::row(at, [Some(value)]);
         return fold(transaction, &SAMPLES, source, &row, &cache.horizon);
     }

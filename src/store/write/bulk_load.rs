@@ -1,5 +1,5 @@
-//! Fills a log with what nobody waits for: the same append and the same maintenance, but the disk is waited for
-//! once, at the end.
+//! Loads records in bulk: the same append and the same maintenance as ever, but it waits for the disk only once, at the
+//! end.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,7 +12,7 @@ impl Store {
     /// As [`Store::append`], but a power cut before [`Store::finish_bulk_load`] may cost the whole file.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn bulk_load(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
         self.commit_with(records, &[], Durability::Off)
     }
@@ -20,7 +20,7 @@ impl Store {
     /// As [`Store::maintain`], with the risk of [`Store::bulk_load`].
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn maintain_bulk_load(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
         self.maintain_with(now_ms, Durability::Off)
     }
@@ -28,7 +28,7 @@ impl Store {
     /// Puts everything on the disk, and returns the size of the file in bytes; `path` is the log's own.
     ///
     /// # Errors
-    /// What SQLite or the system said: then nothing that was filled in counts.
+    /// The error of SQLite or of the system: then none of the loaded records counts.
     pub fn finish_bulk_load(&mut self, path: &Path) -> Result<u64, OpenError> {
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
         let io = |source| OpenError::Io { path: path.to_owned(), source };
@@ -36,7 +36,7 @@ impl Store {
         self.connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
             .map_err(sqlite)?;
-        // Pages that were checkpointed before were never waited for.
+        // No commit has waited for the pages that were checkpointed before.
         let file = File::open(path).map_err(io)?;
         file.sync_all().map_err(io)?;
         Ok(file.metadata().map_err(io)?.len())

@@ -15,7 +15,7 @@ pub(in crate::store) struct WriterCache {
 }
 
 impl WriterCache {
-    /// Knows nothing yet but the horizon.
+    /// A cache that holds only the horizon.
     pub fn new(horizon: Horizon) -> Self {
         let (interner, marks) = (Interner::default(), DirtyMarks::default());
         Self { interner, marks, horizon, restamping: true }

@@ -17,7 +17,7 @@ pub(in crate::store) struct Run {
     pub synced: Option<(i64, i64)>,
 }
 
-/// The numbers of the names that were met lately.
+/// The numbers of the names that were used lately.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Interner {
     sensors: HashMap<(Id, Id), i64>,

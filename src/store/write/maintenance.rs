@@ -1,4 +1,4 @@
-//! What the writer does between two commits: roll up, delete what is too old or too much, and give the room back,
+//! Maintains the log between two commits: rolls up, deletes data that is too old or too much, and gives the room back,
 //! in steps of less than a millisecond.
 
 use std::time::{Duration, Instant};
@@ -174,7 +174,7 @@ impl Maintenance {
         Ok(Phase::Delete(Cursor::default()))
     }
 
-    /// A clock that was put back must not end the rounds.
+    /// Whether the next round is due. A clock that was put back must not end the rounds.
     fn is_due(&self, now_ms: i64) -> bool {
         self.round_at.is_none_or(|at| now_ms < at || now_ms >= at.saturating_add(ROUND_MS))
     }

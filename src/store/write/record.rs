@@ -1,4 +1,4 @@
-//! What is appended, and what a batch of it came to.
+//! Records to append, and the outcome of a committed batch.
 
 use crate::reading::Id;
 use crate::wire::{Numbers, Telemetry};
@@ -6,7 +6,7 @@ use crate::wire::{Numbers, Telemetry};
 /// Bytes kept of a refused payload.
 pub const EXAMPLE_MAX_BYTES: usize = 256;
 
-/// Something to append.
+/// A record to append.
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A reading of one of our nodes.
@@ -27,7 +27,7 @@ pub enum Record {
         /// Field and value.
         numbers: Numbers,
     },
-    /// A message that should have been a reading, or held a number, and did not.
+    /// A message that should have been a reading or held a number, and was neither.
     Refused {
         /// The topic it came on.
         topic: String,
@@ -35,7 +35,7 @@ pub enum Record {
         at_ms: i64,
         /// Short name of the cause.
         cause: &'static str,
-        /// The payload; its first 256 bytes are kept.
+        /// The payload; its first [`EXAMPLE_MAX_BYTES`] are kept.
         payload: Vec<u8>,
     },
     /// An alarm was raised or cleared.
@@ -51,7 +51,7 @@ pub enum Record {
     },
 }
 
-/// What a committed batch came to.
+/// The outcome of a committed batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Appended {
     /// Readings that were new.

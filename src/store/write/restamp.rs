@@ -77,7 +77,7 @@ fn correct(
     reading: &Early,
 ) -> rusqlite::Result<()> {
     let rolled_up = reading.clock == CLOCK_UNSYNCED && reading.at >= cache.horizon.rows_from;
-    // What is in a roll-up that can no longer be computed afresh stays where it is.
+    // A reading stays where it is when it is in a roll-up that can no longer be computed afresh.
     if !rolled_up && reading.clock != CLOCK_AWAITING {
         return Ok(());
     }

@@ -74,7 +74,7 @@ impl Store {
     /// Retained messages and persistent sessions, as the last commit left them.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn mqtt_state(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
         Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
     }
@@ -82,7 +82,7 @@ impl Store {
     /// The latest change of each alarm that ever changed.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// The error of SQLite.
     pub fn alarms(&self) -> rusqlite::Result<Vec<AlarmRow>> {
         alarm_log::latest(&self.connection)
     }
@@ -96,7 +96,7 @@ impl Store {
     /// when it fails, none of them is, and the same call may be made again.
     ///
     /// # Errors
-    /// What SQLite said: see [`Store::may_pass`].
+    /// The error of SQLite: see [`Store::may_pass`].
     pub fn append(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
         self.commit(records, &[])
     }
@@ -181,7 +181,7 @@ impl Store {
     /// on them, so they do not wait for the disk.
     ///
     /// # Errors
-    /// What SQLite said: see [`Store::may_pass`].
+    /// The error of SQLite: see [`Store::may_pass`].
     pub fn maintain(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
         self.maintain_with(now_ms, Durability::Normal)
     }
