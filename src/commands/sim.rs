@@ -1,5 +1,5 @@
 //! `humidor sim`: a log as if boards had reported for a long time, through the same append and the same
-//! upkeep that the broker uses.
+//! maintenance that the broker uses.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
