@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use humidor::reading::{ClockState, Id};
-use humidor::store::{Band, LOG_FILE, Log, Range, Record, SampleQuery, SeriesQuery, Store};
+use humidor::store::{Band, LOG_FILE, Log, Range, Record, Selection, SeriesQuery, Store};
 use humidor::wire::Telemetry;
 
 const START_MS: i64 = 1_760_000_000_000;
@@ -86,24 +86,42 @@ fn many_readings_are_shown_as_bands() {
 #[test]
 fn foreign_numbers_are_a_series_too() {
     let data = tempfile::tempdir().unwrap();
+    let path = data.path().join(LOG_FILE);
     let sample = |at_ms, value| Record::Foreign {
         topic: "plant/press".to_owned(),
         at_ms,
         numbers: vec![("rpm".to_owned(), value), ("load".to_owned(), 1.0)],
     };
-    let log = log_of(data.path(), &[sample(START_MS, 1400.0), sample(START_MS + 500, 1500.0)]);
-    let series = log
-        .sample_series(&SampleQuery {
-            topic: "plant/press".to_owned(),
-            field: "rpm".to_owned(),
-            range: Range::new(START_MS, START_MS + 60_000, None).unwrap(),
+    let start = START_MS - START_MS % 60_000;
+    let mut store = Store::open(&path).unwrap();
+    store.append(&[&sample(start, 1400.0), &sample(start + 500, 1500.0)]).unwrap();
+    while store.maintain(start + 86_400_000).unwrap() {}
+    let minutes: Vec<(String, i64, i64, f64, f64, f64)> = rusqlite::Connection::open(&path)
+        .unwrap()
+        .prepare("SELECT field, at, count, min, mean, max FROM samples_1m ORDER BY field, at")
+        .unwrap()
+        .query_map([], |row| {
+            let (field, at, count) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((field, at, count, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let expected = [
+        ("load".to_owned(), start, 2, 1.0, 1.0, 1.0),
+        ("rpm".to_owned(), start, 2, 1400.0, 1450.0, 1500.0),
+    ];
+    assert_eq!(minutes, expected);
+    let mut latest = Vec::new();
+    Log::open(&path)
+        .unwrap()
+        .export_samples(&Selection::default(), |sample| {
+            latest.push((sample.field, sample.at));
+            Ok::<_, rusqlite::Error>(())
         })
         .unwrap();
-    assert_eq!(series.points.len(), 2);
-    let overview = log.overview().unwrap();
-    let fields: Vec<_> = overview.sources.iter().map(|source| source.field.as_str()).collect();
-    assert_eq!(fields, ["load", "rpm"]);
-    assert_eq!(overview.sources[1].latest.as_ref().map(|sample| sample.at), Some(START_MS + 500));
+    assert_eq!(latest.iter().filter(|(field, _)| field == "rpm").count(), 2);
+    assert_eq!(latest.last(), Some(&("load".to_owned(), start + 500)));
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn slow_readers_of_exports_and_events_delay_nobody() {
                     .unwrap(),
             })
             .collect();
-        log.fill(&batch.iter().collect::<Vec<_>>()).unwrap();
+        log.bulk_load(&batch.iter().collect::<Vec<_>>()).unwrap();
     }
     drop(log);
     let (broker, mqtt, http) = web(folder.path(), &[]);

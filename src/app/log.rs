@@ -121,7 +121,7 @@ pub fn stats(layers: Layers) -> Result<(), Failure> {
     ];
     let [minutes, quarters, hours] = stats.rolled_up;
     rows.push(("roll-ups", format!("{minutes} minutes, {quarters} quarters, {hours} hours")));
-    rows.push(("waiting", format!("{} quarters, {} older series", stats.dirty, stats.backlog)));
+    rows.push(("waiting", format!("{} quarters, {} older series", stats.dirty, stats.backfill)));
     rows.push(("rows from", stats.rows_from_ms.map_or("all".to_owned(), |ms| time(Some(ms)))));
     rows.extend(outlook(&stats, &retention));
     let refused: Vec<String> =

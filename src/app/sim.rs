@@ -48,16 +48,21 @@ pub fn run(options: &Sim, layers: Layers) -> Result<(), Failure> {
     while at_ms < end_ms {
         at_ms = (at_ms + HOUR_MS).min(end_ms);
         for board in &mut boards {
-            board.play(at_ms, interval_ms, &mut records);
+            let (node, sensor) = (board.node().clone(), board.sensor().clone());
+            records.extend(board.play(at_ms, interval_ms).map(|telemetry| Record::Reading {
+                node: node.clone(),
+                sensor: sensor.clone(),
+                telemetry,
+            }));
         }
         if records.len() >= BATCH_READINGS || at_ms == end_ms {
-            readings += store.fill(&records.iter().collect::<Vec<_>>())?.readings;
+            readings += store.bulk_load(&records.iter().collect::<Vec<_>>())?.readings;
             records.clear();
-            while store.maintain_filling(at_ms)? {}
+            while store.maintain_bulk_load(at_ms)? {}
             progress.show(at_ms - start_ms, readings);
         }
     }
-    let (bytes, took) = (store.finish_filling(&path)?, started.elapsed());
+    let (bytes, took) = (store.finish_bulk_load(&path)?, started.elapsed());
     progress.end();
     writeln!(
         std::io::stdout(),

@@ -52,6 +52,7 @@ impl Counters {
             samples: self.samples.load(Relaxed),
             refused: self.refused.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
+            dropped_by_session: Vec::new(),
         };
         (appended, self.commits.load(Relaxed))
     }
@@ -80,7 +81,7 @@ impl Counters {
     }
 
     /// One commit.
-    pub(in crate::broker) fn add(&self, appended: Appended, took: Duration) {
+    pub(in crate::broker) fn add(&self, appended: &Appended, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.commit_us.store(us, Relaxed);
         self.commit_seconds.observe(took.as_secs_f64());

@@ -123,7 +123,7 @@ impl Broker {
         store.retain(config.retention);
         let left = store.alarms().map_err(BrokerError::Damaged)?;
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
-        let (retained, sessions) = store.kept().map_err(sqlite)?;
+        let (retained, sessions) = store.mqtt_state().map_err(sqlite)?;
         let queued = Queued::open(&path).map_err(sqlite)?;
         info!(
             database = %path.display(), retained = retained.len(), sessions = sessions.len(),

@@ -5,7 +5,6 @@ use fastrand::Rng;
 
 use super::world;
 use crate::reading::{ClockState, Id, Measurement};
-use crate::store::Record;
 use crate::wire::Telemetry;
 
 const MINUTE_MS: i64 = 60_000;
@@ -79,8 +78,24 @@ impl Board {
         self.seq = 0;
     }
 
-    /// Adds what the board sends until `to_ms` (Unix ms), one reading every `interval_ms`, to `records`.
-    pub fn play(&mut self, to_ms: i64, interval_ms: i64, records: &mut Vec<Record>) {
+    /// The node's id.
+    #[must_use]
+    pub const fn node(&self) -> &Id {
+        &self.node
+    }
+
+    /// The id of its sensor.
+    #[must_use]
+    pub const fn sensor(&self) -> &Id {
+        &self.sensor
+    }
+
+    /// The readings that the board sends until `to_ms` (Unix ms), one every `interval_ms` but for its troubles.
+    pub fn play(&mut self, to_ms: i64, interval_ms: i64) -> impl Iterator<Item = Telemetry> {
+        std::iter::from_fn(move || self.next_reading(to_ms, interval_ms))
+    }
+
+    fn next_reading(&mut self, to_ms: i64, interval_ms: i64) -> Option<Telemetry> {
         // Once a day on average is once in as many readings.
         let readings_a_day = u32::try_from(DAY_MS / interval_ms).unwrap_or(u32::MAX).max(1);
         while self.next_ms < to_ms {
@@ -93,7 +108,7 @@ impl Board {
                 self.start(at_ms);
             }
             self.seq += 1;
-            records.push(self.reading(at_ms));
+            let reading = self.reading(at_ms);
             let chance = |rng: &mut Rng, days| rng.u32(0..readings_a_day.saturating_mul(days)) == 0;
             if chance(&mut self.rng, POWER_CUT_DAYS) {
                 self.silent_until_ms = at_ms + self.rng.i64(POWER_CUT_MS);
@@ -105,10 +120,12 @@ impl Board {
                 self.seq += lost;
                 self.next_ms += interval_ms.saturating_mul(lost.cast_signed());
             }
+            return Some(reading);
         }
+        None
     }
 
-    fn reading(&self, at_ms: i64) -> Record {
+    fn reading(&self, at_ms: i64) -> Telemetry {
         let mono = at_ms - self.began_ms;
         // Without a battery a clock begins in 1970.
         let (at, clock) = if at_ms < self.synced_ms {
@@ -117,7 +134,7 @@ impl Board {
             (at_ms, ClockState::Synced)
         };
         let measured = in_use(world::measurement(self.room, at_ms), at_ms);
-        let telemetry = Telemetry {
+        Telemetry {
             boot: self.boot.clone(),
             seq: self.seq,
             at,
@@ -125,8 +142,7 @@ impl Board {
             mono: mono.unsigned_abs(),
             temperature: Some(measured.temperature()),
             humidity: Some(measured.humidity()),
-        };
-        Record::Reading { node: self.node.clone(), sensor: self.sensor.clone(), telemetry }
+        }
     }
 }
 
@@ -144,15 +160,7 @@ mod tests {
     const START_MS: i64 = 20_370 * DAY_MS;
 
     fn play(days: i64) -> Vec<Telemetry> {
-        let mut records = Vec::new();
-        Board::new(3, START_MS).play(START_MS + days * DAY_MS, 60_000, &mut records);
-        records
-            .into_iter()
-            .map(|record| match record {
-                Record::Reading { telemetry, .. } => telemetry,
-                other => panic!("not a reading: {other:?}"),
-            })
-            .collect()
+        Board::new(3, START_MS).play(START_MS + days * DAY_MS, 60_000).collect()
     }
 
     #[test]

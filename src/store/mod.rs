@@ -1,53 +1,53 @@
-//! The log on disk. Nothing else knows its SQL.
+//! The log on disk: the only room that knows its SQL.
 //!
-//! One writer ([`Store`]) appends batches; any number of readers ([`Log`]) query while it does.
-//! The view `readings` is an interface for other programs too: see `docs/PROTOCOL.md`.
+//! One writer ([`Store`]) appends batches; any number of readers ([`Log`]) query while it does. The rooms, in the order
+//! of the flow; each imports only rooms above it:
+//!
+//! - `file` opens the database: it locks, checks and migrates the file, or moves a damaged one aside.
+//! - `rollup` computes each series by minute, quarter of an hour and hour.
+//! - `retention` decides which data stays, and deletes the rest.
+//! - `mqtt` keeps sessions, the messages that wait for them, and retained messages.
+//! - `write` commits records and changes in one transaction, and maintains the log between two commits.
+//! - `read` answers queries: tail, export, gaps, statistics, overview and the series of a chart.
+//!
+//! The view `readings` is an interface for other programs too: see `docs/PROTOCOL.md`. Tables, columns and views keep the
+//! names of their release; the code says retention horizon for `kept`, deleted ranges for `pruned`, awaiting clock for
+//! `parked`, backfill for `backlog`, and series schema for `family`.
 
-mod alarms;
-mod append;
-mod backlog;
-mod draw;
-mod export;
-mod family;
 mod file;
-mod fill;
-mod kept;
-mod names;
-mod overview;
-mod pace;
-mod page;
-mod prune;
-mod pruned;
-mod query;
-mod queued;
-mod record;
-mod restamp;
-mod retained;
-mod retention;
-mod rollup;
-mod rollup_schema;
-mod schema;
-mod series;
-mod sessions;
-mod tally;
-mod upkeep;
-mod vitals;
 
-pub use alarms::AlarmRow;
-pub use append::Store;
-pub use file::{Database, Lock, OpenError, is_damage, open_checked};
-pub use overview::{Overview, SensorOverview, SourceOverview};
-pub use page::{PAGE_ROWS, Pages};
-pub use query::{Foreign, Gap, Log, Reading, Selection, Stats, Tail};
-pub use queued::{Queued, Target, Waiting};
-pub use record::{Appended, EXAMPLE_MAX_BYTES, Record};
-pub use retention::Retention;
-pub use series::{
-    POINTS_MAX, Point, Range, RangeError, SamplePoint, SampleQuery, Series, SeriesQuery,
-};
-pub use sessions::{Change, Options, Stored};
-pub use tally::Band;
-pub use vitals::Vitals;
+mod rollup;
+
+mod retention;
+
+mod mqtt;
+
+mod write;
+
+mod read;
+
+pub use file::damage::is_damage;
+pub use file::error::OpenError;
+pub use file::lock::Lock;
+pub use file::migrate::Database;
+pub use file::open::open_checked;
+pub use mqtt::change::Change;
+pub use mqtt::queue::Target;
+pub use mqtt::queue_reader::{Queued, Waiting};
+pub use mqtt::sessions::{Options, Stored};
+pub use read::export::{Foreign, PAGE_ROWS, Pages};
+pub use read::gaps::Gap;
+pub use read::log::{Log, Reading, Selection};
+pub use read::overview::{Overview, SensorOverview};
+pub use read::range::{POINTS_MAX, Range, RangeError};
+pub use read::series::{Point, Series, SeriesQuery};
+pub use read::stats::{QuickStats, Stats};
+pub use read::tail::Tail;
+pub use retention::policy::Retention;
+pub use rollup::aggregate::Band;
+pub use write::alarm_log::AlarmRow;
+pub use write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
+pub use write::writer::Store;
 
 /// File name of the log inside the data folder.
 pub const LOG_FILE: &str = "humidor.db";

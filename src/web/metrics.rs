@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::broker::{Alarms, Counters, LocalClient};
 use crate::clock;
-use crate::store::{Overview, Vitals};
+use crate::store::{Overview, QuickStats};
 use crate::web::http_error::HttpError;
 use crate::web::live::boards::Status;
 use crate::web::live::feed::Feed;
@@ -55,10 +55,10 @@ pub fn routes(state: MetricsState) -> Router {
 
 /// All metrics in Prometheus' text format.
 async fn metrics(State(state): State<MetricsState>) -> Result<Response, HttpError> {
-    let (overview, vitals) = state.log.read(|log| Ok((log.overview()?, log.vitals()?))).await?;
+    let (overview, stats) = state.log.read(|log| Ok((log.overview()?, log.quick_stats()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
     register_process(&mut registry, state.started_ms);
-    register_store(&mut registry, &state.counters, &vitals);
+    register_store(&mut registry, &state.counters, &stats);
     register_clients(&mut registry, &state);
     register_alarms(&mut registry, &state.alarms);
     register_sensors(&mut registry, &overview, clock::unix_ms());
@@ -99,7 +99,7 @@ fn register_process(registry: &mut Registry, started_ms: i64) {
 }
 
 #[expect(clippy::cast_precision_loss)] // sizes stay far below 2^53
-fn register_store(registry: &mut Registry, counters: &Counters, vitals: &Vitals) {
+fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickStats) {
     let (appended, commits) = counters.totals();
     counter(
         registry,
@@ -122,7 +122,7 @@ fn register_store(registry: &mut Registry, counters: &Counters, vitals: &Vitals)
     counter(registry, "commits", "Transactions since the broker started", commits);
     registry.register("commit_seconds", "Duration of a commit", counters.commit_seconds());
     let refused = CounterFamily::default();
-    for (cause, count) in &vitals.refused {
+    for (cause, count) in &stats.refused {
         let count = u64::try_from(*count).unwrap_or_default();
         refused.get_or_create(&vec![("cause", cause.clone())]).inc_by(count);
     }
@@ -142,7 +142,7 @@ fn register_store(registry: &mut Registry, counters: &Counters, vitals: &Vitals)
         registry,
         "database_bytes",
         "Size of the log's file without its write-ahead log",
-        vitals.bytes as f64,
+        stats.bytes as f64,
     );
 }
 

@@ -18,7 +18,7 @@ use tracing::{error, info};
 use super::batch::Batch;
 use super::maintenance::Schedule;
 use crate::broker::counters::Counters;
-use crate::broker::delivery::fan_out::FanOut;
+use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::replay;
 use crate::broker::session::session::Session;
 use crate::store::{Appended, Change, Record, Store};
@@ -211,7 +211,8 @@ fn write(
         let Some(appended) = commit(&mut store, &records, &changes, counters, leaving)? else {
             return Ok(());
         };
-        counters.add(appended, started.elapsed());
+        counters.add(&appended, started.elapsed());
+        count_losses(&appended, &batches, fan_out);
         for change in &owned {
             if let Change::Expire { at_ms } = change {
                 fan_out.retained.expire(*at_ms);
@@ -237,6 +238,22 @@ fn write(
         }
         schedule.committed(Instant::now());
         maintain(&mut store, &mut schedule, !queue.is_empty(), counters)?;
+    }
+}
+
+/// Counts the messages that made room in the queues of sessions: those sessions got new ones by these batches.
+fn count_losses(appended: &Appended, batches: &[Queued], fan_out: &FanOut) {
+    for (number, messages) in &appended.dropped_by_session {
+        let sessions = batches.iter().flat_map(|queued| {
+            let accepted = queued.batch.accepted.iter().flat_map(Accepted::stored);
+            accepted.chain(queued.batch.replays.iter().map(|request| &request.session))
+        });
+        let client = sessions
+            .filter(|session| session.persistent == Some(*number))
+            .map(|session| Arc::clone(&session.client_id))
+            .next()
+            .unwrap_or_default();
+        fan_out.traffic.losses.add(&client, *messages);
     }
 }
 

@@ -35,6 +35,14 @@ impl Accepted {
         }
     }
 
+    /// The sessions for which it was committed.
+    pub fn stored(&self) -> &[Arc<Session>] {
+        match &self.route {
+            Route::Selected(selection) | Route::Retained(Some((selection, _))) => &selection.stored,
+            Route::Retained(None) => &[],
+        }
+    }
+
     /// Whether it is to be retained.
     pub const fn is_retained(&self) -> bool {
         matches!(self.route, Route::Retained(_))

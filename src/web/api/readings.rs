@@ -31,7 +31,7 @@ struct SensorEntry {
 pub async fn sensors(State(state): State<ApiState>) -> Result<Response, HttpError> {
     let sensors = state.log.read(|log| {
         let sensors = log.overview()?.sensors.into_iter().map(|found| {
-            let interval_ms = log.pace(&found.node, &found.sensor)?;
+            let interval_ms = log.reporting_interval_ms(&found.node, &found.sensor)?;
             let (node, sensor, latest) = (found.node, found.sensor, found.latest);
             Ok(SensorEntry { node, sensor, interval_ms, latest })
         });

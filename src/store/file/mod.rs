@@ -1,0 +1,9 @@
+//! The database file: opened, locked, checked and migrated.
+
+pub(in crate::store) mod damage;
+pub(in crate::store) mod error;
+pub(in crate::store) mod lock;
+pub(in crate::store) mod migrate;
+pub(in crate::store) mod open;
+mod rollup_tables;
+pub(in crate::store) mod schema;

@@ -1,0 +1,138 @@
+//! Changes of the state that survives a restart, made in the writer's transaction.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::mqtt::Message;
+use crate::store::mqtt::queue::{Target, enqueue, size_of};
+use crate::store::mqtt::queue_counts::QueueCounts;
+use crate::store::mqtt::retained;
+use crate::store::mqtt::sessions::{Options, delete};
+
+/// A change of the state that survives a restart. `session` is the number of a session, `number` that of a message
+/// which waits for it.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // The fields' names are their documentation.
+pub enum Change {
+    /// A session begins, or goes on with another expiry interval (seconds; `u32::MAX`: never).
+    Begin { session: i64, client_id: Arc<str>, expiry_s: u32 },
+    /// Its client went away.
+    Left { session: i64, at_ms: i64, expiry_s: u32 },
+    /// It is over.
+    End { session: i64 },
+    /// A subscription, new or with other options.
+    Subscribe { session: i64, filter: String, options: Options },
+    /// No subscription any more.
+    Unsubscribe { session: i64, filter: String },
+    /// A message waits for sessions.
+    Queue { message: Arc<Message>, targets: Vec<Target> },
+    /// PUBREC: the client has this `QoS` 2 message, only PUBREL is left to send.
+    Release { session: i64, number: i64 },
+    /// PUBACK or PUBCOMP: nothing is left to send.
+    Done { session: i64, number: i64 },
+    /// A `QoS` 2 message with this packet id was taken from the client.
+    Received { session: i64, packet_id: u16 },
+    /// PUBREL: the packet id may be used anew.
+    Released { session: i64, packet_id: u16 },
+    /// The retained message of a topic; an empty one deletes it.
+    Retain(Arc<Message>),
+    /// Deletes the retained messages that have expired by then, Unix ms UTC.
+    Expire { at_ms: i64 },
+}
+
+/// Makes one change.
+pub(in crate::store) fn apply(
+    transaction: &Transaction<'_>,
+    counts: &mut QueueCounts,
+    change: &Change,
+) -> rusqlite::Result<()> {
+    let run = |sql, values: &[&dyn rusqlite::ToSql]| {
+        transaction.prepare_cached(sql)?.execute(values).map(|_| ())
+    };
+    match change {
+        Change::Begin { session, client_id, expiry_s } => {
+            // A client id has one session. The end of an earlier one may come later, or never.
+            let earlier: Option<i64> = transaction
+                .prepare_cached("SELECT id FROM session WHERE client_id = ? AND id <> ?")?
+                .query_row(params![&**client_id, session], |row| row.get(0))
+                .optional()?;
+            if let Some(earlier) = earlier {
+                end(transaction, counts, earlier)?;
+            }
+            counts.begin(*session);
+            run(
+                "INSERT INTO session (id, client_id, expiry_s, left_at) VALUES (?, ?, ?, NULL)
+                 ON CONFLICT (id) DO UPDATE SET expiry_s = excluded.expiry_s, left_at = NULL",
+                &[session, &&**client_id, expiry_s],
+            )
+        }
+        Change::Left { session, at_ms, expiry_s } => run(
+            "UPDATE session SET left_at = ?2, expiry_s = ?3 WHERE id = ?1",
+            &[session, at_ms, expiry_s],
+        ),
+        Change::End { session } => end(transaction, counts, *session),
+        // A connection that was taken over may still send changes of an ended session.
+        Change::Subscribe { session, .. } | Change::Received { session, .. }
+            if !counts.contains(*session) =>
+        {
+            Ok(())
+        }
+        Change::Subscribe { session, filter, options } => run(
+            "INSERT INTO subscription (session, filter, qos, no_local, as_published, identifier)
+             VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session, filter) DO UPDATE
+             SET qos = excluded.qos, no_local = excluded.no_local,
+                 as_published = excluded.as_published, identifier = excluded.identifier",
+            &[
+                session,
+                filter,
+                &(options.qos as u8),
+                &options.no_local,
+                &options.retain_as_published,
+                &options.identifier,
+            ],
+        ),
+        Change::Unsubscribe { session, filter } => {
+            run("DELETE FROM subscription WHERE session = ? AND filter = ?", &[session, filter])
+        }
+        Change::Queue { message, targets } => {
+            targets.iter().try_for_each(|target| enqueue(transaction, counts, message, target))
+        }
+        Change::Release { session, number } => {
+            let size = size_of(transaction, *session, *number)?;
+            if let Some(size) = size {
+                counts.take_out(*session, size);
+            }
+            run(
+                "UPDATE queued SET topic = NULL, payload = NULL, properties = NULL, size = 0
+                 WHERE session = ? AND number = ?",
+                &[session, number],
+            )
+        }
+        Change::Done { session, number } => {
+            let size = size_of(transaction, *session, *number)?;
+            if let Some(size) = size {
+                counts.take_out(*session, size);
+            }
+            run("DELETE FROM queued WHERE session = ? AND number = ?", &[session, number])
+        }
+        Change::Received { session, packet_id } => run(
+            "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?, ?)",
+            &[session, packet_id],
+        ),
+        Change::Released { session, packet_id } => {
+            run("DELETE FROM received WHERE session = ? AND packet_id = ?", &[session, packet_id])
+        }
+        Change::Retain(message) => retained::retain(transaction, message),
+        Change::Expire { at_ms } => retained::expire(transaction, *at_ms),
+    }
+}
+
+fn end(
+    transaction: &Transaction<'_>,
+    counts: &mut QueueCounts,
+    session: i64,
+) -> rusqlite::Result<()> {
+    counts.end(session);
+    delete(transaction, session)
+}

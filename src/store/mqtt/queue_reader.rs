@@ -1,0 +1,102 @@
+//! Reads the messages that wait for a session, page by page, beside the writer.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags, params};
+
+use crate::mqtt::{Message, QoS};
+use crate::store::mqtt::columns::{qos, topic};
+use crate::store::mqtt::queue::PACKET_IDS;
+
+/// Messages of one page.
+const PAGE_MESSAGES: usize = 64;
+/// Bytes of topics, payloads and properties after which a page ends.
+const PAGE_BYTES: usize = 256 * 1024;
+/// How long a statement waits for the writer's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A message that waits for a session.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Number within the session; later messages have greater ones, with holes.
+    pub number: i64,
+    /// `QoS` of the delivery.
+    pub qos: QoS,
+    /// Retain flag of the delivery.
+    pub retain: bool,
+    /// Identifiers of the subscriptions that matched.
+    pub identifiers: Vec<u32>,
+    /// The message; `None` when the client has it and only PUBREL is left to send.
+    pub message: Option<Arc<Message>>,
+}
+
+impl Waiting {
+    /// The packet id of every delivery of this message.
+    #[must_use]
+    pub fn packet_id(&self) -> u16 {
+        u16::try_from(self.number.rem_euclid(PACKET_IDS) + 1).unwrap_or(1)
+    }
+}
+
+/// Reads the messages that wait for sessions, beside the writer.
+#[derive(Debug)]
+pub struct Queued {
+    connection: Connection,
+}
+
+impl Queued {
+    /// Opens the log at `path`, which exists.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn open(path: &Path) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(Self { connection })
+    }
+
+    /// The next page of the messages that wait for `session` after number `after`, oldest first.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn page(&self, session: i64, after: i64) -> rusqlite::Result<Vec<Waiting>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT number, qos, retain, identifiers, topic, payload, properties, publisher, expires_at
+             FROM queued WHERE session = ? AND number > ? ORDER BY number",
+        )?;
+        let mut rows = statement.query(params![session, after])?;
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while page.len() < PAGE_MESSAGES && bytes < PAGE_BYTES {
+            let Some(row) = rows.next()? else { break };
+            let identifiers: Vec<u8> = row.get(3)?;
+            let (identifiers, _) = identifiers.as_chunks::<4>();
+            let qos = qos(row, 1)?;
+            let retain = row.get(2)?;
+            let message = match row.get::<_, Option<Vec<u8>>>(5)? {
+                None => None,
+                Some(payload) => Some(Arc::new(Message {
+                    topic: topic(row, 4)?,
+                    payload: Bytes::from(payload),
+                    qos,
+                    retain,
+                    expires_at_ms: row.get(8)?,
+                    publisher: Arc::from(row.get::<_, String>(7)?),
+                    properties: Bytes::from(row.get::<_, Vec<u8>>(6)?),
+                })),
+            };
+            bytes += message.as_ref().map_or(0, |message| message.size());
+            page.push(Waiting {
+                number: row.get(0)?,
+                qos,
+                retain,
+                identifiers: identifiers.iter().map(|id| u32::from_be_bytes(*id)).collect(),
+                message,
+            });
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,117 @@
+//! Opens the log to read, beside a running broker, and reads a row of the view `readings`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use crate::reading::Id;
+
+/// How long a statement waits for another program's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A stored reading, as the view `readings` has it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Reading {
+    /// Node id.
+    pub node: String,
+    /// Sensor id.
+    pub sensor: String,
+    /// The node's run.
+    pub boot: String,
+    /// Number of the reading within the run.
+    pub seq: i64,
+    /// Unix ms UTC.
+    pub at: i64,
+    /// `synced`, `unsynced` or `restamped`.
+    pub clock: String,
+    /// °C.
+    pub temperature: Option<f64>,
+    /// Relative humidity in %.
+    pub humidity: Option<f64>,
+}
+
+/// Which readings to take.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Unix ms, inclusive.
+    pub from_ms: Option<i64>,
+    /// Unix ms, exclusive.
+    pub to_ms: Option<i64>,
+    /// Only this node.
+    pub node: Option<Id>,
+    /// Only sensors of this name.
+    pub sensor: Option<Id>,
+}
+
+impl Selection {
+    /// From (inclusive) and to (exclusive), Unix ms.
+    pub(in crate::store) fn bounds(&self) -> (i64, i64) {
+        (self.from_ms.unwrap_or(i64::MIN), self.to_ms.unwrap_or(i64::MAX))
+    }
+}
+
+/// The columns and joins of the view `readings`, so that a WHERE can name the columns of the table below: the view's
+/// names would hide its indexes.
+pub(in crate::store) const READINGS: &str = "
+    SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
+           CASE reading.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
+           reading.temperature, reading.humidity, reading.run
+    FROM reading
+    JOIN run ON run.id = reading.run
+    JOIN node ON node.id = run.node
+    JOIN sensor ON sensor.id = reading.sensor";
+
+/// The row of [`READINGS`].
+pub(in crate::store) fn reading(row: &rusqlite::Row<'_>) -> rusqlite::Result<Reading> {
+    Ok(Reading {
+        node: row.get(0)?,
+        sensor: row.get(1)?,
+        boot: row.get(2)?,
+        seq: row.get(3)?,
+        at: row.get(4)?,
+        clock: row.get(5)?,
+        temperature: row.get(6)?,
+        humidity: row.get(7)?,
+    })
+}
+
+/// The reading side of the log.
+#[derive(Debug)]
+pub struct Log {
+    pub(in crate::store) connection: Connection,
+}
+
+impl Log {
+    /// Opens an existing log to read.
+    ///
+    /// # Errors
+    /// When there is no log at `path` or it cannot be read.
+    pub fn open(path: &Path) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        // Fails here, and not in the middle of an export, when the file is no log of ours.
+        connection.query_row("SELECT count(*) FROM node", [], |_| Ok(()))?;
+        Ok(Self { connection })
+    }
+
+    /// Numbers of the selected sensors, by node and name.
+    pub(in crate::store) fn sensors(&self, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
+        self.connection
+            .prepare_cached(
+                "SELECT sensor.id FROM sensor JOIN node ON node.id = sensor.node
+                 WHERE (?1 IS NULL OR node.name = ?1) AND (?2 IS NULL OR sensor.name = ?2)
+                 ORDER BY node.name, sensor.name",
+            )?
+            .query_map(
+                params![
+                    selection.node.as_ref().map(Id::as_str),
+                    selection.sensor.as_ref().map(Id::as_str)
+                ],
+                |row| row.get(0),
+            )?
+            .collect()
+    }
+}

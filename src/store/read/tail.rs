@@ -1,0 +1,86 @@
+//! Follows the log: the latest readings, and then each that is committed.
+
+use std::collections::HashMap;
+
+use rusqlite::params;
+
+use crate::store::read::log::{Log, READINGS, Reading, Selection, reading};
+
+impl Log {
+    /// The latest `count` readings, oldest first.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn latest(&self, count: usize) -> rusqlite::Result<Vec<Reading>> {
+        let mut latest = Vec::new();
+        for sensor in self.sensors(&Selection::default())? {
+            let mut statement = self.connection.prepare_cached(&format!(
+                "{READINGS} WHERE reading.sensor = ? ORDER BY reading.at DESC LIMIT ?"
+            ))?;
+            let rows = statement.query_map(params![sensor, count], reading)?;
+            latest.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+        }
+        latest.sort_by(|a, b| (a.at, &a.node, a.seq).cmp(&(b.at, &b.node, b.seq)));
+        Ok(latest.split_off(latest.len().saturating_sub(count)))
+    }
+}
+
+/// Follows a log: each call of [`Tail::read_new`] gives the readings that were committed since the last one.
+#[derive(Debug)]
+pub struct Tail {
+    log: Log,
+    data_version: i64,
+    /// Highest number seen, by run.
+    seen: HashMap<i64, i64>,
+}
+
+impl Tail {
+    /// The latest `count` readings, oldest first, and the tail that follows exactly them.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn start(log: Log, count: usize) -> rusqlite::Result<(Vec<Reading>, Self)> {
+        // Both from one snapshot: a reading committed in between would be shown twice or not at all.
+        let snapshot = log.connection.unchecked_transaction()?;
+        let latest = log.latest(count)?;
+        let seen = log
+            .connection
+            .prepare("SELECT id, coalesce((SELECT max(seq) FROM reading WHERE run = run.id), 0) FROM run")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        snapshot.finish()?;
+        Ok((latest, Self { log, data_version: 0, seen }))
+    }
+
+    /// The new readings, in the order in which each node took them.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn read_new(&mut self) -> rusqlite::Result<Vec<Reading>> {
+        let connection = &self.log.connection;
+        // Changes when another connection has committed; costs no I/O when none has.
+        let version = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        if version == self.data_version {
+            return Ok(Vec::new());
+        }
+        let runs = connection
+            .prepare_cached("SELECT id FROM run")?
+            .query_map([], |row| row.get::<_, i64>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut new = Vec::new();
+        for run in runs {
+            let seen = self.seen.entry(run).or_insert(0);
+            let mut statement = connection.prepare_cached(&format!(
+                "{READINGS} WHERE reading.run = ? AND reading.seq > ? ORDER BY reading.seq"
+            ))?;
+            let rows = statement.query_map(params![run, *seen], reading)?;
+            for row in rows {
+                let row = row?;
+                *seen = row.seq;
+                new.push(row);
+            }
+        }
+        self.data_version = version;
+        Ok(new)
+    }
+}

@@ -1,0 +1,292 @@
+//! Deletes the data before the retention horizon, a few dozen rows at a time.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::store::file::schema::CLOCK_AWAITING;
+use crate::store::retention::deleted_ranges;
+use crate::store::retention::fold::fold;
+use crate::store::retention::horizon::Horizon;
+use crate::store::rollup::aggregate::Bucket;
+use crate::store::rollup::schema::{READINGS, SAMPLES, SeriesSchema, Tier};
+
+/// Rows that one piece of work looks at and at most deletes: two pages of readings and their part of the index.
+const DELETE_ROWS: i64 = 50;
+
+/// The position of the deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::store) struct Cursor {
+    job: usize,
+    /// The last series or run that is finished.
+    after: Option<i64>,
+    /// A run, and the number in it to continue from.
+    run: Option<(i64, i64)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Job {
+    Readings,
+    AwaitingClock,
+    Samples,
+    ReadingSpans(Tier),
+    SampleSpans(Tier),
+}
+
+const JOBS: [Job; 9] = [
+    Job::Readings,
+    Job::AwaitingClock,
+    Job::Samples,
+    Job::ReadingSpans(Tier::Minute),
+    Job::ReadingSpans(Tier::Quarter),
+    Job::ReadingSpans(Tier::Hour),
+    Job::SampleSpans(Tier::Minute),
+    Job::SampleSpans(Tier::Quarter),
+    Job::SampleSpans(Tier::Hour),
+];
+
+impl Job {
+    /// The table whose ids the job goes through.
+    const fn series(self) -> &'static str {
+        match self {
+            Self::Readings | Self::ReadingSpans(_) => "sensor",
+            Self::AwaitingClock => "parked",
+            Self::Samples | Self::SampleSpans(_) => "source",
+        }
+    }
+
+    /// Data before this time is deleted, Unix ms.
+    const fn before(self, horizon: &Horizon) -> i64 {
+        match self {
+            Self::Readings | Self::AwaitingClock | Self::Samples => horizon.rows_from,
+            Self::ReadingSpans(tier) | Self::SampleSpans(tier) => horizon.rolled_from(tier),
+        }
+    }
+}
+
+/// Deletes while there is time; `now_ms` is Unix ms. Returns whether all is deleted.
+pub(in crate::store) fn step(
+    transaction: &Transaction<'_>,
+    cursor: &mut Cursor,
+    horizon: &Horizon,
+    now_ms: i64,
+    has_time: impl Fn() -> bool,
+) -> rusqlite::Result<bool> {
+    while let Some(job) = JOBS.get(cursor.job) {
+        if !piece(transaction, cursor, *job, horizon, now_ms)? {
+            *cursor = Cursor { job: cursor.job + 1, ..Cursor::default() };
+        }
+        if !has_time() {
+            break;
+        }
+    }
+    Ok(cursor.job >= JOBS.len())
+}
+
+/// One piece of work. Returns whether the job has more.
+fn piece(
+    transaction: &Transaction<'_>,
+    cursor: &mut Cursor,
+    job: Job,
+    horizon: &Horizon,
+    now_ms: i64,
+) -> rusqlite::Result<bool> {
+    let before = job.before(horizon);
+    if before == i64::MIN {
+        return Ok(false);
+    }
+    if let Some((run, from)) = cursor.run {
+        cursor.run = delete_run(transaction, horizon, run, from, None)?.map(|next| (run, next));
+        return Ok(true);
+    }
+    let id = if matches!(job, Job::AwaitingClock) { "run" } else { "id" };
+    let series: Option<i64> = transaction
+        .prepare_cached(&format!("SELECT min({id}) FROM {} WHERE {id} > ?", job.series()))?
+        .query_row([cursor.after.unwrap_or(i64::MIN)], |row| row.get(0))?;
+    let Some(series) = series else { return Ok(false) };
+    let more = match job {
+        Job::Readings => {
+            cursor.run = oldest_reading(transaction, series, before)?;
+            cursor.run.is_some()
+        }
+        Job::AwaitingClock => delete_awaiting(transaction, horizon, series, now_ms)?,
+        Job::Samples => delete_samples(transaction, series, before)?,
+        Job::ReadingSpans(tier) => delete_spans(transaction, &READINGS, tier, series, before)?,
+        Job::SampleSpans(tier) => delete_spans(transaction, &SAMPLES, tier, series, before)?,
+    };
+    if !more {
+        cursor.after = Some(series);
+    }
+    Ok(true)
+}
+
+/// Run and number of a sensor's oldest row before `before`. The index finds it; the rows of its run are then deleted
+/// in the order of their numbers, since they lie together in that order.
+fn oldest_reading(
+    transaction: &Transaction<'_>,
+    sensor: i64,
+    before: i64,
+) -> rusqlite::Result<Option<(i64, i64)>> {
+    transaction
+        .prepare_cached(
+            "SELECT run, seq FROM reading INDEXED BY reading_by_time
+             WHERE sensor = ? AND at < ? AND run NOT IN (SELECT run FROM parked)
+             ORDER BY at LIMIT 1",
+        )?
+        .query_row(params![sensor, before], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+/// Deletes the next few rows of a run, as far as they lie before the horizon. A row that awaits its clock is deleted
+/// when it was taken before `expired_mono`, or when nothing can correct it any more (`None`); it was in no roll-up
+/// and is added to one. Returns the number to continue from, `None` when no row was deleted.
+fn delete_run(
+    transaction: &Transaction<'_>,
+    horizon: &Horizon,
+    run: i64,
+    from: i64,
+    expired_mono: Option<i64>,
+) -> rusqlite::Result<Option<i64>> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT seq, at, clock, mono, sensor, temperature, humidity FROM reading
+         WHERE run = ? AND seq >= ? ORDER BY seq LIMIT ?",
+    )?;
+    let mut rows = statement.query(params![run, from, DELETE_ROWS])?;
+    let (mut gone, mut last, mut awaiting) = (Vec::<(i64, i64)>::new(), None, Vec::new());
+    while let Some(row) = rows.next()? {
+        let (seq, at, clock): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        last = Some(seq);
+        let goes = if clock == CLOCK_AWAITING {
+            let mono: i64 = row.get(3)?;
+            expired_mono.is_none_or(|expired| mono < expired)
+        } else {
+            at < horizon.rows_from
+        };
+        if !goes {
+            continue;
+        }
+        if clock == CLOCK_AWAITING {
+            awaiting.push((row.get::<_, i64>(4)?, Bucket::row(at, [row.get(5)?, row.get(6)?])));
+        }
+        match gone.last_mut() {
+            Some((_, end)) if *end + 1 == seq => *end = seq,
+            _ => gone.push((seq, seq)),
+        }
+    }
+    drop(rows);
+    for (sensor, row) in awaiting {
+        fold(transaction, &READINGS, sensor, &row, horizon)?;
+    }
+    for (first, end) in &gone {
+        transaction
+            .prepare_cached("DELETE FROM reading WHERE run = ? AND seq BETWEEN ? AND ?")?
+            .execute(params![run, first, end])?;
+        deleted_ranges::add(transaction, run, *first, *end)?;
+    }
+    Ok(last.filter(|_| !gone.is_empty()).map(|seq| seq.saturating_add(1)))
+}
+
+/// Deletes the rows of a run that have awaited their clock for as long as rows are kept. Returns whether there are
+/// more.
+fn delete_awaiting(
+    transaction: &Transaction<'_>,
+    horizon: &Horizon,
+    run: i64,
+    now_ms: i64,
+) -> rusqlite::Result<bool> {
+    let corrected: bool = transaction
+        .prepare_cached(
+            "SELECT synced_seq IS NOT NULL AND restamp_from IS NULL FROM run WHERE id = ?",
+        )?
+        .query_row([run], |row| row.get(0))?;
+    let newest_mono: Option<i64> = transaction
+        .prepare_cached("SELECT mono FROM reading WHERE run = ? ORDER BY seq DESC LIMIT 1")?
+        .query_row([run], |row| row.get(0))
+        .optional()?;
+    let Some(newest_mono) = newest_mono.filter(|_| !corrected) else {
+        transaction.prepare_cached("DELETE FROM parked WHERE run = ?")?.execute([run])?;
+        return Ok(false);
+    };
+    let booted_by: i64 = transaction
+        .prepare_cached(
+            "UPDATE parked SET booted_by = coalesce(booted_by, ?) WHERE run = ? RETURNING booted_by",
+        )?
+        .query_row(params![now_ms.saturating_sub(newest_mono), run], |row| row.get(0))?;
+    let expired_mono = horizon.rows_from.saturating_sub(booted_by);
+    Ok(delete_run(transaction, horizon, run, i64::MIN, Some(expired_mono))?.is_some())
+}
+
+fn delete_samples(
+    transaction: &Transaction<'_>,
+    source: i64,
+    before: i64,
+) -> rusqlite::Result<bool> {
+    let deleted = transaction
+        .prepare_cached(
+            "DELETE FROM sample WHERE id IN (
+                 SELECT id FROM sample WHERE source = ? AND at < ? ORDER BY at LIMIT ?)",
+        )?
+        .execute(params![source, before, DELETE_ROWS])?;
+    Ok(deleted > 0)
+}
+
+fn delete_spans<const N: usize>(
+    transaction: &Transaction<'_>,
+    schema: &SeriesSchema<N>,
+    tier: Tier,
+    series: i64,
+    before: i64,
+) -> rusqlite::Result<bool> {
+    let (table, key) = (schema.rolled(tier), schema.series);
+    let deleted = transaction
+        .prepare_cached(&format!(
+            "DELETE FROM {table} WHERE {key} = ?1 AND at <= (
+                 SELECT max(at) FROM (SELECT at FROM {table} WHERE {key} = ?1 AND at < ?2
+                                      ORDER BY at LIMIT ?3))"
+        ))?
+        .execute(params![series, before, DELETE_ROWS])?;
+    Ok(deleted > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::ClockState;
+    use crate::store::rollup::schema::HOUR_MS;
+    use crate::store::{Record, Store};
+    use crate::wire::Telemetry;
+
+    const START_MS: i64 = 489_000 * HOUR_MS;
+    const ROWS: i64 = 420;
+
+    /// An acknowledgement may have to wait for one piece, however much there is to delete.
+    #[test]
+    fn a_piece_of_work_is_small_and_the_next_goes_on_from_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let reading = |minute: i64| Record::Reading {
+            node: "press".parse().unwrap(),
+            sensor: "hall".parse().unwrap(),
+            telemetry: Telemetry {
+                boot: "b".parse().unwrap(),
+                seq: minute.cast_unsigned(),
+                at: START_MS + minute * 60_000,
+                clock: ClockState::Synced,
+                mono: 0,
+                temperature: Some(20.0),
+                humidity: None,
+            },
+        };
+        let all: Vec<Record> = (0..ROWS).map(reading).collect();
+        store.append(&all.iter().collect::<Vec<_>>()).unwrap();
+        let transaction = store.connection.transaction().unwrap();
+        let left = || -> i64 {
+            transaction.query_row("SELECT count(*) FROM reading", [], |row| row.get(0)).unwrap()
+        };
+        let horizon = Horizon::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
+        let (mut cursor, mut before) = (Cursor::default(), ROWS);
+        while !step(&transaction, &mut cursor, &horizon, START_MS, || false).unwrap() {
+            assert!(before - left() <= 64, "{} rows in one piece", before - left());
+            before = left();
+        }
+        assert_eq!(left(), ROWS - 6 * 60);
+    }
+}

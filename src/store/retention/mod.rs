@@ -1,0 +1,12 @@
+//! Which data the log keeps, and the deletion of the rest.
+//!
+//! [`policy`] is pure: what goes first, by age and by size. [`horizon`] is its state, from when on the data is kept;
+//! [`size`] raises it, and [`delete`] deletes what lies before it. [`deleted_ranges`] remembers the numbers of
+//! deleted readings, and [`fold`] adds a row that comes too late to the roll-ups.
+
+pub(in crate::store) mod delete;
+pub(in crate::store) mod deleted_ranges;
+pub(in crate::store) mod fold;
+pub(in crate::store) mod horizon;
+pub(in crate::store) mod policy;
+pub(in crate::store) mod size;

@@ -1,0 +1,190 @@
+//! Maintains the log between two commits: rolls up, deletes data that is too old or too much, and gives the room back,
+//! in steps of less than a millisecond.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction};
+
+use crate::store::retention::delete::{self, Cursor};
+use crate::store::retention::policy::Retention;
+use crate::store::retention::size::{SizePressure, vacuum};
+use crate::store::rollup::backfill;
+use crate::store::rollup::dirty::{self, DirtyQuarter};
+use crate::store::rollup::schema::QUARTER_MS;
+use crate::store::write::cache::WriterCache;
+use crate::store::write::restamp;
+
+/// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
+/// then for the pages that it has written: about a commit's own time on an SSD.
+const STEP_TIME: Duration = Duration::from_micros(500);
+/// From one round over all dirty quarters to the next, ms.
+const ROUND_MS: i64 = QUARTER_MS;
+/// How often the progress of a long job is logged.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where in a round the maintenance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    /// Rolls up dirty quarters after this one.
+    Roll(DirtyQuarter),
+    /// Rolls up rows from before there were roll-ups.
+    Backfill,
+    /// Raises the retention horizon.
+    Retain,
+    /// Deletes what lies before the horizon.
+    Delete(Cursor),
+    /// Gives free pages back to the disk.
+    Vacuum,
+    /// The round is over.
+    #[default]
+    Rest,
+}
+
+/// The state of the maintenance, in memory alone: a restart begins a new round.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Maintenance {
+    phase: Phase,
+    /// When the round began, Unix ms.
+    round_at: Option<i64>,
+    pressure: SizePressure,
+    /// When progress was last logged.
+    logged: Option<Instant>,
+}
+
+impl Maintenance {
+    /// Whether the log was larger than its limit when that was last looked at, and data in it can go.
+    pub const fn is_too_large(&self) -> bool {
+        self.pressure.is_too_large()
+    }
+
+    /// Does one step; `now_ms` is Unix ms. Returns whether there is more to do at present. A step that fails begins
+    /// a new round.
+    pub fn step(
+        &mut self,
+        connection: &mut Connection,
+        cache: &mut WriterCache,
+        retention: &Retention,
+        now_ms: i64,
+    ) -> rusqlite::Result<bool> {
+        let horizon = cache.horizon;
+        let outcome = self.attempt(connection, cache, retention, now_ms);
+        if outcome.is_err() {
+            *self = Self::default();
+            cache.horizon = horizon;
+            cache.forget();
+        }
+        outcome
+    }
+
+    fn attempt(
+        &mut self,
+        connection: &mut Connection,
+        cache: &mut WriterCache,
+        retention: &Retention,
+        now_ms: i64,
+    ) -> rusqlite::Result<bool> {
+        if cache.restamping {
+            let transaction = connection.transaction()?;
+            cache.restamping = restamp::step(&transaction, cache)?;
+            transaction.commit()?;
+            return Ok(true);
+        }
+        // A flood of readings fills the disk long before the next round.
+        let full =
+            self.phase == Phase::Rest && self.pressure.calls_for_a_round(connection, retention)?;
+        if (full || self.is_due(now_ms)) && !matches!(self.phase, Phase::Roll(_)) {
+            self.round_at = Some(now_ms);
+            self.phase = Phase::Roll(DirtyQuarter::FIRST);
+        }
+        match self.phase {
+            Phase::Rest => return Ok(false),
+            // Outside of a transaction: a vacuum is one itself.
+            Phase::Vacuum => {
+                if !vacuum(connection)? {
+                    self.phase = Phase::Rest;
+                }
+            }
+            phase => {
+                let transaction = connection.transaction()?;
+                self.phase = self.work(&transaction, cache, phase, retention, now_ms)?;
+                transaction.commit()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Works on a phase until [`STEP_TIME`] has passed. Returns the phase to go on with.
+    fn work(
+        &mut self,
+        transaction: &Transaction<'_>,
+        cache: &mut WriterCache,
+        phase: Phase,
+        retention: &Retention,
+        now_ms: i64,
+    ) -> rusqlite::Result<Phase> {
+        let started = Instant::now();
+        let has_time = move || started.elapsed() < STEP_TIME;
+        Ok(match phase {
+            Phase::Roll(after) => {
+                let last =
+                    dirty::roll_after(transaction, &mut cache.marks, after, now_ms, has_time)?;
+                last.map_or(Phase::Backfill, Phase::Roll)
+            }
+            Phase::Backfill => {
+                if backfill::roll(transaction, || self.logs_progress(), has_time)? {
+                    Phase::Retain
+                } else {
+                    Phase::Backfill
+                }
+            }
+            Phase::Retain => self.retain(transaction, cache, retention, now_ms, has_time)?,
+            Phase::Delete(mut cursor) => {
+                let done =
+                    delete::step(transaction, &mut cursor, &cache.horizon, now_ms, has_time)?;
+                match (done, self.pressure.is_shrinking()) {
+                    (false, _) => Phase::Delete(cursor),
+                    (true, true) => Phase::Retain,
+                    (true, false) => Phase::Vacuum,
+                }
+            }
+            Phase::Vacuum | Phase::Rest => phase,
+        })
+    }
+
+    /// Raises the horizon, once all rows before the new one are rolled up.
+    fn retain(
+        &mut self,
+        transaction: &Transaction<'_>,
+        cache: &mut WriterCache,
+        retention: &Retention,
+        now_ms: i64,
+        has_time: impl Fn() -> bool,
+    ) -> rusqlite::Result<Phase> {
+        if *retention == Retention::EVERYTHING || backfill::is_pending(transaction)? {
+            return Ok(Phase::Vacuum);
+        }
+        let raised = self.pressure.raised(transaction, cache.horizon, retention, now_ms)?;
+        if raised != cache.horizon {
+            if dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)? {
+                return Ok(Phase::Retain);
+            }
+            raised.save(transaction)?;
+            cache.horizon = raised;
+        }
+        Ok(Phase::Delete(Cursor::default()))
+    }
+
+    /// Whether the next round is due. A clock that was put back must not end the rounds.
+    fn is_due(&self, now_ms: i64) -> bool {
+        self.round_at.is_none_or(|at| now_ms < at || now_ms >= at.saturating_add(ROUND_MS))
+    }
+
+    /// Whether progress is to be logged again.
+    fn logs_progress(&mut self) -> bool {
+        let due = self.logged.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
+        if due {
+            self.logged = Some(Instant::now());
+        }
+        due
+    }
+}

@@ -1,0 +1,11 @@
+//! The writing side of the log: one writer, which appends in batches and maintains the log between two of them.
+
+pub(in crate::store) mod alarm_log;
+pub(in crate::store) mod append;
+pub(in crate::store) mod bulk_load;
+pub(in crate::store) mod cache;
+pub(in crate::store) mod intern;
+pub(in crate::store) mod maintenance;
+pub(in crate::store) mod record;
+pub(in crate::store) mod restamp;
+pub(in crate::store) mod writer;

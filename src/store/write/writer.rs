@@ -1,0 +1,204 @@
+//! The writer: commits records and changes in one transaction, and maintains the log between two commits.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::mqtt::Message;
+use crate::store::file::damage::is_damage;
+use crate::store::file::error::OpenError;
+use crate::store::file::lock::Lock;
+use crate::store::file::open::open_checked;
+use crate::store::file::schema::LOG;
+use crate::store::mqtt::change::{self, Change};
+use crate::store::mqtt::queue_counts::QueueCounts;
+use crate::store::mqtt::retained;
+use crate::store::mqtt::sessions::{self, Stored};
+use crate::store::retention::horizon::Horizon;
+use crate::store::retention::policy::Retention;
+use crate::store::write::alarm_log::{self, AlarmRow};
+use crate::store::write::append::append;
+use crate::store::write::cache::WriterCache;
+use crate::store::write::maintenance::Maintenance;
+use crate::store::write::record::{Appended, Record};
+
+/// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
+const STATEMENTS_CACHED: usize = 128;
+
+/// How far a commit is on the disk when it returns: `PRAGMA synchronous`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Durability {
+    /// It survives a power cut.
+    Full,
+    /// A power cut may undo it, until the next commit with [`Durability::Full`].
+    Normal,
+    /// A power cut may damage the file.
+    Off,
+}
+
+/// The writing side of the log.
+#[derive(Debug)]
+pub struct Store {
+    pub(in crate::store) connection: Connection,
+    cache: WriterCache,
+    maintenance: Maintenance,
+    retention: Retention,
+    durability: Durability,
+    queues: QueueCounts,
+    _lock: Lock,
+}
+
+impl Store {
+    /// Opens the log at `path`, or starts one. It keeps everything until [`Store::retain`] says otherwise.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let (connection, lock) = open_checked(path, LOG)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let horizon = Horizon::load(&connection).map_err(sqlite)?;
+        let queues = QueueCounts::load(&connection).map_err(sqlite)?;
+        Ok(Self {
+            connection,
+            cache: WriterCache::new(horizon),
+            maintenance: Maintenance::default(),
+            retention: Retention::EVERYTHING,
+            durability: Durability::Full,
+            queues,
+            _lock: lock,
+        })
+    }
+
+    /// Retained messages and persistent sessions, as the last commit left them.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn mqtt_state(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
+        Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
+    }
+
+    /// The latest change of each alarm that ever changed.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn alarms(&self) -> rusqlite::Result<Vec<AlarmRow>> {
+        alarm_log::latest(&self.connection)
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) const fn queues(&self) -> &QueueCounts {
+        &self.queues
+    }
+
+    /// Appends all of `records` in one transaction. When this returns `Ok`, they are on the disk;
+    /// when it fails, none of them is, and the same call may be made again.
+    ///
+    /// # Errors
+    /// The error of SQLite: see [`Store::may_pass`].
+    pub fn append(&mut self, records: &[&Record]) -> rusqlite::Result<Appended> {
+        self.commit(records, &[])
+    }
+
+    /// Appends `records` and makes `changes`, in one transaction as [`Store::append`].
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn commit(
+        &mut self,
+        records: &[&Record],
+        changes: &[&Change],
+    ) -> rusqlite::Result<Appended> {
+        self.commit_with(records, changes, Durability::Full)
+    }
+
+    pub(in crate::store) fn commit_with(
+        &mut self,
+        records: &[&Record],
+        changes: &[&Change],
+        durability: Durability,
+    ) -> rusqlite::Result<Appended> {
+        self.set_durability(durability)?;
+        match self.attempt(records, changes) {
+            Ok(appended) => {
+                let dropped_by_session = self.queues.committed();
+                let dropped = dropped_by_session.iter().map(|(_, messages)| messages).sum();
+                Ok(Appended { dropped, dropped_by_session, ..appended })
+            }
+            Err(error) => {
+                self.cache.forget();
+                self.queues.rolled_back();
+                Err(error)
+            }
+        }
+    }
+
+    fn attempt(&mut self, records: &[&Record], changes: &[&Change]) -> rusqlite::Result<Appended> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let appended = append(&transaction, &mut self.cache, records)?;
+        for change in changes {
+            change::apply(&transaction, &mut self.queues, change)?;
+        }
+        transaction.commit()?;
+        Ok(appended)
+    }
+
+    /// Sets the durability of the next commits.
+    pub(in crate::store) fn set_durability(
+        &mut self,
+        durability: Durability,
+    ) -> rusqlite::Result<()> {
+        if self.durability != durability {
+            let level = match durability {
+                Durability::Full => "FULL",
+                Durability::Normal => "NORMAL",
+                Durability::Off => "OFF",
+            };
+            self.connection.pragma_update(None, "synchronous", level)?;
+            self.durability = durability;
+        }
+        Ok(())
+    }
+
+    /// Sets what the log keeps from now on. Nothing is deleted before [`Store::maintain`] is called.
+    pub const fn retain(&mut self, retention: Retention) {
+        self.retention = retention;
+    }
+
+    /// Whether the log was larger than its limit when that was last looked at, and data in it can go: then
+    /// making room comes before anything else.
+    #[must_use]
+    pub const fn is_too_large(&self) -> bool {
+        self.maintenance.is_too_large()
+    }
+
+    /// Does one step of the maintenance, about half a millisecond long; `now_ms` is Unix ms UTC. Returns whether
+    /// there is more to do at present.
+    ///
+    /// A step is one transaction, whole or not at all, but a power cut may undo the latest steps: nothing depends
+    /// on them, so they do not wait for the disk.
+    ///
+    /// # Errors
+    /// The error of SQLite: see [`Store::may_pass`].
+    pub fn maintain(&mut self, now_ms: i64) -> rusqlite::Result<bool> {
+        self.maintain_with(now_ms, Durability::Normal)
+    }
+
+    pub(in crate::store) fn maintain_with(
+        &mut self,
+        now_ms: i64,
+        durability: Durability,
+    ) -> rusqlite::Result<bool> {
+        self.set_durability(durability)?;
+        self.maintenance.step(&mut self.connection, &mut self.cache, &self.retention, now_ms)
+    }
+
+    /// Whether an error of [`Store::append`] can go away by itself (disk full, disk error, lock), so
+    /// that trying again is right; otherwise the file is damaged and the process should end.
+    #[must_use]
+    pub fn may_pass(error: &rusqlite::Error) -> bool {
+        !is_damage(error)
+    }
+}
