@@ -8,9 +8,9 @@ use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeReasonCode};
 use tokio::time::timeout;
 
 use super::address::BrokerAddress;
-use super::announce::device_id;
-use super::session;
-use super::tunnel::{TlsFiles, Tunnel};
+use super::delivery::session;
+use super::delivery::tunnel::{TlsFiles, Tunnel};
+use super::discovery::device_id;
 use crate::reading::Id;
 use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics};
 

@@ -7,28 +7,20 @@
 //! ```
 
 mod address;
-mod announce;
 mod delivery;
+mod discovery;
 mod forget;
-mod inputs;
-mod judge;
-pub mod lines;
-mod outbox;
-mod outputs;
+mod io;
 mod run;
-mod sampler;
-mod session;
-mod switches;
-mod tunnel;
-mod window;
+mod sampling;
 
 pub use address::{AddressError, BrokerAddress};
-pub use announce::device_id;
+pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
+pub use delivery::tunnel::{TlsFiles, TunnelError};
+pub use discovery::device_id;
 pub use forget::{Forget, ForgetError, Forgotten};
-pub use judge::{Hold, Judge, Verdict};
-pub use lines::LinesError;
-pub use outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
-pub use outputs::Safety;
+pub use io::lines::{Lines, LinesError};
+pub use io::outputs::Safety;
 pub use run::{Backend, InputConfig, Node, NodeConfig, NodeError, OutputConfig, SensorConfig};
-pub use sampler::{LISTEN, SETTLE, Sensor};
-pub use tunnel::{TlsFiles, TunnelError};
+pub use sampling::plausibility::{Hold, Judge, Verdict};
+pub use sampling::sampler::{LISTEN, SETTLE, Sensor};

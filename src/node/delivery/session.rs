@@ -15,13 +15,13 @@ use rumqttc::{
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use super::address::BrokerAddress;
-use super::announce::Announcement;
-use super::delivery::{Delivery, DeliveryError};
+use super::inflight::WINDOW;
 use super::outbox::Outbox;
-use super::switches::Switches;
+use super::publish::{Delivery, DeliveryError};
 use super::tunnel::{TlsFiles, Tunnel};
-use super::window::WINDOW;
+use crate::node::address::BrokerAddress;
+use crate::node::discovery::Announcement;
+use crate::node::io::switches::Switches;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::wire::{CLIENT_ID_PREFIX, Health, NodeTopics, OFFLINE, ONLINE};
@@ -35,9 +35,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 const PACKET_IN_MAX_BYTES: usize = 64 * 1024;
 /// Largest packet to the broker: the announcement of forty sensors, inputs and outputs with the longest names. A
 /// test holds it against this; usual ones have 4 KiB.
-pub(super) const PACKET_OUT_MAX_BYTES: usize = 128 * 1024;
+pub(in crate::node) const PACKET_OUT_MAX_BYTES: usize = 128 * 1024;
 /// How often health is published.
-pub(super) const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
+pub(in crate::node) const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process may wait for the outbox to drain, and then for the farewell.
 const DRAIN: Duration = Duration::from_secs(3);
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -248,7 +248,7 @@ impl Session {
 }
 
 /// What every connection to the broker has.
-pub(super) fn options(
+pub(in crate::node) fn options(
     name: String,
     broker: &BrokerAddress,
     password: Option<&str>,

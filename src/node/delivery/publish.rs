@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rumqttc::{AsyncClient, ClientError, ConnectionError, Event, Outgoing, Packet, Publish, QoS};
 use tracing::{debug, info, warn};
 
-use super::announce::Announcement;
+use super::inflight::{Sent, Window};
 use super::outbox::Outbox;
-use super::switches::{Direction, Switches};
-use super::window::{Sent, Window};
+use crate::node::discovery::Announcement;
+use crate::node::io::switches::{Direction, Switches};
 use crate::wire::{Command, Health, NodeTopics, ONLINE};
 
 /// States of switches on their way, at most; the rest waits and is overtaken by later states.

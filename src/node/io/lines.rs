@@ -9,13 +9,13 @@ use tracing::{info, warn};
 
 use super::inputs::Input;
 use super::outputs::{self, Output};
-use super::run::{Backend, InputConfig, OutputConfig, SensorConfig};
-use super::sampler::Sensor;
 use crate::board::{NoSuchPin, Recognised};
 use crate::clock::unix_ms;
 use crate::gpio::chips::{self, Chips};
 use crate::gpio::realtime::Permitted;
 use crate::gpio::{Line, LineAddress, LineError, Pin, cdev, digital, iio, rppal};
+use crate::node::run::{Backend, InputConfig, OutputConfig, SensorConfig};
+use crate::node::sampling::sampler::Sensor;
 use crate::reading::Id;
 use crate::sim::{Behaviour, SimLine};
 

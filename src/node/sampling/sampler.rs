@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::judge::{Judge, Verdict};
+use super::plausibility::{Judge, Verdict};
 use crate::dht::{self, Model};
 use crate::gpio::Line;
 use crate::reading::{Id, Measurement};

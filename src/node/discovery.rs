@@ -12,7 +12,7 @@ use crate::reading::Id;
 use crate::wire::{Discovery, NodeTopics};
 
 /// Health is believed for two of its intervals and a moment.
-const HEALTH_EXPIRES: Duration = expires_after(super::session::HEALTH_INTERVAL);
+const HEALTH_EXPIRES: Duration = expires_after(super::delivery::session::HEALTH_INTERVAL);
 /// What may be late: a reading waits for its tries, and for the network.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -245,6 +245,9 @@ mod tests {
         let config = config(crate::reading::ID_MAX_CHARS, crate::config::THINGS_MAX);
         let announcement = Announcement::new(&config, &"homeassistant".parse().unwrap());
         let bytes = announcement.payload.len() + announcement.topic.len();
-        assert!(bytes + 16 < super::super::session::PACKET_OUT_MAX_BYTES, "{bytes} bytes");
+        assert!(
+            bytes + 16 < super::super::delivery::session::PACKET_OUT_MAX_BYTES,
+            "{bytes} bytes"
+        );
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::address::BrokerAddress;
+use crate::node::address::BrokerAddress;
 use crate::tls::{TlsError, identity, provider, roots};
 
 /// How long TCP and the handshake may take, together. A small board signs in a tenth of a second.
