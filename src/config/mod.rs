@@ -11,8 +11,6 @@ mod settings;
 
 pub use access::users_file;
 pub use layers::{Layers, Origin, Problem, Problems};
-#[cfg(test)]
-pub use pins::THINGS_MAX;
 pub use pins::{Probe, board, probe, uses};
 pub use retention::retention;
 pub use roles::{

@@ -10,12 +10,10 @@ use super::roles::{duration, list, one_of};
 use crate::board::{Board, Recognised};
 use crate::dht::Model;
 use crate::gpio::{Level, Pin};
-use crate::node::{Backend, InputConfig, OutputConfig, Safety, SensorConfig};
+use crate::node::{Backend, InputConfig, LINES_PER_KIND_MAX, OutputConfig, Safety, SensorConfig};
 use crate::reading::{Id, IdError};
 use crate::wire::Switch;
 
-/// Sensors, inputs and outputs on one board, of each; more than any header has pins.
-pub const THINGS_MAX: usize = 40;
 /// How long an input's level has to last, where nobody says otherwise, and at most.
 const DEBOUNCE_DEFAULT: Duration = Duration::from_millis(50);
 const DEBOUNCE_MAX: Duration = Duration::from_secs(10);
@@ -143,8 +141,11 @@ fn active(text: &str) -> Result<Level, String> {
 fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), String> {
     let (mut names, mut pins) = (HashSet::new(), HashSet::new());
     let things: Vec<_> = things.collect();
-    if things.len() > THINGS_MAX {
-        return Err(format!("{} are more than the {THINGS_MAX} that a board takes", things.len()));
+    if things.len() > LINES_PER_KIND_MAX {
+        return Err(format!(
+            "{} are more than the {LINES_PER_KIND_MAX} that a board takes",
+            things.len()
+        ));
     }
     for (name, pin) in things {
         if !names.insert(name) {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::run::NodeConfig;
+use super::config::{Backend, HEALTH_INTERVAL, NodeConfig};
 use crate::reading::Id;
 use crate::wire::{Discovery, NodeTopics};
 
 /// Health is believed for two of its intervals and a moment.
-const HEALTH_EXPIRES: Duration = expires_after(super::delivery::session::HEALTH_INTERVAL);
+const HEALTH_EXPIRES: Duration = expires_after(HEALTH_INTERVAL);
 /// What may be late: a reading waits for its tries, and for the network.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -74,7 +74,7 @@ fn device(config: &NodeConfig) -> Value {
     }
     components.diagnostics(&topics);
     let model = match (config.backend, config.board.board) {
-        (super::Backend::Sim { .. }, _) => "simulated board",
+        (Backend::Sim { .. }, _) => "simulated board",
         (_, Some(board)) => board.name,
         (_, None) => "board",
     };
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_largest_board_with_the_longest_names_fits_into_a_packet() {
-        let config = config(crate::reading::ID_MAX_CHARS, crate::config::THINGS_MAX);
+        let config = config(crate::reading::ID_MAX_CHARS, crate::node::config::LINES_PER_KIND_MAX);
         let announcement = Announcement::new(&config, &"homeassistant".parse().unwrap());
         let bytes = announcement.payload.len() + announcement.topic.len();
         assert!(

@@ -8,8 +8,9 @@ use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeReasonCode};
 use tokio::time::timeout;
 
 use super::address::BrokerAddress;
+use super::config::TlsFiles;
 use super::delivery::session;
-use super::delivery::tunnel::{TlsFiles, Tunnel};
+use super::delivery::tunnel::Tunnel;
 use super::discovery::device_id;
 use crate::reading::Id;
 use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics};

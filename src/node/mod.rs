@@ -7,6 +7,7 @@
 //! ```
 
 mod address;
+mod config;
 mod delivery;
 mod discovery;
 mod forget;
@@ -15,12 +16,15 @@ mod run;
 mod sampling;
 
 pub use address::{AddressError, BrokerAddress};
+pub use config::{
+    Backend, InputConfig, LINES_PER_KIND_MAX, NodeConfig, OutputConfig, Safety, SensorConfig,
+    TlsFiles,
+};
 pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
-pub use delivery::tunnel::{TlsFiles, TunnelError};
+pub use delivery::tunnel::TunnelError;
 pub use discovery::device_id;
 pub use forget::{Forget, ForgetError, Forgotten};
 pub use io::lines::{Lines, LinesError};
-pub use io::outputs::Safety;
-pub use run::{Backend, InputConfig, Node, NodeConfig, NodeError, OutputConfig, SensorConfig};
+pub use run::{Node, NodeError};
 pub use sampling::plausibility::{Hold, Judge, Verdict};
 pub use sampling::sampler::{LISTEN, SETTLE, Sensor};

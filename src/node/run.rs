@@ -1,6 +1,5 @@
 //! The node from start to end: the operator's log reads like this file.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -8,115 +7,24 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::info;
 
-use super::address::BrokerAddress;
+use super::config::{NodeConfig, OutputConfig};
 use super::delivery::outbox::Outbox;
 use super::delivery::session::Session;
-use super::delivery::tunnel::TlsFiles;
+use super::delivery::tunnel;
 use super::discovery::Announcement;
 use super::io::inputs;
 use super::io::lines::{Lines, LinesError, Opened};
-use super::io::outputs::{self, Safety};
+use super::io::outputs;
 use super::io::switches::Switches;
 use super::sampling::sampler::{self, Failures};
-use crate::board::Recognised;
-use crate::clock::{ClockTrust, Stamper, unix_ms};
-use crate::dht::Model;
-use crate::gpio::{Level, Pin};
+use crate::clock::{Stamper, unix_ms};
 use crate::reading::Id;
 use crate::shutdown::{self, Shutdown};
 use crate::store::OpenError;
-use crate::wire::{Discovery, Health};
+use crate::wire::Health;
 
 /// Longest silence on the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-
-/// One sensor: `hall=dht22@7`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SensorConfig {
-    /// Its id, the last level of its topic.
-    pub name: Id,
-    /// What it is.
-    pub model: Model,
-    /// Where its data pin is.
-    pub pin: Pin,
-}
-
-/// One input: `door=GPIO22:debounce=50ms`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputConfig {
-    /// Its id, the last level of its topic.
-    pub name: Id,
-    /// Its pin.
-    pub pin: Pin,
-    /// The level that means on.
-    pub active: Level,
-    /// How long a level has to last to be believed.
-    pub debounce: Duration,
-}
-
-/// One output: `fan=GPIO27:safe=off`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputConfig {
-    /// Its id, a level of its topics.
-    pub name: Id,
-    /// Its pin.
-    pub pin: Pin,
-    /// The level that means on.
-    pub active: Level,
-    /// What it does without commands.
-    pub safety: Safety,
-}
-
-/// How lines are reached.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Backend {
-    /// The character device, or the kernel's driver where that has the line.
-    Auto,
-    /// The character device.
-    Cdev,
-    /// The Raspberry Pi's registers.
-    Rppal,
-    /// The kernel's dht11 driver.
-    Iio,
-    /// Simulated sensors; this share of the exchanges goes wrong, 0 to 1.
-    Sim {
-        /// Share of exchanges that go wrong.
-        faults: f64,
-    },
-}
-
-/// What the node role needs to know.
-#[derive(Debug, Clone)]
-pub struct NodeConfig {
-    /// Node id.
-    pub node: Id,
-    /// Its broker.
-    pub broker: BrokerAddress,
-    /// Password for the broker, where the address names a user.
-    pub password: Option<String>,
-    /// Where the address asks for TLS.
-    pub tls: Option<TlsFiles>,
-    /// Its sensors.
-    pub sensors: Vec<SensorConfig>,
-    /// Its inputs.
-    pub inputs: Vec<InputConfig>,
-    /// Its outputs.
-    pub outputs: Vec<OutputConfig>,
-    /// Between two readings of one sensor.
-    pub interval: Duration,
-    /// Folder of the outbox.
-    pub data: PathBuf,
-    /// Readings the outbox holds.
-    pub outbox_capacity: u64,
-    /// Where Home Assistant looks; `None` tells it nothing.
-    pub discovery: Option<Discovery>,
-    /// How lines are reached.
-    pub backend: Backend,
-    /// The board, which says what the pins are.
-    pub board: Recognised,
-    /// Whose word is taken for the clock being set.
-    pub clock: ClockTrust,
-}
 
 /// Why the node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +63,7 @@ impl Node {
             config.discovery.as_ref().map(|discovery| Announcement::new(&config, discovery));
         if let Some(files) = &config.tls {
             // What is wrong with them is said now, and not at night when they are needed.
-            files.read()?;
+            tunnel::client_config(files)?;
         }
         info!(node = %config.node, %boot, broker = %config.broker, "starting");
         let Opened { sensors, inputs, outputs } = Lines::new(

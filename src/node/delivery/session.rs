@@ -18,8 +18,9 @@ use tracing::{info, warn};
 use super::inflight::WINDOW;
 use super::outbox::Outbox;
 use super::publish::{Delivery, DeliveryError};
-use super::tunnel::{TlsFiles, Tunnel};
+use super::tunnel::Tunnel;
 use crate::node::address::BrokerAddress;
+use crate::node::config::{HEALTH_INTERVAL, TlsFiles};
 use crate::node::discovery::Announcement;
 use crate::node::io::switches::Switches;
 use crate::reading::Id;
@@ -36,8 +37,6 @@ const PACKET_IN_MAX_BYTES: usize = 64 * 1024;
 /// Largest packet to the broker: the announcement of forty sensors, inputs and outputs with the longest names. A
 /// test holds it against this; usual ones have 4 KiB.
 pub(in crate::node) const PACKET_OUT_MAX_BYTES: usize = 128 * 1024;
-/// How often health is published.
-pub(in crate::node) const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process may wait for the outbox to drain, and then for the farewell.
 const DRAIN: Duration = Duration::from_secs(3);
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -6,7 +6,6 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::node::address::BrokerAddress;
+use crate::node::config::TlsFiles;
 use crate::tls::{TlsError, identity, provider, roots};
 
 /// How long TCP and the handshake may take, together. A small board signs in a tenth of a second.
@@ -29,32 +29,21 @@ const ENTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last bytes may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The files of a node's TLS. They are read at each connection: who renews them restarts nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Who signed the broker's certificate; `None`: whom the system trusts.
-    pub ca: Option<PathBuf>,
-    /// Certificate and key for a broker that asks for them.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-impl TlsFiles {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// Which is wrong, and why.
-    pub fn read(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(self.ca.as_deref())?);
-        Ok(Arc::new(match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let identity = identity(certificate, key, UnixTime::now())?;
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
-            }
-        }))
-    }
+/// rustls's configuration of a client, from the files.
+///
+/// # Errors
+/// [`TlsError`] with the file that cannot be used, and why.
+pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(files.ca.as_deref())?);
+    Ok(Arc::new(match &files.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let identity = identity(certificate, key, UnixTime::now())?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
+    }))
 }
 
 /// Why there is no tunnel.
@@ -89,7 +78,7 @@ impl Tunnel {
     /// [`TunnelError`].
     pub async fn open(files: &TlsFiles, broker: &BrokerAddress) -> Result<Self, TunnelError> {
         let files = files.clone();
-        let read = spawn_blocking(move || files.read()).await;
+        let read = spawn_blocking(move || client_config(&files)).await;
         let config = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let name = ServerName::try_from(broker.host.clone());
         let name = name.map_err(|_| TunnelError::Name(broker.host.clone()))?;

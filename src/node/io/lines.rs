@@ -14,7 +14,7 @@ use crate::clock::unix_ms;
 use crate::gpio::chips::{self, Chips};
 use crate::gpio::realtime::Permitted;
 use crate::gpio::{Line, LineAddress, LineError, Pin, cdev, digital, iio, rppal};
-use crate::node::run::{Backend, InputConfig, OutputConfig, SensorConfig};
+use crate::node::config::{Backend, InputConfig, OutputConfig, SensorConfig};
 use crate::node::sampling::sampler::Sensor;
 use crate::reading::Id;
 use crate::sim::{Behaviour, SimLine};

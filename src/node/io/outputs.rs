@@ -4,7 +4,6 @@
 //! for longer than the output's limit: whoever switched it on could not switch it off any more.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -12,18 +11,10 @@ use tracing::{error, info, warn};
 use super::switches::{Direction, Orders, Switches};
 use crate::gpio::Level;
 use crate::gpio::digital::Output as Line;
+use crate::node::config::Safety;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::wire::{Command, Switch, Wanted};
-
-/// What an output is when nobody tells it, and for how long it believes the last command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Safety {
-    /// Its safe state.
-    pub safe: Switch,
-    /// How long the broker may be away before the safe state is taken.
-    pub away: Duration,
-}
 
 /// The decisions of one output; what it does is the caller's.
 #[derive(Debug)]
@@ -160,6 +151,8 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::gpio::digital::SimOutput;
     use crate::shutdown;
