@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{Edge, Level, Line, LineAddress, LineError};
 use crate::dht::{Model, frame};
 use crate::reading::Measurement;
-use crate::sim::train;
+use crate::sim::faults;
 
 /// Where IIO devices are.
 pub const DEVICES: &str = "/sys/bus/iio/devices";
@@ -83,7 +83,7 @@ impl Line for SensorLine {
         };
         match read() {
             Ok(measurement) => match frame::encode(measurement, self.model) {
-                Some(bytes) => Ok(train::nominal(bytes)),
+                Some(bytes) => Ok(faults::nominal(bytes)),
                 None => Err(LineError::Unsuitable {
                     line: self.written.clone(),
                     reason: format!(

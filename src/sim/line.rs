@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::{train, world};
+use super::{faults, world};
 use crate::dht::{FRAME_BITS, Model, frame};
 use crate::gpio::{Edge, Level, Line, LineError};
 use crate::reading::Measurement;
@@ -91,11 +91,11 @@ impl SimLine {
                 let edges = self.send(bytes);
                 // Without the release's edge a frame is still whole; any other loss is a fault.
                 let index = self.rng.usize(1..edges.len());
-                train::lose_edge(edges, index)
+                faults::lose_edge(edges, index)
             }
             Some(1) => {
                 let bit = self.rng.usize(..FRAME_BITS);
-                self.send(train::flip_bit(bytes, bit))
+                self.send(faults::flip_bit(bytes, bit))
             }
             Some(2) => no_answer(),
             Some(_) => Vec::new(),
@@ -103,7 +103,7 @@ impl SimLine {
     }
 
     fn send(&mut self, bytes: [u8; 5]) -> Vec<Edge> {
-        train::jitter(&train::nominal(bytes), self.jitter_us, &mut self.rng)
+        faults::jitter(&faults::nominal(bytes), self.jitter_us, &mut self.rng)
     }
 }
 
