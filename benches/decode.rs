@@ -7,8 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use fastrand::Rng;
-use humidor::dht::{Model, decode};
-use humidor::gpio::Edge;
+use humidor::dht::{Edge, Model, decode, train};
 use humidor::sim::faults;
 
 /// Frames decoded for one sample, and samples of which the median counts.
@@ -33,13 +32,13 @@ fn ns_per_frame(edges: &[Edge]) -> f64 {
 }
 
 fn main() {
-    let good = faults::nominal(FRAME);
+    let good = train::nominal(FRAME);
     let jittered = faults::jitter(&good, 8, &mut Rng::with_seed(1));
     let cases = [
         ("clean", good.clone(), true),
         ("jittered by 8 µs", jittered, true),
         ("one pulse lost", faults::lose_pulse(good.clone(), 30), false),
-        ("wrong checksum", faults::nominal(faults::flip_bit(FRAME, 3)), false),
+        ("wrong checksum", train::nominal(faults::flip_bit(FRAME, 3)), false),
     ];
     for (case, edges, decodes) in cases {
         assert_eq!(decode(&edges, Model::Dht22).is_ok(), decodes, "{case}");

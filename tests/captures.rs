@@ -1,7 +1,6 @@
 //! Trains and frames that people published: they decode to what the sensor meant, or not at all.
 
-use humidor::dht::{Fault, Model, decode, frame, recording};
-use humidor::sim::faults;
+use humidor::dht::{Fault, Model, decode, frame, recording, train};
 use serde_json::Value;
 
 /// Each entry names the thread it comes from in `source` and what it must give in `expect`.
@@ -58,7 +57,7 @@ fn published_frames_give_what_their_sensor_meant() {
             expected,
             "{bytes:02x?}"
         );
-        let decoded = decode(&faults::nominal(bytes), Model::Dht22);
+        let decoded = decode(&train::nominal(bytes), Model::Dht22);
         assert_eq!(decoded.map(|decoded| decoded.measurement), measured);
         if expected.is_none() {
             assert_eq!(measured, Err(Fault::Checksum { bytes }));

@@ -1,9 +1,8 @@
 //! The laws of the decoder: what was sent comes out, or a fault does, but never something else.
 
 use fastrand::Rng;
-use humidor::dht::pulses::edges_from_widths;
-use humidor::dht::{Fault, Model, decode, frame, recording};
-use humidor::gpio::{Edge, Level};
+use humidor::dht::train::{self, edges_from_widths};
+use humidor::dht::{Edge, Fault, Level, Model, decode, frame, recording};
 use humidor::reading::Measurement;
 use humidor::sim::faults;
 use proptest::prelude::*;
@@ -64,7 +63,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         all_zero,
         |((model, measurement), seed, beginning, wait_us)| {
             let bytes = frame::encode(measurement, model)?;
-            let edges = faults::jitter(&faults::nominal(bytes), 10, &mut Rng::with_seed(seed));
+            let edges = faults::jitter(&train::nominal(bytes), 10, &mut Rng::with_seed(seed));
             let edges = begin(&edges, beginning, wait_us);
             Some(Sent { model, measurement, bytes, edges })
         },
@@ -135,7 +134,7 @@ proptest! {
             let bytes = faults::flip_bit(sent.bytes, bit);
             prop_assert!(frame::measurement_from_bytes(bytes, sent.model).is_err());
             for beginning in 0..4 {
-                let edges = begin(&faults::nominal(bytes), beginning, wait_us);
+                let edges = begin(&train::nominal(bytes), beginning, wait_us);
                 prop_assert!(decode(&edges, sent.model).is_err());
             }
         }
@@ -309,7 +308,7 @@ proptest! {
 
     #[test]
     fn a_recorded_train_says_what_was_sent(sent in sent(), start in 1_usize..6) {
-        let edges = faults::nominal(sent.bytes);
+        let edges = train::nominal(sent.bytes);
         let us: Vec<u64> = edges.windows(2).map(|p| (p[1].at_ns - p[0].at_ns) / 1_000).collect();
         let first = if edges[start - 1].level == Level::Low { "low" } else { "high" };
         // From the wait, the response, its high, or either part of the first bit: what is missing is put back.

@@ -62,9 +62,9 @@ fn bit_of(bit: usize, low: &Pulse, high: &Pulse) -> (bool, Option<Weakness>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dht::FRAME_BITS;
-    use crate::dht::pulses::{edges_from_widths, lay_out};
-    use crate::gpio::{Edge, Level};
+    use crate::dht::pulses::lay_out;
+    use crate::dht::train::edges_from_widths;
+    use crate::dht::{Edge, FRAME_BITS, Level};
 
     const US: u64 = NS_PER_US;
 

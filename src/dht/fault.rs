@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::gpio::Level;
+use super::Level;
 
 /// Why an exchange gave no measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

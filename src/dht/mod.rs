@@ -8,7 +8,7 @@
 //! 2. [`bits`] reads a bit from each pair and notes what was nearly something else.
 //! 3. [`frame`] checks the five bytes and gives them their meaning by [`Model`].
 //!
-//! [`recording`] feeds the same path from files. What goes wrong is a [`Fault`], which has a stable
+//! [`recording`] feeds the same path from files, [`train`] from frames. What goes wrong is a [`Fault`], which has a stable
 //! name to count by; what went right but only just carries a [`Weakness`].
 
 use std::fmt;
@@ -18,15 +18,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpio::Edge;
 use crate::reading::Measurement;
 
 pub mod bits;
+mod edge;
 mod fault;
 pub mod frame;
 pub mod pulses;
 pub mod recording;
+pub mod train;
 
+pub use edge::{Edge, Level};
 pub use fault::{Fault, Weakness};
 
 /// Bits in a frame: four bytes of data and the checksum.

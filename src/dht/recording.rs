@@ -14,9 +14,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::pulses::edges_from_widths;
-use super::{FRAME_BITS, Model, ModelError, NS_PER_US};
-use crate::gpio::{Edge, Level};
+use super::train::edges_from_widths;
+use super::{Edge, FRAME_BITS, Level, Model, ModelError, NS_PER_US};
 
 /// Most widths in one recording: more than a hundred frames.
 pub const WIDTHS_MAX: usize = 10_000;

@@ -10,7 +10,8 @@ use gpio_cdev::{LineHandle, LineRequestFlags};
 
 use super::chips::{Chips, consumer, io_error};
 use super::realtime::{During, Permitted};
-use super::{CONSUMER, Edge, Level, Line, LineAddress, LineError, poll};
+use super::{CONSUMER, Line, LineAddress, LineError, poll};
+use crate::dht::{Edge, Level};
 
 /// A line with a sensor.
 #[derive(Debug)]

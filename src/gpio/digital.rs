@@ -10,7 +10,8 @@ use tracing::info;
 
 use super::cdev::{level, refused, request};
 use super::chips::{Chips, io_error};
-use super::{CONSUMER, Level, LineAddress, LineError};
+use super::{CONSUMER, LineAddress, LineError};
+use crate::dht::Level;
 
 /// A simulated input changes this often.
 const SIM_PERIOD: Duration = Duration::from_secs(20);

@@ -10,10 +10,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Edge, Level, Line, LineAddress, LineError};
-use crate::dht::{Model, frame};
+use super::{Line, LineAddress, LineError};
+use crate::dht::{Edge, Level, Model, frame, train};
 use crate::reading::Measurement;
-use crate::sim::faults;
 
 /// Where IIO devices are.
 pub const DEVICES: &str = "/sys/bus/iio/devices";
@@ -83,7 +82,7 @@ impl Line for SensorLine {
         };
         match read() {
             Ok(measurement) => match frame::encode(measurement, self.model) {
-                Some(bytes) => Ok(faults::nominal(bytes)),
+                Some(bytes) => Ok(train::nominal(bytes)),
                 None => Err(LineError::Unsuitable {
                     line: self.written.clone(),
                     reason: format!(

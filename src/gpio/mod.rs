@@ -24,41 +24,11 @@ use std::time::Duration;
 
 pub use pin::{LineAddress, Pin, PinError};
 
+// The words of `Line`: what it gives is what the decoder takes.
+pub use crate::dht::{Edge, Level};
+
 /// Whom the kernel names as the user of our lines, before the colon and the sensor's name.
 pub const CONSUMER: &str = "humidor";
-
-/// What the line changed to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// Below the input's threshold: somebody pulls the line to ground.
-    Low,
-    /// Released, held up by the pull-up resistor.
-    High,
-}
-
-impl Level {
-    /// The other level.
-    #[must_use]
-    pub const fn inverse(self) -> Self {
-        match self {
-            Self::Low => Self::High,
-            Self::High => Self::Low,
-        }
-    }
-}
-
-/// One change of a line's level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Edge {
-    /// When the change was seen, in nanoseconds of a monotonic clock with any origin.
-    pub at_ns: u64,
-    /// The level after the change.
-    pub level: Level,
-    /// The longest time, in nanoseconds, during which nobody looked at the line since the previous
-    /// edge. Zero for edges stamped by hardware. A polling reader that was scheduled away leaves a
-    /// gap here, in which a pulse may have come and gone.
-    pub gap_ns: u32,
-}
 
 /// Why a line could not be used at all. A sensor that answers badly is not an error of the line.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Edge, Level};
+use crate::dht::{Edge, Level};
 
 /// Most edges recorded of one exchange: six frames. A line that oscillates is noise, not a sensor.
 const EDGES_MAX: usize = 512;
@@ -88,8 +88,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::dht::{Fault, Model, decode};
-    use crate::sim::faults;
+    use crate::dht::{Fault, Model, decode, train};
 
     const BYTES: [u8; 5] = [0x02, 0x3b, 0x00, 0xd7, 0x14];
     const LISTEN: Duration = Duration::from_millis(12);
@@ -122,7 +121,7 @@ mod tests {
     #[test]
     fn a_frame_is_heard_at_any_usual_pace_and_not_waited_out() {
         for look_ns in [500, 2_000, 5_000, 8_000] {
-            let (edges, took_ns) = played(&faults::nominal(BYTES), look_ns, None);
+            let (edges, took_ns) = played(&train::nominal(BYTES), look_ns, None);
             let decoded = decode(&edges, Model::Dht22).unwrap();
             assert_eq!((decoded.bytes, decoded.weak), (BYTES, None), "{look_ns}");
             assert!(took_ns < 6_000_000, "{took_ns}");
@@ -132,9 +131,9 @@ mod tests {
     #[test]
     fn an_absence_leaves_its_length_in_the_next_edge() {
         // In the middle of the frame, one absence of 30 µs, and one that swallows a pulse.
-        let weak = played(&faults::nominal(BYTES), 2_000, Some((2_000_000, 32_000))).0;
+        let weak = played(&train::nominal(BYTES), 2_000, Some((2_000_000, 32_000))).0;
         assert!(decode(&weak, Model::Dht22).unwrap().weak.is_some());
-        let lost = played(&faults::nominal(BYTES), 2_000, Some((2_000_000, 90_000))).0;
+        let lost = played(&train::nominal(BYTES), 2_000, Some((2_000_000, 90_000))).0;
         assert!(matches!(decode(&lost, Model::Dht22), Err(Fault::Gap { us: 90.. })));
     }
 

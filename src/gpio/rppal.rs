@@ -8,7 +8,8 @@ use std::time::Duration;
 use rppal::gpio::{Error, Gpio, IoPin, Mode};
 
 use super::realtime::{During, Permitted};
-use super::{Edge, Level, Line, LineAddress, LineError, poll};
+use super::{Line, LineAddress, LineError, poll};
+use crate::dht::{Edge, Level};
 
 /// Labels of the chips whose lines the registers are.
 const CHIPS: [&str; 3] = ["pinctrl-bcm2711", "pinctrl-bcm2835", "pinctrl-rp1"];

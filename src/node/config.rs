@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::address::BrokerAddress;
 use crate::board::Recognised;
 use crate::clock::ClockTrust;
-use crate::dht::Model;
-use crate::gpio::{Level, Pin};
+use crate::dht::{Level, Model};
+use crate::gpio::Pin;
 use crate::reading::Id;
 use crate::wire::{Discovery, Switch};
 

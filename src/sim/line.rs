@@ -6,8 +6,8 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::{faults, world};
-use crate::dht::{FRAME_BITS, Model, frame};
-use crate::gpio::{Edge, Level, Line, LineError};
+use crate::dht::{Edge, FRAME_BITS, Level, Model, frame, train};
+use crate::gpio::{Line, LineError};
 use crate::reading::Measurement;
 
 /// A source of the time: Unix time in ms, or any other count of them.
@@ -103,7 +103,7 @@ impl SimLine {
     }
 
     fn send(&mut self, bytes: [u8; 5]) -> Vec<Edge> {
-        faults::jitter(&faults::nominal(bytes), self.jitter_us, &mut self.rng)
+        faults::jitter(&train::nominal(bytes), self.jitter_us, &mut self.rng)
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{debug, warn};
 
 use super::switches::{Direction, Switches};
-use crate::gpio::Level;
+use crate::dht::Level;
 use crate::gpio::digital::Input as Line;
 use crate::reading::Id;
 use crate::wire::Switch;

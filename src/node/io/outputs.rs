@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::switches::{Direction, Orders, Switches};
-use crate::gpio::Level;
+use crate::dht::Level;
 use crate::gpio::digital::Output as Line;
 use crate::node::config::Safety;
 use crate::reading::Id;
