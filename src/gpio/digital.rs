@@ -1,9 +1,7 @@
-//! Digital inputs and outputs: lines that are high or low, through the character device, and simulated
-//! ones for a board that is none.
+//! Digital inputs and outputs: lines that are high or low, through the character device.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
 
 use gpio_cdev::{EventRequestFlags, LineEventHandle, LineHandle, LineRequestFlags};
 use tracing::info;
@@ -13,8 +11,6 @@ use super::chips::{Chips, io_error};
 use super::{CONSUMER, LineAddress, LineError};
 use crate::dht::Level;
 
-/// A simulated input changes this often.
-const SIM_PERIOD: Duration = Duration::from_secs(20);
 /// `ENOTSUPP` of the kernel, which should not reach us and does, from some GPIO drivers.
 const ENOTSUPP: i32 = 524;
 
@@ -163,48 +159,6 @@ impl Output for OutputLine {
 
     fn level(&self) -> Result<Level, LineError> {
         self.handle.get_value().map(level).map_err(|error| self.error(&error))
-    }
-}
-
-/// An input that changes every 20 s.
-#[derive(Debug)]
-pub struct SimInput {
-    started: Instant,
-}
-
-impl Default for SimInput {
-    fn default() -> Self {
-        Self { started: Instant::now() }
-    }
-}
-
-impl Input for SimInput {
-    fn level(&self) -> Result<Level, LineError> {
-        let periods = self.started.elapsed().as_secs() / SIM_PERIOD.as_secs();
-        Ok(if periods.is_multiple_of(2) { Level::Low } else { Level::High })
-    }
-
-    fn events(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn take_event(&mut self) -> Result<(), LineError> {
-        Ok(())
-    }
-}
-
-/// An output that remembers.
-#[derive(Debug)]
-pub struct SimOutput(pub Level);
-
-impl Output for SimOutput {
-    fn set(&mut self, level: Level) -> Result<(), LineError> {
-        self.0 = level;
-        Ok(())
-    }
-
-    fn level(&self) -> Result<Level, LineError> {
-        Ok(self.0)
     }
 }
 

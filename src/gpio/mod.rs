@@ -1,6 +1,6 @@
-//! The border to the pins: what a sensor line can do, and what it reports back.
+//! The border to the pins: what a line can do, and the ways to reach one.
 //!
-//! Everything above this module works on [`Edge`]s, so that a simulated board and a real one run
+//! Everything above this module works on [`Edge`]s, so that a simulated sensor and a real one run
 //! the same decoder, sampler and session.
 //!
 //! - [`cdev`] reaches lines through `/dev/gpiochipN`, on every board.

@@ -17,7 +17,7 @@ use crate::gpio::{Line, LineAddress, LineError, Pin, cdev, digital, iio, rppal};
 use crate::node::config::{Backend, InputConfig, OutputConfig, SensorConfig};
 use crate::node::sampling::sampler::Sensor;
 use crate::reading::Id;
-use crate::sim::{Behaviour, SimLine};
+use crate::sim::{Behaviour, SimInput, SimLine, SimOutput};
 
 /// How far a simulated pulse is off, in µs: what a polling reader on a busy board sees.
 const SIM_JITTER_US: u32 = 8;
@@ -140,7 +140,7 @@ impl<'a> Lines<'a> {
     ) -> Result<Output, LinesError> {
         let start = outputs::level(config.safety.safe, config.active);
         let line: Box<dyn digital::Output> = match address {
-            None => Box::new(digital::SimOutput(start)),
+            None => Box::new(SimOutput(start)),
             Some(address) => {
                 info!(output = %config.name, pin = %config.pin, line = %address, safe = config.safety.safe.as_str(), "output");
                 let (written, name) = (config.pin.to_string(), config.name.as_str());
@@ -157,7 +157,7 @@ impl<'a> Lines<'a> {
         address: Option<LineAddress>,
     ) -> Result<Input, LinesError> {
         let line: Box<dyn digital::Input> = match address {
-            None => Box::new(digital::SimInput::default()),
+            None => Box::new(SimInput::default()),
             Some(address) => {
                 info!(input = %config.name, pin = %config.pin, line = %address, "input");
                 let (written, name) = (config.pin.to_string(), config.name.as_str());

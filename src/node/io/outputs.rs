@@ -154,8 +154,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::gpio::digital::SimOutput;
     use crate::shutdown;
+    use crate::sim::SimOutput;
 
     const SAFETY: Safety = Safety { safe: Switch::Off, away: Duration::from_mins(1) };
 
