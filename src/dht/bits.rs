@@ -32,7 +32,7 @@ pub fn read(frame: &FramePulses) -> Result<(u64, Option<Weakness>), Fault> {
     Ok((bits, weak))
 }
 
-/// The bit in a pair, and the reason to doubt it. Where nobody looked for a while, the width is off by up to
+/// The bit in a pair, and the reason to doubt it. Where the line was not polled for a while, the width is off by up to
 /// its tolerance, mostly because the rise was seen late; the period from falling to falling edge then
 /// decides, if its own tolerance leaves no question.
 fn bit_of(bit: usize, low: &Pulse, high: &Pulse) -> (bool, Option<Weakness>) {

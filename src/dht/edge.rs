@@ -1,9 +1,9 @@
-//! A line's changes as the decoder takes them: the level after each, when it was seen, and how surely.
+//! The decoder's input: a line's changes, each with its level, its time and its uncertainty.
 
 /// The level of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Below the input's threshold: somebody pulls the line to ground.
+    /// Below the input's threshold: a device pulls the line to ground.
     Low,
     /// Released, held up by the pull-up resistor.
     High,
@@ -27,8 +27,8 @@ pub struct Edge {
     pub at_ns: u64,
     /// The level after the change.
     pub level: Level,
-    /// The longest time, in nanoseconds, in which nobody looked at the line since the previous edge.
-    /// Zero for edges stamped by hardware. A polling reader that was scheduled away leaves a gap here,
-    /// in which a pulse may have come and gone.
+    /// The longest time, in nanoseconds, between two polls of the line since the previous edge. Zero for edges
+    /// stamped by hardware. A polling reader that was scheduled away leaves a gap here, in which a pulse may have come
+    /// and gone.
     pub gap_ns: u32,
 }

@@ -16,10 +16,10 @@ pub struct Pulse {
     pub level: Level,
     /// Width in ns.
     pub width_ns: u64,
-    /// The longest time in ns within this pulse during which nobody looked at the line.
+    /// The longest time in ns within this pulse in which the line was not polled.
     pub gap_ns: u32,
-    /// By how many ns the width may be off: either edge is stamped in the middle of a time in which nobody
-    /// looked, that is of its gap at most.
+    /// By how many ns the width may be off: either edge is stamped in the middle of the time between two polls, that
+    /// is of its gap at most.
     pub tolerance_ns: u64,
 }
 

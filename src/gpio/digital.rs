@@ -11,10 +11,10 @@ use super::chips::{Chips, io_error};
 use super::{CONSUMER, LineAddress, LineError};
 use crate::dht::Level;
 
-/// `ENOTSUPP` of the kernel, which should not reach us and does, from some GPIO drivers.
+/// `ENOTSUPP` is internal to the kernel, but some GPIO drivers return it to programs.
 const ENOTSUPP: i32 = 524;
 
-/// A line that is looked at.
+/// A line that is read.
 pub trait Input: Send {
     /// Its level now.
     ///
@@ -22,10 +22,10 @@ pub trait Input: Send {
     /// When it cannot be read.
     fn level(&self) -> Result<Level, LineError>;
 
-    /// What becomes readable when the level changes; `None` where one has to look again and again.
+    /// The descriptor that becomes readable when the level changes; `None` where the input has to be polled.
     fn events(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Takes one change off, after [`Input::events`] became readable.
+    /// Takes one change from the queue, after [`Input::events`] became readable.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -40,7 +40,7 @@ pub trait Output: Send {
     /// When it cannot be driven.
     fn set(&mut self, level: Level) -> Result<(), LineError>;
 
-    /// The level it really has, which a short circuit can make another than the one that was set.
+    /// The level on the line, which differs from the one that was set if the line is shorted or driven elsewhere.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -61,7 +61,7 @@ enum Reader {
 }
 
 impl InputLine {
-    /// Claims the line, with events where its bank has interrupts.
+    /// Requests the line, with events where its bank has interrupts.
     ///
     /// # Errors
     /// [`LineError`], by cause.
@@ -131,7 +131,7 @@ pub struct OutputLine {
 }
 
 impl OutputLine {
-    /// Claims the line and drives it to `start` in the same step: there is no moment at another level.
+    /// Requests the line and drives it to `start` in the same step: there is no moment at another level.
     ///
     /// # Errors
     /// [`LineError`], by cause.

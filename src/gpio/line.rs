@@ -8,15 +8,15 @@ use crate::dht::Edge;
 /// The consumer that the kernel shows for our lines, before the colon and the sensor's name.
 pub const CONSUMER: &str = "humidor";
 
-/// Why a line could not be used at all. A sensor that answers badly is not an error of the line.
+/// The reason why a line cannot be used at all. A sensor that answers badly is not an error of the line.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    /// The kernel or the device refused.
+    /// The kernel or the device returned an error.
     #[error("{line}: {cause}")]
     Io {
         /// The line as the user wrote it.
         line: String,
-        /// What the system said.
+        /// The system's error.
         cause: std::io::Error,
     },
     /// There is no GPIO device at all.
@@ -24,7 +24,7 @@ pub enum LineError {
         "there is no {folder}/gpiochip*: give the container the board's with `--device /dev/gpiochip0` (`ls /dev/gpiochip*` on the board shows which there are), or simulate the sensors with HUMIDOR_GPIO=sim"
     )]
     NoChips {
-        /// Where devices were looked for.
+        /// The folder that was searched.
         folder: String,
     },
     /// There are devices, none of which has this label.
@@ -52,25 +52,25 @@ pub enum LineError {
     Permission {
         /// The device file.
         device: PathBuf,
-        /// What to do about it.
+        /// How to get the permission.
         remedy: String,
     },
-    /// Somebody else has the line.
+    /// Another consumer has the line.
     #[error(
         "{line} is in use by `{consumer}`: choose another pin, or unload what uses it (an overlay, a driver, another program)"
     )]
     Busy {
         /// The line as the user wrote it.
         line: String,
-        /// Who uses it, as the kernel names him.
+        /// The consumer, as the kernel shows it.
         consumer: String,
     },
-    /// The chosen way does not lead to this line.
+    /// The configured backend cannot reach this line.
     #[error("{line}: {reason}")]
     Unsuitable {
         /// The line as the user wrote it.
         line: String,
-        /// Why not.
+        /// The reason, and what to use instead.
         reason: String,
     },
 }

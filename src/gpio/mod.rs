@@ -7,8 +7,8 @@
 //! - [`digital`] has inputs and outputs beside the sensors.
 //! - [`rppal`] reads sensors through the Raspberry Pi's memory-mapped registers.
 //! - [`iio`] takes readings from the kernel's own dht11 driver, where an overlay bound it.
-//! - [`chips`] finds the chips, [`poll`] makes edges of looks at a line, [`realtime`] keeps the
-//!   looks close together.
+//! - [`chips`] finds the chips, [`poll`] makes edges by polling a line, [`realtime`] keeps the polls
+//!   close together.
 
 pub mod cdev;
 pub mod chips;
@@ -23,5 +23,5 @@ pub mod rppal;
 pub use line::{CONSUMER, Line, LineError};
 pub use pin::{LineAddress, Pin, PinError};
 
-// The words of `Line`: what it gives is what the decoder takes.
+// The types of `Line`'s exchange.
 pub use crate::dht::{Edge, Level};

@@ -65,7 +65,7 @@ pub struct Lines<'a> {
     board: &'a Recognised,
     backend: Backend,
     chips: Chips,
-    hurry: Permitted,
+    realtime: Permitted,
     taken: HashMap<LineAddress, String>,
 }
 
@@ -78,11 +78,11 @@ impl<'a> Lines<'a> {
         }
         info!(%board, "board");
         let chips = Chips::scan(Path::new(chips::DEVICES));
-        Self { hurry: Permitted::probe(), ..Self::on(node, board, backend, chips) }
+        Self { realtime: Permitted::probe(), ..Self::on(node, board, backend, chips) }
     }
 
     fn on(node: &'a Id, board: &'a Recognised, backend: Backend, chips: Chips) -> Self {
-        Self { node, board, backend, chips, hurry: Permitted::NOTHING, taken: HashMap::new() }
+        Self { node, board, backend, chips, realtime: Permitted::NEITHER, taken: HashMap::new() }
     }
 
     /// The line of `pin`, for `name` alone.
@@ -203,13 +203,14 @@ impl<'a> Lines<'a> {
         address: &LineAddress,
     ) -> Result<Box<dyn Line>, LineError> {
         let (name, written) = (config.name.as_str(), config.pin.to_string());
-        let by_cdev = || cdev::SensorLine::open(&self.chips, address, &written, name, self.hurry);
+        let by_cdev =
+            || cdev::SensorLine::open(&self.chips, address, &written, name, self.realtime);
         let by_iio =
             || iio::SensorLine::open(Path::new(iio::DEVICES), address, &written, config.model);
         let (line, way): (Box<dyn Line>, _) = match self.backend {
             Backend::Cdev => (Box::new(by_cdev()?), "cdev"),
             Backend::Rppal => {
-                (Box::new(rppal::SensorLine::open(address, &written, self.hurry)?), "rppal")
+                (Box::new(rppal::SensorLine::open(address, &written, self.realtime)?), "rppal")
             }
             Backend::Iio => (Box::new(by_iio()?), "iio"),
             // The character device is on every board and needs one device file. Only a line that the
