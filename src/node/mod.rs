@@ -26,5 +26,4 @@ pub use discovery::device_id;
 pub use forget::{Forget, ForgetError, Forgotten};
 pub use io::lines::{Lines, LinesError};
 pub use run::{Node, NodeError};
-pub use sampling::plausibility::{Hold, Judge, Verdict};
 pub use sampling::sampler::{LISTEN, SETTLE, Sensor};

@@ -1,5 +1,5 @@
-//! Reads the sensors, one after the other, on a thread of its own: a read is timed in microseconds
-//! and must not share its thread with anything that waits.
+//! Reads the sensors, one after the other, on a thread of its own: a read is timed in microseconds and must not
+//! share its thread with anything that waits.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -8,20 +8,19 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::plausibility::{Judge, Verdict};
+use super::plausibility::{Plausibility, Verdict};
 use crate::dht::{self, Model};
 use crate::gpio::Line;
 use crate::reading::{Id, Measurement};
 
-/// From power-up to the first read (DHT22 datasheet §7: "within one second to pass the unstable status").
+/// Time from power-up to the first read (DHT22 datasheet §7: "within one second to pass the unstable status").
 pub const SETTLE: Duration = Duration::from_secs(1);
-/// From the release of the line to the end of a frame: a frame of forty ones takes 5.1 ms; a sensor
-/// that has not finished after this will not.
+/// Longest time from the release of the line to the end of a frame. A frame of forty ones takes 5.1 ms.
 pub const LISTEN: Duration = Duration::from_millis(12);
-/// Reads of one sensor for one reading before it is given up until the next interval.
+/// Failed reads after which the sampler waits for the sensor's next interval.
 const TRIES: u32 = 5;
 
-/// Reads that gave nothing, by sensor and cause.
+/// Counts of reads without a reading, by sensor and cause.
 #[derive(Debug, Clone, Default)]
 pub struct Failures(Arc<Mutex<BTreeMap<String, BTreeMap<String, u64>>>>);
 
@@ -41,36 +40,38 @@ impl Failures {
 pub struct Sensor {
     /// Its id.
     pub name: Id,
-    /// What it is.
+    /// Its model.
     pub model: Model,
-    /// Where it is.
+    /// The line that it is on.
     pub line: Box<dyn Line>,
 }
 
 struct Task {
     sensor: Sensor,
-    judge: Judge,
-    /// When the present reading was due; the next one is an interval later, however many tries it took.
+    plausibility: Plausibility,
+    /// When the present reading was due; the next one is due an interval later, however many tries it took.
     due: Instant,
+    /// When to read next: `due`, or earlier after a failed read.
     next: Instant,
     tries: u32,
+    /// Whether the last reading failed in all its tries.
     silent: bool,
 }
 
-/// Samples until `stop` is closed. `keep` takes each reading.
+/// Reads sensors until `stop` is closed. `accept` takes each reading.
 pub fn run(
     sensors: Vec<Sensor>,
     interval: Duration,
     failures: &Failures,
     stop: &Receiver<()>,
-    mut keep: impl FnMut(&Id, Measurement),
+    mut accept: impl FnMut(&Id, Measurement),
 ) {
     let started = Instant::now();
     let first = started + SETTLE;
     let mut tasks: Vec<Task> = sensors
         .into_iter()
         .map(|sensor| Task {
-            judge: Judge::new(sensor.model, interval),
+            plausibility: Plausibility::new(sensor.model, interval),
             sensor,
             due: first,
             next: first,
@@ -85,39 +86,39 @@ pub fn run(
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
         let outcome = read(&mut task.sensor)
-            .map(|measurement| task.judge.consider(measurement, started.elapsed()));
+            .map(|measurement| task.plausibility.check(measurement, started.elapsed()));
         let name = &task.sensor.name;
         let done = match outcome {
-            Ok(Verdict::Publish(measurement)) => {
+            Ok(Verdict::Accept(measurement)) => {
                 if std::mem::take(&mut task.silent) {
-                    warn!(sensor = %name, "the sensor answers again");
+                    warn!(sensor = %name, "sensor answers again");
                 }
-                keep(name, measurement);
+                accept(name, measurement);
                 true
             }
             Ok(Verdict::Hold(hold)) => {
-                debug!(sensor = %name, reason = hold.name(), "held back, reading again");
+                debug!(sensor = %name, reason = hold.name(), "measurement held back; reading again");
                 failures.count(name, hold.name());
                 false
             }
             Err(cause) => {
-                debug!(sensor = %name, %cause, "no reading");
+                debug!(sensor = %name, %cause, "read failed");
                 failures.count(name, cause.name());
                 task.tries += 1;
-                let given_up = task.tries >= TRIES;
-                if given_up && !std::mem::replace(&mut task.silent, true) {
-                    warn!(sensor = %name, %cause, "no reading after {TRIES} tries; still trying every interval");
+                let exhausted = task.tries >= TRIES;
+                if exhausted && !std::mem::replace(&mut task.silent, true) {
+                    warn!(sensor = %name, %cause, "no reading after {TRIES} tries; trying again every interval");
                 }
-                given_up
+                exhausted
             }
         };
         let now = Instant::now();
         task.next = if done {
             task.tries = 0;
-            // After a long read or a suspended machine the beat starts anew; it never catches up by
-            // reading faster than the sensor allows.
-            let beat = task.due + interval;
-            task.due = if beat > now { beat } else { now + interval };
+            // After a long read or a suspended machine the schedule starts anew: catching up would read faster
+            // than the sensor allows.
+            let scheduled = task.due + interval;
+            task.due = if scheduled > now { scheduled } else { now + interval };
             task.due
         } else {
             now + task.sensor.model.min_interval()
@@ -125,7 +126,7 @@ pub fn run(
     }
 }
 
-/// Why a read gave no measurement.
+/// The reason why a read gave no measurement.
 #[derive(Debug, thiserror::Error)]
 enum NoReading {
     #[error(transparent)]
