@@ -46,14 +46,50 @@ pub struct Sensor {
     pub line: Box<dyn Line>,
 }
 
+/// One sensor's place in the schedule.
+#[derive(Debug)]
+struct Schedule {
+    interval: Duration,
+    /// Time from a failed read to the next one.
+    retry: Duration,
+    /// When the present reading was due; the next one is due an interval later, however many tries it took.
+    due: Instant,
+    /// When to read next: `due`, or a retry.
+    next: Instant,
+    /// Failed reads since the last reading.
+    tries: u32,
+}
+
+impl Schedule {
+    const fn new(first: Instant, interval: Duration, retry: Duration) -> Self {
+        Self { interval, retry, due: first, next: first, tries: 0 }
+    }
+
+    /// A read failed. Returns whether it was the last try of this interval.
+    const fn failed(&mut self) -> bool {
+        self.tries += 1;
+        self.tries >= TRIES
+    }
+
+    /// Reads again soon.
+    fn retry(&mut self, now: Instant) {
+        self.next = now + self.retry;
+    }
+
+    /// Waits for the next interval. After a long read or a suspended machine the schedule starts anew: catching up
+    /// would read faster than the sensor allows.
+    fn finish(&mut self, now: Instant) {
+        self.tries = 0;
+        let scheduled = self.due + self.interval;
+        self.due = if scheduled > now { scheduled } else { now + self.interval };
+        self.next = self.due;
+    }
+}
+
 struct Task {
     sensor: Sensor,
     plausibility: Plausibility,
-    /// When the present reading was due; the next one is due an interval later, however many tries it took.
-    due: Instant,
-    /// When to read next: `due`, or earlier after a failed read.
-    next: Instant,
-    tries: u32,
+    schedule: Schedule,
     /// Whether the last reading failed in all its tries.
     silent: bool,
 }
@@ -67,20 +103,17 @@ pub fn run(
     mut accept: impl FnMut(&Id, Measurement),
 ) {
     let started = Instant::now();
-    let first = started + SETTLE;
     let mut tasks: Vec<Task> = sensors
         .into_iter()
         .map(|sensor| Task {
             plausibility: Plausibility::new(sensor.model, interval),
+            schedule: Schedule::new(started + SETTLE, interval, sensor.model.min_interval()),
             sensor,
-            due: first,
-            next: first,
-            tries: 0,
             silent: false,
         })
         .collect();
-    while let Some(task) = tasks.iter_mut().min_by_key(|task| task.next) {
-        let wait = task.next.saturating_duration_since(Instant::now());
+    while let Some(task) = tasks.iter_mut().min_by_key(|task| task.schedule.next) {
+        let wait = task.schedule.next.saturating_duration_since(Instant::now());
         match stop.recv_timeout(wait) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
@@ -88,7 +121,7 @@ pub fn run(
         let outcome = read(&mut task.sensor)
             .map(|measurement| task.plausibility.check(measurement, started.elapsed()));
         let name = &task.sensor.name;
-        let done = match outcome {
+        let finished = match outcome {
             Ok(Verdict::Accept(measurement)) => {
                 if std::mem::take(&mut task.silent) {
                     warn!(sensor = %name, "sensor answers again");
@@ -104,25 +137,18 @@ pub fn run(
             Err(cause) => {
                 debug!(sensor = %name, %cause, "read failed");
                 failures.count(name, cause.name());
-                task.tries += 1;
-                let exhausted = task.tries >= TRIES;
+                let exhausted = task.schedule.failed();
                 if exhausted && !std::mem::replace(&mut task.silent, true) {
                     warn!(sensor = %name, %cause, "no reading after {TRIES} tries; trying again every interval");
                 }
                 exhausted
             }
         };
-        let now = Instant::now();
-        task.next = if done {
-            task.tries = 0;
-            // After a long read or a suspended machine the schedule starts anew: catching up would read faster
-            // than the sensor allows.
-            let scheduled = task.due + interval;
-            task.due = if scheduled > now { scheduled } else { now + interval };
-            task.due
+        if finished {
+            task.schedule.finish(Instant::now());
         } else {
-            now + task.sensor.model.min_interval()
-        };
+            task.schedule.retry(Instant::now());
+        }
     }
 }
 
@@ -153,5 +179,36 @@ fn read(sensor: &mut Sensor) -> Result<Measurement, NoReading> {
     match decoded.weak {
         None => Ok(decoded.measurement),
         Some(weakness) => Err(NoReading::Weak(weakness)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+    const RETRY: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn a_reading_is_due_an_interval_after_the_one_before_however_many_tries_it_took() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, INTERVAL, RETRY);
+        for try_number in 1..TRIES {
+            assert!(!schedule.failed());
+            schedule.retry(start + RETRY * (try_number - 1));
+            assert_eq!(schedule.next, start + RETRY * try_number);
+        }
+        assert!(schedule.failed(), "the last try of the interval");
+        schedule.finish(start + RETRY * (TRIES - 1));
+        assert_eq!((schedule.next, schedule.tries), (start + INTERVAL, 0));
+    }
+
+    #[test]
+    fn an_interval_that_was_missed_is_not_made_up_for() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, INTERVAL, RETRY);
+        let late = start + INTERVAL * 7;
+        schedule.finish(late);
+        assert_eq!(schedule.next, late + INTERVAL);
     }
 }
