@@ -13,7 +13,7 @@ use super::delivery::session::Session;
 use super::delivery::tunnel;
 use super::discovery::Announcement;
 use super::io::inputs;
-use super::io::lines::{Lines, LinesError, Opened};
+use super::io::lines::{Lines, LinesError, OpenLines};
 use super::io::outputs;
 use super::io::switches::Switches;
 use super::sampling::sampler::{self, Failures};
@@ -66,7 +66,7 @@ impl Node {
             tunnel::client_config(files)?;
         }
         info!(node = %config.node, %boot, broker = %config.broker, "starting");
-        let Opened { sensors, inputs, outputs } = Lines::new(
+        let OpenLines { sensors, inputs, outputs } = Lines::new(
             &config.node,
             &config.board,
             config.backend,
@@ -94,7 +94,7 @@ impl Node {
                 })
                 .map_err(NodeError::Thread)?
         };
-        let (switches, orders) = Switches::new();
+        let (switches, from_broker) = Switches::new();
         let switches = Arc::new(switches);
         let keep_alive = keep_alive(&config.outputs);
         let commanded = !outputs.is_empty();
@@ -112,7 +112,7 @@ impl Node {
         };
         let (end_outputs, outputs_end) = shutdown::channel();
         let driving =
-            tokio::spawn(outputs::run(outputs, orders, Arc::clone(&switches), outputs_end));
+            tokio::spawn(outputs::run(outputs, from_broker, Arc::clone(&switches), outputs_end));
         let session = Session {
             node: config.node,
             broker: config.broker,

@@ -91,7 +91,7 @@ impl Delivery {
             self.say(announcement.topic, announcement.payload, true)?;
         }
         let room = STATES.saturating_sub(self.window.others());
-        for (direction, name, state) in self.switches.take(room) {
+        for (direction, name, state) in self.switches.take_unpublished(room) {
             let topic = match direction {
                 Direction::Input => self.topics.input(&name),
                 Direction::Output => self.topics.output(&name),
@@ -121,7 +121,7 @@ impl Delivery {
             return;
         }
         match Command::parse(&publish.payload) {
-            Ok(command) => self.switches.command(name, command),
+            Ok(command) => self.switches.send_command(name, command),
             Err(error) => warn!(output = %name, %error, "no command"),
         }
     }
@@ -129,7 +129,7 @@ impl Delivery {
     /// What the connection tells: acknowledgements, commands, what has left.
     pub(super) async fn hear(&mut self, event: &Event) -> Result<(), DeliveryError> {
         if let Event::Incoming(_) = event {
-            self.switches.heard();
+            self.switches.packet_received();
         }
         match event {
             Event::Incoming(Packet::Publish(publish)) if self.is_birth(publish) => {

@@ -181,7 +181,7 @@ impl Session {
                 Some(Event::Incoming(Packet::ConnAck(_))) => {
                     *connected = true;
                     info!(broker = %self.broker, waiting = self.outbox.depth(), "connected");
-                    self.switches.heard();
+                    self.switches.packet_received();
                     // Every broker is taken for one that has forgotten. Commands are heard before `online` is said:
                     // whoever waits for that may command at once.
                     if self.commanded {
@@ -192,7 +192,7 @@ impl Session {
                         delivery.client.try_subscribe(&announcement.birth, QoS::AtMostOnce)?;
                     }
                     delivery.say(delivery.topics.status(), ONLINE.into(), true)?;
-                    self.switches.publish_all();
+                    self.switches.republish_all();
                     delivery.say_states()?;
                     delivery.fill().await?;
                 }

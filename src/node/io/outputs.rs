@@ -1,14 +1,14 @@
-//! Outputs: told by commands, safe without them.
+//! Outputs: driven by commands, safe without them.
 //!
-//! An output takes its safe level when it is opened, when the node ends, and when the broker was not heard
-//! for longer than the output's limit: whoever switched it on could not switch it off any more.
+//! An output takes its safe level when it is opened, when the node ends, and when no packet came from the broker for
+//! longer than the output's limit: a client that switched it on could no longer switch it off.
 
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use super::switches::{Direction, Orders, Switches};
+use super::switches::{Direction, FromBroker, Switches};
 use crate::dht::Level;
 use crate::gpio::digital::Output as Line;
 use crate::node::config::Safety;
@@ -16,22 +16,22 @@ use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::wire::{Command, Switch, Wanted};
 
-/// The decisions of one output; what it does is the caller's.
+/// The state that one output should have. Time is an argument, and the caller drives the line.
 #[derive(Debug)]
-struct Decision {
+struct Target {
     safety: Safety,
     state: Switch,
-    /// When the time of a command is over, and what comes after.
+    /// The end of a timed command, and the state after it.
     until: Option<(Instant, Switch)>,
 }
 
-impl Decision {
+impl Target {
     const fn new(safety: Safety) -> Self {
         Self { safety, state: safety.safe, until: None }
     }
 
-    /// What a command makes of it. The latest command counts, whatever the one before it had in mind.
-    fn command(&mut self, command: Command, now: Instant) -> Switch {
+    /// Applies a command and returns the new state. The latest command counts: it ends the time of an earlier one.
+    fn apply(&mut self, command: Command, now: Instant) -> Switch {
         self.state = match command.to {
             Wanted::Be(state) => state,
             Wanted::Toggle => self.state.inverse(),
@@ -40,17 +40,17 @@ impl Decision {
         self.state
     }
 
-    /// When to look again, if nothing else happens.
-    fn deadline(&self, heard: Option<Instant>) -> Option<Instant> {
+    /// When [`Self::pass_time`] may change the state next, if neither a command nor a packet comes before.
+    fn deadline(&self, last_packet: Option<Instant>) -> Option<Instant> {
         let timed = self.until.map(|(at, _)| at);
         let away = (self.state != self.safety.safe || self.until.is_some())
-            .then(|| heard.map(|heard| heard + self.safety.away))?;
+            .then(|| last_packet.map(|at| at + self.safety.away))?;
         timed.into_iter().chain(away).min()
     }
 
-    /// What time makes of it, if anything; and whether that is because the broker is away.
-    fn pass(&mut self, heard: Option<Instant>, now: Instant) -> Option<(Switch, bool)> {
-        let away = heard.is_none_or(|heard| heard + self.safety.away <= now);
+    /// The new state, if it changes by the passing of time; and whether that is because the broker is away.
+    fn pass_time(&mut self, last_packet: Option<Instant>, now: Instant) -> Option<(Switch, bool)> {
+        let away = last_packet.is_none_or(|at| at + self.safety.away <= now);
         if away && (self.state != self.safety.safe || self.until.is_some()) {
             self.until = None;
             self.state = self.safety.safe;
@@ -67,27 +67,27 @@ pub struct Output {
     name: Id,
     line: Box<dyn Line>,
     active: Level,
-    decision: Decision,
+    target: Target,
 }
 
 impl Output {
     /// An output whose line is at the safe level. `active` is the level that means on.
     #[must_use]
     pub fn new(name: Id, line: Box<dyn Line>, active: Level, safety: Safety) -> Self {
-        Self { name, line, active, decision: Decision::new(safety) }
+        Self { name, line, active, target: Target::new(safety) }
     }
 
-    /// Drives the line and says what it really is afterwards.
+    /// Drives the line, and notes the state that the line has afterwards.
     fn drive(&mut self, state: Switch, switches: &Switches) {
         let wanted = level(state, self.active);
-        let read = self.line.set(wanted).and_then(|()| self.line.level());
-        match read {
+        let read_back = self.line.set(wanted).and_then(|()| self.line.level());
+        match read_back {
             Ok(found) if found == wanted => switches.set(Direction::Output, &self.name, state),
             Ok(_) => {
-                error!(output = %self.name, wanted = state.as_str(), "the line does not follow: look for a short circuit or a second driver");
+                error!(output = %self.name, wanted = state.as_str(), "the line does not follow the output: look for a short circuit or a second driver");
                 switches.set(Direction::Output, &self.name, state.inverse());
             }
-            Err(cause) => error!(output = %self.name, %cause, "the line cannot be driven"),
+            Err(cause) => error!(output = %self.name, %cause, "could not switch the output"),
         }
     }
 }
@@ -101,19 +101,19 @@ pub const fn level(state: Switch, active: Level) -> Level {
     }
 }
 
-/// Carries out commands and watches the clock until `shutdown`, then makes everything safe.
+/// Carries out commands and ends their times until `shutdown`; then every output takes its safe state.
 pub async fn run(
     mut outputs: Vec<Output>,
-    mut orders: Orders,
+    mut from_broker: FromBroker,
     switches: Arc<Switches>,
     mut shutdown: Shutdown,
 ) {
     for output in &mut outputs {
-        output.drive(output.decision.state, &switches);
+        output.drive(output.target.state, &switches);
     }
     loop {
-        let heard = *orders.heard.borrow();
-        let next = outputs.iter().filter_map(|output| output.decision.deadline(heard)).min();
+        let last_packet = *from_broker.last_packet.borrow();
+        let next = outputs.iter().filter_map(|output| output.target.deadline(last_packet)).min();
         let time = async {
             match next {
                 Some(at) => sleep_until(at).await,
@@ -121,21 +121,21 @@ pub async fn run(
             }
         };
         tokio::select! {
-            Some((name, command)) = orders.commands.recv() => {
+            Some((name, command)) = from_broker.commands.recv() => {
                 let Some(output) = outputs.iter_mut().find(|output| output.name == name) else {
-                    warn!(output = %name, "there is no such output here");
+                    warn!(output = %name, "command for an output that is not configured");
                     continue;
                 };
-                let state = output.decision.command(command, Instant::now());
-                info!(output = %name, state = state.as_str(), "told");
+                let state = output.target.apply(command, Instant::now());
+                info!(output = %name, state = state.as_str(), "output switched by a command");
                 output.drive(state, &switches);
             }
             () = time => {
-                let heard = *orders.heard.borrow();
+                let last_packet = *from_broker.last_packet.borrow();
                 for output in &mut outputs {
-                    if let Some((state, away)) = output.decision.pass(heard, Instant::now()) {
+                    if let Some((state, away)) = output.target.pass_time(last_packet, Instant::now()) {
                         if away {
-                            warn!(output = %output.name, state = state.as_str(), "no broker for {:?}: safe state", output.decision.safety.away);
+                            warn!(output = %output.name, state = state.as_str(), "no packet from the broker for {:?}: output takes its safe state", output.target.safety.away);
                         }
                         output.drive(state, &switches);
                     }
@@ -145,7 +145,7 @@ pub async fn run(
         }
     }
     for output in &mut outputs {
-        output.drive(output.decision.safety.safe, &switches);
+        output.drive(output.target.safety.safe, &switches);
     }
 }
 
@@ -170,70 +170,70 @@ mod tests {
     #[test]
     fn a_timed_command_ends_by_itself_unless_another_comes() {
         let start = Instant::now();
-        let heard = Some(start);
+        let last_packet = Some(start);
         let at = |ms| start + Duration::from_millis(ms);
-        let mut decision = Decision::new(SAFETY);
-        assert_eq!(decision.command(for_ms(500), start), Switch::On);
-        assert_eq!(decision.pass(heard, at(499)), None);
-        assert_eq!(decision.deadline(heard), Some(at(500)));
-        assert_eq!(decision.pass(heard, at(500)), Some((Switch::Off, false)));
-        assert_eq!(decision.pass(heard, at(501)), None);
-        decision.command(for_ms(500), at(600));
-        decision.command(to(Switch::On), at(700));
-        assert_eq!(decision.pass(heard, at(2_000)), None);
+        let mut target = Target::new(SAFETY);
+        assert_eq!(target.apply(for_ms(500), start), Switch::On);
+        assert_eq!(target.pass_time(last_packet, at(499)), None);
+        assert_eq!(target.deadline(last_packet), Some(at(500)));
+        assert_eq!(target.pass_time(last_packet, at(500)), Some((Switch::Off, false)));
+        assert_eq!(target.pass_time(last_packet, at(501)), None);
+        target.apply(for_ms(500), at(600));
+        target.apply(to(Switch::On), at(700));
+        assert_eq!(target.pass_time(last_packet, at(2_000)), None);
     }
 
     #[test]
-    fn toggling_is_from_what_was_told_last() {
-        let mut decision = Decision::new(SAFETY);
+    fn toggling_is_from_the_last_commanded_state() {
+        let mut target = Target::new(SAFETY);
         let toggle = Command { to: Wanted::Toggle, hold: None };
         let now = Instant::now();
-        assert_eq!(decision.command(toggle, now), Switch::On);
-        assert_eq!(decision.command(toggle, now), Switch::Off);
+        assert_eq!(target.apply(toggle, now), Switch::On);
+        assert_eq!(target.apply(toggle, now), Switch::Off);
     }
 
     #[test]
     fn without_the_broker_it_is_safe_after_its_limit_and_not_before() {
         let start = Instant::now();
-        let mut decision = Decision::new(SAFETY);
-        decision.command(to(Switch::On), start);
-        assert_eq!(decision.deadline(Some(start)), Some(start + SAFETY.away));
-        assert_eq!(decision.pass(Some(start), start + SAFETY.away / 2), None);
-        // Heard in between: the limit counts from there.
+        let mut target = Target::new(SAFETY);
+        target.apply(to(Switch::On), start);
+        assert_eq!(target.deadline(Some(start)), Some(start + SAFETY.away));
+        assert_eq!(target.pass_time(Some(start), start + SAFETY.away / 2), None);
+        // A packet in between: the limit counts from there.
         let later = start + SAFETY.away / 2;
-        assert_eq!(decision.pass(Some(later), start + SAFETY.away), None);
-        assert_eq!(decision.pass(Some(later), later + SAFETY.away), Some((Switch::Off, true)));
-        assert_eq!(decision.deadline(Some(later)), None);
+        assert_eq!(target.pass_time(Some(later), start + SAFETY.away), None);
+        assert_eq!(target.pass_time(Some(later), later + SAFETY.away), Some((Switch::Off, true)));
+        assert_eq!(target.deadline(Some(later)), None);
         // A pulse from the safe state and back does not outlive the broker either.
-        let mut inverse = Decision::new(Safety { safe: Switch::On, ..SAFETY });
-        inverse.command(to(Switch::Off), start);
-        assert_eq!(inverse.pass(None, start), Some((Switch::On, true)));
+        let mut inverse = Target::new(Safety { safe: Switch::On, ..SAFETY });
+        inverse.apply(to(Switch::Off), start);
+        assert_eq!(inverse.pass_time(None, start), Some((Switch::On, true)));
     }
 
     #[tokio::test]
     async fn an_output_is_safe_at_the_start_and_at_the_end() {
-        let (switches, orders) = Switches::new();
+        let (switches, from_broker) = Switches::new();
         let switches = Arc::new(switches);
         let fan: Id = "fan".parse().unwrap();
         let line = Box::new(SimOutput(Level::High));
         let safety = Safety { away: Duration::from_millis(200), ..SAFETY };
         let output = Output::new(fan.clone(), line, Level::High, safety);
         let (trigger, stopped) = shutdown::channel();
-        let running = tokio::spawn(run(vec![output], orders, Arc::clone(&switches), stopped));
+        let running = tokio::spawn(run(vec![output], from_broker, Arc::clone(&switches), stopped));
         let next = async || {
             let changed = tokio::time::timeout(Duration::from_secs(20), switches.changed());
             changed.await.expect("a state within 20 s");
-            switches.take(1).remove(0).2
+            switches.take_unpublished(1).remove(0).2
         };
         assert_eq!(next().await, Switch::Off);
-        switches.heard();
-        switches.command(fan.clone(), to(Switch::On));
+        switches.packet_received();
+        switches.send_command(fan.clone(), to(Switch::On));
         assert_eq!(next().await, Switch::On);
-        let told = Instant::now();
-        assert_eq!(next().await, Switch::Off, "the broker was not heard again");
-        assert!(told.elapsed() >= safety.away / 2);
-        switches.heard();
-        switches.command(fan, to(Switch::On));
+        let commanded = Instant::now();
+        assert_eq!(next().await, Switch::Off, "no packet came from the broker");
+        assert!(commanded.elapsed() >= safety.away / 2);
+        switches.packet_received();
+        switches.send_command(fan, to(Switch::On));
         assert_eq!(next().await, Switch::On);
         trigger.throw();
         assert_eq!(next().await, Switch::Off);
