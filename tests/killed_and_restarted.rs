@@ -37,7 +37,7 @@ fn fill(data: &Path, boot: &str) {
             clock: ClockState::Synced,
             mono_ms: u64::from(n) * 1000,
         };
-        outbox.keep(
+        outbox.push(
             &"hall".parse().unwrap(),
             stamp,
             Measurement { temperature_dc: 215, humidity_dp: 571 },

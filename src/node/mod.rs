@@ -20,7 +20,7 @@ pub use config::{
     Backend, InputConfig, LINES_PER_KIND_MAX, NodeConfig, OutputConfig, Safety, SensorConfig,
     TlsFiles,
 };
-pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
+pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind};
 pub use delivery::tunnel::TunnelError;
 pub use discovery::device_id;
 pub use forget::{Forget, ForgetError, Forgotten};

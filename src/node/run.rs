@@ -88,7 +88,7 @@ impl Node {
                         &failures,
                         &stopped,
                         |sensor, measurement| {
-                            outbox.keep(sensor, stamper.now(), measurement);
+                            outbox.push(sensor, stamper.now(), measurement);
                         },
                     );
                 })

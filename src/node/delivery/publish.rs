@@ -72,7 +72,7 @@ impl Delivery {
             return Ok(());
         }
         let (outbox, last) = (Arc::clone(&self.outbox), self.window.last());
-        let waiting = blocking(move || outbox.head(last, room)).await?;
+        let waiting = blocking(move || outbox.peek(last, room)).await?;
         for reading in waiting {
             let topic = self.topics.sensor(&reading.sensor);
             self.client.try_publish(topic, QoS::AtLeastOnce, false, reading.telemetry)?;
@@ -160,7 +160,7 @@ impl Delivery {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
-        match blocking(move || outbox.forget(&ids)).await {
+        match blocking(move || outbox.remove(&ids)).await {
             Ok(()) => self.window.forgotten(),
             // Delivery goes on: the window is past them. They are deleted with the next, or sent once more
             // after a reconnect.

@@ -1,4 +1,4 @@
-//! What io and the MQTT session exchange: states of inputs and outputs one way; commands, and the time of the
+//! The exchange between io and the MQTT session: states of inputs and outputs one way; commands, and the time of the
 //! broker's last packet, the other way.
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub struct Switches {
     last_packet: watch::Sender<Option<Instant>>,
 }
 
-/// What the session passes on to the outputs.
+/// The outputs' end of [`Switches`].
 #[derive(Debug)]
 pub struct FromBroker {
     /// Commands, each with its output.
