@@ -122,3 +122,44 @@ pub struct NodeConfig {
     /// When to trust this machine's clock.
     pub clock: ClockTrust,
 }
+
+/// A simulated node with so many sensors, inputs and outputs, each with an id of this length.
+#[cfg(test)]
+pub(super) fn example(per_kind: usize, id_chars: usize) -> NodeConfig {
+    let id = |kind: &str, number: usize| -> Id {
+        format!("{kind}{number:0>width$}", width = id_chars - kind.len()).parse().unwrap()
+    };
+    let pin = |number: usize| -> Pin { format!("chip:{number}").parse().unwrap() };
+    let numbers = || 0..per_kind;
+    let sensors = numbers()
+        .map(|n| SensorConfig { name: id("s", n), model: Model::Dht22, pin: pin(n) })
+        .collect();
+    let inputs = numbers()
+        .map(|n| InputConfig {
+            name: id("i", n),
+            pin: pin(100 + n),
+            active: Level::High,
+            debounce: Duration::from_millis(50),
+        })
+        .collect();
+    let safety = Safety { safe: Switch::Off, away: Duration::from_mins(1) };
+    let outputs = numbers()
+        .map(|n| OutputConfig { name: id("o", n), pin: pin(200 + n), active: Level::High, safety })
+        .collect();
+    NodeConfig {
+        node: id("n", 0),
+        broker: BrokerAddress::new("hall".to_owned(), 1883),
+        password: None,
+        tls: None,
+        sensors,
+        inputs,
+        outputs,
+        interval: Duration::from_secs(10),
+        data: PathBuf::from("data"),
+        outbox_capacity: 1_000,
+        discovery: None,
+        backend: Backend::Sim { faults: 0.0 },
+        board: Recognised { board: None, reason: "a test's".to_owned() },
+        clock: ClockTrust::Kernel,
+    }
+}

@@ -1,144 +1,184 @@
-//! What Home Assistant is told of this node, so that it finds sensors, inputs and outputs by itself.
+//! The message that describes this node to Home Assistant: its sensors, inputs, outputs and diagnostics.
 //!
-//! One retained message describes the whole device (its MQTT integration's "device discovery"). It is said after
-//! every connection, and again when Home Assistant says that it has started.
+//! One retained message describes the whole device (the MQTT integration's "device discovery"). It is published after
+//! every connection, and again when Home Assistant's birth message says that it has started.
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-
 use super::config::{Backend, HEALTH_INTERVAL, NodeConfig};
 use crate::reading::Id;
-use crate::wire::{Discovery, NodeTopics};
+use crate::wire::{
+    BROKER_STATUS, Component, Device, Discovery, NodeTopics, Platform, node_device_id,
+};
 
-/// Health is believed for two of its intervals and a moment.
-const HEALTH_EXPIRES: Duration = expires_after(HEALTH_INTERVAL);
-/// What may be late: a reading waits for its tries, and for the network.
+/// Time that a message may be late: a reading waits for its tries, and for the network.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What this node has to announce, and where.
+/// The message, and the topic that asks for it again.
 #[derive(Debug, Clone)]
-pub struct Announcement {
+pub struct DiscoveryMessage {
     /// Topic of the retained message.
     pub topic: String,
     /// Its payload.
     pub payload: Vec<u8>,
-    /// Where Home Assistant says that it has started.
+    /// Topic of Home Assistant's birth message.
     pub birth: String,
 }
 
-impl Announcement {
-    /// Describes the node to `discovery`.
+impl DiscoveryMessage {
+    /// Describes the node to the Home Assistant of this prefix.
     #[must_use]
     pub fn new(config: &NodeConfig, discovery: &Discovery) -> Self {
         Self {
-            topic: discovery.device(&device_id(&config.node)),
-            payload: device(config).to_string().into_bytes(),
+            topic: discovery.device(&node_device_id(&config.node)),
+            payload: device(config).to_json(),
             birth: discovery.birth(),
         }
     }
 }
 
-/// The device's id. An underscore is in no id of ours, so joining ids with it never makes two the same; and
-/// Home Assistant takes `[a-zA-Z0-9_-]`.
-#[must_use]
-pub fn device_id(node: &Id) -> String {
-    format!("humidor_{node}")
-}
-
-/// How long a value is believed that comes every `interval`: one may be missing.
-const fn expires_after(interval: Duration) -> Duration {
+/// Seconds after which a value expires that comes every `interval`: one message may be missing.
+const fn expires_after_s(interval: Duration) -> u64 {
     let twice = interval.saturating_mul(2);
-    Duration::from_secs(twice.as_secs() + (twice.subsec_nanos() > 0) as u64 + GRACE.as_secs())
+    twice.as_secs() + (twice.subsec_nanos() > 0) as u64 + GRACE.as_secs()
 }
 
-/// The payload. Its keys are the abbreviations of Home Assistant's `abbreviations.py`.
-fn device(config: &NodeConfig) -> Value {
-    let id = device_id(&config.node);
-    let topics = NodeTopics::new(config.node.clone());
-    let mut components = Components { id: &id, found: Map::new() };
-    for sensor in &config.sensors {
-        components.sensor(&topics, &sensor.name, expires_after(config.interval));
-    }
-    for input in &config.inputs {
-        let state = json!({ "p": "binary_sensor", "name": input.name, "stat_t": topics.input(&input.name) });
-        components.add(&format!("input_{}", input.name), state);
-    }
-    for output in &config.outputs {
-        let name = &output.name;
-        let switch = json!({
-            "p": "switch", "name": name, "qos": 1,
-            "stat_t": topics.output(name), "cmd_t": topics.command(name),
-        });
-        components.add(&format!("output_{name}"), switch);
-    }
-    components.diagnostics(&topics);
+fn device(config: &NodeConfig) -> Device {
     let model = match (config.backend, config.board.board) {
         (Backend::Sim { .. }, _) => "simulated board",
         (_, Some(board)) => board.name,
         (_, None) => "board",
     };
-    json!({
-        "dev": {
-            "ids": [id], "name": config.node, "mf": "humidor", "mdl": model,
-            "sw": env!("CARGO_PKG_VERSION"),
-        },
-        "o": { "name": "humidor", "sw": env!("CARGO_PKG_VERSION") },
-        "avty": [{ "t": topics.status() }, { "t": crate::wire::BROKER_STATUS }],
-        "avty_mode": "all",
-        "cmps": components.found,
-    })
+    let topics = NodeTopics::new(config.node.clone());
+    let id = node_device_id(&config.node);
+    let availability = vec![topics.status(), BROKER_STATUS.to_owned()];
+    let device = Device::new(id.clone(), config.node.to_string(), model, availability);
+    let mut composer = Composer { id, topics, device };
+    for sensor in &config.sensors {
+        composer.sensor(&sensor.name, expires_after_s(config.interval));
+    }
+    for input in &config.inputs {
+        composer.input(&input.name);
+    }
+    for output in &config.outputs {
+        composer.output(&output.name);
+    }
+    composer.diagnostics();
+    composer.device
 }
 
-struct Components<'a> {
-    id: &'a str,
-    found: Map<String, Value>,
+struct Composer {
+    id: String,
+    topics: NodeTopics,
+    device: Device,
 }
 
-impl Components<'_> {
-    fn add(&mut self, key: &str, mut component: Value) {
-        component["unique_id"] = format!("{}_{key}", self.id).into();
-        self.found.insert(key.to_owned(), component);
+impl Composer {
+    /// Adds a component. Its unique id is the device's and `key`: neither part has the other's underscores, so no two
+    /// nodes get the same.
+    fn add(
+        &mut self,
+        platform: Platform,
+        key: String,
+        name: String,
+        state_topic: String,
+        more: impl FnOnce(&mut Component),
+    ) {
+        let unique_id = format!("{}_{key}", self.id);
+        let mut component = Component::new(platform, name, unique_id, state_topic);
+        more(&mut component);
+        self.device.add(key, component);
     }
 
-    fn sensor(&mut self, topics: &NodeTopics, sensor: &Id, expires: Duration) {
+    fn sensor(&mut self, sensor: &Id, expire_after_s: u64) {
         for (quantity, unit) in [("temperature", "°C"), ("humidity", "%")] {
-            let value = json!({
-                "p": "sensor", "name": format!("{sensor} {quantity}"), "stat_t": topics.sensor(sensor),
-                "val_tpl": format!("{{{{ value_json.{quantity} }}}}"), "unit_of_meas": unit,
-                "dev_cla": quantity, "stat_cla": "measurement",
-                "exp_aft": expires.as_secs(), "sug_dsp_prc": 1,
-            });
-            self.add(&format!("sensor_{sensor}_{quantity}"), value);
+            self.add(
+                Platform::Sensor,
+                format!("sensor_{sensor}_{quantity}"),
+                format!("{sensor} {quantity}"),
+                self.topics.sensor(sensor),
+                |component| {
+                    component.value_template = Some(format!("{{{{ value_json.{quantity} }}}}"));
+                    component.unit = Some(unit);
+                    component.device_class = Some(quantity);
+                    component.state_class = Some("measurement");
+                    component.expire_after_s = Some(expire_after_s);
+                    component.precision = Some(1);
+                },
+            );
         }
-        let failures = json!({
-            "p": "sensor", "name": format!("{sensor} failed reads"), "stat_t": topics.health(),
-            "val_tpl": format!(
-                "{{{{ value_json.failures.get('{sensor}', {{}}).values() | sum }}}}"
-            ),
-            "stat_cla": "total_increasing", "ent_cat": "diagnostic", "exp_aft": HEALTH_EXPIRES.as_secs(),
-        });
-        self.add(&format!("sensor_{sensor}_failures"), failures);
+        let failures =
+            format!("{{{{ value_json.failures.get('{sensor}', {{}}).values() | sum }}}}");
+        self.diagnostic(
+            Platform::Sensor,
+            format!("sensor_{sensor}_failures"),
+            format!("{sensor} failed reads"),
+            failures,
+            |component| component.state_class = Some("total_increasing"),
+        );
     }
 
-    fn diagnostics(&mut self, topics: &NodeTopics) {
-        for (key, name, class) in [
-            ("outbox", "Readings waiting", "measurement"),
-            ("dropped", "Readings given up", "total_increasing"),
-        ] {
-            let count = json!({
-                "p": "sensor", "name": name, "stat_t": topics.health(),
-                "val_tpl": format!("{{{{ value_json.{key} }}}}"), "stat_cla": class,
-                "ent_cat": "diagnostic", "exp_aft": HEALTH_EXPIRES.as_secs(),
-            });
-            self.add(&format!("health_{key}"), count);
-        }
-        let clock = json!({
-            "p": "binary_sensor", "name": "Clock not set", "stat_t": topics.health(),
-            "val_tpl": "{{ 'OFF' if value_json.clock == 'synced' else 'ON' }}",
-            "dev_cla": "problem", "ent_cat": "diagnostic", "exp_aft": HEALTH_EXPIRES.as_secs(),
+    fn input(&mut self, input: &Id) {
+        self.add(
+            Platform::BinarySensor,
+            format!("input_{input}"),
+            input.to_string(),
+            self.topics.input(input),
+            |_| {},
+        );
+    }
+
+    fn output(&mut self, output: &Id) {
+        let command_topic = self.topics.command(output);
+        self.add(
+            Platform::Switch,
+            format!("output_{output}"),
+            output.to_string(),
+            self.topics.output(output),
+            |component| {
+                component.command_topic = Some(command_topic);
+                component.qos = Some(1);
+            },
+        );
+    }
+
+    /// Adds a value of the health message.
+    fn diagnostic(
+        &mut self,
+        platform: Platform,
+        key: String,
+        name: String,
+        template: String,
+        more: impl FnOnce(&mut Component),
+    ) {
+        self.add(platform, key, name, self.topics.health(), |component| {
+            component.value_template = Some(template);
+            component.category = Some("diagnostic");
+            component.expire_after_s = Some(expires_after_s(HEALTH_INTERVAL));
+            more(component);
         });
-        self.add("health_clock", clock);
+    }
+
+    fn diagnostics(&mut self) {
+        for (key, name, class) in [
+            ("outbox", "Readings queued", "measurement"),
+            ("dropped", "Readings lost", "total_increasing"),
+        ] {
+            self.diagnostic(
+                Platform::Sensor,
+                format!("health_{key}"),
+                name.to_owned(),
+                format!("{{{{ value_json.{key} }}}}"),
+                |component| component.state_class = Some(class),
+            );
+        }
+        self.diagnostic(
+            Platform::BinarySensor,
+            "health_clock".to_owned(),
+            "Clock not set".to_owned(),
+            "{{ 'OFF' if value_json.clock == 'synced' else 'ON' }}".to_owned(),
+            |component| component.device_class = Some("problem"),
+        );
     }
 }
 
@@ -146,47 +186,29 @@ impl Components<'_> {
 mod tests {
     use std::collections::HashSet;
 
+    use serde_json::Value;
+
     use super::*;
-    use crate::config::{Layers, node};
+    use crate::node::config::example;
 
-    /// A board with everything, its ids this long.
-    fn config(length: usize, things: usize) -> NodeConfig {
-        let id = |kind: &str, n: usize| format!("{kind}{n:0>width$}", width = length - kind.len());
-        let list = |kind: &str, target: &str, from: usize| {
-            (0..things)
-                .map(|n| format!("{}={target}{}", id(kind, n), from + n))
-                .collect::<Vec<_>>()
-                .join(",")
-        };
-        let flags = [
-            ("node", id("n", 0)),
-            ("broker", "mqtt://hall".to_owned()),
-            ("sensors", list("s", "dht22@chip:", 0)),
-            ("inputs", list("i", "chip:", 100)),
-            ("outputs", list("o", "chip:", 200)),
-            ("gpio", "sim".to_owned()),
-        ];
-        node(Layers::new(&flags, [])).unwrap()
-    }
-
-    fn announced(config: &NodeConfig) -> Value {
-        let announcement = Announcement::new(config, &"homeassistant".parse().unwrap());
-        serde_json::from_slice(&announcement.payload).unwrap()
+    fn described(config: &NodeConfig) -> Value {
+        let message = DiscoveryMessage::new(config, &"homeassistant".parse().unwrap());
+        serde_json::from_slice(&message.payload).unwrap()
     }
 
     /// The rules of Home Assistant's `mqtt` integration, each where its source has it.
     #[test]
     fn the_description_keeps_home_assistants_rules() {
-        let config = config(8, 2);
-        let announcement = Announcement::new(&config, &"homeassistant".parse().unwrap());
+        let config = example(2, 8);
+        let message = DiscoveryMessage::new(&config, &"homeassistant".parse().unwrap());
         // discovery.py, TOPIC_MATCHER: `<prefix>/device/[a-zA-Z0-9_-]+/config`.
-        let object = announcement.topic.strip_prefix("homeassistant/device/").unwrap();
+        let object = message.topic.strip_prefix("homeassistant/device/").unwrap();
         let object = object.strip_suffix("/config").unwrap();
         assert!(
             object.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)),
             "{object}"
         );
-        let device = announced(&config);
+        let device = described(&config);
         // schemas.py, MQTT_ENTITY_DEVICE_INFO_SCHEMA: identifiers or connections.
         assert_eq!(device["dev"]["ids"][0], object);
         // schemas.py, MQTT_ORIGIN_INFO_SCHEMA: a name is required.
@@ -222,32 +244,17 @@ mod tests {
 
     #[test]
     fn ids_that_could_be_joined_to_the_same_text_stay_apart() {
-        let flags = |node: &str, sensors: &str| {
-            let flags =
-                [("node", node), ("sensors", sensors), ("broker", "mqtt://h"), ("gpio", "sim")];
-            node_of(&flags)
+        let config = |node: &str, sensor: &str| {
+            let mut config = example(1, 8);
+            config.node = node.parse().unwrap();
+            config.sensors[0].name = sensor.parse().unwrap();
+            config
         };
         let unique = |config: &NodeConfig| -> HashSet<String> {
-            let components = announced(config)["cmps"].as_object().unwrap().clone();
+            let components = described(config)["cmps"].as_object().unwrap().clone();
             components.values().map(|c| c["unique_id"].as_str().unwrap().to_owned()).collect()
         };
-        let (one, other) = (unique(&flags("a", "b-c=dht22@7")), unique(&flags("a-b", "c=dht22@7")));
+        let (one, other) = (unique(&config("a", "b-c")), unique(&config("a-b", "c")));
         assert!(one.is_disjoint(&other));
-    }
-
-    fn node_of(flags: &[(&'static str, &str)]) -> NodeConfig {
-        let flags: Vec<_> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        node(Layers::new(&flags, [])).unwrap()
-    }
-
-    #[test]
-    fn the_largest_board_with_the_longest_names_fits_into_a_packet() {
-        let config = config(crate::reading::ID_MAX_CHARS, crate::node::config::LINES_PER_KIND_MAX);
-        let announcement = Announcement::new(&config, &"homeassistant".parse().unwrap());
-        let bytes = announcement.payload.len() + announcement.topic.len();
-        assert!(
-            bytes + 16 < super::super::delivery::session::PACKET_OUT_MAX_BYTES,
-            "{bytes} bytes"
-        );
     }
 }

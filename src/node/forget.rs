@@ -9,11 +9,10 @@ use tokio::time::timeout;
 
 use super::address::BrokerAddress;
 use super::config::TlsFiles;
-use super::delivery::session;
+use super::delivery::client;
 use super::delivery::tunnel::Tunnel;
-use super::discovery::device_id;
 use crate::reading::Id;
-use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics};
+use crate::wire::{Discovery, NodeTopics, node_device_id};
 
 /// Longest that the broker may take to answer anything.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -73,8 +72,6 @@ impl Forget {
     /// # Errors
     /// [`ForgetError`]; what had been deleted until then is deleted.
     pub async fn run(&self) -> Result<Forgotten, ForgetError> {
-        // The node's own client id, which is what it may write by.
-        let name = format!("{CLIENT_ID_PREFIX}{}", self.node);
         let tunnel = match &self.tls {
             Some(files) => Some(Tunnel::open(files, &self.broker).await.map_err(|error| {
                 ForgetError::Connection { broker: self.broker.clone(), cause: error.to_string() }
@@ -82,13 +79,14 @@ impl Forget {
             None => None,
         };
         let password = self.password.as_deref();
-        let options = session::options(name, &self.broker, password, tunnel.as_ref());
+        let options = client::options(&self.node, &self.broker, password, tunnel.as_ref());
         let (client, mut events) = AsyncClient::new(options, TOPICS_MAX + 8);
         let broken = |cause: String| ForgetError::Connection { broker: self.broker.clone(), cause };
         let silent = |_| ForgetError::Silent { broker: self.broker.clone() };
 
         let topics = NodeTopics::new(self.node.clone());
-        let announced = self.discovery.as_ref().map(|found| found.device(&device_id(&self.node)));
+        let announced =
+            self.discovery.as_ref().map(|found| found.device(&node_device_id(&self.node)));
         let filters: Vec<String> = [topics.everything()].into_iter().chain(announced).collect();
         for filter in &filters {
             let asked = client.try_subscribe(filter, QoS::AtLeastOnce);

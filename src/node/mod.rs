@@ -22,7 +22,6 @@ pub use config::{
 };
 pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind};
 pub use delivery::tunnel::TunnelError;
-pub use discovery::device_id;
 pub use forget::{Forget, ForgetError, Forgotten};
 pub use io::lines::{Lines, LinesError};
 pub use run::{Node, NodeError};

@@ -11,7 +11,7 @@ use super::config::{NodeConfig, OutputConfig};
 use super::delivery::outbox::Outbox;
 use super::delivery::session::Session;
 use super::delivery::tunnel;
-use super::discovery::Announcement;
+use super::discovery::DiscoveryMessage;
 use super::io::inputs;
 use super::io::lines::{Lines, LinesError, OpenLines};
 use super::io::outputs;
@@ -59,8 +59,8 @@ impl Node {
     /// [`NodeError`] when it cannot start.
     pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
         let boot = new_boot();
-        let announcement =
-            config.discovery.as_ref().map(|discovery| Announcement::new(&config, discovery));
+        let discovery =
+            config.discovery.as_ref().map(|prefix| DiscoveryMessage::new(&config, prefix));
         if let Some(files) = &config.tls {
             // What is wrong with them is said now, and not at night when they are needed.
             tunnel::client_config(files)?;
@@ -121,7 +121,7 @@ impl Node {
             outbox: Arc::clone(&outbox),
             switches,
             commanded,
-            announcement,
+            discovery,
             keep_alive,
             health: health(Arc::clone(&outbox), stamper, failures),
         };

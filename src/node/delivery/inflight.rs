@@ -1,94 +1,86 @@
-//! Which publishes are on their way, and which PUBACK belongs to which reading.
+//! The in-flight window: publishes without a PUBACK yet, and the reading that each PUBACK belongs to.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Readings sent and not acknowledged yet, at most. With 20 ms to the broker and back it drains
-/// 3,000 readings a second.
-pub const WINDOW: usize = 64;
+/// Most readings in flight. With 20 ms to the broker and back this drains 3,000 readings a second.
+pub const READINGS_IN_FLIGHT: usize = 64;
 
-/// What was handed to the client.
+/// One publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// The reading at this place of the outbox.
+pub enum Published {
+    /// The reading with this id in the outbox.
     Reading(i64),
-    /// Status, health.
+    /// Status, health, discovery, or the state of a switch.
     Other,
 }
 
-/// Matches PUBACKs to readings. The client takes publishes in order and tells each one's packet id
-/// when it leaves; the PUBACK has the same id.
+/// Matches PUBACKs to readings. The client sends publishes in their order and tells each one's packet id
+/// when it sends it; the PUBACK has the same id.
 #[derive(Debug, Default)]
-pub struct Window {
-    /// Handed over, no packet id yet.
-    queued: VecDeque<Sent>,
-    in_flight: HashMap<u16, Sent>,
+pub struct InFlight {
+    /// Handed to the client, without a packet id yet.
+    queued: VecDeque<Published>,
+    /// Sent, by packet id.
+    sent: HashMap<u16, Published>,
     /// Readings among both.
     readings: usize,
-    last: i64,
+    last_id: i64,
     acknowledged: Vec<i64>,
 }
 
-impl Window {
-    /// How many more readings may be handed over.
+impl InFlight {
+    /// How many more readings may be published.
     pub const fn room(&self) -> usize {
-        WINDOW - self.readings
+        READINGS_IN_FLIGHT - self.readings
     }
 
-    /// Place of the last reading handed over.
-    pub const fn last(&self) -> i64 {
-        self.last
+    /// Id of the last reading published.
+    pub const fn last_id(&self) -> i64 {
+        self.last_id
     }
 
-    /// Whether every reading handed over is acknowledged.
-    pub const fn is_empty(&self) -> bool {
-        self.readings == 0
+    /// Whether any reading waits for its PUBACK.
+    pub const fn has_readings(&self) -> bool {
+        self.readings > 0
     }
 
-    /// How much other than readings waits to be sent or acknowledged.
+    /// How many other publishes wait to be sent or acknowledged.
     pub fn others(&self) -> usize {
-        self.queued
-            .iter()
-            .chain(self.in_flight.values())
-            .filter(|sent| **sent == Sent::Other)
-            .count()
+        let all = self.queued.iter().chain(self.sent.values());
+        all.filter(|published| **published == Published::Other).count()
     }
 
-    /// Whether something other than readings waits to be sent or acknowledged.
-    pub fn unsaid(&self) -> bool {
-        self.others() > 0
-    }
-
-    /// Notes a publish handed to the client.
-    pub fn hand_over(&mut self, sent: Sent) {
-        if let Sent::Reading(id) = sent {
+    /// Notes a publish that was handed to the client.
+    pub fn push(&mut self, published: Published) {
+        if let Published::Reading(id) = published {
             self.readings += 1;
-            self.last = id;
+            self.last_id = id;
         }
-        self.queued.push_back(sent);
+        self.queued.push_back(published);
     }
 
-    /// Notes that the oldest one handed over left with this packet id.
-    pub fn left(&mut self, pkid: u16) {
-        if let Some(sent) = self.queued.pop_front() {
-            self.in_flight.insert(pkid, sent);
+    /// Notes that the client sent the oldest queued publish with this packet id.
+    pub fn sent(&mut self, packet_id: u16) {
+        if let Some(published) = self.queued.pop_front() {
+            self.sent.insert(packet_id, published);
         }
     }
 
     /// Notes a PUBACK.
-    pub fn acknowledge(&mut self, pkid: u16) {
-        if let Some(Sent::Reading(id)) = self.in_flight.remove(&pkid) {
+    pub fn acknowledge(&mut self, packet_id: u16) {
+        if let Some(Published::Reading(id)) = self.sent.remove(&packet_id) {
             self.readings -= 1;
             self.acknowledged.push(id);
         }
     }
 
-    /// Places of the acknowledged readings that are still in the outbox.
+    /// Ids of acknowledged readings that are still in the outbox.
     pub fn acknowledged(&self) -> &[i64] {
         &self.acknowledged
     }
 
-    /// The outbox has forgotten all of them.
-    pub fn forgotten(&mut self) {
+    /// The outbox has removed all acknowledged readings.
+    pub fn clear_acknowledged(&mut self) {
         self.acknowledged.clear();
     }
 }
@@ -99,18 +91,18 @@ mod tests {
 
     #[test]
     fn acknowledgements_find_their_reading_among_other_publishes() {
-        let mut window = Window::default();
-        window.hand_over(Sent::Other);
-        window.hand_over(Sent::Reading(5));
-        window.hand_over(Sent::Reading(9));
-        (1..=3).for_each(|pkid| window.left(pkid));
-        window.acknowledge(1);
-        window.acknowledge(3);
-        assert_eq!(window.acknowledged, [9]);
-        assert!(!window.is_empty() && !window.unsaid());
-        window.acknowledge(2);
-        window.acknowledge(2);
-        assert_eq!(window.acknowledged, [9, 5]);
-        assert!(window.is_empty());
+        let mut in_flight = InFlight::default();
+        in_flight.push(Published::Other);
+        in_flight.push(Published::Reading(5));
+        in_flight.push(Published::Reading(9));
+        (1..=3).for_each(|packet_id| in_flight.sent(packet_id));
+        in_flight.acknowledge(1);
+        in_flight.acknowledge(3);
+        assert_eq!(in_flight.acknowledged, [9]);
+        assert!(in_flight.has_readings() && in_flight.others() == 0);
+        in_flight.acknowledge(2);
+        in_flight.acknowledge(2);
+        assert_eq!(in_flight.acknowledged, [9, 5]);
+        assert!(!in_flight.has_readings());
     }
 }

@@ -1,198 +1,235 @@
-//! One connection's deliveries: drains the outbox with a window of unacknowledged publishes, and forgets a
-//! reading only on its PUBACK.
+//! Publishing over one connection: drains the outbox within the in-flight window, removes a reading only on its PUBACK,
+//! and publishes the states of switches beside them.
 
 use std::sync::Arc;
 
 use rumqttc::{AsyncClient, ClientError, ConnectionError, Event, Outgoing, Packet, Publish, QoS};
 use tracing::{debug, info, warn};
 
-use super::inflight::{Sent, Window};
+use super::inflight::{InFlight, Published};
 use super::outbox::Outbox;
-use crate::node::discovery::Announcement;
+use crate::node::discovery::DiscoveryMessage;
 use crate::node::io::switches::{Direction, Switches};
-use crate::wire::{Command, Health, NodeTopics, ONLINE};
+use crate::wire::{Command, Health, NodeTopics, OFFLINE, ONLINE};
 
-/// States of switches on their way, at most; the rest waits and is overtaken by later states.
-const STATES: usize = 16;
-/// Acknowledged readings are deleted from the outbox this many at a time while it drains.
-const FORGET_BATCH: usize = 64;
+/// Most publishes in flight that are not readings. Further states wait, and later states replace them.
+const OTHERS_IN_FLIGHT: usize = 16;
+/// Acknowledged readings are removed from the outbox this many at a time while it drains.
+const REMOVE_BATCH: usize = 64;
 
-/// Why a connection cannot deliver any longer.
+/// The reason why a connection ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DeliveryError {
+pub enum PublishError {
+    /// The connection was refused or broke.
     #[error("{0}")]
     Connection(Box<ConnectionError>),
+    /// The client took no more requests.
     #[error("{0}")]
     Client(Box<ClientError>),
+    /// The outbox could not be read.
     #[error("outbox: {0}")]
     Outbox(#[from] rusqlite::Error),
 }
 
-impl From<ClientError> for DeliveryError {
+impl From<ClientError> for PublishError {
     fn from(error: ClientError) -> Self {
         Self::Client(Box::new(error))
     }
 }
 
-impl From<ConnectionError> for DeliveryError {
+impl From<ConnectionError> for PublishError {
     fn from(error: ConnectionError) -> Self {
         Self::Connection(Box::new(error))
     }
 }
 
-/// What is on its way over one connection.
-pub(super) struct Delivery {
-    pub(super) client: AsyncClient,
-    pub(super) topics: NodeTopics,
+/// The publishes of one connection.
+pub struct Publisher {
+    client: AsyncClient,
+    topics: NodeTopics,
     outbox: Arc<Outbox>,
     switches: Arc<Switches>,
-    announcement: Option<Announcement>,
-    /// Whether the announcement is due.
-    announce: bool,
-    pub(super) window: Window,
+    discovery: Option<DiscoveryMessage>,
+    /// Whether the discovery message is to be published.
+    discovery_due: bool,
+    in_flight: InFlight,
 }
 
-impl Delivery {
-    /// Over a connection that is about to be made.
-    pub(super) fn new(
+impl Publisher {
+    /// A publisher for a connection that is about to be made.
+    pub fn new(
         client: AsyncClient,
         topics: NodeTopics,
         outbox: Arc<Outbox>,
         switches: Arc<Switches>,
-        announcement: Option<Announcement>,
+        discovery: Option<DiscoveryMessage>,
     ) -> Self {
-        let announce = announcement.is_some();
-        Self { client, topics, outbox, switches, announcement, announce, window: Window::default() }
+        let discovery_due = discovery.is_some();
+        let in_flight = InFlight::default();
+        Self { client, topics, outbox, switches, discovery, discovery_due, in_flight }
     }
 
-    /// Hands over as many readings as the window has room for.
-    pub(super) async fn fill(&mut self) -> Result<(), DeliveryError> {
-        let room = self.window.room();
+    /// The connection stands. Subscribes and publishes everything, since the broker may have lost it. Commands are
+    /// subscribed to before `online` is published: a client that waits for `online` may command at once.
+    pub async fn connected(&mut self, commanded: bool) -> Result<(), PublishError> {
+        self.switches.packet_received();
+        if commanded {
+            self.client.try_subscribe(self.topics.commands(), QoS::AtLeastOnce)?;
+        }
+        if let Some(discovery) = &self.discovery {
+            self.client.try_subscribe(&discovery.birth, QoS::AtMostOnce)?;
+        }
+        self.publish(self.topics.status(), ONLINE.into())?;
+        self.switches.republish_all();
+        self.publish_states()?;
+        self.publish_readings().await
+    }
+
+    /// Publishes as many readings as the window has room for.
+    pub async fn publish_readings(&mut self) -> Result<(), PublishError> {
+        let room = self.in_flight.room();
         if room == 0 {
             return Ok(());
         }
-        let (outbox, last) = (Arc::clone(&self.outbox), self.window.last());
-        let waiting = blocking(move || outbox.peek(last, room)).await?;
-        for reading in waiting {
-            let topic = self.topics.sensor(&reading.sensor);
-            self.client.try_publish(topic, QoS::AtLeastOnce, false, reading.telemetry)?;
-            self.window.hand_over(Sent::Reading(reading.id));
+        let (outbox, last_id) = (Arc::clone(&self.outbox), self.in_flight.last_id());
+        let entries = blocking(move || outbox.peek(last_id, room)).await?;
+        for entry in entries {
+            let topic = self.topics.sensor(&entry.sensor);
+            self.client.try_publish(topic, QoS::AtLeastOnce, false, entry.telemetry)?;
+            self.in_flight.push(Published::Reading(entry.id));
         }
         Ok(())
     }
 
-    /// Publishes the announcement, if it is due, and the states that changed, as many as there is room for.
-    pub(super) fn say_states(&mut self) -> Result<(), DeliveryError> {
-        if self.announce
-            && self.window.others() < STATES
-            && let Some(announcement) = self.announcement.clone()
+    /// Publishes the discovery message, if it is due, and changed states, as far as there is room.
+    pub fn publish_states(&mut self) -> Result<(), PublishError> {
+        if self.discovery_due
+            && self.in_flight.others() < OTHERS_IN_FLIGHT
+            && let Some(discovery) = self.discovery.clone()
         {
-            self.announce = false;
-            self.say(announcement.topic, announcement.payload, true)?;
+            self.discovery_due = false;
+            self.publish(discovery.topic, discovery.payload)?;
         }
-        let room = STATES.saturating_sub(self.window.others());
+        let room = OTHERS_IN_FLIGHT.saturating_sub(self.in_flight.others());
         for (direction, name, state) in self.switches.take_unpublished(room) {
             let topic = match direction {
                 Direction::Input => self.topics.input(&name),
                 Direction::Output => self.topics.output(&name),
             };
-            self.say(topic, state.as_str().into(), true)?;
+            self.publish(topic, state.as_str().into())?;
         }
         Ok(())
     }
 
-    /// Whether Home Assistant says that it has started. A retained word is from before this connection, which
-    /// announces anyway.
-    fn is_birth(&self, publish: &Publish) -> bool {
-        self.announcement.as_ref().is_some_and(|announcement| announcement.birth == publish.topic)
-            && publish.payload == ONLINE.as_bytes()
-            && !publish.retain
-    }
-
-    /// A command to an output. One that the broker had kept is from a time that is over: it is not carried
-    /// out, the retained state says what is.
-    fn obey(&self, publish: &Publish) {
-        let Some(name) = self.topics.commanded(&publish.topic) else {
-            debug!(topic = %publish.topic, "not for us");
-            return;
-        };
-        if publish.retain {
-            info!(output = %name, "a retained command is not carried out at the start; send commands without `retain`");
-            return;
-        }
-        match Command::parse(&publish.payload) {
-            Ok(command) => self.switches.send_command(name, command),
-            Err(error) => warn!(output = %name, %error, "no command"),
+    /// Publishes the node's health.
+    pub fn publish_health(&mut self, health: &Health) -> Result<(), PublishError> {
+        match serde_json::to_vec(health) {
+            Ok(payload) => self.publish(self.topics.health(), payload),
+            Err(error) => {
+                warn!(%error, "could not write the health message");
+                Ok(())
+            }
         }
     }
 
-    /// What the connection tells: acknowledgements, commands, what has left.
-    pub(super) async fn hear(&mut self, event: &Event) -> Result<(), DeliveryError> {
+    /// Publishes the last states and health, then `offline`.
+    pub fn publish_offline(&mut self, health: &Health) -> Result<(), PublishError> {
+        self.publish_states()?;
+        self.publish_health(health)?;
+        self.publish(self.topics.status(), OFFLINE.into())
+    }
+
+    /// Ends the connection with a DISCONNECT.
+    pub fn disconnect(&self) -> Result<(), PublishError> {
+        Ok(self.client.try_disconnect()?)
+    }
+
+    /// Whether any reading waits for its PUBACK.
+    pub const fn has_readings_in_flight(&self) -> bool {
+        self.in_flight.has_readings()
+    }
+
+    /// Whether anything else waits for its PUBACK.
+    pub fn has_others_in_flight(&self) -> bool {
+        self.in_flight.others() > 0
+    }
+
+    /// Publishes a retained message that is no reading.
+    fn publish(&mut self, topic: String, payload: Vec<u8>) -> Result<(), PublishError> {
+        self.client.try_publish(topic, QoS::AtLeastOnce, true, payload)?;
+        self.in_flight.push(Published::Other);
+        Ok(())
+    }
+
+    /// Handles an event of the connection: acknowledgements, commands, sent packets.
+    pub async fn handle_event(&mut self, event: &Event) -> Result<(), PublishError> {
         if let Event::Incoming(_) = event {
             self.switches.packet_received();
         }
         match event {
             Event::Incoming(Packet::Publish(publish)) if self.is_birth(publish) => {
                 debug!("Home Assistant has started");
-                self.announce = true;
-                self.say_states()?;
+                self.discovery_due = true;
+                self.publish_states()?;
             }
-            Event::Incoming(Packet::Publish(publish)) => self.obey(publish),
-            Event::Outgoing(Outgoing::Publish(pkid)) => self.window.left(*pkid),
+            Event::Incoming(Packet::Publish(publish)) => self.handle_command(publish),
+            Event::Outgoing(Outgoing::Publish(packet_id)) => self.in_flight.sent(*packet_id),
             Event::Incoming(Packet::PubAck(ack)) => {
-                self.window.acknowledge(ack.pkid);
-                self.say_states()?;
-                let batch = self.window.acknowledged().len();
-                if batch.is_multiple_of(FORGET_BATCH) || self.window.is_empty() {
-                    self.forget().await;
+                self.in_flight.acknowledge(ack.pkid);
+                self.publish_states()?;
+                let acknowledged = self.in_flight.acknowledged().len();
+                if acknowledged.is_multiple_of(REMOVE_BATCH) || !self.in_flight.has_readings() {
+                    self.remove_acknowledged().await;
                 }
-                self.fill().await?;
+                self.publish_readings().await?;
             }
             other => debug!(event = ?other, "session"),
         }
         Ok(())
     }
 
-    /// Deletes from the outbox what was acknowledged.
-    pub(super) async fn forget(&mut self) {
-        let ids = self.window.acknowledged().to_vec();
+    /// Whether this is Home Assistant's birth message. A retained one is from before this connection, which publishes
+    /// the discovery message anyway.
+    fn is_birth(&self, publish: &Publish) -> bool {
+        self.discovery.as_ref().is_some_and(|discovery| discovery.birth == publish.topic)
+            && publish.payload == ONLINE.as_bytes()
+            && !publish.retain
+    }
+
+    /// Passes a command on to its output. A retained command may be old, so it is not carried out; the retained state
+    /// tells what the output is.
+    fn handle_command(&self, publish: &Publish) {
+        let Some(name) = self.topics.commanded(&publish.topic) else {
+            debug!(topic = %publish.topic, "message on a topic without a use here");
+            return;
+        };
+        if publish.retain {
+            info!(output = %name, "a retained command is not carried out; send commands without `retain`");
+            return;
+        }
+        match Command::parse(&publish.payload) {
+            Ok(command) => self.switches.send_command(name, command),
+            Err(error) => warn!(output = %name, %error, "payload is not a command"),
+        }
+    }
+
+    /// Removes acknowledged readings from the outbox.
+    pub async fn remove_acknowledged(&mut self) {
+        let ids = self.in_flight.acknowledged().to_vec();
         if ids.is_empty() {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
         match blocking(move || outbox.remove(&ids)).await {
-            Ok(()) => self.window.forgotten(),
-            // Delivery goes on: the window is past them. They are deleted with the next, or sent once more
-            // after a reconnect.
-            Err(error) => debug!(%error, "the outbox cannot delete yet"),
-        }
-    }
-
-    /// Publishes what is no reading.
-    pub(super) fn say(
-        &mut self,
-        topic: String,
-        payload: Vec<u8>,
-        retain: bool,
-    ) -> Result<(), DeliveryError> {
-        self.client.try_publish(topic, QoS::AtLeastOnce, retain, payload)?;
-        self.window.hand_over(Sent::Other);
-        Ok(())
-    }
-
-    /// Publishes how the node is.
-    pub(super) fn say_health(&mut self, health: &Health) -> Result<(), DeliveryError> {
-        match serde_json::to_vec(health) {
-            Ok(payload) => self.say(self.topics.health(), payload, true),
-            Err(error) => {
-                warn!(%error, "health cannot be written");
-                Ok(())
-            }
+            Ok(()) => self.in_flight.clear_acknowledged(),
+            // Delivery goes on with later readings. These are removed with the next, or sent once more after a
+            // reconnect.
+            Err(error) => debug!(%error, "could not remove acknowledged readings yet"),
         }
     }
 }
 
-/// A database call that may wait for an SD card does not belong on the runtime's threads.
+/// Runs a database call on a thread that may wait for an SD card, which the runtime's threads must not.
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> rusqlite::Result<T> + Send + 'static,
 ) -> rusqlite::Result<T> {

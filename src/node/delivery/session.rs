@@ -1,49 +1,43 @@
-//! The MQTT session: one connection to the broker after the other, each delivering what the outbox holds.
+//! The MQTT session: one connection to the broker after the other, each delivering from the outbox.
 //!
-//! rumqttc keeps pending publishes of its own across reconnects, and clears them when the broker
-//! starts a new session. Both are in the way of an outbox that *is* the truth, so every connection
-//! gets a fresh client and starts again from the outbox's head.
+//! rumqttc keeps pending publishes of its own across reconnects, and clears them when the broker starts a new session.
+//! The outbox already has every reading that is not acknowledged, so each connection gets a fresh client and starts
+//! again from the outbox's head.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use rumqttc::{
-    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS, Transport,
-};
+use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use super::inflight::WINDOW;
+use super::client;
+use super::inflight::READINGS_IN_FLIGHT;
 use super::outbox::Outbox;
-use super::publish::{Delivery, DeliveryError};
+use super::publish::{PublishError, Publisher};
 use super::tunnel::Tunnel;
 use crate::node::address::BrokerAddress;
 use crate::node::config::{HEALTH_INTERVAL, TlsFiles};
-use crate::node::discovery::Announcement;
+use crate::node::discovery::DiscoveryMessage;
 use crate::node::io::switches::Switches;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
-use crate::wire::{CLIENT_ID_PREFIX, Health, NodeTopics, OFFLINE, ONLINE};
+use crate::wire::{Health, NodeTopics, OFFLINE};
 
-/// Room for what is not a reading: status, health, two subscriptions, the announcement and the states of switches.
-const EXTRA: usize = 32;
-/// First and longest wait before a reconnect; the jitter keeps a hall of boards from coming back at
-/// the same instant.
+/// Room in the client for what is no reading: status, health, two subscriptions, discovery and the states of switches.
+const OTHER_REQUESTS: usize = 32;
+/// First and longest wait before a reconnect. Jitter keeps a hall of boards from reconnecting at the same instant.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
-/// Largest packet from the broker: commands and a word from Home Assistant.
-const PACKET_IN_MAX_BYTES: usize = 64 * 1024;
-/// Largest packet to the broker: the announcement of forty sensors, inputs and outputs with the longest names. A
-/// test holds it against this; usual ones have 4 KiB.
-pub(in crate::node) const PACKET_OUT_MAX_BYTES: usize = 128 * 1024;
-/// How long the end of the process may wait for the outbox to drain, and then for the farewell.
-const DRAIN: Duration = Duration::from_secs(3);
-const FAREWELL: Duration = Duration::from_secs(2);
-/// A broker that stays away is mentioned again this often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
+/// Longest time for draining the outbox at the end of the process.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest time for `offline` and DISCONNECT after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two warnings that there is no connection.
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What a session needs.
+/// Everything that a session needs.
 pub struct Session {
     /// This node.
     pub node: Id,
@@ -53,45 +47,45 @@ pub struct Session {
     pub password: Option<String>,
     /// Where the address asks for TLS.
     pub tls: Option<TlsFiles>,
-    /// What to deliver.
+    /// The readings to deliver.
     pub outbox: Arc<Outbox>,
-    /// States to publish, and where commands go.
+    /// The states to publish, and the receiver of commands.
     pub switches: Arc<Switches>,
     /// Whether there are outputs to command.
     pub commanded: bool,
-    /// What to tell Home Assistant.
-    pub announcement: Option<Announcement>,
-    /// Seconds of silence after which either side asks.
+    /// The message for Home Assistant.
+    pub discovery: Option<DiscoveryMessage>,
+    /// Silence after which the broker is pinged.
     pub keep_alive: Duration,
-    /// What to say about oneself.
+    /// Composes the health message.
     pub health: Box<dyn Fn() -> Health + Send + Sync>,
 }
 
-/// Why one connection ended.
+/// The end of one connection.
 enum End {
-    /// As asked.
-    Farewell,
-    /// By itself; `connected` says whether it had been up.
-    Lost { cause: String, connected: bool },
+    /// Shutdown was requested.
+    Shutdown,
+    /// The connection broke, or was never made.
+    Lost { reason: String, connected: bool },
 }
 
 impl Session {
     /// Delivers until `shutdown`, across any number of connections.
     pub async fn run(&self, mut shutdown: Shutdown) {
         let mut waits = back_off();
-        let mut complained: Option<Instant> = None;
+        let mut warned: Option<Instant> = None;
         loop {
-            let (cause, connected) = match self.connection(&mut shutdown).await {
-                End::Farewell => return,
-                End::Lost { cause, connected } => (cause, connected),
+            let (reason, connected) = match self.connection(&mut shutdown).await {
+                End::Shutdown => return,
+                End::Lost { reason, connected } => (reason, connected),
             };
             if connected {
                 waits = back_off();
-                complained = None;
+                warned = None;
             }
-            if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
-                complained = Some(Instant::now());
-                warn!(broker = %self.broker, cause, waiting = self.outbox.depth(), "no broker; readings wait in the outbox");
+            if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+                warned = Some(Instant::now());
+                warn!(broker = %self.broker, waiting = self.outbox.depth(), "{reason}; readings wait in the outbox");
             }
             let wait = waits.next().unwrap_or(BACK_OFF.1);
             tokio::select! {
@@ -102,12 +96,12 @@ impl Session {
     }
 
     fn options(&self, tunnel: Option<&Tunnel>) -> MqttOptions {
-        let name = format!("{CLIENT_ID_PREFIX}{}", self.node);
-        let mut options = options(name, &self.broker, self.password.as_deref(), tunnel);
+        let mut options =
+            client::options(&self.node, &self.broker, self.password.as_deref(), tunnel);
         let status = NodeTopics::new(self.node.clone()).status();
         options
             .set_keep_alive(self.keep_alive)
-            .set_inflight(u16::try_from(WINDOW + EXTRA).unwrap_or(u16::MAX))
+            .set_inflight(u16::try_from(READINGS_IN_FLIGHT + OTHER_REQUESTS).unwrap_or(u16::MAX))
             .set_last_will(LastWill::new(status, OFFLINE, QoS::AtLeastOnce, true));
         options
     }
@@ -119,42 +113,49 @@ impl Session {
             Some(files) => tokio::select! {
                 opened = Tunnel::open(files, &self.broker) => match opened {
                     Ok(tunnel) => Some(tunnel),
-                    Err(error) => return End::Lost { cause: error.to_string(), connected: false },
+                    Err(error) => {
+                        let reason = format!("no connection to the broker: {error}");
+                        return End::Lost { reason, connected: false };
+                    }
                 },
-                () = shutdown.requested() => return End::Farewell,
+                () = shutdown.requested() => return End::Shutdown,
             },
         };
         let options = self.options(tunnel.as_ref());
-        let (client, mut events) = AsyncClient::new(options, WINDOW + EXTRA);
+        let (client, mut events) = AsyncClient::new(options, READINGS_IN_FLIGHT + OTHER_REQUESTS);
         events.network_options.set_tcp_nodelay(true);
-        let mut delivery = Delivery::new(
+        let mut publisher = Publisher::new(
             client,
             NodeTopics::new(self.node.clone()),
             Arc::clone(&self.outbox),
             Arc::clone(&self.switches),
-            self.announcement.clone(),
+            self.discovery.clone(),
         );
         let mut connected = false;
-        let outcome = self.deliver(&mut events, &mut delivery, &mut connected, shutdown).await;
-        // What was acknowledged before the end must not be sent again needlessly.
-        delivery.forget().await;
-        drop((events, delivery));
+        let outcome = self.deliver(&mut events, &mut publisher, &mut connected, shutdown).await;
+        // Readings acknowledged before the end must not be sent again.
+        publisher.remove_acknowledged().await;
+        drop((events, publisher));
         if let Some(tunnel) = tunnel {
             tunnel.close().await;
         }
         match outcome {
-            Ok(()) => End::Farewell,
-            Err(error) => End::Lost { cause: error.to_string(), connected },
+            Ok(()) => End::Shutdown,
+            Err(PublishError::Connection(error)) => {
+                let reason = client::reason(&error, &self.node, &self.broker);
+                End::Lost { reason, connected }
+            }
+            Err(error) => End::Lost { reason: error.to_string(), connected },
         }
     }
 
     async fn deliver(
         &self,
         events: &mut EventLoop,
-        delivery: &mut Delivery,
+        publisher: &mut Publisher,
         connected: &mut bool,
         shutdown: &mut Shutdown,
-    ) -> Result<(), DeliveryError> {
+    ) -> Result<(), PublishError> {
         let mut health = interval(HEALTH_INTERVAL);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -164,9 +165,9 @@ impl Session {
                 loop {
                     tokio::select! {
                         event = &mut poll => break Some(event?),
-                        () = self.outbox.changed(), if *connected => delivery.fill().await?,
-                        () = self.switches.changed(), if *connected => delivery.say_states()?,
-                        _ = health.tick(), if *connected => delivery.say_health(&(self.health)())?,
+                        () = self.outbox.changed(), if *connected => publisher.publish_readings().await?,
+                        () = self.switches.changed(), if *connected => publisher.publish_states()?,
+                        _ = health.tick(), if *connected => publisher.publish_health(&(self.health)())?,
                         () = shutdown.requested() => {
                             if !*connected {
                                 return Ok(());
@@ -177,92 +178,55 @@ impl Session {
                 }
             };
             match event {
-                None => return self.farewell(events, delivery).await,
+                None => return self.close(events, publisher).await,
                 Some(Event::Incoming(Packet::ConnAck(_))) => {
                     *connected = true;
                     info!(broker = %self.broker, waiting = self.outbox.depth(), "connected");
-                    self.switches.packet_received();
-                    // Every broker is taken for one that has forgotten. Commands are heard before `online` is said:
-                    // whoever waits for that may command at once.
-                    if self.commanded {
-                        let commands = delivery.topics.commands();
-                        delivery.client.try_subscribe(commands, QoS::AtLeastOnce)?;
-                    }
-                    if let Some(announcement) = &self.announcement {
-                        delivery.client.try_subscribe(&announcement.birth, QoS::AtMostOnce)?;
-                    }
-                    delivery.say(delivery.topics.status(), ONLINE.into(), true)?;
-                    self.switches.republish_all();
-                    delivery.say_states()?;
-                    delivery.fill().await?;
+                    publisher.connected(self.commanded).await?;
                 }
-                Some(event) => delivery.hear(&event).await?,
+                Some(event) => publisher.handle_event(&event).await?,
             }
         }
     }
 
-    /// Drains what it can, says `offline`, disconnects.
-    async fn farewell(
+    /// Drains the outbox as far as time allows, publishes `offline`, disconnects.
+    async fn close(
         &self,
         events: &mut EventLoop,
-        delivery: &mut Delivery,
-    ) -> Result<(), DeliveryError> {
+        publisher: &mut Publisher,
+    ) -> Result<(), PublishError> {
         let drain = async {
-            delivery.fill().await?;
-            while !delivery.window.is_empty() {
+            publisher.publish_readings().await?;
+            while publisher.has_readings_in_flight() {
                 let event = events.poll().await?;
-                delivery.hear(&event).await?;
+                publisher.handle_event(&event).await?;
             }
-            Ok::<_, DeliveryError>(())
+            Ok::<_, PublishError>(())
         };
-        if let Ok(drained) = timeout(DRAIN, drain).await {
+        if let Ok(drained) = timeout(DRAIN_TIMEOUT, drain).await {
             drained?;
         } else {
             info!(
                 waiting = self.outbox.depth(),
-                "leaving before the outbox is empty; the rest is sent at the next start"
+                "stopping before the outbox is empty; the next start sends the rest"
             );
         }
-        delivery.say_states()?;
-        delivery.say_health(&(self.health)())?;
-        delivery.say(delivery.topics.status(), OFFLINE.into(), true)?;
-        let goodbye = async {
-            // Everything is acknowledged, or at least the farewell is on its way in order.
-            while delivery.window.unsaid() {
+        publisher.publish_offline(&(self.health)())?;
+        let disconnect = async {
+            while publisher.has_others_in_flight() {
                 let event = events.poll().await?;
-                delivery.hear(&event).await?;
+                publisher.handle_event(&event).await?;
             }
-            delivery.client.try_disconnect()?;
+            publisher.disconnect()?;
             loop {
                 if let Event::Outgoing(Outgoing::Disconnect) = events.poll().await? {
-                    return Ok::<_, DeliveryError>(());
+                    return Ok::<_, PublishError>(());
                 }
             }
         };
-        match timeout(FAREWELL, goodbye).await {
-            Ok(outcome) => outcome,
-            Err(_) => Ok(()),
-        }
+        // Without an answer the connection ends all the same, and the broker publishes the will.
+        timeout(CLOSE_TIMEOUT, disconnect).await.unwrap_or(Ok(()))
     }
-}
-
-/// What every connection to the broker has.
-pub(in crate::node) fn options(
-    name: String,
-    broker: &BrokerAddress,
-    password: Option<&str>,
-    tunnel: Option<&Tunnel>,
-) -> MqttOptions {
-    let host = tunnel.map_or(&broker.host, |tunnel| &tunnel.entrance);
-    let mut options = MqttOptions::new(name, host.clone(), broker.port);
-    if tunnel.is_some() {
-        options.set_transport(Transport::unix());
-    }
-    options.set_max_packet_size(PACKET_IN_MAX_BYTES, PACKET_OUT_MAX_BYTES);
-    if let Some(user) = &broker.user {
-        options.set_credentials(user, password.unwrap_or_default());
-    }
-    options
 }
 
 fn back_off() -> impl Iterator<Item = Duration> {
