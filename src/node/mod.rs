@@ -1,10 +1,17 @@
-//! The board's role: sample, keep, deliver.
+//! The board's role: read sensors, store readings until the broker has acknowledged them, switch outputs.
 //!
 //! ```text
-//! line → dht::decode → judge → outbox (SQLite) → session ═ MQTT QoS 1 ═> broker
-//!                                  └──── deleted on PUBACK ────┘
-//! inputs · outputs ⇄ switches ⇄ session
+//! sampling: line → dht::decode → plausibility → delivery: outbox → session ═ MQTT QoS 1 ═> broker
+//!                                                            ↑ removed on PUBACK ←────────────┘
+//! io: inputs · outputs ⇄ switches ⇄ delivery: session
 //! ```
+//!
+//! - `config` is what the role is configured with; `address` the broker's address.
+//! - `sampling` decides when a sensor is read and whether a measurement is plausible.
+//! - `io` opens lines, reads inputs and drives outputs.
+//! - `discovery` describes the node to Home Assistant.
+//! - `delivery` has the outbox and the MQTT session. It and `forget` alone use rumqttc.
+//! - `run` starts and ends all of it.
 
 mod address;
 mod config;

@@ -1,8 +1,8 @@
-//! TLS to the broker.
+//! TLS to the broker, through an abstract Unix socket between rumqttc and the TLS connection.
 //!
-//! rumqttc speaks TLS only by its own features, which pin versions with open advisories, and takes no stream that
-//! somebody else has opened. But it connects to a Unix socket as readily as to TCP: so TLS is spoken here, and
-//! rumqttc is handed an abstract socket that this process alone may connect to.
+//! rumqttc's own TLS features pin versions with open advisories, and it takes no stream that is already open. But it can
+//! connect to a Unix socket. So this file makes the TLS connection, and rumqttc gets the name of an abstract socket that
+//! accepts this process alone.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
@@ -22,11 +22,11 @@ use crate::node::address::BrokerAddress;
 use crate::node::config::TlsFiles;
 use crate::tls::{TlsError, identity, provider, roots};
 
-/// How long TCP and the handshake may take, together. A small board signs in a tenth of a second.
+/// Longest time for TCP and the handshake together. A small board signs in a tenth of a second.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long rumqttc may take to come to its end of the tunnel.
-const ENTER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the last bytes may take to leave.
+/// Longest time until rumqttc connects to its end.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for sending the last bytes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// rustls's configuration of a client, from the files.
@@ -46,16 +46,16 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     }))
 }
 
-/// Why there is no tunnel.
+/// The reason why there is no TLS connection.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
-    /// A file.
+    /// A file is missing or wrong.
     #[error(transparent)]
     Files(#[from] TlsError),
-    /// The host's name is none that a certificate could be for.
-    #[error("`{0}` is no host that a certificate could be for")]
+    /// The host's name cannot be in a certificate.
+    #[error("`{0}` is not a host name or address that a certificate can be for")]
     Name(String),
-    /// The network, or what the broker showed.
+    /// The network, or the broker's certificate.
     #[error("TLS: {0}")]
     Io(#[from] std::io::Error),
     /// The broker does not answer.
@@ -63,16 +63,16 @@ pub enum TunnelError {
     Silent,
 }
 
-/// A TLS connection to the broker, and where rumqttc finds it.
+/// A TLS connection to the broker, and the socket where rumqttc finds it.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// Address of the near end, for rumqttc.
+    /// Name of rumqttc's end: an abstract Unix socket.
     pub entrance: String,
-    carrying: JoinHandle<()>,
+    copying: JoinHandle<()>,
 }
 
 impl Tunnel {
-    /// Connects to the broker and shakes hands.
+    /// Connects to the broker and makes the TLS handshake.
     ///
     /// # Errors
     /// [`TunnelError`].
@@ -94,30 +94,31 @@ impl Tunnel {
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&entrance)?)?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let carrying = tokio::spawn(carry(listener, stream));
-        // The leading zero says "abstract" to whoever connects.
-        Ok(Self { entrance: format!("\0{entrance}"), carrying })
+        let copying = tokio::spawn(copy(listener, stream));
+        // The leading zero byte means an abstract socket (unix(7)).
+        Ok(Self { entrance: format!("\0{entrance}"), copying })
     }
 
-    /// Waits until what was sent has left, when the near end is closed already.
+    /// Waits until the last bytes are sent, after rumqttc has closed its end.
     pub async fn close(mut self) {
-        let _ = timeout(CLOSE_TIMEOUT, &mut self.carrying).await;
+        let _ = timeout(CLOSE_TIMEOUT, &mut self.copying).await;
     }
 }
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        self.carrying.abort();
+        self.copying.abort();
     }
 }
 
-async fn carry(listener: UnixListener, mut stream: TlsStream<TcpStream>) {
-    let Ok(Some(mut near)) = timeout(ENTER_TIMEOUT, own_client(listener)).await else { return };
-    // Either end tells rumqttc or the broker by closing.
-    let _ = tokio::io::copy_bidirectional(&mut near, &mut stream).await;
+/// Copies both ways until either end closes.
+async fn copy(listener: UnixListener, mut stream: TlsStream<TcpStream>) {
+    let Ok(Some(mut client)) = timeout(ACCEPT_TIMEOUT, own_client(listener)).await else { return };
+    // An error of one end closes the other, which tells rumqttc or the broker.
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut stream).await;
 }
 
-/// The first that connects and is this process. On a host's own network other processes see the name too.
+/// The first connection from this process. In the host's network namespace other processes see the name too.
 async fn own_client(listener: UnixListener) -> Option<UnixStream> {
     let own = i32::try_from(std::process::id()).ok()?;
     loop {
