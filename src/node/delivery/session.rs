@@ -136,13 +136,18 @@ impl Session {
         // Readings acknowledged before the end must not be sent again.
         publisher.remove_acknowledged().await;
         drop((events, publisher));
-        if let Some(tunnel) = tunnel {
-            tunnel.close().await;
-        }
+        let tls_error = match tunnel {
+            Some(tunnel) => tunnel.close().await,
+            None => None,
+        };
         match outcome {
             Ok(()) => End::Shutdown,
             Err(PublishError::Connection(error)) => {
-                let reason = client::reason(&error, &self.node, &self.broker);
+                let reason = match tls_error {
+                    Some(error) if connected => format!("connection to the broker lost: {error}"),
+                    Some(error) => format!("no connection to the broker: {error}"),
+                    None => client::reason(&error, &self.node, &self.broker),
+                };
                 End::Lost { reason, connected }
             }
             Err(error) => End::Lost { reason: error.to_string(), connected },

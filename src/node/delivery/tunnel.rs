@@ -68,7 +68,7 @@ pub enum TunnelError {
 pub struct Tunnel {
     /// Name of rumqttc's end: an abstract Unix socket.
     pub entrance: String,
-    copying: JoinHandle<()>,
+    copying: JoinHandle<std::io::Result<()>>,
 }
 
 impl Tunnel {
@@ -99,9 +99,13 @@ impl Tunnel {
         Ok(Self { entrance: format!("\0{entrance}"), copying })
     }
 
-    /// Waits until the last bytes are sent, after rumqttc has closed its end.
-    pub async fn close(mut self) {
-        let _ = timeout(CLOSE_TIMEOUT, &mut self.copying).await;
+    /// Waits until the last bytes are sent, after rumqttc has closed its end. Returns the TLS error that ended the
+    /// connection, which rumqttc sees as a closed socket: a broker that misses the node's certificate says so only
+    /// after the handshake.
+    pub async fn close(mut self) -> Option<TunnelError> {
+        let error = timeout(CLOSE_TIMEOUT, &mut self.copying).await.ok()?.ok()?.err()?;
+        let of_tls = error.get_ref().is_some_and(|source| source.is::<rustls::Error>());
+        of_tls.then_some(TunnelError::Io(error))
     }
 }
 
@@ -112,10 +116,11 @@ impl Drop for Tunnel {
 }
 
 /// Copies both ways until either end closes.
-async fn copy(listener: UnixListener, mut stream: TlsStream<TcpStream>) {
-    let Ok(Some(mut client)) = timeout(ACCEPT_TIMEOUT, own_client(listener)).await else { return };
-    // An error of one end closes the other, which tells rumqttc or the broker.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut stream).await;
+async fn copy(listener: UnixListener, mut stream: TlsStream<TcpStream>) -> std::io::Result<()> {
+    let Ok(Some(mut client)) = timeout(ACCEPT_TIMEOUT, own_client(listener)).await else {
+        return Ok(());
+    };
+    tokio::io::copy_bidirectional(&mut client, &mut stream).await.map(drop)
 }
 
 /// The first connection from this process. In the host's network namespace other processes see the name too.
