@@ -221,7 +221,7 @@ impl Outbox {
                 }
                 // Only another program could have written it.
                 Err(error) => {
-                    warn!(id, %error, "skipped a reading in the outbox: its sensor is not an id")
+                    warn!(id, %error, "skipped a reading in the outbox: its sensor is not an id");
                 }
             }
         }

@@ -104,8 +104,8 @@ impl Tunnel {
     /// after the handshake.
     pub async fn close(mut self) -> Option<TunnelError> {
         let error = timeout(CLOSE_TIMEOUT, &mut self.copying).await.ok()?.ok()?.err()?;
-        let of_tls = error.get_ref().is_some_and(|source| source.is::<rustls::Error>());
-        of_tls.then_some(TunnelError::Io(error))
+        error.get_ref()?.downcast_ref::<rustls::Error>()?;
+        Some(TunnelError::Io(error))
     }
 }
 
