@@ -1,4 +1,4 @@
-//! The boards: which line of which chip a pin is, and what else hangs on it.
+//! The boards: which line of which chip a pin is, and what else is connected to it.
 //!
 //! A pin is written as the user sees it (header number, the SoC's name) and becomes a chip's label
 //! and a line offset. Labels, because a chip's number depends on the order in which drivers start:
@@ -14,32 +14,32 @@ pub use recognise::{Recognised, recognise};
 
 use crate::gpio::{LineAddress, Pin};
 
-/// At most this many pins are offered in place of one that does not exist.
+/// Most pins offered in place of one that does not exist.
 const NEAR_PINS: usize = 4;
 
-/// Where on a board a line comes out.
+/// The place of a line on the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Pin of the main header, from 1.
     Header(u8),
-    /// Somewhere without a number of its own.
+    /// Another place, without a pin number.
     Elsewhere(&'static str),
 }
 
 /// One line of a board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoardPin {
-    /// Where it comes out.
+    /// Its place on the board.
     pub place: Place,
     /// The SoC's name for it: `GPIO4`, `PA6`.
     pub name: &'static str,
-    /// Label of its chip, where that is not the board's main one.
+    /// Label of its chip, if that is not the board's main one.
     chip: Option<&'static str>,
     /// Line offset on the chip.
     pub offset: u32,
-    /// What else the line can do, as printed on pinout cards.
+    /// Its other functions, as printed on pinout cards.
     pub functions: &'static str,
-    /// Why it should rather be left alone.
+    /// The reason to use another line, where there is one.
     pub reserved: Option<&'static str>,
 }
 
@@ -127,7 +127,7 @@ pub enum NoSuchPin {
         board: &'static str,
         /// The pin as written.
         pin: String,
-        /// What is there instead.
+        /// The supply on the pin instead of a line, with a comma before it; empty for none.
         power: String,
         /// Pins that exist.
         near: String,
@@ -158,8 +158,7 @@ impl Board {
         BOARDS.iter().map(|board| board.id)
     }
 
-    /// Which line `pin` is, and what the table knows of it. A `chip:line` is what it says, also where
-    /// the table does not know it.
+    /// The line of `pin`, and its entry in the table. A `chip:line` needs no entry.
     ///
     /// # Errors
     /// [`NoSuchPin::NotOnBoard`] with the pins near it.
@@ -199,7 +198,7 @@ impl Board {
         LineAddress { chip: pin.chip.unwrap_or(self.chip).to_owned(), offset: pin.offset }
     }
 
-    /// What a header pin without a line carries. Both headers begin with the layout of the first
+    /// The supply on a header pin without a line. Both headers begin with the layout of the first
     /// Raspberry Pi's 26 pins.
     #[must_use]
     pub const fn power(&self, header: u8) -> Option<&'static str> {

@@ -1,4 +1,4 @@
-//! Pulses to bits: what the widths of a frame say, and how sure that is.
+//! Pulses to bits: the 40 bits of a frame, and the reasons to doubt one.
 
 use super::pulses::{FramePulses, Pulse, longest_gap_us};
 use super::{

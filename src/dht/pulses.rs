@@ -50,7 +50,7 @@ pub struct FramePulses {
     pub response: Vec<Pulse>,
     /// Low and high of each bit, in the order sent.
     pub bits: Vec<[Pulse; 2]>,
-    /// The low that tells that the last high has ended.
+    /// The low that ends the last high.
     pub closing: Pulse,
 }
 

@@ -1,4 +1,4 @@
-//! What every way to a line has in common: the exchange with a sensor, and the reasons why a line cannot be used.
+//! The line of a sensor: its exchange, and the reasons why a line cannot be used.
 
 use std::path::PathBuf;
 use std::time::Duration;

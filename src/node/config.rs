@@ -1,4 +1,4 @@
-//! What the node role is configured with: the typed settings that every other file here takes.
+//! The node's typed settings, below every file that takes them.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! io: inputs · outputs ⇄ switches ⇄ delivery: session
 //! ```
 //!
-//! - `config` is what the role is configured with; `address` the broker's address.
+//! - `config` has the typed settings, `address` the broker's address.
 //! - `sampling` decides when a sensor is read and whether a measurement is plausible.
 //! - `io` opens lines, reads inputs and drives outputs.
 //! - `discovery` describes the node to Home Assistant.

@@ -18,7 +18,7 @@ pub const BROKER_DEVICE_ID: &str = "humidor_broker";
 /// Longest prefix in bytes: with the longest id behind it a topic stays short.
 const PREFIX_MAX_BYTES: usize = 128;
 
-/// The prefix of Home Assistant's discovery topics, `homeassistant` where nobody changed it.
+/// The prefix of Home Assistant's discovery topics, `homeassistant` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discovery {
     prefix: String,
