@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{BOARDS, Board, BoardPin, NoSuchPin};
+use super::boards::{BOARDS, Board, NoSuchPin};
+use super::pin::BoardPin;
 use crate::gpio::{LineAddress, Pin};
 
 /// The device tree's list of what the board is, the most exact first, each ended by a zero byte
