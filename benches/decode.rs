@@ -7,9 +7,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use fastrand::Rng;
-use humidor::dht::{Model, decode};
-use humidor::gpio::Edge;
-use humidor::sim::train;
+use humidor::dht::{Edge, Model, decode, train};
+use humidor::sim::faults;
 
 /// Frames decoded for one sample, and samples of which the median counts.
 const FRAMES: u32 = 20_000;
@@ -34,12 +33,12 @@ fn ns_per_frame(edges: &[Edge]) -> f64 {
 
 fn main() {
     let good = train::nominal(FRAME);
-    let jittered = train::jitter(&good, 8, &mut Rng::with_seed(1));
+    let jittered = faults::jitter(&good, 8, &mut Rng::with_seed(1));
     let cases = [
         ("clean", good.clone(), true),
         ("jittered by 8 µs", jittered, true),
-        ("one pulse lost", train::lose_pulse(good.clone(), 30), false),
-        ("wrong checksum", train::nominal(train::flip_bit(FRAME, 3)), false),
+        ("one pulse lost", faults::lose_pulse(good.clone(), 30), false),
+        ("wrong checksum", train::nominal(faults::flip_bit(FRAME, 3)), false),
     ];
     for (case, edges, decodes) in cases {
         assert_eq!(decode(&edges, Model::Dht22).is_ok(), decodes, "{case}");

@@ -1,7 +1,6 @@
 //! Trains and frames that people published: they decode to what the sensor meant, or not at all.
 
-use humidor::dht::{Fault, Model, decode, frame, recording};
-use humidor::sim::train;
+use humidor::dht::{Fault, Model, decode, frame, recording, train};
 use serde_json::Value;
 
 /// Each entry names the thread it comes from in `source` and what it must give in `expect`.

@@ -1,11 +1,10 @@
 //! The laws of the decoder: what was sent comes out, or a fault does, but never something else.
 
 use fastrand::Rng;
-use humidor::dht::pulses::edges_from_widths;
-use humidor::dht::{Fault, Model, decode, frame, recording};
-use humidor::gpio::{Edge, Level};
+use humidor::dht::train::{self, edges_from_widths};
+use humidor::dht::{Edge, Fault, Level, Model, decode, frame, recording};
 use humidor::reading::Measurement;
-use humidor::sim::train;
+use humidor::sim::faults;
 use proptest::prelude::*;
 
 /// A frame on its way: what was sent, and the edges that arrived.
@@ -64,7 +63,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         all_zero,
         |((model, measurement), seed, beginning, wait_us)| {
             let bytes = frame::encode(measurement, model)?;
-            let edges = train::jitter(&train::nominal(bytes), 10, &mut Rng::with_seed(seed));
+            let edges = faults::jitter(&train::nominal(bytes), 10, &mut Rng::with_seed(seed));
             let edges = begin(&edges, beginning, wait_us);
             Some(Sent { model, measurement, bytes, edges })
         },
@@ -132,7 +131,7 @@ proptest! {
     #[test]
     fn a_flipped_bit_is_refused(sent in sent(), wait_us in 1_u64..=250) {
         for bit in 0..40 {
-            let bytes = train::flip_bit(sent.bytes, bit);
+            let bytes = faults::flip_bit(sent.bytes, bit);
             prop_assert!(frame::measurement_from_bytes(bytes, sent.model).is_err());
             for beginning in 0..4 {
                 let edges = begin(&train::nominal(bytes), beginning, wait_us);
@@ -144,14 +143,14 @@ proptest! {
     #[test]
     fn a_lost_edge_never_makes_another_measurement(sent in sent()) {
         for index in 0..sent.edges.len() {
-            nothing_else(&sent, &train::lose_edge(sent.edges.clone(), index))?;
+            nothing_else(&sent, &faults::lose_edge(sent.edges.clone(), index))?;
         }
     }
 
     #[test]
     fn a_lost_pulse_never_makes_another_measurement(sent in sent()) {
         for index in 0..sent.edges.len() {
-            nothing_else(&sent, &train::lose_pulse(sent.edges.clone(), index))?;
+            nothing_else(&sent, &faults::lose_pulse(sent.edges.clone(), index))?;
         }
     }
 
@@ -177,7 +176,7 @@ proptest! {
         width_ns in 0_u64..120_000,
     ) {
         for index in 0..sent.edges.len() {
-            nothing_else(&sent, &train::glitch(sent.edges.clone(), index, offset_ns, width_ns))?;
+            nothing_else(&sent, &faults::glitch(sent.edges.clone(), index, offset_ns, width_ns))?;
         }
     }
 
@@ -213,7 +212,7 @@ proptest! {
     fn a_train_cut_anywhere_never_makes_another_measurement(sent in sent(), start in places()) {
         let start = start % 6;
         for end in 0..=sent.edges.len() {
-            nothing_else(&sent, &train::cut(sent.edges.clone(), end))?;
+            nothing_else(&sent, &faults::cut(sent.edges.clone(), end))?;
             nothing_else(&sent, &sent.edges[end..])?;
             nothing_else(&sent, sent.edges.get(start..end).unwrap_or(&[]))?;
         }
@@ -221,7 +220,7 @@ proptest! {
 
     #[test]
     fn the_end_of_the_last_low_must_be_seen(sent in sent()) {
-        let edges = train::cut(sent.edges.clone(), sent.edges.len() - 1);
+        let edges = faults::cut(sent.edges.clone(), sent.edges.len() - 1);
         prop_assert_eq!(decode(&edges, sent.model).map_err(Fault::name), Err("short"));
     }
 
@@ -262,10 +261,10 @@ proptest! {
         for (place, kind, edge) in damage {
             let index = place % edges.len().max(1);
             edges = match kind {
-                0 => train::lose_edge(edges, index),
-                1 => train::lose_pulse(edges, index),
-                2 => train::glitch(edges, index, edge.at_ns, u64::from(edge.gap_ns)),
-                3 => train::cut(edges, index),
+                0 => faults::lose_edge(edges, index),
+                1 => faults::lose_pulse(edges, index),
+                2 => faults::glitch(edges, index, edge.at_ns, u64::from(edge.gap_ns)),
+                3 => faults::cut(edges, index),
                 _ => {
                     edges.insert(index, edge);
                     edges

@@ -37,7 +37,7 @@ fn fill(data: &Path, boot: &str) {
             clock: ClockState::Synced,
             mono_ms: u64::from(n) * 1000,
         };
-        outbox.keep(
+        outbox.push(
             &"hall".parse().unwrap(),
             stamp,
             Measurement { temperature_dc: 215, humidity_dp: 571 },
@@ -123,7 +123,7 @@ fn a_node_keeps_reading_without_a_broker_and_delivers_in_order_when_there_is_one
     // A port that was just free, so that nobody answers on it.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let node = node("roof", &roof, address, 20);
-    node.said("no broker; readings wait");
+    node.said("readings wait in the outbox");
     wait_until("readings wait", || {
         roof.join(humidor::node::OUTBOX_FILE).exists() && outbox(&roof).1 >= 60
     });

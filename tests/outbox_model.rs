@@ -1,5 +1,4 @@
-//! Promise 3 against a model: an outbox is a queue that survives its process and gives up only its
-//! oldest, counted.
+//! Promise 3 against a model: an outbox is a queue that survives its process and drops only its oldest, counted.
 
 use std::collections::VecDeque;
 
@@ -12,17 +11,17 @@ const CAPACITY: u64 = 6;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Keep,
-    /// Forget the n-th of those waiting, as PUBACKs do, which need not come in order.
-    Forget(usize),
-    /// The process ends without a word and starts again.
+    Push,
+    /// Remove the n-th of those waiting, as PUBACKs do, which need not come in order.
+    Remove(usize),
+    /// The process is killed and starts again.
     Restart,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        4 => Just(Op::Keep),
-        3 => (0..8_usize).prop_map(Op::Forget),
+        4 => Just(Op::Push),
+        3 => (0..8_usize).prop_map(Op::Remove),
         1 => Just(Op::Restart),
     ];
     proptest::collection::vec(op, 0..60)
@@ -33,7 +32,7 @@ fn open(data: &std::path::Path, run: u64) -> Outbox {
 }
 
 fn waiting(outbox: &Outbox) -> Vec<(i64, String, u64)> {
-    let head = outbox.head(0, 100).unwrap();
+    let head = outbox.peek(0, 100).unwrap();
     assert!(head.is_sorted_by_key(|waiting| waiting.id));
     head.into_iter()
         .map(|waiting| {
@@ -53,22 +52,22 @@ proptest! {
         let (mut model, mut run, mut seq, mut dropped) = (VecDeque::new(), 0, 0, 0);
         for op in ops {
             match op {
-                Op::Keep => {
+                Op::Push => {
                     seq += 1;
                     let stamp = Stamp { at_ms: 5, clock: ClockState::Synced, mono_ms: 5 };
-                    outbox.keep(&"s".parse().unwrap(), stamp, Measurement { temperature_dc: 215, humidity_dp: 500 });
+                    outbox.push(&"s".parse().unwrap(), stamp, Measurement { temperature_dc: 215, humidity_dp: 500 });
                     model.push_back((format!("run-{run}"), seq));
                     if model.len() as u64 > CAPACITY {
                         model.pop_front();
                         dropped += 1;
                     }
                 }
-                Op::Forget(n) => {
+                Op::Remove(n) => {
                     if let Some((id, ..)) = waiting(&outbox).get(n) {
-                        outbox.forget(&[*id]).unwrap();
+                        outbox.remove(&[*id]).unwrap();
                         model.remove(n);
                         // A second PUBACK of the same is no news.
-                        outbox.forget(&[*id]).unwrap();
+                        outbox.remove(&[*id]).unwrap();
                     }
                 }
                 Op::Restart => {
@@ -89,30 +88,30 @@ proptest! {
 }
 
 #[test]
-fn what_the_disk_refuses_waits_in_memory_and_is_written_when_it_can() {
+fn readings_that_the_disk_refuses_wait_in_memory_and_are_written_later() {
     let folder = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(folder.path(), "b".parse().unwrap(), 100).unwrap();
-    let keep = || {
+    let push = || {
         let stamp = Stamp { at_ms: 5, clock: ClockState::Synced, mono_ms: 5 };
-        outbox.keep(
+        outbox.push(
             &"s".parse().unwrap(),
             stamp,
             Measurement { temperature_dc: 215, humidity_dp: 500 },
         );
     };
-    keep();
+    push();
     // Another program holds the write lock, which refuses as a full disk does.
     let other = rusqlite::Connection::open(folder.path().join(humidor::node::OUTBOX_FILE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    keep();
-    keep();
+    push();
+    push();
     let seqs = || waiting(&outbox).into_iter().map(|(.., seq)| seq).collect::<Vec<u64>>();
     assert_eq!((seqs(), outbox.depth(), outbox.taken()), (vec![1, 2, 3], 3, 3), "delivery goes on");
-    assert!(outbox.trouble().is_some());
+    assert!(outbox.write_error().is_some());
     other.execute_batch("ROLLBACK").unwrap();
-    keep();
+    push();
     assert_eq!(seqs(), [1, 2, 3, 4], "in the order they were taken");
-    assert_eq!((outbox.dropped(), outbox.trouble()), (0, None));
+    assert_eq!((outbox.dropped(), outbox.write_error()), (0, None));
     drop(outbox);
     let again = Outbox::open(folder.path(), "c".parse().unwrap(), 100).unwrap();
     assert_eq!(waiting(&again).len(), 4, "and they are on the disk");

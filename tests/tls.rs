@@ -102,11 +102,11 @@ fn a_node_trusts_only_its_authority_and_its_brokers_name() {
     let broker = Process::start(broker(data.path(), &certificate, &key));
     let tls = address(&broker, "listening for MQTT over TLS");
     let fooled = Process::start(node(data.path(), "press", tls, &other.ca()));
-    let line = fooled.said("no broker");
+    let line = fooled.said("no connection to the broker");
     assert!(line.contains("invalid peer certificate"), "{line}");
     let by_name = format!("localhost:{}", tls.port());
     let elsewhere = node_of(data.path(), "oven", &by_name, &authority.ca());
-    let line = Process::start(elsewhere).said("no broker");
+    let line = Process::start(elsewhere).said("no connection to the broker");
     assert!(line.contains("not valid for name"), "{line}");
     assert_eq!(stored(data.path()), 0);
 }
@@ -120,7 +120,7 @@ fn a_broker_that_asks_for_certificates_gets_them() {
     let broker = Process::start(strict);
     let tls = address(&broker, "listening for MQTT over TLS");
     let without = Process::start(node(data.path(), "without", tls, &authority.ca()));
-    without.said("no broker");
+    without.said("readings wait in the outbox");
     let (certificate, key) = authority.sign("client", 2100);
     let mut with = node(data.path(), "with", tls, &authority.ca());
     with.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
@@ -165,7 +165,7 @@ fn a_renewed_certificate_is_taken_over() {
     let broker = Process::start(broker(data.path(), &broker_pem, &broker_key));
     let tls = address(&broker, "listening for MQTT over TLS");
     let node = Process::start(node(data.path(), "press", tls, &authority.ca()));
-    node.said("no broker");
+    node.said("no connection to the broker");
     let (certificate, key) = authority.sign("broker", 2100);
     std::fs::rename(key, &broker_key).unwrap();
     std::fs::rename(certificate, &broker_pem).unwrap();

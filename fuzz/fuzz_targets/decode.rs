@@ -3,8 +3,7 @@
 
 #![no_main]
 
-use humidor::dht::{self, Model, frame, pulses, recording};
-use humidor::gpio::{Edge, Level};
+use humidor::dht::{self, Edge, Level, Model, frame, recording, train};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -17,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let widths = widths.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
     let mut edges: Vec<Edge> = if first & 4 == 0 {
         let widths: Vec<u64> = widths.map(|width| u64::from(width) * 10).collect();
-        pulses::edges_from_widths(level, &widths)
+        train::edges_from_widths(level, &widths)
     } else {
         // Stamps that jump, and levels that repeat.
         let at = |width: u16| u64::from(width).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -16,8 +16,7 @@ use crate::dht::recording::{self, Recording};
 use crate::dht::{self, Decoded, Fault};
 use crate::exit::Code;
 use crate::gpio::Level;
-use crate::node::lines::Lines;
-use crate::node::{LISTEN, SETTLE, Sensor};
+use crate::node::{LISTEN, Lines, SETTLE, Sensor};
 use crate::reading::IdError;
 
 /// Largest file of recordings, in bytes: some 10,000 frames.

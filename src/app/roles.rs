@@ -58,11 +58,11 @@ pub fn forget(layers: Layers) -> Result<(), Failure> {
 }
 
 fn node_health(outbox: &Outbox) -> Answer {
-    let trouble = outbox.trouble();
+    let write_error = outbox.write_error();
     Answer {
         role: "node".to_owned(),
-        healthy: trouble.is_none(),
-        detail: trouble.map_or_else(
+        healthy: write_error.is_none(),
+        detail: write_error.map_or_else(
             || {
                 format!(
                     "{} readings taken in this run, {} queued ({}), {} lost",

@@ -8,7 +8,7 @@
 //!
 //! An offset is 32 for each bank before it (PA = 0) plus the number; bank PL is a chip of its own.
 
-use super::{BoardPin, Place};
+use super::pin::{BoardPin, Place};
 
 /// Bank PL of the H2+, which stays powered when the rest sleeps.
 const R_PINCTRL_H2: &str = "1f02c00.pinctrl";

@@ -5,7 +5,7 @@
 //! Pi 5 by the RP1's driver (`raspberrypi/linux` pull request 6144 shows its chip, issue 6878 there
 //! its lines).
 
-use super::{BoardPin, Place};
+use super::pin::{BoardPin, Place};
 
 const EEPROM: &str = "the ID EEPROM of an add-on board is on it, which the firmware reads at start";
 const CONSOLE: &str = "the serial console is on it where that is enabled";

@@ -1,12 +1,11 @@
-//! Which board this is.
+//! Recognises the board from files of the kernel.
 
 use std::fmt;
 use std::path::Path;
 
-use super::{BOARDS, Board, NoSuchPin};
+use super::boards::{BOARDS, Board, NoSuchPin};
+use super::pin::BoardPin;
 use crate::gpio::{LineAddress, Pin};
-
-use super::BoardPin;
 
 /// The device tree's list of what the board is, the most exact first, each ended by a zero byte
 /// (Devicetree Specification §2.3.1).
@@ -14,15 +13,15 @@ const COMPATIBLE: &str = "proc/device-tree/compatible";
 /// Raspberry Pi's kernels put the model's name here, also where a container engine hides the device
 /// tree (Docker masks `/sys/firmware`, to which `/proc/device-tree` points).
 const CPUINFO: &str = "proc/cpuinfo";
-/// Largest of these files that is looked into, in bytes.
+/// Bytes read of each of these files, at most.
 const FILE_MAX_BYTES: usize = 64 * 1024;
 
-/// What was found out.
+/// The board, or the reason why it is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recognised {
     /// The board, if it is one that we know.
     pub board: Option<&'static Board>,
-    /// How, or why not.
+    /// How it was recognised, or why not.
     pub reason: String,
 }
 
@@ -33,7 +32,7 @@ impl Recognised {
         Self { board: Some(board), reason: "set by HUMIDOR_BOARD".to_owned() }
     }
 
-    /// Which line `pin` is. Without a board only `chip:line` is one.
+    /// The line of `pin`. Without a board only a `chip:line` has one.
     ///
     /// # Errors
     /// [`NoSuchPin`].
@@ -83,8 +82,8 @@ pub fn recognise(root: &Path) -> Recognised {
         return Recognised { board: Some(board), reason };
     }
     let reason = match (names.first(), model) {
-        (Some(name), _) => format!("the device tree says {name}, which is none we know"),
-        (None, Some(model)) => format!("/proc/cpuinfo says {model}, which is none we know"),
+        (Some(name), _) => format!("the device tree says {name}, which is not a known board"),
+        (None, Some(model)) => format!("/proc/cpuinfo says {model}, which is not a known board"),
         (None, None) => {
             "no device tree is visible; container engines hide it, and a PC has none".to_owned()
         }
@@ -99,7 +98,7 @@ fn by_compatible<'a>(names: &[&'a str]) -> Option<(&'static Board, &'a str)> {
     })
 }
 
-/// `Raspberry Pi 4 Model B Rev 1.5`: the name, then what tells its revisions apart. `Raspberry Pi 400`
+/// `Raspberry Pi 4 Model B Rev 1.5`: the name, then the model and its revision. `Raspberry Pi 400`
 /// is another name, so a word has to end there.
 fn by_model(model: &str) -> Option<&'static Board> {
     BOARDS.iter().find(|board| {

@@ -29,8 +29,6 @@ pub use layers::{Effective, Layers, Origin};
 pub use logging::{LogFormat, Logging};
 pub use node::{forget, node};
 pub use parse::{interval, time};
-#[cfg(test)]
-pub use pins::THINGS_MAX;
 pub use problem::{Problem, Problems};
 pub use settings::SETTINGS;
 

@@ -7,12 +7,10 @@ use std::time::Duration;
 use super::parse::{choice, duration, list, not_one_of, plain};
 use crate::dht::Model;
 use crate::gpio::{Level, Pin};
-use crate::node::{InputConfig, OutputConfig, Safety, SensorConfig};
+use crate::node::{InputConfig, LINES_PER_KIND_MAX, OutputConfig, Safety, SensorConfig};
 use crate::reading::Id;
 use crate::wire::Switch;
 
-/// Most sensors on one board; as many inputs, and as many outputs. No header has more pins.
-pub const THINGS_MAX: usize = 40;
 const FORM_SENSOR: &str = "write name=model@pin, for example hall=dht22@7";
 /// How long an input's level has to last to be taken: by default, and at most.
 const DEBOUNCE_DEFAULT: Duration = Duration::from_millis(50);
@@ -84,9 +82,9 @@ fn active(text: &str) -> Result<Level, String> {
 fn once<'a>(things: impl Iterator<Item = (&'a Id, &'a Pin)>) -> Result<(), String> {
     let (mut names, mut pins) = (HashSet::new(), HashSet::new());
     let things: Vec<_> = things.collect();
-    if things.len() > THINGS_MAX {
+    if things.len() > LINES_PER_KIND_MAX {
         return Err(format!(
-            "the list has {} items; a board takes at most {THINGS_MAX}",
+            "the list has {} items; a board takes at most {LINES_PER_KIND_MAX}",
             things.len()
         ));
     }

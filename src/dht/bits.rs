@@ -1,4 +1,4 @@
-//! Pulses to bits: what the widths of a frame say, and how sure that is.
+//! Pulses to bits: the 40 bits of a frame, and the reasons to doubt one.
 
 use super::pulses::{FramePulses, Pulse, longest_gap_us};
 use super::{
@@ -32,7 +32,7 @@ pub fn read(frame: &FramePulses) -> Result<(u64, Option<Weakness>), Fault> {
     Ok((bits, weak))
 }
 
-/// The bit in a pair, and the reason to doubt it. Where nobody looked for a while, the width is off by up to
+/// The bit in a pair, and the reason to doubt it. Where the line was not polled for a while, the width is off by up to
 /// its tolerance, mostly because the rise was seen late; the period from falling to falling edge then
 /// decides, if its own tolerance leaves no question.
 fn bit_of(bit: usize, low: &Pulse, high: &Pulse) -> (bool, Option<Weakness>) {
@@ -62,9 +62,9 @@ fn bit_of(bit: usize, low: &Pulse, high: &Pulse) -> (bool, Option<Weakness>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dht::FRAME_BITS;
-    use crate::dht::pulses::{edges_from_widths, lay_out};
-    use crate::gpio::{Edge, Level};
+    use crate::dht::pulses::lay_out;
+    use crate::dht::train::edges_from_widths;
+    use crate::dht::{Edge, FRAME_BITS, Level};
 
     const US: u64 = NS_PER_US;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::gpio::Level;
+use super::Level;
 
 /// Why an exchange gave no measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,8 +47,8 @@ pub enum Fault {
         /// Its width in whole µs.
         us: u64,
     },
-    /// Nobody looked at the line for so long that a pulse may be missing.
-    #[error("nobody looked at the line for {us} µs: the system is too busy to poll; read again")]
+    /// The line was not polled for so long that a pulse may be missing.
+    #[error("the line was not polled for {us} µs: the system is too busy; read again")]
     Gap {
         /// The gap in whole µs.
         us: u64,
@@ -120,7 +120,7 @@ pub enum Weakness {
         /// The period in whole µs.
         us: u64,
     },
-    /// Nobody looked at the line for a while inside the frame.
+    /// The line was not polled for a while inside the frame.
     PollGap {
         /// The gap in whole µs.
         us: u64,
@@ -148,7 +148,7 @@ impl fmt::Display for Weakness {
             Self::PeriodDisagrees { bit, us } => {
                 write!(f, "bit {bit} lasts {us} µs, which disagrees with its high")
             }
-            Self::PollGap { us } => write!(f, "nobody looked at the line for {us} µs"),
+            Self::PollGap { us } => write!(f, "the line was not polled for {us} µs"),
         }
     }
 }

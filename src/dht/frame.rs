@@ -23,7 +23,7 @@ pub fn bytes_from_bits(bits: u64) -> [u8; 5] {
     bytes
 }
 
-/// What a frame says.
+/// The measurement in a frame.
 ///
 /// DHT22: humidity, then temperature, 16 bits each, in tenths. Negative temperatures are sign and
 /// magnitude in the datasheet; some units send two's complement in 16 or in 12 bits. Inside the
@@ -82,8 +82,8 @@ fn dht22(
     })
 }
 
-/// The frame that says this, or nothing if the model could not say it: outside of its range, or
-/// the frame of five zeros, which no decoder may take for a measurement. Negative DHT22
+/// The frame of a measurement; `None` for one that the model cannot send: outside of its range, or the frame of five
+/// zeros, which no decoder may take for a measurement. Negative DHT22
 /// temperatures are sign and magnitude, as in the datasheet.
 #[must_use]
 pub fn encode(measurement: Measurement, model: Model) -> Option<[u8; 5]> {

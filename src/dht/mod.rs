@@ -8,8 +8,8 @@
 //! 2. [`bits`] reads a bit from each pair and notes what was nearly something else.
 //! 3. [`frame`] checks the five bytes and gives them their meaning by [`Model`].
 //!
-//! [`recording`] feeds the same path from files. What goes wrong is a [`Fault`], which has a stable
-//! name to count by; what went right but only just carries a [`Weakness`].
+//! [`recording`] feeds the same path from files, [`train`] from frames. An exchange without a measurement is a
+//! [`Fault`], which has a stable name to count by; a frame that passed only just carries a [`Weakness`].
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -18,15 +18,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpio::Edge;
 use crate::reading::Measurement;
 
 pub mod bits;
+mod edge;
 mod fault;
 pub mod frame;
 pub mod pulses;
 pub mod recording;
+pub mod train;
 
+pub use edge::{Edge, Level};
 pub use fault::{Fault, Weakness};
 
 /// Bits in a frame: four bytes of data and the checksum.
@@ -53,11 +55,11 @@ pub const ONE_ABOVE_US: u64 = 49;
 /// A bit lasts at least this many µs from falling edge to falling edge if it is a 1: half way
 /// between 76 µs and 120 µs.
 pub const ONE_PERIOD_US: u64 = 98;
-/// A high strictly between these two, in µs, is read but not believed at once.
+/// A high strictly between these two, in µs, is read, but the frame is weak.
 pub const AMBIGUOUS_HIGH_US: (u64, u64) = (38, 60);
 /// A poll gap above this many µs inside the frame may have moved a high across the threshold. Each edge is
 /// stamped in the middle of its gap, so a high with such a gap at both ends is off by 30 µs at most: a 0 of
-/// 28 µs stays below 60 and a 1 of 70 µs above 38, where the width alone is not believed.
+/// 28 µs stays below 60 and a 1 of 70 µs above 38, where the width alone leaves the frame weak.
 pub const GAP_WEAK_US: u64 = 30;
 /// A poll gap above this many µs inside the frame may have hidden a whole pulse.
 pub const GAP_MAX_US: u64 = 45;
@@ -191,7 +193,7 @@ impl fmt::Display for Model {
 pub struct Decoded {
     /// The frame as sent, checksum last.
     pub bytes: [u8; 5],
-    /// What it says.
+    /// Its measurement.
     pub measurement: Measurement,
     /// Why a sampler should rather read again, if it should.
     pub weak: Option<Weakness>,

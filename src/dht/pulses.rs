@@ -3,10 +3,9 @@
 use std::ops::RangeInclusive;
 
 use super::{
-    FRAME_BITS, FRAME_PULSES, Fault, GAP_MAX_US, HOST_START_MIN_US, NS_PER_US, RESPONSE_US,
-    WAIT_HIGH_MAX_US,
+    Edge, FRAME_BITS, FRAME_PULSES, Fault, GAP_MAX_US, HOST_START_MIN_US, Level, NS_PER_US,
+    RESPONSE_US, WAIT_HIGH_MAX_US,
 };
-use crate::gpio::{Edge, Level};
 
 /// The time between two edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +16,10 @@ pub struct Pulse {
     pub level: Level,
     /// Width in ns.
     pub width_ns: u64,
-    /// The longest time in ns within this pulse during which nobody looked at the line.
+    /// The longest time in ns within this pulse in which the line was not polled.
     pub gap_ns: u32,
-    /// By how many ns the width may be off: either edge is stamped in the middle of a time in which nobody
-    /// looked, that is of its gap at most.
+    /// By how many ns the width may be off: either edge is stamped in the middle of the time between two polls, that
+    /// is of its gap at most.
     pub tolerance_ns: u64,
 }
 
@@ -51,28 +50,8 @@ pub struct FramePulses {
     pub response: Vec<Pulse>,
     /// Low and high of each bit, in the order sent.
     pub bits: Vec<[Pulse; 2]>,
-    /// The low that tells that the last high has ended.
+    /// The low that ends the last high.
     pub closing: Pulse,
-}
-
-/// The edges of a train of pulses with the given widths in ns, the first of them at `first` level.
-/// The first edge is at 0, opens the first width, and the last edge closes the last width: `n`
-/// widths give `n + 1` edges, none give none. The edges carry no poll gap.
-#[must_use]
-pub fn edges_from_widths(first: Level, widths_ns: &[u64]) -> Vec<Edge> {
-    if widths_ns.is_empty() {
-        return Vec::new();
-    }
-    let mut level = first;
-    let mut at_ns = 0_u64;
-    let mut edges = Vec::with_capacity(widths_ns.len() + 1);
-    edges.push(Edge { at_ns, level, gap_ns: 0 });
-    for width_ns in widths_ns {
-        level = level.inverse();
-        at_ns = at_ns.saturating_add(*width_ns);
-        edges.push(Edge { at_ns, level, gap_ns: 0 });
-    }
-    edges
 }
 
 /// The pulses between the edges.
@@ -178,6 +157,7 @@ fn split(frame: &[Pulse]) -> Option<FramePulses> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::train::edges_from_widths;
 
     const US: u64 = NS_PER_US;
 

@@ -1,4 +1,4 @@
-//! Recorded pulse trains from JSON files, so that a train somebody published can be decoded.
+//! Recorded pulse trains from JSON files, so that published trains can be decoded.
 //!
 //! One object or an array of objects, other fields ignored:
 //!
@@ -14,9 +14,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::pulses::edges_from_widths;
-use super::{FRAME_BITS, Model, ModelError, NS_PER_US};
-use crate::gpio::{Edge, Level};
+use super::train::edges_from_widths;
+use super::{Edge, FRAME_BITS, Level, Model, ModelError, NS_PER_US};
 
 /// Most widths in one recording: more than a hundred frames.
 pub const WIDTHS_MAX: usize = 10_000;
@@ -64,7 +63,7 @@ pub enum RecordingError {
     Model {
         /// Which recording.
         index: usize,
-        /// What it said instead.
+        /// The unknown model.
         source: ModelError,
     },
     /// No width or too many.
@@ -108,7 +107,7 @@ enum First {
 ///
 /// # Errors
 /// A [`RecordingError`] that names the first recording that cannot be used. Whether a train is a
-/// frame is not asked here; that is the decoder's to say.
+/// frame is left to the decoder.
 pub fn parse(text: &str) -> Result<Vec<Recording>, RecordingError> {
     let value = serde_json::from_str(text).map_err(|source| RecordingError::Json { source })?;
     let values = match value {

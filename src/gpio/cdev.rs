@@ -9,19 +9,20 @@ use std::time::Duration;
 use gpio_cdev::{LineHandle, LineRequestFlags};
 
 use super::chips::{Chips, consumer, io_error};
-use super::realtime::{During, Permitted};
-use super::{CONSUMER, Edge, Level, Line, LineAddress, LineError, poll};
+use super::realtime::{self, Permitted};
+use super::{CONSUMER, Line, LineAddress, LineError, poll};
+use crate::dht::{Edge, Level};
 
 /// A line with a sensor.
 #[derive(Debug)]
 pub struct SensorLine {
     handle: LineHandle,
     written: String,
-    hurry: Permitted,
+    realtime: Permitted,
 }
 
 impl SensorLine {
-    /// Claims the line, released. It stays claimed, so that nobody else talks to the sensor.
+    /// Requests the line, released. It stays requested, so that no other program drives the sensor.
     ///
     /// # Errors
     /// [`LineError`], by cause.
@@ -30,17 +31,17 @@ impl SensorLine {
         address: &LineAddress,
         written: &str,
         name: &str,
-        hurry: Permitted,
+        realtime: Permitted,
     ) -> Result<Self, LineError> {
         let flags = LineRequestFlags::OUTPUT | LineRequestFlags::OPEN_DRAIN;
         let handle = request(chips, address, written, name, flags, 1)?;
-        Ok(Self { handle, written: written.to_owned(), hurry })
+        Ok(Self { handle, written: written.to_owned(), realtime })
     }
 }
 
 impl Line for SensorLine {
     fn exchange(&mut self, start: Duration, listen: Duration) -> Result<Vec<Edge>, LineError> {
-        let hurry = During::begin(self.hurry);
+        let realtime = realtime::Guard::enter(self.realtime);
         let (clock, room) = (poll::Clock::start(), poll::room());
         let outcome = (|| {
             self.handle.set_value(0)?;
@@ -50,9 +51,9 @@ impl Line for SensorLine {
             self.handle.set_value(1)?;
             poll::record(room, listen, || clock.now_ns(), || self.handle.get_value().map(level))
         })();
-        drop(hurry);
+        drop(realtime);
         if outcome.is_err() {
-            // Whatever went wrong, the sensor's line must not stay pulled.
+            // After any error the sensor's line must not stay low.
             let _ = self.handle.set_value(1);
         }
         outcome
@@ -64,7 +65,7 @@ pub(super) const fn level(value: u8) -> Level {
     if value == 0 { Level::Low } else { Level::High }
 }
 
-/// Claims a line, or says who has it.
+/// Requests a line from its chip; the error names the consumer that has it.
 pub(super) fn request(
     chips: &Chips,
     address: &LineAddress,
@@ -78,7 +79,7 @@ pub(super) fn request(
         .map_err(|error| refused(&line, written, &error))
 }
 
-/// Why a line was not handed out.
+/// The reason why the kernel did not give out a line.
 pub(super) fn refused(
     line: &gpio_cdev::Line,
     written: &str,

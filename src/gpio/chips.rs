@@ -12,7 +12,7 @@ use super::{LineAddress, LineError};
 /// Where device files are.
 pub const DEVICES: &str = "/dev";
 
-/// A device that may not be opened, and by whom it may.
+/// A device that this process may not open, and the group that may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     /// The device file.
@@ -26,7 +26,7 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// What to do about it, ready to be pasted.
+    /// The options or commands that give the permission, ready to be pasted.
     #[must_use]
     pub fn remedy(&self) -> String {
         let (device, gid) = (self.device.display(), self.gid);
@@ -47,7 +47,7 @@ impl From<&Denied> for LineError {
     }
 }
 
-/// What was found.
+/// The chips of this machine.
 #[derive(Debug)]
 pub struct Chips {
     folder: PathBuf,
@@ -64,8 +64,7 @@ impl Chips {
         Self { folder: DEVICES.into(), open: Vec::new(), denied: Vec::new() }
     }
 
-    /// Opens every chip under `folder` (`/dev`, or a test's). A file that is no GPIO chip is passed
-    /// over.
+    /// Opens every chip under `folder` (`/dev`, or a test's). Skips files that are no GPIO chip.
     #[must_use]
     pub fn scan(folder: &Path) -> Self {
         let mut chips = Self { folder: folder.to_owned(), ..Self::none() };
@@ -136,14 +135,14 @@ fn hardware(device: &Path) -> Option<String> {
     Some(chip.parent()?.file_name()?.to_str()?.to_owned())
 }
 
-/// Who uses the line, if anybody does. The kernel names a user that gave no name `?`.
+/// The line's consumer, if it has one. The kernel shows a consumer without a name as `?`.
 pub fn consumer(line: &gpio_cdev::Line) -> Option<String> {
     let info = line.info().ok()?;
     let named = info.consumer().map(str::to_owned);
     named.or_else(|| info.is_kernel().then(|| "the kernel".to_owned()))
 }
 
-/// What the system said, out of gpio-cdev's error, which keeps it as its source.
+/// The system's error, out of gpio-cdev's, which keeps it as its source.
 #[must_use]
 pub fn io_error(error: &gpio_cdev::Error) -> io::Error {
     let code = error.source().and_then(|source| {
@@ -170,7 +169,7 @@ mod tests {
     #[test]
     fn a_machine_without_chips_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        // Neither a device nor a name that counts.
+        // Neither a device nor a chip's name.
         for name in ["gpiochip0", "gpiochipX", "gpiochip"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }

@@ -1,23 +1,20 @@
-//! Digital inputs and outputs: lines that are high or low, through the character device, and simulated
-//! ones for a board that is none.
+//! Digital inputs and outputs: lines that are high or low, through the character device.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
 
 use gpio_cdev::{EventRequestFlags, LineEventHandle, LineHandle, LineRequestFlags};
 use tracing::info;
 
 use super::cdev::{level, refused, request};
 use super::chips::{Chips, io_error};
-use super::{CONSUMER, Level, LineAddress, LineError};
+use super::{CONSUMER, LineAddress, LineError};
+use crate::dht::Level;
 
-/// A simulated input changes this often.
-const SIM_PERIOD: Duration = Duration::from_secs(20);
-/// `ENOTSUPP` of the kernel, which should not reach us and does, from some GPIO drivers.
+/// `ENOTSUPP` is internal to the kernel, but some GPIO drivers return it to programs.
 const ENOTSUPP: i32 = 524;
 
-/// A line that is looked at.
+/// A line that is read.
 pub trait Input: Send {
     /// Its level now.
     ///
@@ -25,10 +22,10 @@ pub trait Input: Send {
     /// When it cannot be read.
     fn level(&self) -> Result<Level, LineError>;
 
-    /// What becomes readable when the level changes; `None` where one has to look again and again.
+    /// The descriptor that becomes readable when the level changes; `None` where the input has to be polled.
     fn events(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Takes one change off, after [`Input::events`] became readable.
+    /// Takes one change from the queue, after [`Input::events`] became readable.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -43,7 +40,7 @@ pub trait Output: Send {
     /// When it cannot be driven.
     fn set(&mut self, level: Level) -> Result<(), LineError>;
 
-    /// The level it really has, which a short circuit can make another than the one that was set.
+    /// The level on the line, which differs from the one that was set if the line is shorted or driven elsewhere.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -64,7 +61,7 @@ enum Reader {
 }
 
 impl InputLine {
-    /// Claims the line, with events where its bank has interrupts.
+    /// Requests the line, with events where its bank has interrupts.
     ///
     /// # Errors
     /// [`LineError`], by cause.
@@ -134,7 +131,7 @@ pub struct OutputLine {
 }
 
 impl OutputLine {
-    /// Claims the line and drives it to `start` in the same step: there is no moment at another level.
+    /// Requests the line and drives it to `start` in the same step: there is no moment at another level.
     ///
     /// # Errors
     /// [`LineError`], by cause.
@@ -162,48 +159,6 @@ impl Output for OutputLine {
 
     fn level(&self) -> Result<Level, LineError> {
         self.handle.get_value().map(level).map_err(|error| self.error(&error))
-    }
-}
-
-/// An input that changes every 20 s.
-#[derive(Debug)]
-pub struct SimInput {
-    started: Instant,
-}
-
-impl Default for SimInput {
-    fn default() -> Self {
-        Self { started: Instant::now() }
-    }
-}
-
-impl Input for SimInput {
-    fn level(&self) -> Result<Level, LineError> {
-        let periods = self.started.elapsed().as_secs() / SIM_PERIOD.as_secs();
-        Ok(if periods.is_multiple_of(2) { Level::Low } else { Level::High })
-    }
-
-    fn events(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn take_event(&mut self) -> Result<(), LineError> {
-        Ok(())
-    }
-}
-
-/// An output that remembers.
-#[derive(Debug)]
-pub struct SimOutput(pub Level);
-
-impl Output for SimOutput {
-    fn set(&mut self, level: Level) -> Result<(), LineError> {
-        self.0 = level;
-        Ok(())
-    }
-
-    fn level(&self) -> Result<Level, LineError> {
-        Ok(self.0)
     }
 }
 

@@ -2,18 +2,17 @@
 //! overlay bound it to the line.
 //!
 //! The driver times edges in its interrupt handler, so it is the better reader on a board whose
-//! processor is never idle. It gives values, no pulses; it may give one that is 2 s old; and it takes
-//! frames of a DHT11 with tenths of humidity for a DHT22's. The values become the train of edges that
-//! says them, so that everything above, the model's limits included, treats them like any other's.
+//! processor is never idle. It gives values, no pulses; a value may be 2 s old; and it takes a DHT11's frame with
+//! tenths of humidity for a DHT22's. The values become the train of edges of their frame, so that everything above,
+//! the model's limits included, treats them like any other sensor's.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Edge, Level, Line, LineAddress, LineError};
-use crate::dht::{Model, frame};
+use super::{Line, LineAddress, LineError};
+use crate::dht::{Edge, Level, Model, frame, train};
 use crate::reading::Measurement;
-use crate::sim::train;
 
 /// Where IIO devices are.
 pub const DEVICES: &str = "/sys/bus/iio/devices";
@@ -73,7 +72,7 @@ impl SensorLine {
 }
 
 impl Line for SensorLine {
-    /// The times are the driver's own business.
+    /// The driver sets the times itself, so both are ignored.
     fn exchange(&mut self, _: Duration, _: Duration) -> Result<Vec<Edge>, LineError> {
         let read = || {
             Ok::<_, io::Error>(Measurement {
@@ -87,7 +86,7 @@ impl Line for SensorLine {
                 None => Err(LineError::Unsuitable {
                     line: self.written.clone(),
                     reason: format!(
-                        "the kernel's driver says {:.1} °C and {:.1} %, which no {} measures: check the configured model",
+                        "the kernel's driver gives {:.1} °C and {:.1} %, which no {} measures: check the configured model",
                         measurement.temperature(),
                         measurement.humidity(),
                         self.model

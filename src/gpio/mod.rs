@@ -1,140 +1,27 @@
-//! The border to the pins: what a sensor line can do, and what it reports back.
+//! The border to the pins: what a line can do, and the ways to reach one.
 //!
-//! Everything above this module works on [`Edge`]s, so that a simulated board and a real one run
+//! Everything above this module works on [`Edge`]s, so that a simulated sensor and a real one run
 //! the same decoder, sampler and session.
 //!
 //! - [`cdev`] reaches lines through `/dev/gpiochipN`, on every board.
 //! - [`digital`] has inputs and outputs beside the sensors.
 //! - [`rppal`] reads sensors through the Raspberry Pi's memory-mapped registers.
 //! - [`iio`] takes readings from the kernel's own dht11 driver, where an overlay bound it.
-//! - [`chips`] finds the chips, [`poll`] makes edges of looks at a line, [`realtime`] keeps the
-//!   looks close together.
+//! - [`chips`] finds the chips, [`poll`] makes edges by polling a line, [`realtime`] keeps the polls
+//!   close together.
 
 pub mod cdev;
 pub mod chips;
 pub mod digital;
 pub mod iio;
+mod line;
 mod pin;
 pub mod poll;
 pub mod realtime;
 pub mod rppal;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
+pub use line::{CONSUMER, Line, LineError};
 pub use pin::{LineAddress, Pin, PinError};
 
-/// Whom the kernel names as the user of our lines, before the colon and the sensor's name.
-pub const CONSUMER: &str = "humidor";
-
-/// What the line changed to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// Below the input's threshold: somebody pulls the line to ground.
-    Low,
-    /// Released, held up by the pull-up resistor.
-    High,
-}
-
-impl Level {
-    /// The other level.
-    #[must_use]
-    pub const fn inverse(self) -> Self {
-        match self {
-            Self::Low => Self::High,
-            Self::High => Self::Low,
-        }
-    }
-}
-
-/// One change of a line's level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Edge {
-    /// When the change was seen, in nanoseconds of a monotonic clock with any origin.
-    pub at_ns: u64,
-    /// The level after the change.
-    pub level: Level,
-    /// The longest time, in nanoseconds, during which nobody looked at the line since the previous
-    /// edge. Zero for edges stamped by hardware. A polling reader that was scheduled away leaves a
-    /// gap here, in which a pulse may have come and gone.
-    pub gap_ns: u32,
-}
-
-/// Why a line could not be used at all. A sensor that answers badly is not an error of the line.
-#[derive(Debug, thiserror::Error)]
-pub enum LineError {
-    /// The kernel or the device refused.
-    #[error("{line}: {cause}")]
-    Io {
-        /// The line as the user wrote it.
-        line: String,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-    /// There is no GPIO device at all.
-    #[error(
-        "there is no {folder}/gpiochip*: give the container the board's with `--device /dev/gpiochip0` (`ls /dev/gpiochip*` on the board shows which there are), or simulate the sensors with HUMIDOR_GPIO=sim"
-    )]
-    NoChips {
-        /// Where devices were looked for.
-        folder: String,
-    },
-    /// There are devices, none of which has this label.
-    #[error(
-        "no GPIO chip is labelled `{label}`; there is {present}: is HUMIDOR_BOARD right, and does the container have every `--device /dev/gpiochipN`?"
-    )]
-    NoChip {
-        /// The label looked for.
-        label: String,
-        /// The chips that are there.
-        present: String,
-    },
-    /// The chip has fewer lines.
-    #[error("{line}: the chip `{chip}` has lines 0 to {last}")]
-    NoLine {
-        /// The line as the user wrote it.
-        line: String,
-        /// The chip's label.
-        chip: String,
-        /// Offset of its last line.
-        last: u32,
-    },
-    /// A device may not be opened.
-    #[error("not allowed to open {device}: {remedy}")]
-    Permission {
-        /// The device file.
-        device: PathBuf,
-        /// What to do about it.
-        remedy: String,
-    },
-    /// Somebody else has the line.
-    #[error(
-        "{line} is in use by `{consumer}`: choose another pin, or unload what uses it (an overlay, a driver, another program)"
-    )]
-    Busy {
-        /// The line as the user wrote it.
-        line: String,
-        /// Who uses it, as the kernel names him.
-        consumer: String,
-    },
-    /// The chosen way does not lead to this line.
-    #[error("{line}: {reason}")]
-    Unsuitable {
-        /// The line as the user wrote it.
-        line: String,
-        /// Why not.
-        reason: String,
-    },
-}
-
-/// A line with a DHT sensor on it.
-pub trait Line: Send {
-    /// Sends the start signal (the line held low for `start`, then released) and records every
-    /// edge from the release on, for at most `listen`.
-    ///
-    /// A sensor that does not answer gives an empty or short list, not an error.
-    ///
-    /// # Errors
-    /// When the line itself cannot be driven or read.
-    fn exchange(&mut self, start: Duration, listen: Duration) -> Result<Vec<Edge>, LineError>;
-}
+// The types of `Line`'s exchange.
+pub use crate::dht::{Edge, Level};

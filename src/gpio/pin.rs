@@ -24,7 +24,7 @@ pub enum Pin {
     },
 }
 
-/// What every spelling of a pin comes down to: a line of a chip.
+/// A line of a chip: every spelling of a pin resolves to one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LineAddress {
     /// The chip's label.

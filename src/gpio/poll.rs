@@ -1,12 +1,12 @@
-//! Looks at a line become edges, each with the longest time in which nobody looked.
+//! Edges from reading a line's level again and again, each with the longest time between two reads before it.
 
 use std::time::{Duration, Instant};
 
-use super::{Edge, Level};
+use crate::dht::{Edge, Level};
 
 /// Most edges recorded of one exchange: six frames. A line that oscillates is noise, not a sensor.
 const EDGES_MAX: usize = 512;
-/// A line that was answered on and then stays still for this long has said everything: the longest
+/// The exchange is over when the sensor has answered and the line then does not change for this long: the longest
 /// pulse of a frame is 100 µs.
 const QUIET: Duration = Duration::from_millis(1);
 
@@ -39,38 +39,38 @@ pub fn room() -> Vec<Edge> {
     room
 }
 
-/// Looks at a line until it is quiet, or for `listen`, beginning right after the release: the line was
-/// low until then, so the first high is an edge like any other. `edges` is empty [`room`].
+/// Polls a line until it is quiet, or for `listen`, beginning right after the release: the line was low until
+/// then, so the first high is an edge like any other. `edges` is empty [`room`].
 ///
-/// `now` is a monotonic clock in ns. An edge happened at some time between the look that did not see it
+/// `now` is a monotonic clock in ns. An edge happened at some time between the poll that did not see it
 /// and the one that did, and is stamped half way: so it is off by half of that time at most. (Stamped at
 /// the end it would be off by all of it, and a quarter-speed board lost twice as many readings.)
 ///
 /// # Errors
-/// The first of `look`.
+/// The first of `read_level`.
 pub fn record<E>(
     mut edges: Vec<Edge>,
     listen: Duration,
     now: impl Fn() -> u64,
-    mut look: impl FnMut() -> Result<Level, E>,
+    mut read_level: impl FnMut() -> Result<Level, E>,
 ) -> Result<Vec<Edge>, E> {
     let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let (listen, quiet) = (ns(listen), ns(QUIET));
     let started = now();
-    let (mut level, mut looked, mut gap, mut changed) = (Level::Low, started, 0_u64, started);
+    let (mut level, mut polled, mut gap, mut changed) = (Level::Low, started, 0_u64, started);
     loop {
-        let seen = look()?;
+        let seen = read_level()?;
         let at_ns = now();
-        let unseen = at_ns.saturating_sub(looked);
+        let unseen = at_ns.saturating_sub(polled);
         gap = gap.max(unseen);
         if seen != level {
             level = seen;
             changed = at_ns;
             let gap_ns = u32::try_from(std::mem::take(&mut gap)).unwrap_or(u32::MAX);
-            let half_way = looked.saturating_sub(started) + unseen / 2;
+            let half_way = polled.saturating_sub(started) + unseen / 2;
             edges.push(Edge { at_ns: half_way, level, gap_ns });
         }
-        looked = at_ns;
+        polled = at_ns;
         // The first edge is the release itself; the sensor's answer begins with the second.
         let answered = edges.len() > 1 && level == Level::High;
         if at_ns.saturating_sub(started) >= listen
@@ -88,14 +88,13 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::dht::{Fault, Model, decode};
-    use crate::sim::train;
+    use crate::dht::{Fault, Model, decode, train};
 
     const BYTES: [u8; 5] = [0x02, 0x3b, 0x00, 0xd7, 0x14];
     const LISTEN: Duration = Duration::from_millis(12);
 
-    /// Plays `train` to looks that take `look_ns` each, one of them `pause_ns` longer.
-    fn played(train: &[Edge], look_ns: u64, pause: Option<(u64, u64)>) -> (Vec<Edge>, u64) {
+    /// Plays `train` to polls that take `poll_ns` each, one of them `pause_ns` longer.
+    fn played(train: &[Edge], poll_ns: u64, pause: Option<(u64, u64)>) -> (Vec<Edge>, u64) {
         let clock = Cell::new(0_u64);
         let mut pause = pause;
         let edges = record(
@@ -103,7 +102,7 @@ mod tests {
             LISTEN,
             || clock.get(),
             || {
-                clock.set(clock.get() + look_ns);
+                clock.set(clock.get() + poll_ns);
                 if let Some((at_ns, pause_ns)) = pause
                     && clock.get() >= at_ns
                 {
@@ -121,10 +120,10 @@ mod tests {
 
     #[test]
     fn a_frame_is_heard_at_any_usual_pace_and_not_waited_out() {
-        for look_ns in [500, 2_000, 5_000, 8_000] {
-            let (edges, took_ns) = played(&train::nominal(BYTES), look_ns, None);
+        for poll_ns in [500, 2_000, 5_000, 8_000] {
+            let (edges, took_ns) = played(&train::nominal(BYTES), poll_ns, None);
             let decoded = decode(&edges, Model::Dht22).unwrap();
-            assert_eq!((decoded.bytes, decoded.weak), (BYTES, None), "{look_ns}");
+            assert_eq!((decoded.bytes, decoded.weak), (BYTES, None), "{poll_ns}");
             assert!(took_ns < 6_000_000, "{took_ns}");
         }
     }

@@ -1,7 +1,7 @@
-//! First in the queue and never paged out, for the 25 ms of a read and not longer.
+//! Real-time priority and locked memory, for the 25 ms of a read and not longer.
 //!
-//! Reads work without: a frame that was interrupted is found out by its gaps and read again. With it,
-//! fewer are.
+//! Reads work without both: an interrupted frame shows gaps and is read again. With both, fewer frames are
+//! interrupted.
 
 use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use tracing::info;
@@ -9,7 +9,7 @@ use tracing::info;
 /// Lowest of the real-time priorities: above every ordinary task, below every other real-time one.
 const PRIORITY: i32 = 1;
 
-/// What the system permits.
+/// Which of the two the system permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permitted {
     fifo: bool,
@@ -17,37 +17,37 @@ pub struct Permitted {
 }
 
 impl Permitted {
-    /// Nothing, for readers that are not in a hurry.
-    pub const NOTHING: Self = Self { fifo: false, lock: false };
+    /// Neither, for readers that need no exact time.
+    pub const NEITHER: Self = Self { fifo: false, lock: false };
 
-    /// Tries both once, takes them back, and says what is not permitted.
+    /// Tries both once, gives them back, and logs which of them is not permitted.
     #[must_use]
     pub fn probe() -> Self {
         let permitted = {
-            let attempt = During::begin(Self { fifo: true, lock: true });
+            let attempt = Guard::enter(Self { fifo: true, lock: true });
             attempt.permitted
         };
         if permitted != (Self { fifo: true, lock: true }) {
             info!(
                 real_time = permitted.fifo,
                 memory_lock = permitted.lock,
-                "reads run without full real-time privileges, which is fine; busy boards read more at once with `--cap-add SYS_NICE --cap-add IPC_LOCK`"
+                "reads run without full real-time privileges, which is enough for most boards; on a busy board more reads succeed with `--cap-add SYS_NICE --cap-add IPC_LOCK`"
             );
         }
         permitted
     }
 }
 
-/// While it lives, this thread is in a hurry.
+/// While it lives, this thread has real-time priority and its memory is locked, as far as permitted.
 #[derive(Debug)]
-pub struct During {
+pub struct Guard {
     permitted: Permitted,
 }
 
-impl During {
-    /// Begins, as far as it is permitted.
+impl Guard {
+    /// Raises the priority and locks memory, as far as `permitted` says.
     #[must_use]
-    pub fn begin(permitted: Permitted) -> Self {
+    pub fn enter(permitted: Permitted) -> Self {
         // Only what is in memory already, and without touching the rest: populating every thread's
         // stack would take longer than the read.
         let lock =
@@ -57,7 +57,7 @@ impl During {
     }
 }
 
-impl Drop for During {
+impl Drop for Guard {
     fn drop(&mut self) {
         if self.permitted.fifo {
             let _ = kernel::set_scheduler(kernel::OTHER, 0);
@@ -68,14 +68,14 @@ impl Drop for During {
     }
 }
 
-/// The one call here that no safe crate offers without bringing bindings of other systems along. musl's
-/// wrapper of it always fails, so it is made directly.
+/// The one call here that no safe crate offers without bindings of other systems. musl's wrapper of it always
+/// fails, so the call is made directly.
 #[allow(unsafe_code)]
 mod kernel {
     pub const OTHER: libc::c_int = libc::SCHED_OTHER;
     pub const FIFO: libc::c_int = libc::SCHED_FIFO;
 
-    /// Changes how this thread is scheduled; whether that was permitted.
+    /// Changes how this thread is scheduled; returns whether that was permitted.
     pub fn set_scheduler(policy: libc::c_int, priority: i32) -> bool {
         // `struct sched_param` of the kernel is one int (include/uapi/linux/sched/types.h).
         let parameter: libc::c_int = priority;
@@ -104,15 +104,15 @@ mod tests {
     }
 
     #[test]
-    fn the_hurry_ends_with_the_read() {
+    fn real_time_priority_ends_with_the_read() {
         let permitted = Permitted::probe();
         assert_eq!(policy(), "0");
         {
-            let _hurry = During::begin(permitted);
+            let _realtime = Guard::enter(permitted);
             assert_eq!(policy(), if permitted.fifo { "1" } else { "0" });
         }
         assert_eq!(policy(), "0");
-        let _calm = During::begin(Permitted::NOTHING);
+        let _ordinary = Guard::enter(Permitted::NEITHER);
         assert_eq!(policy(), "0");
     }
 }

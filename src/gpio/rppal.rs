@@ -1,14 +1,15 @@
 //! Sensors through the Raspberry Pi's GPIO registers, mapped into memory by rppal.
 //!
-//! A look takes a fraction of a microsecond here, against 1 to 8 µs through the character device. It
-//! needs `/dev/gpiomem` beside `/dev/gpiochipN`, and the kernel does not know that the line is taken.
+//! Reading a level takes a fraction of a microsecond here, against 1 to 8 µs through the character device. It needs
+//! `/dev/gpiomem` beside `/dev/gpiochipN`, and the kernel does not know that the line is in use.
 
 use std::time::Duration;
 
 use rppal::gpio::{Error, Gpio, IoPin, Mode};
 
-use super::realtime::{During, Permitted};
-use super::{Edge, Level, Line, LineAddress, LineError, poll};
+use super::realtime::{self, Permitted};
+use super::{Line, LineAddress, LineError, poll};
+use crate::dht::{Edge, Level};
 
 /// Labels of the chips whose lines the registers are.
 const CHIPS: [&str; 3] = ["pinctrl-bcm2711", "pinctrl-bcm2835", "pinctrl-rp1"];
@@ -17,15 +18,19 @@ const CHIPS: [&str; 3] = ["pinctrl-bcm2711", "pinctrl-bcm2835", "pinctrl-rp1"];
 #[derive(Debug)]
 pub struct SensorLine {
     pin: IoPin,
-    hurry: Permitted,
+    realtime: Permitted,
 }
 
 impl SensorLine {
-    /// Takes the line, released.
+    /// Opens the line, released.
     ///
     /// # Errors
     /// [`LineError`], by cause.
-    pub fn open(address: &LineAddress, written: &str, hurry: Permitted) -> Result<Self, LineError> {
+    pub fn open(
+        address: &LineAddress,
+        written: &str,
+        realtime: Permitted,
+    ) -> Result<Self, LineError> {
         let number = number(address).ok_or_else(|| LineError::Unsuitable {
             line: written.to_owned(),
             reason: format!(
@@ -38,13 +43,13 @@ impl SensorLine {
         // An input is an open drain that is released; the level of the output is set once, low.
         let mut pin = pin.into_io(Mode::Input);
         pin.set_low();
-        Ok(Self { pin, hurry })
+        Ok(Self { pin, realtime })
     }
 }
 
 impl Line for SensorLine {
     fn exchange(&mut self, start: Duration, listen: Duration) -> Result<Vec<Edge>, LineError> {
-        let _hurry = During::begin(self.hurry);
+        let _realtime = realtime::Guard::enter(self.realtime);
         let (clock, room) = (poll::Clock::start(), poll::room());
         self.pin.set_mode(Mode::Output);
         self.pin.set_low();
@@ -96,7 +101,7 @@ mod tests {
     #[test]
     fn elsewhere_it_says_what_to_use() {
         let address = LineAddress { chip: "1c20800.pinctrl".to_owned(), offset: 6 };
-        let error = SensorLine::open(&address, "PA6", Permitted::NOTHING).unwrap_err();
+        let error = SensorLine::open(&address, "PA6", Permitted::NEITHER).unwrap_err();
         assert!(error.to_string().contains("HUMIDOR_GPIO=cdev"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The broker's address as a user writes it.
+//! The broker's address as a user writes it: `mqtt://[user@]host[:port]`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,28 +6,28 @@ use std::str::FromStr;
 /// Where the broker is: `mqtt://[user@]host[:1883]`, or `mqtts://[user@]host[:8883]` for TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerAddress {
-    /// Whether TLS is spoken.
+    /// Whether the connection uses TLS.
     pub(super) tls: bool,
-    /// Who to log in as.
+    /// The user to log in as.
     pub(super) user: Option<String>,
     /// Name or address, IPv6 without brackets.
     pub(super) host: String,
-    /// Port, 1883 or 8883 where none is said.
+    /// Port; 1883, or 8883 with TLS, where none is written.
     pub(super) port: u16,
 }
 
-/// The text is no broker's address.
+/// The text is not a broker's address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Not a URL with a host.
     #[error("`{0}` is not a broker's address: write mqtt://[user@]host[:1883] or mqtts://…")]
     Malformed(String),
-    /// A scheme that is not spoken.
-    #[error("`{0}://` is not spoken here: write mqtt:// or mqtts://[user@]host[:port]")]
+    /// A scheme other than `mqtt` and `mqtts`.
+    #[error("`{0}://` is not supported: write mqtt:// or mqtts://[user@]host[:port]")]
     Scheme(String),
-    /// A password where everybody can read it.
+    /// A password in the address, where everybody on the machine can read it.
     #[error(
-        "a password does not belong into the address, where `ps` and logs show it: use HUMIDOR_PASSWORD_FILE"
+        "the broker's address has a password, which `ps` and logs would show: use HUMIDOR_PASSWORD_FILE"
     )]
     Password,
 }
@@ -39,7 +39,7 @@ impl BrokerAddress {
         Self { tls: false, user: None, host, port }
     }
 
-    /// Whether TLS is spoken.
+    /// Whether the connection uses TLS.
     #[must_use]
     pub const fn is_tls(&self) -> bool {
         self.tls

@@ -1,27 +1,29 @@
-//! `humidor node --forget`: takes back what a node left behind on its broker, for a board that will not come back
+//! `humidor node --forget`: deletes the retained messages of a node from its broker, for a board that will not come back
 //! under its name.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeReasonCode};
+use rumqttc::{AsyncClient, Event, EventLoop, Packet, QoS, SubscribeReasonCode};
 use tokio::time::timeout;
 
 use super::address::BrokerAddress;
-use super::announce::device_id;
-use super::session;
-use super::tunnel::{TlsFiles, Tunnel};
+use super::config::TlsFiles;
+use super::delivery::client;
+use super::delivery::tunnel::Tunnel;
 use crate::reading::Id;
-use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics};
+use crate::wire::{Discovery, NodeTopics, ONLINE, node_device_id};
 
-/// Longest that the broker may take to answer anything.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Retained messages have no end mark: this long without another one, and all have come.
+/// Longest wait for any answer of the broker.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Retained messages have no end mark: after this long without another one, all have come.
 const QUIET: Duration = Duration::from_secs(1);
-/// Retained topics that one node can have left, at most; what is more stays, and is said.
+/// Most retained topics deleted in one run; [`Forgotten::more`] says when there are others.
 const TOPICS_MAX: usize = 256;
+/// Room in the client for the subscriptions beside the publishes.
+const OTHER_REQUESTS: usize = 8;
 
-/// What to forget.
+/// The node to forget, and its broker.
 #[derive(Debug, Clone)]
 pub struct Forget {
     /// The node.
@@ -32,112 +34,138 @@ pub struct Forget {
     pub password: Option<String>,
     /// Where the address asks for TLS.
     pub tls: Option<TlsFiles>,
-    /// Where it was announced.
+    /// Where Home Assistant looks for devices; `None` leaves it alone.
     pub discovery: Option<Discovery>,
 }
 
-/// What was done.
+/// The outcome.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
-    /// The retained topics that are gone.
+    /// The deleted topics.
     pub topics: BTreeSet<String>,
-    /// Whether the node's last word was `online`.
+    /// Whether the node's status was `online`.
     pub online: bool,
-    /// Whether there were more than could be taken in one go.
+    /// Whether there were more than one run deletes.
     pub more: bool,
 }
 
-/// Why it was not done.
+/// The reason why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     /// The connection broke, or was refused.
     #[error("{broker}: {cause}; if the node still runs, stop it first")]
     Connection {
-        /// Where.
+        /// The broker.
         broker: BrokerAddress,
-        /// What the client said.
+        /// The reason.
         cause: String,
     },
     /// No answer in time.
-    #[error("{broker} does not answer within {ANSWER:?}")]
+    #[error("{broker} does not answer within {ANSWER_TIMEOUT:?}")]
     Silent {
-        /// Where.
+        /// The broker.
         broker: BrokerAddress,
     },
 }
 
 impl Forget {
-    /// Finds what is retained of the node and deletes it with empty retained messages.
+    /// Finds the retained messages of the node and deletes each with an empty retained message.
     ///
     /// # Errors
-    /// [`ForgetError`]; what had been deleted until then is deleted.
+    /// [`ForgetError`]. Messages deleted before the error stay deleted.
     pub async fn run(&self) -> Result<Forgotten, ForgetError> {
-        // The node's own client id, which is what it may write by.
-        let name = format!("{CLIENT_ID_PREFIX}{}", self.node);
         let tunnel = match &self.tls {
-            Some(files) => Some(Tunnel::open(files, &self.broker).await.map_err(|error| {
-                ForgetError::Connection { broker: self.broker.clone(), cause: error.to_string() }
-            })?),
+            Some(files) => {
+                let opened = Tunnel::open(files, &self.broker).await;
+                Some(opened.map_err(|error| self.failed(error.to_string()))?)
+            }
             None => None,
         };
         let password = self.password.as_deref();
-        let options = session::options(name, &self.broker, password, tunnel.as_ref());
-        let (client, mut events) = AsyncClient::new(options, TOPICS_MAX + 8);
-        let broken = |cause: String| ForgetError::Connection { broker: self.broker.clone(), cause };
-        let silent = |_| ForgetError::Silent { broker: self.broker.clone() };
+        let options = client::options(&self.node, &self.broker, password, tunnel.as_ref());
+        let (client, mut events) = AsyncClient::new(options, TOPICS_MAX + OTHER_REQUESTS);
+        let found = self.find(&client, &mut events).await?;
+        self.delete(&found.topics, &client, &mut events).await?;
+        Ok(found)
+    }
 
+    async fn find(
+        &self,
+        client: &AsyncClient,
+        events: &mut EventLoop,
+    ) -> Result<Forgotten, ForgetError> {
         let topics = NodeTopics::new(self.node.clone());
-        let announced = self.discovery.as_ref().map(|found| found.device(&device_id(&self.node)));
-        let filters: Vec<String> = [topics.everything()].into_iter().chain(announced).collect();
+        let device = self.discovery.as_ref().map(|it| it.device(&node_device_id(&self.node)));
+        let filters: Vec<String> = [topics.everything()].into_iter().chain(device).collect();
         for filter in &filters {
-            let asked = client.try_subscribe(filter, QoS::AtLeastOnce);
-            asked.map_err(|error| broken(error.to_string()))?;
+            let requested = client.try_subscribe(filter, QoS::AtLeastOnce);
+            requested.map_err(|error| self.failed(error.to_string()))?;
         }
-
-        let mut done = Forgotten::default();
+        let mut found = Forgotten::default();
         let mut granted = 0;
         loop {
-            let patience = if granted < filters.len() { ANSWER } else { QUIET };
-            let event = match timeout(patience, events.poll()).await {
-                Ok(event) => event.map_err(|error| broken(error.to_string()))?,
-                Err(_) if granted == filters.len() => break,
-                Err(elapsed) => return Err(silent(elapsed)),
+            let event = if granted < filters.len() {
+                self.answer(events).await?
+            } else {
+                match timeout(QUIET, events.poll()).await {
+                    Ok(event) => event.map_err(|error| self.broken(&error))?,
+                    Err(_) => return Ok(found),
+                }
             };
             match event {
                 Event::Incoming(Packet::SubAck(ack)) => {
                     if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        return Err(broken("this user may not read what the node left".to_owned()));
+                        let cause = "this user may not read the node's retained messages";
+                        return Err(self.failed(cause.to_owned()));
                     }
                     granted += 1;
                 }
                 Event::Incoming(Packet::Publish(publish)) if publish.retain => {
                     if publish.topic == topics.status() {
-                        done.online = publish.payload == crate::wire::ONLINE.as_bytes();
+                        found.online = publish.payload == ONLINE.as_bytes();
                     }
-                    if done.topics.len() < TOPICS_MAX {
-                        done.topics.insert(publish.topic);
-                    } else {
-                        done.more = true;
-                        break;
+                    if found.topics.len() == TOPICS_MAX {
+                        found.more = true;
+                        return Ok(found);
                     }
+                    found.topics.insert(publish.topic);
                 }
                 _ => {}
             }
         }
+    }
 
-        for topic in &done.topics {
-            let said = client.try_publish(topic, QoS::AtLeastOnce, true, Vec::new());
-            said.map_err(|error| broken(error.to_string()))?;
+    async fn delete(
+        &self,
+        topics: &BTreeSet<String>,
+        client: &AsyncClient,
+        events: &mut EventLoop,
+    ) -> Result<(), ForgetError> {
+        for topic in topics {
+            let requested = client.try_publish(topic, QoS::AtLeastOnce, true, Vec::new());
+            requested.map_err(|error| self.failed(error.to_string()))?;
         }
         let mut acknowledged = 0;
-        while acknowledged < done.topics.len() {
-            let event = timeout(ANSWER, events.poll()).await.map_err(silent)?;
-            if let Event::Incoming(Packet::PubAck(_)) =
-                event.map_err(|error| broken(error.to_string()))?
-            {
+        while acknowledged < topics.len() {
+            if let Event::Incoming(Packet::PubAck(_)) = self.answer(events).await? {
                 acknowledged += 1;
             }
         }
-        Ok(done)
+        Ok(())
+    }
+
+    async fn answer(&self, events: &mut EventLoop) -> Result<Event, ForgetError> {
+        match timeout(ANSWER_TIMEOUT, events.poll()).await {
+            Ok(event) => event.map_err(|error| self.broken(&error)),
+            Err(_) => Err(ForgetError::Silent { broker: self.broker.clone() }),
+        }
+    }
+
+    fn broken(&self, error: &rumqttc::ConnectionError) -> ForgetError {
+        self.failed(client::reason(error, &self.node, &self.broker))
+    }
+
+    fn failed(&self, cause: String) -> ForgetError {
+        ForgetError::Connection { broker: self.broker.clone(), cause }
     }
 }

@@ -1,34 +1,35 @@
-//! The board's role: sample, keep, deliver.
+//! The board's role: read sensors, store readings until the broker has acknowledged them, switch outputs.
 //!
 //! ```text
-//! line → dht::decode → judge → outbox (SQLite) → session ═ MQTT QoS 1 ═> broker
-//!                                  └──── deleted on PUBACK ────┘
-//! inputs · outputs ⇄ switches ⇄ session
+//! sampling: line → dht::decode → plausibility → delivery: outbox → session ═ MQTT QoS 1 ═> broker
+//!                                                            ↑ removed on PUBACK ←────────────┘
+//! io: inputs · outputs ⇄ switches ⇄ delivery: session
 //! ```
+//!
+//! - `config` has the typed settings, `address` the broker's address.
+//! - `sampling` decides when a sensor is read and whether a measurement is plausible.
+//! - `io` opens lines, reads inputs and drives outputs.
+//! - `discovery` describes the node to Home Assistant.
+//! - `delivery` has the outbox and the MQTT session. It and `forget` alone use rumqttc.
+//! - `run` starts and ends all of it.
 
 mod address;
-mod announce;
+mod config;
 mod delivery;
+mod discovery;
 mod forget;
-mod inputs;
-mod judge;
-pub mod lines;
-mod outbox;
-mod outputs;
+mod io;
 mod run;
-mod sampler;
-mod session;
-mod switches;
-mod tunnel;
-mod window;
+mod sampling;
 
 pub use address::{AddressError, BrokerAddress};
-pub use announce::device_id;
+pub use config::{
+    Backend, InputConfig, LINES_PER_KIND_MAX, NodeConfig, OutputConfig, Safety, SensorConfig,
+    TlsFiles,
+};
+pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind};
+pub use delivery::tunnel::TunnelError;
 pub use forget::{Forget, ForgetError, Forgotten};
-pub use judge::{Hold, Judge, Verdict};
-pub use lines::LinesError;
-pub use outbox::{OUTBOX_FILE, Outbox, OutboxKind, Waiting};
-pub use outputs::Safety;
-pub use run::{Backend, InputConfig, Node, NodeConfig, NodeError, OutputConfig, SensorConfig};
-pub use sampler::{LISTEN, SETTLE, Sensor};
-pub use tunnel::{TlsFiles, TunnelError};
+pub use io::lines::{Lines, LinesError};
+pub use run::{Node, NodeError};
+pub use sampling::sampler::{LISTEN, SETTLE, Sensor};

@@ -1,140 +1,49 @@
-//! The node from start to end: the operator's log reads like this file.
+//! The node from its start to its end; the log lines come in the order of this file.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::info;
 
-use super::address::BrokerAddress;
-use super::announce::Announcement;
-use super::inputs;
-use super::lines::{Lines, LinesError, Opened};
-use super::outbox::Outbox;
-use super::outputs::{self, Safety};
-use super::sampler::{self, Failures};
-use super::session::Session;
-use super::switches::Switches;
-use super::tunnel::TlsFiles;
-use crate::board::Recognised;
-use crate::clock::{ClockTrust, Stamper, unix_ms};
-use crate::dht::Model;
-use crate::gpio::{Level, Pin};
+use super::config::{NodeConfig, OutputConfig};
+use super::delivery::outbox::Outbox;
+use super::delivery::session::Session;
+use super::delivery::tunnel;
+use super::discovery::DiscoveryMessage;
+use super::io::inputs;
+use super::io::lines::{Lines, LinesError, OpenLines};
+use super::io::outputs;
+use super::io::switches::Switches;
+use super::sampling::sampler::{self, Failures};
+use crate::clock::{Stamper, unix_ms};
 use crate::reading::Id;
-use crate::shutdown::{self, Shutdown};
+use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::OpenError;
-use crate::wire::{Discovery, Health};
+use crate::wire::Health;
 
-/// Longest silence on the connection.
+/// Longest silence on the connection before a ping.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// One sensor: `hall=dht22@7`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SensorConfig {
-    /// Its id, the last level of its topic.
-    pub name: Id,
-    /// What it is.
-    pub model: Model,
-    /// Where its data pin is.
-    pub pin: Pin,
-}
-
-/// One input: `door=GPIO22:debounce=50ms`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputConfig {
-    /// Its id, the last level of its topic.
-    pub name: Id,
-    /// Its pin.
-    pub pin: Pin,
-    /// The level that means on.
-    pub active: Level,
-    /// How long a level has to last to be believed.
-    pub debounce: Duration,
-}
-
-/// One output: `fan=GPIO27:safe=off`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutputConfig {
-    /// Its id, a level of its topics.
-    pub name: Id,
-    /// Its pin.
-    pub pin: Pin,
-    /// The level that means on.
-    pub active: Level,
-    /// What it does without commands.
-    pub safety: Safety,
-}
-
-/// How lines are reached.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Backend {
-    /// The character device, or the kernel's driver where that has the line.
-    Auto,
-    /// The character device.
-    Cdev,
-    /// The Raspberry Pi's registers.
-    Rppal,
-    /// The kernel's dht11 driver.
-    Iio,
-    /// Simulated sensors; this share of the exchanges goes wrong, 0 to 1.
-    Sim {
-        /// Share of exchanges that go wrong.
-        faults: f64,
-    },
-}
-
-/// What the node role needs to know.
-#[derive(Debug, Clone)]
-pub struct NodeConfig {
-    /// Node id.
-    pub node: Id,
-    /// Its broker.
-    pub broker: BrokerAddress,
-    /// Password for the broker, where the address names a user.
-    pub password: Option<String>,
-    /// Where the address asks for TLS.
-    pub tls: Option<TlsFiles>,
-    /// Its sensors.
-    pub sensors: Vec<SensorConfig>,
-    /// Its inputs.
-    pub inputs: Vec<InputConfig>,
-    /// Its outputs.
-    pub outputs: Vec<OutputConfig>,
-    /// Between two readings of one sensor.
-    pub interval: Duration,
-    /// Folder of the outbox.
-    pub data: PathBuf,
-    /// Readings the outbox holds.
-    pub outbox_capacity: u64,
-    /// Where Home Assistant looks; `None` tells it nothing.
-    pub discovery: Option<Discovery>,
-    /// How lines are reached.
-    pub backend: Backend,
-    /// The board, which says what the pins are.
-    pub board: Recognised,
-    /// Whose word is taken for the clock being set.
-    pub clock: ClockTrust,
-}
-
-/// Why the node did not start.
+/// The reason why the node did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The files of its TLS are missing or wrong.
+    /// A file of its TLS is missing or wrong.
     #[error("TLS: {0}")]
     Tls(#[from] crate::tls::TlsError),
     /// The outbox could not be opened.
     #[error(transparent)]
     Outbox(#[from] OpenError),
-    /// A line could not be had.
+    /// A line could not be opened.
     #[error(transparent)]
     Lines(#[from] LinesError),
     /// The system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// The outbox's file is damaged.
-    #[error("the outbox is damaged; at the next start it is moved aside and a new one begun")]
+    #[error("the outbox is damaged: the next start moves it aside and begins a new one")]
     Damaged,
 }
 
@@ -145,122 +54,78 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the outbox and the lines and runs until `shutdown`.
+    /// Opens the lines and the outbox, and runs until `shutdown`. Returns when everything has started.
     ///
     /// # Errors
     /// [`NodeError`] when it cannot start.
     pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
         let boot = new_boot();
-        let announcement =
-            config.discovery.as_ref().map(|discovery| Announcement::new(&config, discovery));
-        if let Some(files) = &config.tls {
-            // What is wrong with them is said now, and not at night when they are needed.
-            files.read()?;
-        }
         info!(node = %config.node, %boot, broker = %config.broker, "starting");
-        let Opened { sensors, inputs, outputs } = Lines::new(
+        if let Some(files) = &config.tls {
+            // A wrong file ends the start, instead of the first connection.
+            tunnel::client_config(files)?;
+        }
+        let OpenLines { sensors, inputs, outputs } = Lines::new(
             &config.node,
             &config.board,
             config.backend,
         )
         .open(&config.sensors, &config.inputs, &config.outputs)?;
         let outbox = Arc::new(Outbox::open(&config.data, boot, config.outbox_capacity)?);
-
         let stamper = Stamper::start(config.clock);
         let failures = Failures::default();
-        let (stop, stopped) = mpsc::channel();
-        let sampling = {
-            let (outbox, failures) = (Arc::clone(&outbox), failures.clone());
-            std::thread::Builder::new()
-                .name("sampler".to_owned())
-                .spawn(move || {
-                    sampler::run(
-                        sensors,
-                        config.interval,
-                        &failures,
-                        &stopped,
-                        |sensor, measurement| {
-                            outbox.keep(sensor, stamper.now(), measurement);
-                        },
-                    );
-                })
-                .map_err(NodeError::Thread)?
-        };
-        let (switches, orders) = Switches::new();
+        let (switches, from_broker) = Switches::new();
         let switches = Arc::new(switches);
-        let keep_alive = keep_alive(&config.outputs);
-        let commanded = !outputs.is_empty();
-        let (stop_watching, watching_stopped) = mpsc::channel();
-        let watching = {
-            let switches = Arc::clone(&switches);
-            std::thread::Builder::new()
-                .name("inputs".to_owned())
-                .spawn(move || {
-                    if !inputs.is_empty() {
-                        inputs::run(inputs, &watching_stopped, &switches);
-                    }
-                })
-                .map_err(NodeError::Thread)?
+
+        let sampler = {
+            let (outbox, failures) = (Arc::clone(&outbox), failures.clone());
+            Worker::spawn("sampler", move |stop| {
+                let push = |sensor: &Id, measurement| {
+                    outbox.push(sensor, stamper.now(), measurement);
+                };
+                sampler::run(sensors, config.interval, &failures, stop, push);
+            })?
         };
-        let (end_outputs, outputs_end) = shutdown::channel();
-        let driving =
-            tokio::spawn(outputs::run(outputs, orders, Arc::clone(&switches), outputs_end));
+        let inputs = {
+            let switches = Arc::clone(&switches);
+            Worker::spawn("inputs", move |stop| {
+                if !inputs.is_empty() {
+                    inputs::run(inputs, stop, &switches);
+                }
+            })?
+        };
         let session = Session {
+            discovery: config
+                .discovery
+                .as_ref()
+                .map(|prefix| DiscoveryMessage::new(&config, prefix)),
+            keep_alive: keep_alive(&config.outputs),
+            commanded: !outputs.is_empty(),
             node: config.node,
             broker: config.broker,
             password: config.password,
             tls: config.tls,
             outbox: Arc::clone(&outbox),
-            switches,
-            commanded,
-            announcement,
-            keep_alive,
+            switches: Arc::clone(&switches),
             health: health(Arc::clone(&outbox), stamper, failures),
         };
-        let watched = Arc::clone(&outbox);
-        let running = tokio::spawn(async move {
-            let mut requested = shutdown;
-            let (end_session, session_end) = shutdown::channel();
-            let session = tokio::spawn(async move { session.run(session_end).await });
-            let outcome = tokio::select! {
-                () = requested.requested() => Ok(()),
-                () = watched.damaged() => Err(NodeError::Damaged),
-            };
-            // Outputs are safe before anything else is waited for.
-            end_outputs.throw();
-            let driven = driving.await;
-            drop((stop, stop_watching));
-            let sampled = spawn_blocking(move || sampling.join()).await;
-            let looked = spawn_blocking(move || watching.join()).await;
-            info!("sampling stopped");
-            end_session.throw();
-            let delivered = session.await;
-            info!("session ended");
-            for joined in [sampled, looked] {
-                if let Ok(Err(panic)) = joined {
-                    std::panic::resume_unwind(panic);
-                }
-            }
-            for ended in [driven, delivered] {
-                if let Err(error) = ended {
-                    std::panic::resume_unwind(error.into_panic());
-                }
-            }
-            outcome
-        });
+        let outputs = Task::spawn(|end| outputs::run(outputs, from_broker, switches, end));
+        let session = Task::spawn(|end| async move { session.run(end).await });
+        let parts = Parts { sampler, inputs, outputs, session };
+        let running = tokio::spawn(parts.run(Arc::clone(&outbox), shutdown));
         Ok(Self { outbox, running })
     }
 
-    /// What waits for the broker.
+    /// The outbox, for health.
     #[must_use]
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
     }
 
-    /// Waits until the node has ended: after `shutdown`, when sampling has stopped and `offline` was said.
+    /// Waits until the node has ended: after `shutdown`, when sampling has stopped and `offline` is published.
     ///
     /// # Errors
-    /// Why it ended before it was asked to.
+    /// [`NodeError`] when it ended by itself.
     pub async fn ended(self) -> Result<(), NodeError> {
         match self.running.await {
             Ok(outcome) => outcome,
@@ -269,15 +134,94 @@ impl Node {
     }
 }
 
-/// Seconds of silence after which the broker is asked whether it is there. An output's limit counts from the
-/// last word, so it is asked three times within the shortest limit.
+/// The parts of a running node.
+struct Parts {
+    sampler: Worker,
+    inputs: Worker,
+    outputs: Task,
+    session: Task,
+}
+
+impl Parts {
+    /// Waits for `shutdown` or a damaged outbox, then ends the parts in the order that loses nothing: the session is
+    /// last, so that it delivers the last readings and the outputs' safe states.
+    async fn run(self, outbox: Arc<Outbox>, mut shutdown: Shutdown) -> Result<(), NodeError> {
+        let outcome = tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            () = outbox.damaged() => Err(NodeError::Damaged),
+        };
+        // Outputs take their safe level before anything else is waited for.
+        self.outputs.end().await;
+        let (sampler, inputs) = (self.sampler.stop(), self.inputs.stop());
+        join(sampler).await;
+        join(inputs).await;
+        info!("sampling stopped");
+        self.session.end().await;
+        info!("session ended");
+        outcome
+    }
+}
+
+/// A thread that works until its channel closes.
+struct Worker {
+    running: mpsc::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Worker {
+    fn spawn(
+        name: &str,
+        work: impl FnOnce(&mpsc::Receiver<()>) + Send + 'static,
+    ) -> Result<Self, NodeError> {
+        let (running, stop) = mpsc::channel();
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(&stop));
+        Ok(Self { running, thread: thread.map_err(NodeError::Thread)? })
+    }
+
+    /// Asks the thread to end.
+    fn stop(self) -> thread::JoinHandle<()> {
+        drop(self.running);
+        self.thread
+    }
+}
+
+/// Waits for a thread. Its panic is the caller's.
+async fn join(thread: thread::JoinHandle<()>) {
+    if let Ok(Err(panic)) = spawn_blocking(move || thread.join()).await {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A task that works until its trigger is thrown.
+struct Task {
+    trigger: Trigger,
+    task: JoinHandle<()>,
+}
+
+impl Task {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(work: impl FnOnce(Shutdown) -> F) -> Self {
+        let (trigger, end) = shutdown::channel();
+        Self { trigger, task: tokio::spawn(work(end)) }
+    }
+
+    /// Ends the task and waits for it. Its panic is the caller's.
+    async fn end(self) {
+        self.trigger.throw();
+        if let Err(error) = self.task.await {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// Keep-alive of the connection: the broker is pinged three times within the shortest limit of an output, which counts
+/// from the broker's last packet.
 fn keep_alive(outputs: &[OutputConfig]) -> Duration {
     let limits = outputs.iter().map(|output| output.safety.away / 3);
     limits.chain([KEEP_ALIVE]).min().unwrap_or(KEEP_ALIVE).max(Duration::from_secs(1))
 }
 
-/// A name for this run that no other run of this node has: the time orders it for a reader, the random
-/// part keeps it unique on a board that always wakes up in 1970.
+/// An id for this run that no other run of this node has. The time orders runs for a reader; the random part keeps the
+/// id unique on a board whose clock always starts in 1970.
 fn new_boot() -> Id {
     let mut random = [0; 8];
     // Linux's generator does not fail once it is seeded, and a call waits until it is. A generator seeded

@@ -5,25 +5,25 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::{train, world};
-use crate::dht::{FRAME_BITS, Model, frame};
-use crate::gpio::{Edge, Level, Line, LineError};
+use super::{faults, world};
+use crate::dht::{Edge, FRAME_BITS, Level, Model, frame, train};
+use crate::gpio::{Line, LineError};
 use crate::reading::Measurement;
 
 /// A source of the time: Unix time in ms, or any other count of them.
 pub type NowMs = Box<dyn Fn() -> i64 + Send>;
 
-/// What the sensor on the line does.
+/// The behaviour of a simulated sensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Behaviour {
     /// Answers every correct start signal.
     Healthy,
-    /// Is not there: the pull-up takes the line high and nothing follows.
+    /// There is no sensor: the pull-up takes the line high and nothing follows.
     Absent,
-    /// Is shorted to ground.
+    /// The line is shorted to ground.
     StuckLow,
-    /// Goes wrong with this probability (0 to 1) an exchange, in one of four ways: a lost edge, a
-    /// flipped bit, no answer, a line that stays low.
+    /// Each exchange goes wrong with this probability (0 to 1), in one of four ways: a lost edge, a flipped bit, no
+    /// answer, a line that stays low.
     Faulty(f64),
 }
 
@@ -35,7 +35,7 @@ pub struct SimLine {
     behaviour: Behaviour,
     now_ms: NowMs,
     rng: Rng,
-    /// When the sensor last measured: what a DHT22 tells at the next exchange.
+    /// Time of the last measurement, which a DHT22 sends at the next exchange.
     measured_ms: i64,
 }
 
@@ -61,17 +61,17 @@ impl SimLine {
         }
     }
 
-    /// Changes what the sensor does from the next exchange on.
+    /// Changes the behaviour from the next exchange on.
     pub const fn set_behaviour(&mut self, behaviour: Behaviour) {
         self.behaviour = behaviour;
     }
 
-    /// What the sensor measures, and what it tells: the DHT22 is one exchange behind.
+    /// Measures, and returns the measurement to send: a DHT22's is one exchange old.
     fn measure(&mut self) -> Measurement {
         let now_ms = (self.now_ms)();
-        let told_ms = if self.model.returns_previous() { self.measured_ms } else { now_ms };
+        let sent_ms = if self.model.returns_previous() { self.measured_ms } else { now_ms };
         self.measured_ms = now_ms;
-        world::measurement(self.seed, told_ms)
+        world::measurement(self.seed, sent_ms)
     }
 
     fn answer(&mut self) -> Vec<Edge> {
@@ -91,11 +91,11 @@ impl SimLine {
                 let edges = self.send(bytes);
                 // Without the release's edge a frame is still whole; any other loss is a fault.
                 let index = self.rng.usize(1..edges.len());
-                train::lose_edge(edges, index)
+                faults::lose_edge(edges, index)
             }
             Some(1) => {
                 let bit = self.rng.usize(..FRAME_BITS);
-                self.send(train::flip_bit(bytes, bit))
+                self.send(faults::flip_bit(bytes, bit))
             }
             Some(2) => no_answer(),
             Some(_) => Vec::new(),
@@ -103,7 +103,7 @@ impl SimLine {
     }
 
     fn send(&mut self, bytes: [u8; 5]) -> Vec<Edge> {
-        train::jitter(&train::nominal(bytes), self.jitter_us, &mut self.rng)
+        faults::jitter(&train::nominal(bytes), self.jitter_us, &mut self.rng)
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
 
     const LISTEN: Duration = Duration::from_millis(10);
 
-    /// A line and the clock that it looks at.
+    /// A line and its clock.
     fn line(model: Model, behaviour: Behaviour) -> (SimLine, Arc<AtomicI64>) {
         let clock = Arc::new(AtomicI64::new(0));
         let now = Arc::clone(&clock);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_dht11_tells_the_room_as_it_is() {
+    fn a_healthy_dht11_sends_the_present_measurement() {
         let (mut line, clock) = line(Model::Dht11, Behaviour::Healthy);
         for hour in 0..48 {
             let now_ms = hour * 3_600_000;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dht22_tells_what_it_measured_at_the_exchange_before() {
+    fn a_dht22_sends_the_measurement_of_the_exchange_before() {
         let (mut line, clock) = line(Model::Dht22, Behaviour::Healthy);
         let mut before_ms = 0;
         for hour in 1..48 {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stops_listening_early_hears_a_part() {
+    fn a_short_recording_has_a_part_of_the_frame() {
         let (mut line, _) = line(Model::Dht11, Behaviour::Healthy);
         let edges = line.exchange(Model::Dht11.start_signal(), Duration::from_millis(1)).unwrap();
         assert_eq!(decode(&edges, Model::Dht11).map_err(Fault::name), Err("short"));

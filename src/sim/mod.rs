@@ -1,11 +1,13 @@
-//! A board without a board: edge trains with known faults, weather, and a line that plays both.
+//! A board without a board: lines that implement [`gpio`](crate::gpio)'s traits.
 //!
-//! The demo runs on it, and so do the tests of everything above the pins. All of it is a function
-//! of a seed and a time, so that what was seen once can be seen again.
+//! The demo runs on it, and so do the tests of everything above the pins. A sensor's readings and its faults are
+//! functions of a seed and a time, so that a run can be repeated.
 
+pub mod digital;
+pub mod faults;
 pub mod history;
 pub mod line;
-pub mod train;
 pub mod world;
 
+pub use digital::{SimInput, SimOutput};
 pub use line::{Behaviour, SimLine};

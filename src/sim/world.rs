@@ -20,7 +20,7 @@ const HUMIDITY_PERCENT: f64 = 48.0;
 /// How much rooms differ, in °C.
 const ROOM_SPREAD: f64 = 2.0;
 
-/// What a sensor would measure in the room `seed` at `at_ms` (Unix time in ms, any value).
+/// The measurement of a sensor in the room `seed` at `at_ms` (Unix time in ms, any value).
 ///
 /// The result is between 16 and 27 °C and between 25 and 71 %, so it is plausible for both models.
 #[must_use]

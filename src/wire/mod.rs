@@ -8,7 +8,9 @@ mod switch;
 mod topic;
 
 pub use board::BoardTopic;
-pub use discovery::{Discovery, DiscoveryError};
+pub use discovery::{
+    BROKER_DEVICE_ID, Component, Device, Discovery, DiscoveryError, Platform, node_device_id,
+};
 pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{

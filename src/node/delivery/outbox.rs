@@ -1,4 +1,4 @@
-//! Store and forward: every reading waits here, on the disk, until the broker has acknowledged it.
+//! The outbox: every reading waits here, on the disk, until the broker has acknowledged it.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -14,12 +14,12 @@ use crate::wire::Telemetry;
 
 /// File name of the outbox inside the data folder.
 pub const OUTBOX_FILE: &str = "outbox.db";
-/// Most readings kept where there is no disk: 14 hours of one sensor at 10 s, about 2 MB.
+/// Most readings of an outbox in memory: 14 hours of one sensor at 10 s, about 2 MB.
 pub const OUTBOX_MEMORY_CAPACITY_READINGS: u64 = 5_000;
-/// Readings held in memory while the disk takes none.
-const UNSAVED_READINGS: usize = 1_000;
+/// Most readings that wait in memory while the disk takes none.
+const UNSAVED_READINGS_MAX: usize = 1_000;
 
-// AUTOINCREMENT remembers the highest id ever saved, so that places go on growing after the outbox was empty.
+// AUTOINCREMENT remembers the highest id ever saved, so that ids go on growing after the outbox was empty.
 const SCHEMA: Database = Database {
     application_id: 0x686d_6f78, // `hmox`
     migrations: &["
@@ -33,12 +33,12 @@ const SCHEMA: Database = Database {
     "],
 };
 
-/// Where the readings wait.
+/// The place where readings wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutboxKind {
-    /// They outlive the process and a power cut.
+    /// A file: readings survive the process and a power cut.
     Disk,
-    /// They do not.
+    /// Memory: readings end with the process.
     Memory,
 }
 
@@ -53,14 +53,14 @@ impl OutboxKind {
     }
 }
 
-/// A reading that waits.
+/// A reading in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its place: later readings have greater ones.
+pub struct Entry {
+    /// Its place in the queue: later readings have greater ids.
     pub id: i64,
     /// The sensor.
     pub sensor: Id,
-    /// The payload.
+    /// The payload to publish, JSON.
     pub telemetry: Vec<u8>,
 }
 
@@ -70,14 +70,14 @@ struct Inner {
     capacity: u64,
     depth: u64,
     dropped: u64,
-    /// As the table `counter` has it.
+    /// `dropped` as the file has it.
     dropped_saved: u64,
     next_seq: u64,
     next_id: i64,
-    /// Taken while the disk refused. They are sent from here, and go to the disk before anything newer.
-    unsaved: VecDeque<Waiting>,
-    /// Why the disk takes nothing, while it does not.
-    trouble: Option<String>,
+    /// Readings that the disk did not take. They are sent from here, and go to the disk before anything newer.
+    unsaved: VecDeque<Entry>,
+    /// The error of the last write; `None` after one that succeeded.
+    write_error: Option<String>,
 }
 
 /// The outbox of one run of a node.
@@ -93,11 +93,11 @@ pub struct Outbox {
 
 impl Outbox {
     /// Opens the outbox in folder `data`, or one in memory where the folder cannot be written.
-    /// `boot` names this run; its readings are numbered from 1.
+    /// `boot` is the id of this run; its readings are numbered from 1.
     ///
     /// # Errors
-    /// When the folder is in use, or holds something else under the outbox's name, or fails in
-    /// another way than by permission.
+    /// [`OpenError`] when another process uses the folder, when the file is not an outbox, and for errors of the disk
+    /// other than a missing permission or a full disk.
     pub fn open(data: &Path, boot: Id, capacity: u64) -> Result<Self, OpenError> {
         let path = data.join(OUTBOX_FILE);
         match open_checked(&path, SCHEMA) {
@@ -124,7 +124,7 @@ impl Outbox {
     /// An outbox that ends with the process.
     ///
     /// # Errors
-    /// What SQLite said.
+    /// SQLite's.
     pub fn memory(boot: Id, capacity: u64) -> rusqlite::Result<Self> {
         let connection = Connection::open_in_memory()?;
         for script in SCHEMA.migrations {
@@ -160,7 +160,7 @@ impl Outbox {
             next_seq: 1,
             next_id: last_id + 1,
             unsaved: VecDeque::new(),
-            trouble: None,
+            write_error: None,
         };
         let damaged = Notify::new();
         Ok(Self {
@@ -173,25 +173,25 @@ impl Outbox {
         })
     }
 
-    /// This run.
+    /// The id of this run.
     #[must_use]
     pub const fn boot(&self) -> &Id {
         &self.boot
     }
 
-    /// Whether it outlives the process.
+    /// Whether readings survive the process.
     #[must_use]
     pub const fn kind(&self) -> OutboxKind {
         self.kind
     }
 
-    /// Keeps a reading; it has the run's next number from now on. When the disk takes nothing, the
-    /// reading waits in memory for a disk that does; when the outbox is full, the oldest one goes.
-    pub fn keep(&self, sensor: &Id, stamp: Stamp, measurement: Measurement) {
+    /// Appends a reading under the run's next number. While the disk takes nothing, readings wait in memory until it
+    /// does. A full outbox drops its oldest reading, and counts it.
+    pub fn push(&self, sensor: &Id, stamp: Stamp, measurement: Measurement) {
         let mut inner = self.lock();
         let telemetry = Telemetry::new(self.boot.clone(), inner.next_seq, stamp, measurement);
         let reading =
-            Waiting { id: inner.next_id, sensor: sensor.clone(), telemetry: telemetry.to_json() };
+            Entry { id: inner.next_id, sensor: sensor.clone(), telemetry: telemetry.to_json() };
         inner.next_seq += 1;
         inner.next_id += 1;
         inner.unsaved.push_back(reading);
@@ -200,11 +200,11 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Up to `count` readings after place `after`, oldest first.
+    /// Up to `count` readings with an id above `after`, oldest first. They stay in the outbox.
     ///
     /// # Errors
-    /// What SQLite said.
-    pub fn head(&self, after: i64, count: usize) -> rusqlite::Result<Vec<Waiting>> {
+    /// SQLite's.
+    pub fn peek(&self, after: i64, count: usize) -> rusqlite::Result<Vec<Entry>> {
         let inner = self.lock();
         let mut statement = inner.connection.prepare_cached(
             "SELECT id, sensor, telemetry FROM waiting WHERE id > ? ORDER BY id LIMIT ?",
@@ -212,51 +212,53 @@ impl Outbox {
         let rows = statement.query_map(params![after, count], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         })?;
-        let mut waiting = Vec::new();
+        let mut entries = Vec::new();
         for row in rows {
             let (id, sensor, telemetry) = row?;
             match sensor.parse() {
                 Ok(sensor) => {
-                    waiting.push(Waiting { id, sensor, telemetry: telemetry.into_bytes() });
+                    entries.push(Entry { id, sensor, telemetry: telemetry.into_bytes() });
                 }
                 // Only another program could have written it.
-                Err(error) => warn!(id, %error, "a reading in the outbox has no sensor; skipped"),
+                Err(error) => {
+                    warn!(id, %error, "skipped a reading in the outbox: its sensor is not an id");
+                }
             }
         }
-        let room = count.saturating_sub(waiting.len());
-        waiting
+        let room = count.saturating_sub(entries.len());
+        entries
             .extend(inner.unsaved.iter().filter(|reading| reading.id > after).take(room).cloned());
-        Ok(waiting)
+        Ok(entries)
     }
 
-    /// Forgets acknowledged readings.
+    /// Removes acknowledged readings.
     ///
     /// # Errors
-    /// What SQLite said; the readings then stay, and are sent once more after a reconnect.
-    pub fn forget(&self, ids: &[i64]) -> rusqlite::Result<()> {
+    /// SQLite's. The readings then stay, and are sent once more after a reconnect.
+    pub fn remove(&self, ids: &[i64]) -> rusqlite::Result<()> {
         let mut inner = self.lock();
         inner.unsaved.retain(|reading| !ids.contains(&reading.id));
         let transaction = inner.connection.transaction()?;
-        let mut gone = 0;
+        let mut removed = 0;
         for id in ids {
-            gone +=
+            removed +=
                 transaction.prepare_cached("DELETE FROM waiting WHERE id = ?")?.execute([id])?;
         }
         transaction.commit()?;
-        inner.depth = inner.depth.saturating_sub(gone as u64);
-        // Room was made: what the full disk refused may fit now.
+        inner.depth = inner.depth.saturating_sub(removed as u64);
+        // This made room: a disk that was full may take the unsaved readings now.
         self.save(&mut inner);
         Ok(())
     }
 
-    /// Readings that wait.
+    /// Readings in the outbox.
     #[must_use]
     pub fn depth(&self) -> u64 {
         let inner = self.lock();
         inner.depth + inner.unsaved.len() as u64
     }
 
-    /// Readings given up because there was no room, ever.
+    /// Readings dropped because there was no room, since the outbox was created.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
@@ -268,41 +270,41 @@ impl Outbox {
         self.lock().next_seq - 1
     }
 
-    /// Why the disk takes nothing, while it does not.
+    /// The error of the last write; `None` after one that succeeded.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.lock().trouble.clone()
+    pub fn write_error(&self) -> Option<String> {
+        self.lock().write_error.clone()
     }
 
-    /// Resolves when the file turned out to be damaged: only a restart, which moves it aside, helps.
+    /// Resolves when the file turns out to be damaged. Only a restart, which moves it aside, helps.
     pub async fn damaged(&self) {
         self.damaged.notified().await;
     }
 
-    /// Resolves when something was kept since the last call.
+    /// Resolves when a reading was appended since the last call.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Writes what is unsaved, or notes why not.
+    /// Writes unsaved readings, or notes the error.
     fn save(&self, inner: &mut Inner) {
         match inner.try_save() {
             Ok(()) => {
-                if inner.trouble.take().is_some() {
-                    info!("the outbox can write again");
+                if inner.write_error.take().is_some() {
+                    info!("outbox can write again");
                 }
             }
             Err(cause) => {
                 if is_damage(&cause) {
                     self.damaged.notify_one();
                 }
-                if inner.trouble.replace(cause.to_string()).is_none() {
+                if inner.write_error.replace(cause.to_string()).is_none() {
                     error!(
                         %cause,
-                        "the outbox cannot write; new readings wait in memory. Make room on its volume, or make it writable"
+                        "outbox cannot write; new readings wait in memory. Make room on its volume, or make the volume writable"
                     );
                 }
-                while inner.unsaved.len() > UNSAVED_READINGS {
+                while inner.unsaved.len() > UNSAVED_READINGS_MAX {
                     inner.unsaved.pop_front();
                     inner.dropped += 1;
                 }
@@ -316,7 +318,7 @@ impl Outbox {
 }
 
 impl Inner {
-    /// Writes what is unsaved, oldest first, in one transaction.
+    /// Writes unsaved readings, oldest first, in one transaction.
     fn try_save(&mut self) -> rusqlite::Result<()> {
         if self.unsaved.is_empty() && self.dropped == self.dropped_saved {
             return Ok(());
@@ -349,7 +351,7 @@ impl Inner {
         if dropped != 0 && self.dropped_saved == 0 {
             warn!(
                 capacity = self.capacity,
-                "the outbox is full: the oldest readings are given up, and counted"
+                "outbox is full: the oldest readings are dropped, and counted"
             );
         }
         (self.depth, self.dropped, self.dropped_saved) = (depth, dropped, dropped);

@@ -1,5 +1,5 @@
-//! Whether a well-decoded measurement is believed: the frame's checksum has eight bits, so about one
-//! in 256 garbled frames passes it, and a sensor's first answer may be minutes old.
+//! Plausibility of decoded measurements: the frame's checksum has eight bits, so about one in 256 garbled frames
+//! passes it, and a sensor's first answer may be minutes old.
 
 use std::time::Duration;
 
@@ -11,24 +11,24 @@ use crate::reading::Measurement;
 const AGREE_TEMPERATURE_DC: u32 = 10;
 /// Two measurements agree within this, in tenths of % relative humidity.
 const AGREE_HUMIDITY_DP: u32 = 50;
-/// How fast the air at a sensor may change, in tenths of °C a second. The DHT22's own time constant
-/// is 2 s to 63 % of a step (datasheet §6); a step of more than 20 °C is confirmed, not believed.
+/// Fastest plausible change of the air at a sensor, in tenths of °C a second. The DHT22's own time constant
+/// is 2 s to 63 % of a step (datasheet §6); a step of more than 20 °C needs a confirmation.
 const RATE_TEMPERATURE_DC_PER_S: u32 = 5;
 /// As above, in tenths of % a second.
 const RATE_HUMIDITY_DP_PER_S: u32 = 20;
-/// A last good measurement older than this many intervals says nothing about the present one.
+/// An accepted measurement older than this many intervals is not compared with the present one.
 const GAP_INTERVALS: u32 = 6;
 
-/// What to do with a measurement.
+/// The verdict on a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is a reading.
-    Publish(Measurement),
-    /// It is not, yet: read again soon.
+    Accept(Measurement),
+    /// It is not a reading yet: read again soon.
     Hold(Hold),
 }
 
-/// Why a measurement is held back.
+/// The reason why a measurement is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// The first answer after power-up is the measurement before it.
@@ -48,24 +48,25 @@ impl Hold {
     }
 }
 
-/// The memory of one sensor's judge.
+/// The plausibility check of one sensor: its latest accepted measurement, and the one that waits for a
+/// confirmation.
 #[derive(Debug, Clone)]
-pub struct Judge {
+pub struct Plausibility {
     interval: Duration,
     stale_first: bool,
-    believed: Option<(Measurement, Duration)>,
+    accepted: Option<(Measurement, Duration)>,
     candidate: Option<(Measurement, Duration)>,
 }
 
-impl Judge {
-    /// A judge that has seen nothing yet.
+impl Plausibility {
+    /// A check without an earlier measurement.
     #[must_use]
     pub const fn new(model: Model, interval: Duration) -> Self {
-        Self { interval, stale_first: model.returns_previous(), believed: None, candidate: None }
+        Self { interval, stale_first: model.returns_previous(), accepted: None, candidate: None }
     }
 
-    /// Judges the measurement taken at `now`, on a clock that does not jump.
-    pub fn consider(&mut self, measurement: Measurement, now: Duration) -> Verdict {
+    /// Checks the measurement taken at `now`, on a clock that does not jump.
+    pub fn check(&mut self, measurement: Measurement, now: Duration) -> Verdict {
         if std::mem::take(&mut self.stale_first) {
             return Verdict::Hold(Hold::Stale);
         }
@@ -76,10 +77,10 @@ impl Judge {
                 elapsed <= gap && plausible_step(earlier, measurement, elapsed)
             })
         };
-        if follows(self.believed) || follows(self.candidate) {
-            self.believed = Some((measurement, now));
+        if follows(self.accepted) || follows(self.candidate) {
+            self.accepted = Some((measurement, now));
             self.candidate = None;
-            return Verdict::Publish(measurement);
+            return Verdict::Accept(measurement);
         }
         self.candidate = Some((measurement, now));
         Verdict::Hold(Hold::Unconfirmed)
@@ -103,8 +104,8 @@ mod tests {
         Measurement { temperature_dc, humidity_dp: 500 }
     }
 
-    fn judge(model: Model) -> Judge {
-        Judge::new(model, Duration::from_secs(10))
+    fn plausibility(model: Model) -> Plausibility {
+        Plausibility::new(model, Duration::from_secs(10))
     }
 
     fn at(seconds: u64) -> Duration {
@@ -113,44 +114,44 @@ mod tests {
 
     #[test]
     fn the_first_reading_needs_a_second_that_agrees() {
-        let mut judge = judge(Model::Dht11);
-        assert_eq!(judge.consider(m(215), at(1)), Verdict::Hold(Hold::Unconfirmed));
-        assert_eq!(judge.consider(m(216), at(2)), Verdict::Publish(m(216)));
+        let mut check = plausibility(Model::Dht11);
+        assert_eq!(check.check(m(215), at(1)), Verdict::Hold(Hold::Unconfirmed));
+        assert_eq!(check.check(m(216), at(2)), Verdict::Accept(m(216)));
     }
 
     #[test]
-    fn a_dht22s_first_answer_is_thrown_away() {
-        let mut judge = judge(Model::Dht22);
-        assert_eq!(judge.consider(m(215), at(1)), Verdict::Hold(Hold::Stale));
-        assert_eq!(judge.consider(m(215), at(3)), Verdict::Hold(Hold::Unconfirmed));
-        assert_eq!(judge.consider(m(215), at(5)), Verdict::Publish(m(215)));
+    fn a_dht22s_first_answer_is_discarded() {
+        let mut check = plausibility(Model::Dht22);
+        assert_eq!(check.check(m(215), at(1)), Verdict::Hold(Hold::Stale));
+        assert_eq!(check.check(m(215), at(3)), Verdict::Hold(Hold::Unconfirmed));
+        assert_eq!(check.check(m(215), at(5)), Verdict::Accept(m(215)));
     }
 
     #[test]
-    fn a_jump_is_believed_only_when_it_stays() {
-        let mut judge = judge(Model::Dht11);
-        judge.consider(m(200), at(1));
-        judge.consider(m(200), at(2));
-        assert_eq!(judge.consider(m(450), at(12)), Verdict::Hold(Hold::Unconfirmed));
+    fn a_jump_is_accepted_only_when_it_stays() {
+        let mut check = plausibility(Model::Dht11);
+        check.check(m(200), at(1));
+        check.check(m(200), at(2));
+        assert_eq!(check.check(m(450), at(12)), Verdict::Hold(Hold::Unconfirmed));
         assert_eq!(
-            judge.consider(m(201), at(22)),
-            Verdict::Publish(m(201)),
+            check.check(m(201), at(22)),
+            Verdict::Accept(m(201)),
             "a lone outlier is dropped"
         );
-        assert_eq!(judge.consider(m(450), at(32)), Verdict::Hold(Hold::Unconfirmed));
+        assert_eq!(check.check(m(450), at(32)), Verdict::Hold(Hold::Unconfirmed));
         assert_eq!(
-            judge.consider(m(455), at(33)),
-            Verdict::Publish(m(455)),
+            check.check(m(455), at(33)),
+            Verdict::Accept(m(455)),
             "a step that stays is real"
         );
     }
 
     #[test]
     fn after_a_gap_it_starts_anew() {
-        let mut judge = judge(Model::Dht11);
-        judge.consider(m(200), at(1));
-        judge.consider(m(200), at(2));
-        assert_eq!(judge.consider(m(200), at(1000)), Verdict::Hold(Hold::Unconfirmed));
-        assert_eq!(judge.consider(m(200), at(1001)), Verdict::Publish(m(200)));
+        let mut check = plausibility(Model::Dht11);
+        check.check(m(200), at(1));
+        check.check(m(200), at(2));
+        assert_eq!(check.check(m(200), at(1000)), Verdict::Hold(Hold::Unconfirmed));
+        assert_eq!(check.check(m(200), at(1001)), Verdict::Accept(m(200)));
     }
 }

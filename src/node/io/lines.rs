@@ -1,5 +1,4 @@
-//! From configured pins to open lines: which line a pin is, whether it may be used, and how it is
-//! reached.
+//! From configured pins to open lines: which line a pin is, whether it is free, and how it is reached.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -9,31 +8,31 @@ use tracing::{info, warn};
 
 use super::inputs::Input;
 use super::outputs::{self, Output};
-use super::run::{Backend, InputConfig, OutputConfig, SensorConfig};
-use super::sampler::Sensor;
 use crate::board::{NoSuchPin, Recognised};
 use crate::clock::unix_ms;
 use crate::gpio::chips::{self, Chips};
 use crate::gpio::realtime::Permitted;
 use crate::gpio::{Line, LineAddress, LineError, Pin, cdev, digital, iio, rppal};
+use crate::node::config::{Backend, InputConfig, OutputConfig, SensorConfig};
+use crate::node::sampling::sampler::Sensor;
 use crate::reading::Id;
-use crate::sim::{Behaviour, SimLine};
+use crate::sim::{Behaviour, SimInput, SimLine, SimOutput};
 
-/// How far a simulated pulse is off, in µs: what a polling reader on a busy board sees.
+/// Jitter of a simulated pulse's width, in µs: as a polling reader on a busy board sees it.
 const SIM_JITTER_US: u32 = 8;
 
-/// Why the lines could not be opened.
+/// The reason why the lines cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LinesError {
     /// A pin that this board does not have.
     #[error(transparent)]
     Pin(#[from] NoSuchPin),
     /// Two names for one line.
-    #[error("`{second}` and `{first}` are both on {address}: one line carries one thing")]
+    #[error("`{first}` and `{second}` are both on {address}: use another pin for one of them")]
     Twice {
-        /// What was first, name and pin.
+        /// Name and pin that came first.
         first: String,
-        /// What came after it.
+        /// Name and pin that came second.
         second: String,
         /// The line.
         address: LineAddress,
@@ -41,15 +40,15 @@ pub enum LinesError {
     /// A line that cannot be used.
     #[error("`{name}`: {cause}")]
     Line {
-        /// Whose line it is.
+        /// Name of the sensor, input or output.
         name: String,
-        /// Why.
+        /// The reason.
         cause: LineError,
     },
 }
 
-/// What is on the lines.
-pub struct Opened {
+/// Sensors, inputs and outputs on their lines.
+pub struct OpenLines {
     /// Sensors.
     pub sensors: Vec<Sensor>,
     /// Inputs.
@@ -58,14 +57,14 @@ pub struct Opened {
     pub outputs: Vec<Output>,
 }
 
-/// Opens lines, and gives none out twice.
+/// Opens lines, each for one name.
 #[derive(Debug)]
 pub struct Lines<'a> {
     node: &'a Id,
     board: &'a Recognised,
     backend: Backend,
     chips: Chips,
-    hurry: Permitted,
+    realtime: Permitted,
     taken: HashMap<LineAddress, String>,
 }
 
@@ -78,27 +77,27 @@ impl<'a> Lines<'a> {
         }
         info!(%board, "board");
         let chips = Chips::scan(Path::new(chips::DEVICES));
-        Self { hurry: Permitted::probe(), ..Self::on(node, board, backend, chips) }
+        Self { realtime: Permitted::probe(), ..Self::on(node, board, backend, chips) }
     }
 
     fn on(node: &'a Id, board: &'a Recognised, backend: Backend, chips: Chips) -> Self {
-        Self { node, board, backend, chips, hurry: Permitted::NOTHING, taken: HashMap::new() }
+        Self { node, board, backend, chips, realtime: Permitted::NEITHER, taken: HashMap::new() }
     }
 
-    /// The line of `pin`, for `name` alone.
-    fn claim(&mut self, name: &Id, pin: &Pin) -> Result<LineAddress, LinesError> {
+    /// Reserves the line of `pin` for `name`.
+    fn reserve(&mut self, name: &Id, pin: &Pin) -> Result<LineAddress, LinesError> {
         let (address, known) = self.board.resolve(pin)?;
-        let claimant = format!("{name}@{pin}");
-        if let Some(first) = self.taken.insert(address.clone(), claimant.clone()) {
-            return Err(LinesError::Twice { first, second: claimant, address });
+        let owner = format!("{name}@{pin}");
+        if let Some(first) = self.taken.insert(address.clone(), owner.clone()) {
+            return Err(LinesError::Twice { first, second: owner, address });
         }
         if let Some(reason) = known.and_then(|known| known.reserved) {
-            warn!(%name, %pin, line = %address, "this line is better left alone: {reason}");
+            warn!(%name, %pin, line = %address, "this line has another use on the board: {reason}");
         }
         Ok(address)
     }
 
-    /// Everything on its line. Every pin is looked at before the first line is touched.
+    /// Opens the lines of everything configured. Every pin is resolved before the first line is opened.
     ///
     /// # Errors
     /// [`LinesError`].
@@ -107,9 +106,9 @@ impl<'a> Lines<'a> {
         sensors: &[SensorConfig],
         inputs: &[InputConfig],
         outputs: &[OutputConfig],
-    ) -> Result<Opened, LinesError> {
+    ) -> Result<OpenLines, LinesError> {
         let mut addresses = self
-            .claim_all(
+            .reserve_all(
                 outputs
                     .iter()
                     .map(|output| (&output.name, &output.pin))
@@ -117,7 +116,7 @@ impl<'a> Lines<'a> {
                     .chain(sensors.iter().map(|sensor| (&sensor.name, &sensor.pin))),
             )?
             .into_iter();
-        // Outputs first: whatever else goes wrong, they are safe from here on.
+        // Outputs first: they are at their safe level even if an input or a sensor cannot be opened.
         let outputs = outputs
             .iter()
             .map(|output| self.output(output, addresses.next()))
@@ -130,7 +129,7 @@ impl<'a> Lines<'a> {
             .iter()
             .map(|sensor| self.sensor(sensor, addresses.next().as_ref()))
             .collect::<Result<_, _>>()?;
-        Ok(Opened { sensors, inputs, outputs })
+        Ok(OpenLines { sensors, inputs, outputs })
     }
 
     fn output(
@@ -140,7 +139,7 @@ impl<'a> Lines<'a> {
     ) -> Result<Output, LinesError> {
         let start = outputs::level(config.safety.safe, config.active);
         let line: Box<dyn digital::Output> = match address {
-            None => Box::new(digital::SimOutput(start)),
+            None => Box::new(SimOutput(start)),
             Some(address) => {
                 info!(output = %config.name, pin = %config.pin, line = %address, safe = config.safety.safe.as_str(), "output");
                 let (written, name) = (config.pin.to_string(), config.name.as_str());
@@ -157,7 +156,7 @@ impl<'a> Lines<'a> {
         address: Option<LineAddress>,
     ) -> Result<Input, LinesError> {
         let line: Box<dyn digital::Input> = match address {
-            None => Box::new(digital::SimInput::default()),
+            None => Box::new(SimInput::default()),
             Some(address) => {
                 info!(input = %config.name, pin = %config.pin, line = %address, "input");
                 let (written, name) = (config.pin.to_string(), config.name.as_str());
@@ -168,15 +167,15 @@ impl<'a> Lines<'a> {
         Ok(Input::new(config.name.clone(), line, config.active, config.debounce))
     }
 
-    /// The lines of all these pins; of none where lines are simulated.
-    fn claim_all<'b>(
+    /// Reserves the lines of all these pins; none where lines are simulated.
+    fn reserve_all<'b>(
         &mut self,
         pins: impl Iterator<Item = (&'b Id, &'b Pin)>,
     ) -> Result<Vec<LineAddress>, LinesError> {
         if let Backend::Sim { .. } = self.backend {
             return Ok(Vec::new());
         }
-        pins.map(|(name, pin)| self.claim(name, pin)).collect()
+        pins.map(|(name, pin)| self.reserve(name, pin)).collect()
     }
 
     fn sensor(
@@ -192,7 +191,7 @@ impl<'a> Lines<'a> {
             (_, Some(address)) => self
                 .real(config, address)
                 .map_err(|cause| LinesError::Line { name: config.name.to_string(), cause })?,
-            (_, None) => unreachable!("every pin of a real backend was claimed"),
+            (_, None) => unreachable!("every pin of a real backend was reserved"),
         };
         Ok(Sensor { name: config.name.clone(), model: config.model, line })
     }
@@ -203,19 +202,20 @@ impl<'a> Lines<'a> {
         address: &LineAddress,
     ) -> Result<Box<dyn Line>, LineError> {
         let (name, written) = (config.name.as_str(), config.pin.to_string());
-        let by_cdev = || cdev::SensorLine::open(&self.chips, address, &written, name, self.hurry);
+        let by_cdev =
+            || cdev::SensorLine::open(&self.chips, address, &written, name, self.realtime);
         let by_iio =
             || iio::SensorLine::open(Path::new(iio::DEVICES), address, &written, config.model);
-        let (line, way): (Box<dyn Line>, _) = match self.backend {
+        let (line, backend): (Box<dyn Line>, _) = match self.backend {
             Backend::Cdev => (Box::new(by_cdev()?), "cdev"),
             Backend::Rppal => {
-                (Box::new(rppal::SensorLine::open(address, &written, self.hurry)?), "rppal")
+                (Box::new(rppal::SensorLine::open(address, &written, self.realtime)?), "rppal")
             }
             Backend::Iio => (Box::new(by_iio()?), "iio"),
-            // The character device is on every board and needs one device file. Only a line that the
-            // kernel's own dht11 driver has is read through that.
+            // Every board has the character device, and it needs one device file. The kernel's own dht11 driver reads
+            // the lines that it has.
             Backend::Auto | Backend::Sim { .. } => match by_cdev() {
-                Ok(line) => (Box::new(line), "cdev, the way of every board"),
+                Ok(line) => (Box::new(line), "cdev"),
                 Err(LineError::Busy { line, consumer }) => match by_iio() {
                     Ok(sensor) => {
                         (Box::new(sensor), "iio, because the kernel's dht11 driver has the line")
@@ -225,7 +225,7 @@ impl<'a> Lines<'a> {
                 Err(other) => return Err(other),
             },
         };
-        info!(sensor = %name, model = %config.model, pin = %config.pin, line = %address, "sensor by {way}");
+        info!(sensor = %name, model = %config.model, pin = %config.pin, line = %address, "sensor by {backend}");
         Ok(line)
     }
 }
@@ -258,20 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn one_line_is_given_out_once_however_it_is_written() {
+    fn one_line_has_one_name_however_its_pin_is_written() {
         let (node, board) = (id("box"), zero());
         let lines = || Lines::on(&node, &board, Backend::Cdev, Chips::none());
         for again in ["7", "PA6", "1c20800.pinctrl:6"] {
             let mut lines = lines();
-            lines.claim(&id("hall"), &"PA6".parse().unwrap()).unwrap();
-            let error = lines.claim(&id("press"), &again.parse().unwrap()).unwrap_err();
+            lines.reserve(&id("hall"), &"PA6".parse().unwrap()).unwrap();
+            let error = lines.reserve(&id("press"), &again.parse().unwrap()).unwrap_err();
             for part in ["hall@PA6", "press@", "1c20800.pinctrl:6"] {
                 assert!(error.to_string().contains(part), "{part} in {error}");
             }
         }
         let mut lines = lines();
-        lines.claim(&id("hall"), &"7".parse().unwrap()).unwrap();
-        assert!(lines.claim(&id("press"), &"8".parse().unwrap()).is_ok());
+        lines.reserve(&id("hall"), &"7".parse().unwrap()).unwrap();
+        assert!(lines.reserve(&id("press"), &"8".parse().unwrap()).is_ok());
     }
 
     #[test]

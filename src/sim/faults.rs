@@ -1,39 +1,11 @@
-//! Edge trains as a sensor sends them, and the ways in which they get damaged.
+//! The ways in which a sensor's edge train or its frame gets damaged, each a function of the good one.
 //!
 //! Places in a train are edge or pulse indices from 0; pulse `n` lies between edges `n` and
 //! `n + 1`. A place beyond the end changes nothing.
 
 use fastrand::Rng;
 
-use crate::dht::NS_PER_US;
-use crate::dht::pulses::edges_from_widths;
-use crate::gpio::{Edge, Level};
-
-/// From the release to the response in µs (both datasheets: 20 to 40 µs).
-pub const WAIT_US: u64 = 30;
-/// The response's low, and its high, in µs (both datasheets).
-pub const RESPONSE_US: u64 = 80;
-/// The low before each bit, and the closing low, in µs (both datasheets).
-pub const LOW_US: u64 = 50;
-/// The high of a 0 in µs (DHT22 datasheet; 26 to 28 µs for the DHT11).
-pub const ZERO_US: u64 = 26;
-/// The high of a 1 in µs (both datasheets).
-pub const ONE_US: u64 = 70;
-
-/// The train of a frame with nominal widths, from the rising edge of the release at time 0.
-#[must_use]
-pub fn nominal(bytes: [u8; 5]) -> Vec<Edge> {
-    let mut widths_us = vec![WAIT_US, RESPONSE_US, RESPONSE_US];
-    for byte in bytes {
-        for bit in (0..u8::BITS).rev() {
-            let one = byte >> bit & 1 == 1;
-            widths_us.extend([LOW_US, if one { ONE_US } else { ZERO_US }]);
-        }
-    }
-    widths_us.push(LOW_US);
-    let nanoseconds: Vec<u64> = widths_us.into_iter().map(|us| us * NS_PER_US).collect();
-    edges_from_widths(Level::High, &nanoseconds)
-}
+use crate::dht::{Edge, NS_PER_US};
 
 /// The train with every width changed by up to `jitter_us` µs either way, uniformly. No width gets
 /// below 1 µs. Levels and poll gaps stay.
@@ -116,17 +88,9 @@ pub fn cut(mut edges: Vec<Edge>, count: usize) -> Vec<Edge> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dht::{FRAME_PULSES, Model, decode};
+    use crate::dht::train::nominal;
 
     const BYTES: [u8; 5] = [0x02, 0x3b, 0x00, 0xd7, 0x14];
-
-    #[test]
-    fn a_nominal_train_says_its_bytes() {
-        let edges = nominal(BYTES);
-        assert_eq!(edges.len(), 1 + FRAME_PULSES + 1);
-        let decoded = decode(&edges, Model::Dht22).unwrap();
-        assert_eq!((decoded.bytes, decoded.weak), (BYTES, None));
-    }
 
     #[test]
     fn jitter_changes_widths_within_its_bounds_and_by_its_seed() {

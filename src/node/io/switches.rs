@@ -1,5 +1,5 @@
-//! The states of inputs and outputs between those who change them and the session that publishes them,
-//! and the commands the other way.
+//! The exchange between io and the MQTT session: states of inputs and outputs one way; commands, and the time of the
+//! broker's last packet, the other way.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +11,10 @@ use tracing::warn;
 use crate::reading::Id;
 use crate::wire::{Command, Switch};
 
-/// Commands that wait for the outputs, at most: they are carried out in microseconds.
+/// Most commands that wait for the outputs, which carry one out in microseconds.
 const COMMANDS_MAX: usize = 64;
 
-/// Which way a switch goes.
+/// Whether a switch is read or driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// `…/input/<name>`
@@ -23,40 +23,40 @@ pub enum Direction {
     Output,
 }
 
-/// A switch whose state is to be published.
-pub type Changed = (Direction, Id, Switch);
+/// A state to publish.
+pub type StateChange = (Direction, Id, Switch);
 
-/// The latest state of each, and whether it was published. A state that changes twice before it could be
-/// published is published once.
+/// The latest state of each switch, and whether it was published. A state that changes twice before the session
+/// publishes it is published once.
 #[derive(Debug)]
 pub struct Switches {
     states: Mutex<BTreeMap<(Direction, Id), (Switch, bool)>>,
     changed: Notify,
     commands: mpsc::Sender<(Id, Command)>,
-    heard: watch::Sender<Option<Instant>>,
+    last_packet: watch::Sender<Option<Instant>>,
 }
 
-/// What the outputs listen to.
+/// The outputs' end of [`Switches`].
 #[derive(Debug)]
-pub struct Orders {
-    /// Commands, by output.
+pub struct FromBroker {
+    /// Commands, each with its output.
     pub commands: mpsc::Receiver<(Id, Command)>,
-    /// When the broker was last heard.
-    pub heard: watch::Receiver<Option<Instant>>,
+    /// Time of the broker's last packet; `None` before the first.
+    pub last_packet: watch::Receiver<Option<Instant>>,
 }
 
 impl Switches {
-    /// No switch yet, and what its outputs will listen to.
+    /// No switch yet, and the outputs' end.
     #[must_use]
-    pub fn new() -> (Self, Orders) {
+    pub fn new() -> (Self, FromBroker) {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let (heard, hearing) = watch::channel(None);
+        let (last_packet, last_packet_receiver) = watch::channel(None);
         let states = Mutex::default();
-        let switches = Self { states, changed: Notify::new(), commands, heard };
-        (switches, Orders { commands: receiver, heard: hearing })
+        let switches = Self { states, changed: Notify::new(), commands, last_packet };
+        (switches, FromBroker { commands: receiver, last_packet: last_packet_receiver })
     }
 
-    /// Notes a state.
+    /// Notes a state. Another one than before is published.
     pub fn set(&self, direction: Direction, name: &Id, state: Switch) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let known = states.get(&(direction, name.clone()));
@@ -71,15 +71,15 @@ impl Switches {
         self.changed.notified().await;
     }
 
-    /// A broker that forgets: all states are to be published again.
-    pub fn publish_all(&self) {
+    /// All states are to be published again, to a broker that may have lost them.
+    pub fn republish_all(&self) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.values_mut().for_each(|(_, published)| *published = false);
     }
 
-    /// Up to `room` states that are to be published; they count as published.
+    /// Up to `room` states to publish. They count as published from now on.
     #[must_use]
-    pub fn take(&self, room: usize) -> Vec<Changed> {
+    pub fn take_unpublished(&self, room: usize) -> Vec<StateChange> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let unpublished = states.iter_mut().filter(|(_, (_, published))| !published);
         unpublished
@@ -91,16 +91,18 @@ impl Switches {
             .collect()
     }
 
-    /// Passes a command on.
-    pub fn command(&self, name: Id, command: Command) {
+    /// Passes a command on to the outputs. Drops it, with a warning, when too many wait.
+    pub fn send_command(&self, name: Id, command: Command) {
         if self.commands.try_send((name, command)).is_err() {
-            warn!("a command was dropped: {COMMANDS_MAX} wait already, or the outputs have ended");
+            warn!(
+                "command dropped: {COMMANDS_MAX} commands wait already, or the outputs have ended"
+            );
         }
     }
 
-    /// The broker said something.
-    pub fn heard(&self) {
-        self.heard.send_replace(Some(Instant::now()));
+    /// A packet from the broker has arrived.
+    pub fn packet_received(&self) {
+        self.last_packet.send_replace(Some(Instant::now()));
     }
 }
 
@@ -110,16 +112,16 @@ mod tests {
 
     #[test]
     fn the_latest_state_is_published_once_and_all_again_to_a_new_broker() {
-        let (switches, _orders) = Switches::new();
+        let (switches, _outputs) = Switches::new();
         let (door, fan): (Id, Id) = ("door".parse().unwrap(), "fan".parse().unwrap());
         switches.set(Direction::Input, &door, Switch::On);
         switches.set(Direction::Input, &door, Switch::Off);
         switches.set(Direction::Output, &fan, Switch::On);
-        assert_eq!(switches.take(1), [(Direction::Input, door.clone(), Switch::Off)]);
-        assert_eq!(switches.take(9), [(Direction::Output, fan.clone(), Switch::On)]);
+        assert_eq!(switches.take_unpublished(1), [(Direction::Input, door.clone(), Switch::Off)]);
+        assert_eq!(switches.take_unpublished(9), [(Direction::Output, fan.clone(), Switch::On)]);
         switches.set(Direction::Output, &fan, Switch::On);
-        assert_eq!(switches.take(9), []);
-        switches.publish_all();
-        assert_eq!(switches.take(9).len(), 2);
+        assert_eq!(switches.take_unpublished(9), []);
+        switches.republish_all();
+        assert_eq!(switches.take_unpublished(9).len(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Inputs: their level, once it has settled, on a thread of their own.
+//! Inputs: debounced levels, read on a thread of their own.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -8,23 +8,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{debug, warn};
 
 use super::switches::{Direction, Switches};
-use crate::gpio::Level;
+use crate::dht::Level;
 use crate::gpio::digital::Input as Line;
 use crate::reading::Id;
 use crate::wire::Switch;
 
-/// An input without interrupts is looked at this often: with the usual debounce of 50 ms a change is
-/// published within 100 ms.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// The end of the node is noticed after this long at most.
-const END_INTERVAL: Duration = Duration::from_millis(200);
+/// An input without interrupts is polled this often: with the usual debounce of 50 ms a change is published within
+/// 100 ms.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Longest wait, so that the thread sees the end of the node.
+const WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// Tells a change from a bouncing contact.
 #[derive(Debug)]
 struct Debounce {
     settle: Duration,
     state: Switch,
-    /// The other state, and since when the line has been in it without a change.
+    /// Since when the line has been in the other state without a change.
     candidate: Option<Instant>,
 }
 
@@ -33,9 +33,9 @@ impl Debounce {
         Self { settle, state, candidate: None }
     }
 
-    /// The line is seen in a state; `edge` says that it changed since it was seen last. Returns the new
-    /// state once that has lasted.
-    fn see(&mut self, seen: Switch, edge: bool, now: Instant) -> Option<Switch> {
+    /// Takes a state of the line; `edge` says that the line changed since the last call. Returns the new state once
+    /// it has lasted.
+    fn observe(&mut self, seen: Switch, edge: bool, now: Instant) -> Option<Switch> {
         if seen == self.state {
             self.candidate = None;
             return None;
@@ -52,7 +52,7 @@ impl Debounce {
         Some(seen)
     }
 
-    /// When the present candidate will have lasted.
+    /// When the other state will have lasted long enough.
     fn deadline(&self) -> Option<Instant> {
         self.candidate.map(|since| since + self.settle)
     }
@@ -68,18 +68,18 @@ pub struct Input {
 }
 
 impl Input {
-    /// An input that is believed after `settle` without a change. `active` is the level that means on.
+    /// An input whose level counts after `settle` without a change. `active` is the level that means on.
     #[must_use]
     pub fn new(name: Id, line: Box<dyn Line>, active: Level, settle: Duration) -> Self {
         let debounce = Debounce::new(settle, Switch::Off);
         let mut input = Self { name, line, active, debounce, broken: false };
-        if let Some(state) = input.look() {
+        if let Some(state) = input.read() {
             input.debounce.state = state;
         }
         input
     }
 
-    fn look(&mut self) -> Option<Switch> {
+    fn read(&mut self) -> Option<Switch> {
         match self.line.level() {
             Ok(level) => {
                 self.broken = false;
@@ -87,7 +87,7 @@ impl Input {
             }
             Err(cause) => {
                 if !std::mem::replace(&mut self.broken, true) {
-                    warn!(input = %self.name, %cause, "the input cannot be read");
+                    warn!(input = %self.name, %cause, "could not read the input");
                 }
                 None
             }
@@ -95,30 +95,30 @@ impl Input {
     }
 }
 
-/// Watches until `stop` is closed.
+/// Reads inputs until `stop` is closed.
 pub fn run(mut inputs: Vec<Input>, stop: &Receiver<()>, switches: &Arc<Switches>) {
     for input in &inputs {
         switches.set(Direction::Input, &input.name, input.debounce.state);
     }
     while stop.try_recv() == Err(TryRecvError::Empty) {
         let now = Instant::now();
-        let looks = inputs.iter().any(|input| input.line.events().is_none());
+        let polled = inputs.iter().any(|input| input.line.events().is_none());
         let wait = inputs
             .iter()
             .filter_map(|input| input.debounce.deadline())
             .map(|at| at.saturating_duration_since(now))
-            .chain(looks.then_some(LOOK_INTERVAL))
+            .chain(polled.then_some(POLL_INTERVAL))
             .min()
-            .unwrap_or(END_INTERVAL)
-            .min(END_INTERVAL);
+            .unwrap_or(WAIT_MAX)
+            .min(WAIT_MAX);
         let ready = wait_for(&inputs, wait);
         for (index, input) in inputs.iter_mut().enumerate() {
             let edge = ready.contains(&index);
             if edge && let Err(cause) = input.line.take_event() {
-                debug!(input = %input.name, %cause, "an event was lost");
+                debug!(input = %input.name, %cause, "could not take the input's event");
             }
-            if let Some(seen) = input.look()
-                && let Some(state) = input.debounce.see(seen, edge, Instant::now())
+            if let Some(seen) = input.read()
+                && let Some(state) = input.debounce.observe(seen, edge, Instant::now())
             {
                 debug!(input = %input.name, state = state.as_str(), "input");
                 switches.set(Direction::Input, &input.name, state);
@@ -127,7 +127,7 @@ pub fn run(mut inputs: Vec<Input>, stop: &Receiver<()>, switches: &Arc<Switches>
     }
 }
 
-/// Waits for an event of any input; which have one.
+/// Waits for an event of any input. Returns the places of those that have one.
 fn wait_for(inputs: &[Input], wait: Duration) -> Vec<usize> {
     let (places, mut fds): (Vec<usize>, Vec<PollFd<'_>>) = inputs
         .iter()
@@ -140,7 +140,7 @@ fn wait_for(inputs: &[Input], wait: Duration) -> Vec<usize> {
     let wait = wait + Duration::from_micros(1);
     let Ok(wait) = Timespec::try_from(wait) else { return Vec::new() };
     if poll(&mut fds, Some(&wait)).is_err() {
-        // Interrupted by a signal: the next turn looks again.
+        // Interrupted by a signal: the next turn reads again.
         return Vec::new();
     }
     let ready = fds.iter().zip(places).filter(|(fd, _)| fd.revents().contains(PollFlags::IN));
@@ -160,29 +160,29 @@ mod tests {
         let mut debounce = Debounce::new(SETTLE, Switch::Off);
         let bounce = [(0, Switch::On), (3, Switch::Off), (5, Switch::On), (9, Switch::On)];
         for (ms, seen) in bounce {
-            assert_eq!(debounce.see(seen, true, at(ms)), None, "{ms} ms");
+            assert_eq!(debounce.observe(seen, true, at(ms)), None, "{ms} ms");
         }
         // The last edge restarted the wait, though the level was the same before and after.
         assert_eq!(debounce.deadline(), Some(at(59)));
-        assert_eq!(debounce.see(Switch::On, false, at(58)), None);
-        assert_eq!(debounce.see(Switch::On, false, at(59)), Some(Switch::On));
-        assert_eq!(debounce.see(Switch::On, false, at(60)), None);
+        assert_eq!(debounce.observe(Switch::On, false, at(58)), None);
+        assert_eq!(debounce.observe(Switch::On, false, at(59)), Some(Switch::On));
+        assert_eq!(debounce.observe(Switch::On, false, at(60)), None);
     }
 
     #[test]
     fn a_pulse_shorter_than_the_debounce_is_no_change() {
         let start = Instant::now();
         let mut debounce = Debounce::new(SETTLE, Switch::Off);
-        assert_eq!(debounce.see(Switch::On, true, start), None);
-        assert_eq!(debounce.see(Switch::Off, true, start + SETTLE / 2), None);
+        assert_eq!(debounce.observe(Switch::On, true, start), None);
+        assert_eq!(debounce.observe(Switch::Off, true, start + SETTLE / 2), None);
         assert_eq!(debounce.deadline(), None);
-        assert_eq!(debounce.see(Switch::Off, false, start + SETTLE * 2), None);
+        assert_eq!(debounce.observe(Switch::Off, false, start + SETTLE * 2), None);
     }
 
     #[test]
     fn without_a_debounce_every_level_counts() {
         let mut debounce = Debounce::new(Duration::ZERO, Switch::Off);
-        assert_eq!(debounce.see(Switch::On, true, Instant::now()), Some(Switch::On));
-        assert_eq!(debounce.see(Switch::Off, true, Instant::now()), Some(Switch::Off));
+        assert_eq!(debounce.observe(Switch::On, true, Instant::now()), Some(Switch::On));
+        assert_eq!(debounce.observe(Switch::Off, true, Instant::now()), Some(Switch::Off));
     }
 }

@@ -1,0 +1,117 @@
+//! MQTT clients of a node: their options, the bounds of their packets, and the reason of a failed connection in words.
+
+use std::error::Error as _;
+
+use rumqttc::{ConnectReturnCode, ConnectionError, MqttOptions, StateError, Transport};
+
+use super::tunnel::Tunnel;
+use crate::node::address::BrokerAddress;
+use crate::reading::Id;
+use crate::wire::CLIENT_ID_PREFIX;
+
+/// Largest packet from the broker in bytes: commands, and Home Assistant's birth message.
+const PACKET_IN_MAX_BYTES: usize = 64 * 1024;
+/// Largest packet to the broker in bytes: the discovery message of forty sensors, inputs and outputs with the longest
+/// names. Usual ones have 4 KiB.
+const PACKET_OUT_MAX_BYTES: usize = 128 * 1024;
+
+/// Options of a client with the node's own client id, which decides what it may publish. It connects through `tunnel`
+/// where there is one.
+pub fn options(
+    node: &Id,
+    broker: &BrokerAddress,
+    password: Option<&str>,
+    tunnel: Option<&Tunnel>,
+) -> MqttOptions {
+    let client_id = format!("{CLIENT_ID_PREFIX}{node}");
+    let host = tunnel.map_or(&broker.host, |tunnel| &tunnel.entrance);
+    let mut options = MqttOptions::new(client_id, host.clone(), broker.port);
+    if tunnel.is_some() {
+        options.set_transport(Transport::unix());
+    }
+    options.set_max_packet_size(PACKET_IN_MAX_BYTES, PACKET_OUT_MAX_BYTES);
+    if let Some(user) = &broker.user {
+        options.set_credentials(user, password.unwrap_or_default());
+    }
+    options
+}
+
+/// The reason why there is no connection, for the operator of the node.
+pub fn reason(error: &ConnectionError, node: &Id, broker: &BrokerAddress) -> String {
+    match error {
+        ConnectionError::ConnectionRefused(code) => refusal(*code, node, broker.user.as_deref()),
+        ConnectionError::Io(cause) => format!("no connection to the broker: {cause}"),
+        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
+            "no connection to the broker: no answer in time".to_owned()
+        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            "the broker closed the connection".to_owned()
+        }
+        ConnectionError::MqttState(StateError::Io(cause)) => {
+            format!("connection to the broker lost: {cause}")
+        }
+        ConnectionError::MqttState(StateError::AwaitPingResp) => {
+            "connection to the broker lost: no answer to a ping".to_owned()
+        }
+        other => match other.source() {
+            Some(source) => format!("connection to the broker lost: {source}"),
+            None => format!("connection to the broker lost: {other}"),
+        },
+    }
+}
+
+fn refusal(code: ConnectReturnCode, node: &Id, user: Option<&str>) -> String {
+    match (code, user) {
+        (ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized, Some(user)) => {
+            format!(
+                "broker refused user `{user}`: wrong password, or not allowed to publish as `{node}`"
+            )
+        }
+        (ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized, None) => {
+            "broker refused a client without a user: write mqtt://user@host into HUMIDOR_BROKER, and set HUMIDOR_PASSWORD_FILE".to_owned()
+        }
+        (ConnectReturnCode::BadClientId, _) => {
+            format!("broker refused client id `{CLIENT_ID_PREFIX}{node}`")
+        }
+        (ConnectReturnCode::ServiceUnavailable, _) => {
+            "broker refused the connection: it has no room for another client, or is not ready".to_owned()
+        }
+        (ConnectReturnCode::RefusedProtocolVersion, _) => {
+            "broker does not support MQTT 3.1.1".to_owned()
+        }
+        (ConnectReturnCode::Success, _) => "broker refused the connection".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::config::{LINES_PER_KIND_MAX, example};
+    use crate::node::discovery::DiscoveryMessage;
+    use crate::reading::ID_MAX_CHARS;
+
+    #[test]
+    fn a_refused_login_names_the_user_and_the_node() {
+        let node: Id = "pi4".parse().unwrap();
+        let refused = |code, broker: &str| {
+            reason(&ConnectionError::ConnectionRefused(code), &node, &broker.parse().unwrap())
+        };
+        for code in [ConnectReturnCode::NotAuthorized, ConnectReturnCode::BadUserNamePassword] {
+            assert_eq!(
+                refused(code, "mqtt://plant@hall"),
+                "broker refused user `plant`: wrong password, or not allowed to publish as `pi4`"
+            );
+            assert!(refused(code, "mqtt://hall").contains("HUMIDOR_PASSWORD_FILE"));
+        }
+        let unavailable = refused(ConnectReturnCode::ServiceUnavailable, "mqtt://plant@hall");
+        assert!(!unavailable.contains("password"), "{unavailable}");
+    }
+
+    #[test]
+    fn the_largest_discovery_message_fits_into_a_packet() {
+        let config = example(LINES_PER_KIND_MAX, ID_MAX_CHARS);
+        let message = DiscoveryMessage::new(&config, &"homeassistant".parse().unwrap());
+        let bytes = message.payload.len() + message.topic.len();
+        assert!(bytes + 16 < PACKET_OUT_MAX_BYTES, "{bytes} bytes");
+    }
+}
