@@ -54,7 +54,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
         "rusqlite",
         &[
             "store/",
-            "node/delivery/outbox.rs",
+            "node/delivery/",
             "app/",
             "broker/run.rs",
             "broker/commit/",
