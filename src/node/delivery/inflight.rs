@@ -14,7 +14,7 @@ pub enum Published {
     Other,
 }
 
-/// Matches PUBACKs to readings. The client sends publishes in their order and tells each one's packet id
+/// Matches PUBACKs to readings. The client sends publishes in their order and reports each one's packet id
 /// when it sends it; the PUBACK has the same id.
 #[derive(Debug, Default)]
 pub struct InFlight {

@@ -196,8 +196,8 @@ impl Publisher {
             && !publish.retain
     }
 
-    /// Passes a command on to its output. A retained command may be old, so it is not carried out; the retained state
-    /// tells what the output is.
+    /// Passes a command on to its output. A retained command may be old, so it is not carried out. The output's
+    /// state is retained too, and is the present one.
     fn handle_command(&self, publish: &Publish) {
         let Some(name) = self.topics.commanded(&publish.topic) else {
             debug!(topic = %publish.topic, "message on a topic without a use here");

@@ -100,8 +100,8 @@ impl Tunnel {
     }
 
     /// Waits until the last bytes are sent, after rumqttc has closed its end. Returns the TLS error that ended the
-    /// connection, which rumqttc sees as a closed socket: a broker that misses the node's certificate says so only
-    /// after the handshake.
+    /// connection, which rumqttc sees as a closed socket: a broker that asks for the node's certificate refuses
+    /// only after the handshake.
     pub async fn close(mut self) -> Option<TunnelError> {
         let error = timeout(CLOSE_TIMEOUT, &mut self.copying).await.ok()?.ok()?.err()?;
         error.get_ref()?.downcast_ref::<rustls::Error>()?;

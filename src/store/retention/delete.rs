@@ -154,13 +154,13 @@ fn delete_run(
     while let Some(row) = rows.next()? {
         let (seq, at, clock): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         last = Some(seq);
-        let goes = if clock == CLOCK_AWAITING {
+        let expired = if clock == CLOCK_AWAITING {
             let mono: i64 = row.get(3)?;
             expired_mono.is_none_or(|expired| mono < expired)
         } else {
             at < horizon.rows_from
         };
-        if !goes {
+        if !expired {
             continue;
         }
         if clock == CLOCK_AWAITING {

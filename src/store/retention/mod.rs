@@ -1,6 +1,6 @@
 //! Which data the log keeps, and the deletion of the rest.
 //!
-//! [`policy`] is pure: what goes first, by age and by size. [`horizon`] is its state, from when on the data is kept;
+//! [`policy`] is pure: the order of deletion, by age and by size. [`horizon`] is its state, from when on the data is kept;
 //! [`size`] raises it, and [`delete`] deletes what lies before it. [`deleted_ranges`] remembers the numbers of
 //! deleted readings, and [`fold`] adds a row that comes too late to the roll-ups.
 

@@ -17,7 +17,7 @@ const SPARE_PAGES: i64 = 256;
 /// Where the log stands against its size limit.
 #[derive(Debug, Default)]
 pub(in crate::store) struct SizePressure {
-    /// Data was given up for its size in this round, and more may have to go.
+    /// The horizon was raised for the size of the log in this round, and may have to rise again.
     shrinking: bool,
     /// The file is larger than its limit.
     over: bool,
@@ -26,7 +26,7 @@ pub(in crate::store) struct SizePressure {
 }
 
 impl SizePressure {
-    /// Whether more data may have to go in this round.
+    /// Whether the horizon may have to rise again in this round.
     pub const fn is_shrinking(&self) -> bool {
         self.shrinking
     }
