@@ -163,7 +163,7 @@ impl Broker {
         let (end_alarms, alarms_end) = shutdown::channel();
         let discovery = config.discovery.as_ref();
         let (alarms, watching) =
-            watch::start(config.alarms, left, &services, discovery, alarms_end);
+            watch::start(config.alarms, &left, &services, discovery, alarms_end);
         let (handoff, handoffs) = listener::handoff();
         let ports = Ports { listeners, handoffs };
         let serving = run(ports, services.clone(), writer, lost, shutdown, async move {

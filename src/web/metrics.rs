@@ -55,10 +55,11 @@ pub fn routes(state: MetricsState) -> Router {
 
 /// All metrics in Prometheus' text format.
 async fn metrics(State(state): State<MetricsState>) -> Result<Response, HttpError> {
-    let (overview, stats) = state.log.read(|log| Ok((log.overview()?, log.quick_stats()?))).await?;
+    let (overview, quick_stats) =
+        state.log.read(|log| Ok((log.overview()?, log.quick_stats()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
     register_process(&mut registry, state.started_ms);
-    register_store(&mut registry, &state.counters, &stats);
+    register_store(&mut registry, &state.counters, &quick_stats);
     register_clients(&mut registry, &state);
     register_alarms(&mut registry, &state.alarms);
     register_sensors(&mut registry, &overview, clock::unix_ms());

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,7 +21,8 @@ use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::{AlarmRow, Record};
 use crate::wire::{
-    BROKER_STATUS, Discovery, NodeTopics, ONLINE, STATUSES, Switch, alarm_topic, status_source,
+    BROKER_DEVICE_ID, BROKER_STATUS, Component, Device, Discovery, NodeTopics, ONLINE, Platform,
+    STATUSES, Switch, alarm_topic, status_source,
 };
 
 /// Changes that wait for the store, at most. While it cannot commit, only silence raises alarms, each once.
@@ -71,7 +71,7 @@ impl Alarms {
 /// taken back.
 pub fn start(
     configs: Vec<AlarmConfig>,
-    left: Vec<AlarmRow>,
+    left: &[AlarmRow],
     services: &Services,
     discovery: Option<&Discovery>,
     shutdown: Shutdown,
@@ -86,7 +86,7 @@ pub fn start(
     if let Some(discovery) = discovery
         && !(known.is_empty() && gone.is_empty())
     {
-        let device = discovery.device("humidor_broker");
+        let device = discovery.device(BROKER_DEVICE_ID);
         services.fan_out.publish_own(Message::own(device, announcement(&known, &gone)));
     }
     if configs.is_empty() {
@@ -273,24 +273,20 @@ fn announcement(known: &BTreeSet<Id>, gone: &[Id]) -> Vec<u8> {
     if known.is_empty() {
         return Vec::new();
     }
-    let mut components: Map<String, Value> = Map::new();
+    let mut device = Device::new(
+        BROKER_DEVICE_ID.to_owned(),
+        "humidor alarms".to_owned(),
+        "broker",
+        vec![BROKER_STATUS.to_owned()],
+    );
     for name in gone {
-        components.insert(format!("alarm_{name}"), json!({ "p": "binary_sensor" }));
+        device.add(format!("alarm_{name}"), Component::removed(Platform::BinarySensor));
     }
     for name in known {
-        let alarm = json!({
-            "p": "binary_sensor", "name": name, "unique_id": format!("humidor_alarm_{name}"),
-            "stat_t": alarm_topic(name), "dev_cla": "problem",
-        });
-        components.insert(format!("alarm_{name}"), alarm);
+        let id = format!("humidor_alarm_{name}");
+        let platform = Platform::BinarySensor;
+        let alarm = Component::new(platform, name.to_string(), id, alarm_topic(name));
+        device.add(format!("alarm_{name}"), Component { device_class: Some("problem"), ..alarm });
     }
-    let version = env!("CARGO_PKG_VERSION");
-    json!({
-        "dev": { "ids": ["humidor_broker"], "name": "humidor alarms", "mf": "humidor", "mdl": "broker", "sw": version },
-        "o": { "name": "humidor", "sw": version },
-        "avty": [{ "t": BROKER_STATUS }],
-        "cmps": components,
-    })
-    .to_string()
-    .into_bytes()
+    device.to_json()
 }

@@ -8,6 +8,7 @@ use crate::mqtt::QoS;
 const WINDOW: u16 = 256;
 
 /// The state of a delivery. `number` is that of a message that waits in the log.
+#[allow(clippy::enum_variant_names)] // the packet that is awaited, as other brokers name the states
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exchange {
     /// PUBACK is awaited.

@@ -366,7 +366,7 @@ mod tests {
         let after = queue.lock().holds.left(Instant::now());
         assert!(after < before, "the wait was charged");
         // Nothing was taken for a while: no wait, and none is charged.
-        queue.lock().taken_at = Instant::now() - STALLED_AFTER;
+        queue.lock().taken_at = Instant::now().checked_sub(STALLED_AFTER).unwrap();
         queue.hold_back(deadline()).await;
         assert!(queue.lock().holds.left(Instant::now()) >= after);
     }

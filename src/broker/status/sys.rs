@@ -56,7 +56,10 @@ fn loss(session: &str, count: u64) -> Message {
         match c {
             // Between a user's name and the client id.
             '\u{1}' => topic.push('/'),
-            '/' | '+' | '#' | '%' => topic.push_str(&format!("%{:02X}", u32::from(c))),
+            '/' => topic.push_str("%2F"),
+            '+' => topic.push_str("%2B"),
+            '#' => topic.push_str("%23"),
+            '%' => topic.push_str("%25"),
             c => topic.push(c),
         }
     }
