@@ -395,3 +395,18 @@ fn start(name: &str) -> &str {
 pub fn client_id(id: &str) -> bool {
     (1..=CLIENT_ID_MAX_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_for_the_log_at_a_character() {
+        assert_eq!(start("plant"), "plant");
+        // The 64th byte is in the middle of a character of three.
+        let long = format!("{}{}", "a".repeat(62), "온".repeat(7000));
+        assert_eq!(start(&long), "a".repeat(62));
+        let fits = format!("{}{}", "a".repeat(61), "온".repeat(7000));
+        assert_eq!(start(&fits).len(), 64);
+    }
+}
