@@ -1,7 +1,7 @@
 //! Who may connect.
 
 pub(in crate::broker) mod acl;
-pub(in crate::broker) mod passwords;
+pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
 pub(in crate::broker) mod users;
 
@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::broker::access::acl::{CompiledAcl, Role, UnfitClientId};
-use crate::broker::access::passwords::{Checks, LoginError};
+use crate::broker::access::login_attempts::{Checks, LoginError};
 use crate::broker::access::permissions::Permissions;
 use crate::broker::access::users::{Account, Directory, HashError, UsersError};
 use crate::broker::net::reload::Watched;

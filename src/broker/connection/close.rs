@@ -1,7 +1,7 @@
 //! Why a connection ended, and what its client is told.
 
 use crate::broker::access::NotAdmitted;
-use crate::broker::commit::writer::Stopped;
+use crate::broker::commit::group_commit::Stopped;
 use crate::broker::net::admission::Full;
 use crate::broker::session::inflight::UnexpectedAck;
 use crate::mqtt::codec::{CodecError, Disconnect, Reason};

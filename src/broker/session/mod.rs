@@ -3,10 +3,9 @@
 //! `inflight`, `queue` → `session` → `shared` → `subscriptions` → `registry` → `lease`
 
 pub(in crate::broker) mod inflight;
-pub(in crate::broker) mod lease;
-pub(in crate::broker) mod queue;
+pub(in crate::broker) mod outbound_queue;
 pub(in crate::broker) mod registry;
-#[allow(clippy::module_inception)] // the room's central thing
-pub(in crate::broker) mod session;
-pub(in crate::broker) mod shared;
+pub(in crate::broker) mod shared_subscriptions;
+pub(in crate::broker) mod state;
 pub(in crate::broker) mod subscriptions;
+pub(in crate::broker) mod take_over;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::registry::{Entry, PERSISTENT_SESSIONS, Registry, TooMany};
-use super::session::{Session, State};
+use super::state::{Session, State};
 use crate::store::Change;
 
 /// A client id's present connection. Dropping it leaves; [`Lease::leave`] says what is to be committed then.

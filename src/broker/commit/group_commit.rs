@@ -4,7 +4,7 @@
 //! lock), nothing is answered and the bounded queue fills, so that the connections stop reading and
 //! TCP carries the pressure back to the publishers, who keep their readings.
 //!
-//! Between commits the same thread looks after the log, in steps of less than a millisecond: see [`crate::broker::commit::maintenance`].
+//! Between commits the same thread looks after the log, in steps of less than a millisecond: see [`crate::broker::commit::maintenance_schedule`].
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::batch::Batch;
-use super::maintenance::Schedule;
+use super::maintenance_schedule::Schedule;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
-use crate::broker::delivery::replay;
-use crate::broker::session::session::Session;
+use crate::broker::delivery::retained_replay;
+use crate::broker::session::state::Session;
 use crate::store::{Appended, Change, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.
@@ -189,13 +189,14 @@ fn write(
             }
         };
         batches.push(first);
-        let weight =
-            |batch: &Batch| batch.len() + replay::weight(&batch.replays, &fan_out.retained);
+        let weight = |batch: &Batch| {
+            batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
+        };
         gather(&mut queue, &mut batches, window, weight);
         // Before whatever else the commit queues.
         let mut owned: Vec<Change> = Vec::new();
         for Queued { batch, .. } in &batches {
-            owned.extend(replay::stored(&batch.replays, &fan_out.retained));
+            owned.extend(retained_replay::stored(&batch.replays, &fan_out.retained));
         }
         for Queued { batch, .. } in &mut batches {
             owned.append(&mut batch.changes);
