@@ -1,6 +1,6 @@
 //! Sessions: what is subscribed, what waits in memory, and which connection has a client id.
 //!
-//! `inflight`, `queue` → `session` → `shared` → `subscriptions` → `registry` → `lease`
+//! `inflight`, `outbound_queue` → `state` → `shared_subscriptions` → `subscriptions` → `registry` → `take_over`
 
 pub(in crate::broker) mod inflight;
 pub(in crate::broker) mod outbound_queue;
