@@ -161,7 +161,7 @@ fn frame(first: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 fn main() {
-    let topic: &[u8] = b"\0\x1ahumidor/press-3/sensor/hall";
+    let topic: &[u8] = b"\0\x1bhumidor/press-3/sensor/hall";
     let user: &[u8] = b"\x0f\x02\0\0\x0e\x10\x26\0\x01k\0\x04hall";
     let publish = frame(0x32, &[topic, b"\0\x07", PAYLOAD]);
     read("PUBLISH QoS 1", Version::V4, &publish, rumqttc_v4);
