@@ -89,7 +89,7 @@ fn rumqttc_v5(mut frame: BytesMut) {
     }
 }
 
-fn write(version: Version, message: &Message) {
+fn write(case: &str, version: Version, message: &Message) {
     let out = || BytesMut::with_capacity(256 * PACKETS as usize);
     let envelope = Envelope {
         qos: QoS::AtLeastOnce,
@@ -104,7 +104,7 @@ fn write(version: Version, message: &Message) {
             codec::write_publish(version, black_box(message), envelope, 0, out);
         }
     });
-    print("write PUBLISH QoS 1", version, "humidor", ours);
+    print(case, version, "humidor", ours);
     let theirs = ns_per_packet(out, |out| {
         for _ in 0..PACKETS {
             let message = black_box(message);
@@ -136,7 +136,7 @@ fn write(version: Version, message: &Message) {
             assert!(written, "rumqttc writes no PUBLISH");
         }
     });
-    print("write PUBLISH QoS 1", version, "rumqttc", theirs);
+    print(case, version, "rumqttc", theirs);
 }
 
 /// The properties of a message as version 0.1.0 sent them to each subscriber.
@@ -178,13 +178,13 @@ fn main() {
     read("PUBACK", Version::V5, &puback, rumqttc_v5);
 
     let mut message = Message::own("humidor/press-3/sensor/hall", PAYLOAD);
-    write(Version::V4, &message);
-    write(Version::V5, &message);
+    write("write PUBLISH QoS 1", Version::V4, &message);
+    write("write PUBLISH QoS 1", Version::V5, &message);
     let carried = codec::next(Version::V5, &mut BytesMut::from(&publish[..]));
     if let Ok(Some(Packet::Publish(publish))) = carried {
         message.properties = publish.properties;
         message.expires_at_ms = Some(3_600_000);
     }
     assert!(!message.properties.is_empty(), "properties to write");
-    write(Version::V5, &message);
+    write("write PUBLISH QoS 1, expiry and user property", Version::V5, &message);
 }

@@ -2,8 +2,8 @@
 //! disagreement without a known reason, else prints how the verdicts came out, one line of JSON each.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::time::Instant;
+use std::{env, fs};
 
 use humidor::mqtt::codec::{self, Version};
 use humidor_fuzz::mutation::{Frame, Mutation};
@@ -71,6 +71,9 @@ fn main() {
     let mut verdicts = BTreeMap::<Verdict, u64>::new();
     for (version, frame) in &frames {
         *verdicts.entry(oracle::frame(*version, frame)).or_default() += 1;
+    }
+    for seed in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds/packet")).expect("seeds") {
+        oracle::stream(&fs::read(seed.expect("a seed").path()).expect("a seed"));
     }
     let mut mutation = Mutation::new(frames, seed);
     let start = Instant::now();
