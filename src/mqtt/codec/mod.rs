@@ -4,8 +4,8 @@
 //! a strict check first:
 //!
 //! ```text
-//! bytes → frame (type, flags, length) → check (fields, property) → rumqttd → Connect, Packet
-//!                                        └ PUBLISH: decoded by the check itself
+//! bytes → frame (type, flags, length) → check (fields, property) → rumqttd → CONNECT, SUBSCRIBE, UNSUBSCRIBE
+//!                                        └ PUBLISH, acknowledgements, DISCONNECT: decoded by the check itself
 //! ```
 //!
 //! A packet of 3.1.1 comes out as one of 5.0 without properties. A frame takes at most ten times its bytes in memory, and

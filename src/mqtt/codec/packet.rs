@@ -99,57 +99,40 @@ pub struct Disconnect {
     pub session_expiry_s: Option<u32>,
 }
 
-/// The packet in `frame`, which is no PUBLISH and no CONNECT.
+/// The packet in `frame`, which is no PUBLISH and no CONNECT. The check hands over what it has read anyway; rumqttd
+/// decodes the packets with filters.
 pub(super) fn read(
     version: Version,
     header: Header,
     frame: &mut BytesMut,
 ) -> Result<Packet, CodecError> {
-    check(version, header.kind, &frame[header.size..])?;
-    // rumqttd refuses this form, which §3.14.2.2.1 allows.
-    if let [0xe0, 1, reason] = **frame {
-        *frame = BytesMut::from(&[0xe0, 2, reason, 0][..]);
+    let rest = Cursor::new(&frame[header.size..]);
+    match header.kind {
+        PacketType::PubAck => return ack(version, rest, reason::PUBACK).map(Packet::PubAck),
+        PacketType::PubRec => return ack(version, rest, reason::PUBACK).map(Packet::PubRec),
+        PacketType::PubRel => return ack(version, rest, reason::PUBREL).map(Packet::PubRel),
+        PacketType::PubComp => return ack(version, rest, reason::PUBREL).map(Packet::PubComp),
+        PacketType::Disconnect => return disconnect(version, rest).map(Packet::Disconnect),
+        PacketType::PingReq => return rest.end().map(|()| Packet::PingReq),
+        PacketType::Subscribe => check_subscribe(version, rest)?,
+        PacketType::Unsubscribe => check_unsubscribe(version, rest)?,
+        PacketType::Connect | PacketType::Publish => {}
     }
-    let ack = |packet_id, reason| Ack { packet_id, reason };
-    Ok(match decode(version, frame)? {
-        protocol::Packet::PubAck(puback, _) => {
-            Packet::PubAck(ack(puback.pkid, reason::of_puback(puback.reason)))
-        }
-        protocol::Packet::PubRec(pubrec, _) => {
-            Packet::PubRec(ack(pubrec.pkid, reason::of_pubrec(pubrec.reason)))
-        }
-        protocol::Packet::PubRel(pubrel, _) => {
-            Packet::PubRel(ack(pubrel.pkid, reason::of_pubrel(pubrel.reason)))
-        }
-        protocol::Packet::PubComp(pubcomp, _) => {
-            Packet::PubComp(ack(pubcomp.pkid, reason::of_pubcomp(pubcomp.reason)))
-        }
-        protocol::Packet::Subscribe(subscribe, properties) => Packet::Subscribe(Subscribe {
+    match decode(version, frame)? {
+        protocol::Packet::Subscribe(subscribe, properties) => Ok(Packet::Subscribe(Subscribe {
             packet_id: subscribe.pkid,
             identifier: properties
                 .and_then(|properties| properties.id)
                 .and_then(|id| u32::try_from(id).ok())
                 .unwrap_or(0),
             filters: subscribe.filters.into_iter().map(wanted).collect(),
-        }),
-        protocol::Packet::Unsubscribe(unsubscribe, _) => Packet::Unsubscribe(Unsubscribe {
+        })),
+        protocol::Packet::Unsubscribe(unsubscribe, _) => Ok(Packet::Unsubscribe(Unsubscribe {
             packet_id: unsubscribe.pkid,
             filters: unsubscribe.filters,
-        }),
-        protocol::Packet::PingReq(_) => Packet::PingReq,
-        protocol::Packet::Disconnect(disconnect, properties) => Packet::Disconnect(Disconnect {
-            reason: reason::of_disconnect(disconnect.reason_code),
-            session_expiry_s: properties.and_then(|properties| properties.session_expiry_interval),
-        }),
-        protocol::Packet::Connect(..)
-        | protocol::Packet::Publish(..)
-        | protocol::Packet::ConnAck(..)
-        | protocol::Packet::SubAck(..)
-        | protocol::Packet::UnsubAck(..)
-        | protocol::Packet::PingResp(_) => {
-            return Err(CodecError::Protocol("a packet that only servers send"));
-        }
-    })
+        })),
+        _ => Err(CodecError::Protocol("a packet that only servers send")),
+    }
 }
 
 fn wanted(filter: protocol::Filter) -> Wanted {
@@ -175,31 +158,20 @@ pub(super) const fn qos(qos: protocol::QoS) -> QoS {
     }
 }
 
-/// Checks what stands behind the fixed header: rumqttd takes much for right that is not, and panics on some.
-fn check(version: Version, kind: PacketType, body: &[u8]) -> Result<(), CodecError> {
-    let rest = Cursor::new(body);
-    match kind {
-        PacketType::PubAck | PacketType::PubRec => check_ack(version, rest, reason::PUBACK),
-        PacketType::PubRel | PacketType::PubComp => check_ack(version, rest, reason::PUBREL),
-        PacketType::Subscribe => check_subscribe(version, rest),
-        PacketType::Unsubscribe => check_unsubscribe(version, rest),
-        PacketType::Disconnect => check_disconnect(version, rest),
-        PacketType::PingReq | PacketType::Connect | PacketType::Publish => rest.end(),
-    }
-}
-
-fn check_ack(version: Version, mut rest: Cursor<'_>, reasons: &[u8]) -> Result<(), CodecError> {
-    rest.packet_id()?;
+/// PUBACK, PUBREC, PUBREL or PUBCOMP with one of `reasons`.
+fn ack(version: Version, mut rest: Cursor<'_>, reasons: &[u8]) -> Result<Ack, CodecError> {
+    let mut ack = Ack { packet_id: rest.packet_id()?, reason: 0 };
     if version == Version::V5 {
         // The reason and the properties may be left out (§3.4.2.1, §3.4.2.2.1).
         if !rest.is_empty() {
-            check_reason(rest.u8()?, reasons)?;
+            ack.reason = rest.u8()?;
+            check_reason(ack.reason, reasons)?;
         }
         if !rest.is_empty() {
             Properties::read(&mut rest, property::ACK)?;
         }
     }
-    rest.end()
+    rest.end().map(|()| ack)
 }
 
 fn check_reason(reason: u8, reasons: &[u8]) -> Result<(), CodecError> {
@@ -272,115 +244,18 @@ fn check_filters<'a>(
     Ok(())
 }
 
-fn check_disconnect(version: Version, mut rest: Cursor<'_>) -> Result<(), CodecError> {
+fn disconnect(version: Version, mut rest: Cursor<'_>) -> Result<Disconnect, CodecError> {
+    let mut disconnect = Disconnect { reason: 0, session_expiry_s: None };
     if version == Version::V5 {
+        // Both may be left out (§3.14.2.1, §3.14.2.2.1).
         if !rest.is_empty() {
-            check_reason(rest.u8()?, reason::DISCONNECT)?;
+            disconnect.reason = rest.u8()?;
+            check_reason(disconnect.reason, reason::DISCONNECT)?;
         }
         if !rest.is_empty() {
-            Properties::read(&mut rest, property::DISCONNECT)?;
+            let properties = Properties::read(&mut rest, property::DISCONNECT)?;
+            disconnect.session_expiry_s = properties.session_expiry_s;
         }
     }
-    rest.end()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::next;
-    use super::*;
-
-    fn packet(version: Version, frame: &[u8]) -> Packet {
-        match next(version, &mut BytesMut::from(frame)) {
-            Ok(Some(packet)) => packet,
-            other => panic!("{frame:x?}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn subscriptions_come_out_with_their_options() {
-        let wanted = |filter: &str, qos, no_local, retain_as_published, retain_handling| Wanted {
-            filter: filter.to_owned(),
-            qos,
-            no_local,
-            retain_as_published,
-            retain_handling,
-        };
-        let frame = b"\x82\x17\0\x07\x0a\x26\0\x01k\0\x01v\x0b\xc8\x01\0\x01a\x2e\0\x03b/#\x11";
-        let expected = Packet::Subscribe(Subscribe {
-            packet_id: 7,
-            identifier: 200,
-            filters: vec![
-                wanted("a", QoS::ExactlyOnce, true, true, RetainHandling::Never),
-                wanted("b/#", QoS::AtLeastOnce, false, false, RetainHandling::New),
-            ],
-        });
-        assert_eq!(packet(Version::V5, frame), expected);
-        let expected = Packet::Subscribe(Subscribe {
-            packet_id: 7,
-            identifier: 0,
-            filters: vec![wanted("a", QoS::AtLeastOnce, false, false, RetainHandling::Always)],
-        });
-        assert_eq!(packet(Version::V4, b"\x82\x06\0\x07\0\x01a\x01"), expected);
-        let expected = Packet::Unsubscribe(Unsubscribe {
-            packet_id: 7,
-            filters: vec!["a".to_owned(), "b/#".to_owned()],
-        });
-        assert_eq!(packet(Version::V4, b"\xa2\x0a\0\x07\0\x01a\0\x03b/#"), expected);
-        assert_eq!(packet(Version::V5, b"\xa2\x0b\0\x07\0\0\x01a\0\x03b/#"), expected);
-    }
-
-    #[test]
-    fn every_reason_a_client_may_give_comes_out() {
-        type Made = fn(Ack) -> Packet;
-        let kinds: [(u8, &[u8], Made); 4] = [
-            (0x40, reason::PUBACK, Packet::PubAck),
-            (0x50, reason::PUBACK, Packet::PubRec),
-            (0x62, reason::PUBREL, Packet::PubRel),
-            (0x70, reason::PUBREL, Packet::PubComp),
-        ];
-        for (first, reasons, made) in kinds {
-            assert_eq!(
-                packet(Version::V4, &[first, 2, 1, 2]),
-                made(Ack { packet_id: 0x102, reason: 0 })
-            );
-            for reason in reasons.iter().copied() {
-                let expected = made(Ack { packet_id: 0x102, reason });
-                assert_eq!(packet(Version::V5, &[first, 3, 1, 2, reason]), expected);
-                assert_eq!(packet(Version::V5, &[first, 4, 1, 2, reason, 0]), expected);
-            }
-        }
-        for reason in reason::DISCONNECT.iter().copied() {
-            let expected = Packet::Disconnect(Disconnect { reason, session_expiry_s: None });
-            assert_eq!(packet(Version::V5, &[0xe0, 1, reason]), expected);
-            assert_eq!(packet(Version::V5, &[0xe0, 2, reason, 0]), expected);
-        }
-    }
-
-    #[test]
-    fn a_goodbye_may_change_the_sessions_expiry() {
-        let goodbye =
-            |reason, session_expiry_s| Packet::Disconnect(Disconnect { reason, session_expiry_s });
-        for version in [Version::V4, Version::V5] {
-            assert_eq!(packet(version, &[0xe0, 0]), goodbye(0, None));
-            assert_eq!(packet(version, &[0xc0, 0]), Packet::PingReq);
-            assert_eq!(packet(version, b"\x10\x02xx"), Packet::Connect);
-        }
-        assert_eq!(packet(Version::V5, b"\xe0\x07\x04\x05\x11\0\0\0\x09"), goodbye(4, Some(9)));
-    }
-
-    #[test]
-    fn filters_of_one_packet_are_bounded() {
-        for (count, fits) in [(FILTERS_MAX, true), (FILTERS_MAX + 1, false)] {
-            for (first, filter) in [(0x82, &b"\0\x01a\0"[..]), (0xa2, b"\0\x01a")] {
-                let body = [&b"\0\x01"[..], &filter.repeat(count)].concat();
-                let mut stream = BytesMut::from(&[first][..]);
-                super::super::frame::put_varint(u32::try_from(body.len()).unwrap(), &mut stream);
-                stream.extend_from_slice(&body);
-                let taken = next(Version::V4, &mut stream).map(|packet| packet.is_some());
-                let expected =
-                    if fits { Ok(true) } else { Err(CodecError::TooMany("topic filters")) };
-                assert_eq!(taken, expected);
-            }
-        }
-    }
+    rest.end().map(|()| disconnect)
 }

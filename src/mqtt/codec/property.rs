@@ -111,6 +111,8 @@ pub(super) struct Properties<'a> {
     pub expiry_s: Option<u32>,
     /// Not 0.
     pub alias: Option<u16>,
+    /// Seconds.
+    pub session_expiry_s: Option<u32>,
 }
 
 impl<'a> Properties<'a> {
@@ -164,7 +166,8 @@ impl<'a> Properties<'a> {
                 switch(inside)?;
             }
             MESSAGE_EXPIRY => self.expiry_s = Some(inside.u32()?),
-            SESSION_EXPIRY | WILL_DELAY => {
+            SESSION_EXPIRY => self.session_expiry_s = Some(inside.u32()?),
+            WILL_DELAY => {
                 inside.u32()?;
             }
             PACKET_MAXIMUM => nonzero(inside.u32()?)?,

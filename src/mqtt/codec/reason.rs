@@ -1,10 +1,7 @@
 //! Why the broker refuses or ends something, as one closed list, and the words that each version and rumqttd have
 //! for it.
 
-use rumqttd::protocol::{
-    ConnectReturnCode, DisconnectReasonCode, PubAckReason, PubCompReason, PubRecReason,
-    PubRelReason, SubscribeReasonCode, UnsubAckReason,
-};
+use rumqttd::protocol::{ConnectReturnCode, SubscribeReasonCode, UnsubAckReason};
 
 use super::Version;
 use crate::mqtt::QoS;
@@ -166,67 +163,3 @@ pub(super) const PUBREL: &[u8] = &[0x00, 0x92];
 /// The same for a DISCONNECT, without those that only a server sends (§3.14.2.1).
 pub(super) const DISCONNECT: &[u8] =
     &[0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99];
-
-/// The reason code behind rumqttd's name for it.
-pub(super) const fn of_puback(reason: PubAckReason) -> u8 {
-    match reason {
-        PubAckReason::Success => 0x00,
-        PubAckReason::NoMatchingSubscribers => 0x10,
-        PubAckReason::UnspecifiedError => 0x80,
-        PubAckReason::ImplementationSpecificError => 0x83,
-        PubAckReason::NotAuthorized => 0x87,
-        PubAckReason::TopicNameInvalid => 0x90,
-        PubAckReason::PacketIdentifierInUse => 0x91,
-        PubAckReason::QuotaExceeded => 0x97,
-        PubAckReason::PayloadFormatInvalid => 0x99,
-    }
-}
-
-pub(super) const fn of_pubrec(reason: PubRecReason) -> u8 {
-    match reason {
-        PubRecReason::Success => 0x00,
-        PubRecReason::NoMatchingSubscribers => 0x10,
-        PubRecReason::UnspecifiedError => 0x80,
-        PubRecReason::ImplementationSpecificError => 0x83,
-        PubRecReason::NotAuthorized => 0x87,
-        PubRecReason::TopicNameInvalid => 0x90,
-        PubRecReason::PacketIdentifierInUse => 0x91,
-        PubRecReason::QuotaExceeded => 0x97,
-        PubRecReason::PayloadFormatInvalid => 0x99,
-    }
-}
-
-pub(super) const fn of_pubrel(reason: PubRelReason) -> u8 {
-    match reason {
-        PubRelReason::Success => 0x00,
-        PubRelReason::PacketIdentifierNotFound => 0x92,
-    }
-}
-
-pub(super) const fn of_pubcomp(reason: PubCompReason) -> u8 {
-    match reason {
-        PubCompReason::Success => 0x00,
-        PubCompReason::PacketIdentifierNotFound => 0x92,
-    }
-}
-
-pub(super) const fn of_disconnect(reason: DisconnectReasonCode) -> u8 {
-    use DisconnectReasonCode as Code;
-    match reason {
-        Code::NormalDisconnection => 0x00,
-        Code::DisconnectWithWillMessage => 0x04,
-        Code::MalformedPacket => 0x81,
-        Code::ProtocolError => 0x82,
-        Code::ImplementationSpecificError => 0x83,
-        Code::TopicNameInvalid => 0x90,
-        Code::ReceiveMaximumExceeded => 0x93,
-        Code::TopicAliasInvalid => 0x94,
-        Code::PacketTooLarge => 0x95,
-        Code::MessageRateTooHigh => 0x96,
-        Code::QuotaExceeded => 0x97,
-        Code::AdministrativeAction => 0x98,
-        Code::PayloadFormatInvalid => 0x99,
-        // The check has refused those that only a server sends.
-        _ => 0x80,
-    }
-}
