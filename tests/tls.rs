@@ -70,7 +70,7 @@ fn node_of(data: &Path, name: &str, broker: &str, ca: &Path) -> Command {
 }
 
 #[test]
-fn a_node_delivers_over_tls_and_says_goodbye() {
+fn a_node_delivers_over_tls_and_disconnects() {
     let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
     let (certificate, key) = authority.sign("broker", 2100);
     let mut talkative = broker(data.path(), &certificate, &key);

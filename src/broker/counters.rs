@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_loss_is_counted_also_of_more_clients_than_are_told_apart() {
+    fn every_loss_is_counted_also_beyond_the_number_of_counted_clients() {
         let losses = Losses::default();
         for n in 0..LOSING_CLIENTS + 5 {
             losses.add(&format!("c{n}").into(), 2);

@@ -102,8 +102,8 @@ impl<T> Trie<T> {
         self.len == 0
     }
 
-    /// Files `thing` under `filter`, its `$share/<group>/` left aside.
-    pub fn insert(&mut self, filter: &Filter, thing: T) {
+    /// Adds `value` under `filter`, without its `$share/<group>/`.
+    pub fn insert(&mut self, filter: &Filter, value: T) {
         let mut node = &mut self.root;
         for level in filter.parts().1.split('/') {
             if node.below.get(level).is_none() {
@@ -115,7 +115,7 @@ impl<T> Trie<T> {
         if node.here.is_empty() {
             node.here.reserve_exact(1);
         }
-        node.here.push(thing);
+        node.here.push(value);
         self.len += 1;
     }
 
@@ -163,7 +163,7 @@ impl<T> Node<T> {
     fn remove(&mut self, levels: &[&str], gone: &impl Fn(&T) -> bool) -> usize {
         let Some((level, rest)) = levels.split_first() else {
             let before = self.here.len();
-            self.here.retain(|thing| !gone(thing));
+            self.here.retain(|value| !gone(value));
             if self.here.len() < self.here.capacity() / 4 {
                 self.here.shrink_to_fit();
             }
@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_trie_finds_what_looking_at_every_filter_finds(
+        fn a_trie_finds_the_same_values_as_a_check_of_every_filter(
             filters in proptest::collection::vec(levels("[ab+$]?|[$]S|[c-p]"), 0..24),
             deep in proptest::collection::vec(levels("[ab+]"), 0..4),
             topic in levels("[ab$]?|[$]S"),
@@ -226,7 +226,7 @@ mod tests {
                 trie.insert(filter, n);
             }
             for (n, filter) in filters.iter().enumerate().filter(|(n, _)| removed[*n % 32]) {
-                trie.remove(filter, |thing| *thing == n);
+                trie.remove(filter, |value| *value == n);
             }
             let mut found = Vec::new();
             if !topic.is_empty() {
@@ -238,7 +238,7 @@ mod tests {
                 prop_assert_eq!(found, expected);
             }
             for (n, filter) in filters.iter().enumerate() {
-                trie.remove(filter, |thing| *thing == n);
+                trie.remove(filter, |value| *value == n);
             }
             prop_assert!(trie.is_empty() && trie.root.below.is_empty());
         }

@@ -186,11 +186,12 @@ impl Access {
             publish_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         };
         let access = Self { inner: Arc::new(inner) };
-        access.say();
+        access.log_mode();
         Ok(access)
     }
 
-    fn say(&self) {
+    /// Logs whether clients need a login.
+    fn log_mode(&self) {
         let directory = self.inner.directory.borrow();
         let users = directory.accounts.len();
         match (self.inner.anonymous, self.inner.admits_anonymous(&directory)) {

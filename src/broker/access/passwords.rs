@@ -149,8 +149,8 @@ mod tests {
         let hash = users::hash(b"secret").unwrap();
         let account = Account { hash, role: Role::None, rules: Vec::new() };
         let from: IpAddr = "192.0.2.7".parse().unwrap();
-        let login = async |who: IpAddr, password: &[u8]| {
-            checks.check(who, "press", Some(&account), password).await
+        let login = async |address: IpAddr, password: &[u8]| {
+            checks.check(address, "press", Some(&account), password).await
         };
         assert_eq!(login(from, b"secret").await, Ok(()));
         let decoy = DECOY.rsplit_once('$').unwrap().0;

@@ -248,14 +248,14 @@ impl Alarm {
                     Quantity::Temperature => seen.telemetry.temperature?,
                     Quantity::Humidity => seen.telemetry.humidity?,
                 };
-                let said = format!("{quantity} {value:.1}, limit {side}{limit}");
+                let detail = format!("{quantity} {value:.1}, limit {side}{limit}");
                 let (bad, good) = match side {
                     Side::Above => (value > *limit, value <= limit - hysteresis),
                     Side::Below => (value < *limit, value >= limit + hysteresis),
                 };
                 Some(match (bad, good) {
-                    (true, _) => Verdict::Bad(said),
-                    (false, true) => Verdict::Good(said),
+                    (true, _) => Verdict::Bad(detail),
+                    (false, true) => Verdict::Good(detail),
                     (false, false) => Verdict::Between,
                 })
             }

@@ -115,22 +115,22 @@ pub fn start(
     });
     let handle = Alarms(Arc::new(Mutex::new(states)));
     let (history, changes) = mpsc::channel(HISTORY_CHANGES);
-    let mut keeping = tokio::spawn(keep(changes, services.recorder.clone()));
+    let mut committing = tokio::spawn(commit_changes(changes, services.recorder.clone()));
     let live = services.recorder.live();
     let watch = Watch { alarms, states: handle.clone(), services: services.clone(), history };
     let running = tokio::spawn(async move {
         watch.run(live, statuses, shutdown).await;
-        // A store that cannot commit does not hold up the end.
-        if timeout(LAST_CHANGES, &mut keeping).await.is_err() {
-            keeping.abort();
-            let _ = keeping.await;
+        // A store that cannot commit does not delay the end.
+        if timeout(LAST_CHANGES, &mut committing).await.is_err() {
+            committing.abort();
+            let _ = committing.await;
         }
     });
     (handle, Some(running))
 }
 
 /// Commits changes in their order, on a task of its own: alarms do not wait for a full disk.
-async fn keep(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
+async fn commit_changes(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
     while let Some(change) = changes.recv().await {
         if recorder.commit(Batch { records: vec![change], ..Batch::default() }).await.is_err() {
             return;

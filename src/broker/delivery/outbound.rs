@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_or_too_old_counts_as_sent() {
+    fn a_message_that_is_too_large_or_too_old_counts_as_sent() {
         let mut outbound = outbound(ClientCapabilities { packet_max: 20, ..CAPABILITIES });
         queue(&outbound, delivery("t", &"x".repeat(30), QoS::AtLeastOnce));
         let mut old = delivery("t", "old", QoS::AtLeastOnce);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_in_the_log_has_its_own_packet_id_and_is_marked_when_it_comes_again() {
+    fn a_message_from_the_log_has_its_own_packet_id_and_is_marked_when_it_is_sent_again() {
         let mut outbound = outbound(CAPABILITIES);
         outbound.sent_before = 7;
         let waiting = |number, message| Waiting {

@@ -17,14 +17,14 @@ const BYTES: usize = 8 * 1024 * 1024;
 
 /// A topic's retained message, with the numbers that it was published under.
 #[derive(Debug)]
-struct Kept {
+struct Entry {
     message: Arc<Message>,
     numbers: Numbers,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    topics: HashMap<Topic, Kept>,
+    topics: HashMap<Topic, Entry>,
     bytes: usize,
 }
 
@@ -70,7 +70,7 @@ impl Retained {
             table.topics.remove(&message.topic)
         } else {
             table.bytes += message.size();
-            table.topics.insert(message.topic.clone(), Kept { message, numbers })
+            table.topics.insert(message.topic.clone(), Entry { message, numbers })
         };
         table.bytes -= before.map_or(0, |before| before.message.size());
     }
@@ -79,9 +79,9 @@ impl Retained {
     pub fn expire(&self, now_ms: i64) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let mut freed = 0;
-        table.topics.retain(|_, kept| {
-            let expired = kept.message.is_expired(now_ms);
-            freed += if expired { kept.message.size() } else { 0 };
+        table.topics.retain(|_, entry| {
+            let expired = entry.message.is_expired(now_ms);
+            freed += if expired { entry.message.size() } else { 0 };
             !expired
         });
         table.bytes -= freed;
@@ -96,14 +96,14 @@ impl Retained {
         replayed: impl Fn(Numbers) -> bool,
     ) -> Vec<Arc<Message>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |kept: &&Kept| !kept.message.is_expired(now_ms) && replayed(kept.numbers);
+        let wanted = |entry: &&Entry| !entry.message.is_expired(now_ms) && replayed(entry.numbers);
         if !filter.as_str().contains(['+', '#']) {
-            let kept = table.topics.get(filter.as_str()).filter(wanted);
-            return kept.map(|kept| Arc::clone(&kept.message)).into_iter().collect();
+            let entry = table.topics.get(filter.as_str()).filter(wanted);
+            return entry.map(|entry| Arc::clone(&entry.message)).into_iter().collect();
         }
-        let matching = table.topics.values().filter(|kept| filter.matches(&kept.message.topic));
+        let matching = table.topics.values().filter(|entry| filter.matches(&entry.message.topic));
         let mut found: Vec<_> =
-            matching.filter(wanted).map(|kept| Arc::clone(&kept.message)).collect();
+            matching.filter(wanted).map(|entry| Arc::clone(&entry.message)).collect();
         drop(table);
         found.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
         found
@@ -112,7 +112,7 @@ impl Retained {
     /// Whether one of them has expired at `now_ms`.
     pub fn has_expired(&self, now_ms: i64) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.topics.values().any(|kept| kept.message.is_expired(now_ms))
+        table.topics.values().any(|entry| entry.message.is_expired(now_ms))
     }
 
     /// How many there are.
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_not_given_and_goes() {
+    fn an_expired_message_is_not_replayed_and_is_deleted() {
         let retained = Retained::default();
         let expiring = Message { expires_at_ms: Some(10), ..Message::own("a", "1") };
         set(&retained, Arc::new(expiring));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strangers_have_retained_is_bounded() {
+    fn retained_messages_are_bounded() {
         let retained = Retained::default();
         let big = vec![0; 1024 * 1024];
         for n in 0..20 {

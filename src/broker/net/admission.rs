@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_silent_make_way_and_who_has_a_place_keeps_it() {
+    async fn a_new_connection_evicts_the_oldest_without_a_connect_and_never_a_client() {
         let admission = Admission::new(Limits { connections: 300, ..Limits::default() });
         let mut named = admission.enter(address(1));
         named.admit_client().unwrap();
@@ -177,19 +177,19 @@ mod tests {
     }
 
     #[test]
-    fn places_are_bounded_in_all_and_by_address() {
+    fn clients_are_bounded_in_all_and_by_address() {
         let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
         let admission = Admission::new(limits);
-        let sit = |n| {
+        let admit = |n| {
             let mut permit = admission.enter(address(n));
             permit.admit_client().map(|()| permit)
         };
-        let (one, two) = (sit(1).unwrap(), sit(1).unwrap());
-        assert!(sit(1).is_err(), "two of one address");
-        let _three = sit(2).unwrap();
-        assert!(sit(3).is_err(), "three in all");
+        let (one, two) = (admit(1).unwrap(), admit(1).unwrap());
+        assert!(admit(1).is_err(), "two of one address");
+        let _three = admit(2).unwrap();
+        assert!(admit(3).is_err(), "three in all");
         drop(one);
-        assert!(sit(3).is_ok());
+        assert!(admit(3).is_ok());
         drop(two);
     }
 }

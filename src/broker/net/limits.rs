@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_an_address_or_a_network_of_one_line() {
+    fn an_origin_is_an_address_or_the_network_of_one_site() {
         let of = |text: &str| origin(text.parse().unwrap());
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.2"), of("192.0.2.1"));

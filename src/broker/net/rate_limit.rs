@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_sends_more_than_allowed_waits_as_long_as_it_was_too_fast() {
+    async fn a_client_above_its_rate_waits_until_it_is_within_its_rate_again() {
         let limits =
             Limits { messages_per_second: 100, bytes_per_second: 1024, ..Limits::default() };
         let start = Instant::now();

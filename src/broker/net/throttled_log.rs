@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_how_often_it_was_left_out() {
+    fn a_line_counts_the_lines_left_out_before_it() {
         let (start, line) = (Instant::now(), ThrottledLog::new(Duration::from_secs(10)));
         assert_eq!(line.due(start), Some(0));
         assert_eq!((line.due(start), line.due(start)), (None, None));

@@ -18,7 +18,7 @@ impl TokenBucket {
         Self { most, per_second, left: most, at: now }
     }
 
-    fn fill(&mut self, now: Instant) {
+    fn refill(&mut self, now: Instant) {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.left = self.most.min(self.left + gained);
         self.at = now;
@@ -26,7 +26,7 @@ impl TokenBucket {
 
     /// Takes `amount` if it is there.
     pub fn take(&mut self, amount: f64, now: Instant) -> bool {
-        self.fill(now);
+        self.refill(now);
         let there = self.left >= amount;
         if there {
             self.left -= amount;
@@ -36,7 +36,7 @@ impl TokenBucket {
 
     /// Takes `amount` whether it is there or not; returns what is owed.
     fn take_all(&mut self, amount: f64, now: Instant) -> f64 {
-        self.fill(now);
+        self.refill(now);
         self.left -= amount;
         (-self.left).max(0.0)
     }
@@ -50,7 +50,7 @@ impl TokenBucket {
     #[must_use]
     pub fn left(&self, now: Instant) -> f64 {
         let mut bucket = self.clone();
-        bucket.fill(now);
+        bucket.refill(now);
         bucket.left
     }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_spent_and_fills_up_again() {
+    fn a_budget_is_spent_and_refills() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(2.0, 0.5, start);
         assert!(bucket.take(1.0, start) && bucket.take(1.0, start) && !bucket.take(1.0, start));

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_full_is_not_read_and_keeps_what_it_could_not_write() {
+    async fn without_a_read_buffer_nothing_is_read_and_unwritten_bytes_stay() {
         let (near, mut far) = tokio::io::duplex(4);
         let mut transport = Transport::new(near);
         far.write_all(b"more").await.unwrap();

@@ -163,9 +163,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // The client was not accepted: the end of an earlier session is still to be committed.
-        let unsaid = std::mem::take(&mut self.changes);
-        let refused = !unsaid.is_empty();
-        self.registry.take_back(unsaid);
+        let uncommitted = std::mem::take(&mut self.changes);
+        let refused = !uncommitted.is_empty();
+        self.registry.take_back(uncommitted);
         let mut table = self.registry.lock();
         let client_id = &*self.session.client_id;
         let Some(entry) = table.entries.get_mut(client_id) else { return };
@@ -198,8 +198,8 @@ mod tests {
         Lease::take(sessions, id, clean, if clean { 0 } else { FOR_EVER }, NOW).unwrap()
     }
 
-    /// It was accepted: its changes were committed. Then it goes.
-    fn go(mut lease: Lease) {
+    /// Leaves after it was accepted: its changes were committed.
+    fn leave(mut lease: Lease) {
         lease.changes.clear();
         let expiry_s = lease.session.state().expiry_s;
         lease.leave(expiry_s, NOW);
@@ -207,18 +207,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_over_can_wait_for_the_other_to_leave() {
+    async fn a_take_over_can_wait_for_the_previous_connection_to_leave() {
         let sessions = Registry::default();
         let first = take(&sessions, "a", true);
         let mut second = take(&sessions, "a", true);
         let mut gone = second.previous.take().unwrap();
         assert!(gone.try_recv().is_err());
-        go(first);
+        leave(first);
         assert!(gone.await.is_err(), "closed, which is the news");
     }
 
     #[tokio::test]
-    async fn a_waiting_will_hears_whether_its_client_is_back_or_its_session_over() {
+    async fn a_delayed_will_ends_when_its_client_is_back_or_its_session_over() {
         let sessions = Registry::default();
         for back in [true, false] {
             let mut first = take(&sessions, "a", false);
@@ -230,7 +230,7 @@ mod tests {
             drop(first);
             let second = take(&sessions, "a", !back);
             assert_eq!(waiting.await.is_ok(), back);
-            go(second);
+            leave(second);
         }
     }
 
@@ -239,8 +239,8 @@ mod tests {
         let sessions = Registry::default();
         let first = take(&sessions, "a", false);
         let number = first.session.persistent.unwrap();
-        go(first);
-        // Clean, and gone before it was accepted.
+        leave(first);
+        // Clean, and closed before it was accepted.
         drop(take(&sessions, "a", true));
         assert!(matches!(sessions.expire(NOW)[..], [Change::End { session }] if session == number));
         assert!(sessions.expire(NOW).is_empty(), "once");
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_connection_subscribes_to_after_its_session_has_ended_is_forgotten() {
+    fn subscriptions_made_after_the_end_of_their_session_are_removed() {
         let sessions = Registry::default();
         let mut first = take(&sessions, "a", false);
         first.changes.clear();
@@ -268,9 +268,9 @@ mod tests {
         first.session.queue.open();
         let message = Message::own("t", "1");
         assert_eq!(sessions.subscriptions.select(&message).live.len(), 1);
-        go(first);
+        leave(first);
         assert!(sessions.subscriptions.select(&message).live.is_empty());
-        go(second);
+        leave(second);
     }
 
     #[test]
@@ -279,9 +279,9 @@ mod tests {
         let mut first = take(&sessions, "a", true);
         let second = take(&sessions, "a", true);
         assert!(first.taken_over.try_recv().is_ok());
-        go(first);
+        leave(first);
         assert_eq!(sessions.lock().entries.len(), 1);
-        go(second);
+        leave(second);
         assert!(sessions.lock().entries.is_empty());
     }
 
@@ -291,15 +291,15 @@ mod tests {
         let first = take(&sessions, "a", false);
         assert!(!first.session_present);
         first.session.state().received.insert(7);
-        go(first);
+        leave(first);
         let again = take(&sessions, "a", false);
         assert!(again.session_present && again.session.state().received.contains(&7));
         let number = again.session.persistent.unwrap();
-        go(again);
+        leave(again);
         let clean = take(&sessions, "a", true);
         assert!(!clean.session_present);
         assert!(matches!(clean.changes[..], [Change::End { session }] if session == number));
-        go(clean);
+        leave(clean);
         let anew = take(&sessions, "a", false);
         assert!(!anew.session_present && anew.session.state().received.is_empty());
         assert_eq!(sessions.count(), (1, 1));
@@ -328,21 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn the_session_that_was_away_for_longest_makes_way() {
+    fn the_session_that_was_away_for_longest_is_ended_for_a_new_one() {
         let sessions = Registry::default();
         let keep = |n: usize| take(&sessions, &format!("c{n}"), false);
         let connected = keep(0);
         let first_away = connected.session.persistent.unwrap() + 1;
         for n in 1..PERSISTENT_SESSIONS {
-            go(keep(n));
+            leave(keep(n));
         }
         let new = keep(PERSISTENT_SESSIONS);
         assert!(matches!(new.changes[0], Change::End { session } if session == first_away));
         let anew = keep(1);
         assert!(!anew.session_present);
-        go(anew);
+        leave(anew);
         assert!(keep(3).session_present);
-        go(connected);
+        leave(connected);
         assert_eq!(sessions.count().1, PERSISTENT_SESSIONS);
     }
 }

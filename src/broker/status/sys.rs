@@ -72,12 +72,12 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
     let counters = services.recorder.counters();
     let (appended, commits) = counters.totals();
     let (connected, persistent) = services.registry.count();
-    let said = |topic: &str, value: String| Message::own(format!("$SYS/broker/{topic}"), value);
-    let count = |topic, value: u64| said(topic, value.to_string());
-    let size = |topic, value: usize| said(topic, value.to_string());
+    let text = |topic: &str, value: String| Message::own(format!("$SYS/broker/{topic}"), value);
+    let count = |topic, value: u64| text(topic, value.to_string());
+    let size = |topic, value: usize| text(topic, value.to_string());
     vec![
-        said("version", format!("humidor {}", env!("CARGO_PKG_VERSION"))),
-        said("uptime", format!("{} seconds", uptime.as_secs())),
+        text("version", format!("humidor {}", env!("CARGO_PKG_VERSION"))),
+        text("uptime", format!("{} seconds", uptime.as_secs())),
         size("clients/connected", connected),
         size("clients/persistent", persistent),
         count("connections/accepted", traffic.connections.load(Relaxed)),
@@ -94,7 +94,7 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
         count("store/samples", appended.samples),
         count("store/refused", appended.refused),
         count("store/commits", commits),
-        said("store/commit/ms", format!("{:.3}", counters.commit_time().as_secs_f64() * 1000.0)),
-        said("store/blocked", counters.blocked().unwrap_or_default()),
+        text("store/commit/ms", format!("{:.3}", counters.commit_time().as_secs_f64() * 1000.0)),
+        text("store/blocked", counters.blocked().unwrap_or_default()),
     ]
 }
