@@ -44,10 +44,8 @@ pub enum RuleError {
         /// Why not.
         cause: FilterError,
     },
-    /// `%` stands before something else.
-    #[error(
-        "`{0}`: of the letters after `%` only u (user), c (client id) and n (node) mean something"
-    )]
+    /// An unknown letter follows `%`.
+    #[error("`{0}`: after `%` only u (user), c (client id) and n (node) are allowed")]
     Placeholder(String),
 }
 
@@ -162,14 +160,14 @@ pub struct CompiledAcl(Vec<CompiledRule>);
 
 /// Rules speak of `%c`, and this client id would change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the client id has a `/`, `+` or `#`, and there are rules with %c")]
+#[error("the client id has `/`, `+`, `#` or `%`, and a rule has %c")]
 pub struct UnfitClientId;
 
 impl CompiledAcl {
     /// Of somebody who may do everything.
     #[cfg(test)]
     pub fn everything() -> Self {
-        Self::new(&[], Role::Admin, None, "anybody").expect("no rule speaks of the client id")
+        Self::new(&[], Role::Admin, None, "c").expect("no rule has %c")
     }
 
     /// Fills `rules`, and then those of `role`, in for one user and client id.
@@ -328,8 +326,11 @@ mod tests {
         assert!(user.may_write("plant/plc/gate-1") && !user.may_write("plant/plc/gate-2"));
         assert!(user.may_read("plant/press") && !user.may_read("plant/secret/recipe"));
         assert!(!user.may_read("office"));
-        assert!(user.may_subscribe(&filter("plant/#")), "screened message by message");
-        assert!(!user.may_subscribe(&filter("$share/g/plant/#")), "cannot be screened");
+        assert!(user.may_subscribe(&filter("plant/#")), "each message is checked");
+        assert!(
+            !user.may_subscribe(&filter("$share/g/plant/#")),
+            "messages cannot be checked for one member"
+        );
         assert!(!user.may_subscribe(&filter("plant/secret/x")));
         assert!(!user.may_subscribe(&filter("#")));
     }

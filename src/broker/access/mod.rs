@@ -82,7 +82,7 @@ pub enum AccessError {
     #[error(
         "{0} can be reached from other machines, and there is no user yet. Choose one:\n\
          \x20 - a user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
-         \x20 - everybody may do everything: HUMIDOR_ANONYMOUS=yes\n\
+         \x20 - no login (anyone on the network may do anything; for a first try only): HUMIDOR_ANONYMOUS=yes\n\
          \x20 - this machine only: HUMIDOR_MQTT_LISTEN=127.0.0.1:1883"
     )]
     Open(SocketAddr),
@@ -109,8 +109,8 @@ pub enum NotAdmitted {
     /// Its client id would change a rule's meaning.
     #[error(transparent)]
     ClientId(#[from] UnfitClientId),
-    /// Come again.
-    #[error("too many logins wait or were wrong")]
+    /// The client can try again later.
+    #[error("too many logins wait or have failed; try again later")]
     Busy,
 }
 
@@ -166,7 +166,7 @@ impl Access {
             users_file.as_ref().filter(|path| config.users_file_named || path.exists()).cloned();
         let directory = directory(there.as_ref(), user.as_ref())?;
         if let Some(path) = there.filter(|path| users::is_world_readable(path)) {
-            warn!(file = %path.display(), "everybody on this machine can read the password hashes; chmod 640 it");
+            warn!(file = %path.display(), "every user of this machine can read the password hashes; run chmod 640");
         }
         let open = listen.iter().find(|address| !address.ip().is_loopback());
         if let (Some(address), Anonymous::Auto, true) =
@@ -196,9 +196,9 @@ impl Access {
         let users = directory.accounts.len();
         match (self.inner.anonymous, self.inner.admits_anonymous(&directory)) {
             (Anonymous::Yes, _) => {
-                warn!(users, "whoever reaches the port may connect without a name");
+                warn!(users, "anyone on the network may connect without a login");
             }
-            (_, true) => info!("no users: clients on this machine may connect without a name"),
+            (_, true) => info!("no users: clients on this machine may connect without a login"),
             _ => info!(users, "clients have to log in"),
         }
     }
@@ -262,7 +262,7 @@ impl Access {
     pub(in crate::broker) fn refuse_publish(&self, user: &str, client_id: &str, topic: &str) {
         self.inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = self.inner.publish_line.due(Instant::now()) {
-            warn!(user, client = ?client_id, ?topic, left_out, "publish refused: not this user's topic");
+            warn!(user, client = ?client_id, ?topic, left_out, "publish refused: this user may not write this topic");
         }
     }
 

@@ -33,8 +33,8 @@ pub enum LoginError {
     /// No such user, or not its password; which of them is nobody's business.
     #[error("unknown user or wrong password")]
     Wrong,
-    /// Too many checks wait, or this address was wrong too often.
-    #[error("too many logins wait or were wrong")]
+    /// Too many checks wait, or too many logins from this address have failed.
+    #[error("too many logins wait or have failed; try again later")]
     Busy,
 }
 

@@ -153,7 +153,7 @@ fn check_hash(hash: &str) -> Result<(), String> {
         .map_err(|error| format!("the hash in `password` cannot be checked ({error}); {how}"))?;
     if params.m_cost() > PARAMS_MAX.0 || params.t_cost() > PARAMS_MAX.1 {
         return Err(format!(
-            "the hash in `password` takes {} KiB and {} passes to check, at most {} and {} are done; {how}",
+            "the hash in `password` takes {} KiB and {} passes to check, the limit is {} and {}; {how}",
             params.m_cost(),
             params.t_cost(),
             PARAMS_MAX.0,

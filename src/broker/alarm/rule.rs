@@ -195,7 +195,7 @@ impl Alarm {
     pub fn pass(&mut self, now: Instant) -> Option<Change> {
         if self.good_at.take_if(|at| *at <= now).is_some() && self.raised {
             self.raised = false;
-            return Some(Change { raised: false, detail: "no more of it".to_owned() });
+            return Some(Change { raised: false, detail: "no further gap".to_owned() });
         }
         if self.raised {
             return None;
@@ -259,7 +259,7 @@ impl Alarm {
                     (false, false) => Verdict::Between,
                 })
             }
-            AlarmRule::Silent { .. } => Some(Verdict::Good("it reads again".to_owned())),
+            AlarmRule::Silent { .. } => Some(Verdict::Good("readings arrive again".to_owned())),
             AlarmRule::Gap { quiet } => {
                 let quiet = *quiet;
                 let missing = self.count(&seen.telemetry.boot, seen.telemetry.seq)?;

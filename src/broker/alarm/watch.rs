@@ -110,7 +110,7 @@ pub fn start(
         alarms.push(Alarm::new(config, raised, start));
     }
     let statuses = alarms.iter().any(|alarm| alarm.config().output.is_some()).then(|| {
-        let filter = STATUSES.parse().expect("a filter of ours is one");
+        let filter = STATUSES.parse().expect("STATUSES is a filter");
         LocalClient::new(services.clone()).subscribe(&[filter])
     });
     let handle = Alarms(Arc::new(Mutex::new(states)));
@@ -217,7 +217,7 @@ impl Watch {
             .try_send(Record::Alarm { name: name.clone(), at_ms, raised, detail })
             .is_err()
         {
-            warn!(alarm = %name, "its change is not in the log: {HISTORY_CHANGES} wait for the store already");
+            warn!(alarm = %name, "the change is not in the history: {HISTORY_CHANGES} changes wait for the store already");
         }
         for message in messages {
             self.services.fan_out.publish_own(message);

@@ -99,7 +99,7 @@ impl Schedule {
             }
             Err(cause) if Store::may_pass(&cause) => {
                 if !std::mem::replace(&mut self.complained, true) {
-                    warn!(%cause, "the log cannot be looked after; tried again every 30 s");
+                    warn!(%cause, "log maintenance failed; the broker tries again every 30 s");
                 }
                 Outcome::Failed
             }

@@ -154,10 +154,16 @@ async fn accept(
     let will = connect.will.take().map(|will| Will::new(will, &client_id));
     if let Some(will) = &will {
         if will.is_reserved() {
-            return Err((Reason::NotAuthorized, End::Refused("a will for the broker's own tree")));
+            return Err((
+                Reason::NotAuthorized,
+                End::Refused("a will to a topic that begins with `$`"),
+            ));
         }
         if !permissions.may_write(will.topic()) {
-            return Err((Reason::NotAuthorized, End::Refused("a will to another's topic")));
+            return Err((
+                Reason::NotAuthorized,
+                End::Refused("a will to a topic that this user may not write"),
+            ));
         }
     }
     let (expiry_s, now_ms) = (connect.session_expiry_s, clock::unix_ms());

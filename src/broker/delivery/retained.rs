@@ -57,7 +57,7 @@ impl Retained {
         drop(table);
         if !room && !self.warned.swap(true, Relaxed) {
             warn!(
-                "no room for further retained messages ({TOPICS} topics, {BYTES} bytes): they are passed on without being retained"
+                "no room for further retained messages ({TOPICS} topics, {BYTES} bytes): they are delivered but not retained"
             );
         }
         room
@@ -177,7 +177,7 @@ mod tests {
         }
         assert_eq!(retained.len(), 7);
         assert!(retained.admits(&message("big/3", &big)), "replacing costs nothing");
-        assert!(retained.admits(&message("big/19", b"")), "deleting is always welcome");
+        assert!(retained.admits(&message("big/19", b"")), "deleting is always possible");
         for n in 0..TOPICS + 10 {
             let message = message(&format!("t/{n}"), b"1");
             if retained.admits(&message) {

@@ -50,7 +50,7 @@ pub struct Admission {
 
 /// There is no place for another client, or none for another from its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all places for clients are taken")]
+#[error("too many clients, in all or from this address")]
 pub struct Full;
 
 /// A connection's permit. Dropping it gives the place back.
@@ -166,7 +166,7 @@ mod tests {
         let crowd: Vec<_> =
             (0..WITHOUT_CONNECT_PER_ADDRESS).map(|_| admission.enter(address(1))).collect();
         first.evicted().await;
-        assert!(other.evicted.try_recv().is_err(), "another address is not to blame");
+        assert!(other.evicted.try_recv().is_err(), "another address is not evicted");
         let many: Vec<_> = (3..=130).map(|n| admission.enter(address(n))).collect();
         other.evicted().await;
         assert_eq!(admission.lock().waiting.len(), WITHOUT_CONNECT);

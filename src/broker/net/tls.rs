@@ -59,8 +59,8 @@ impl Tls {
                         info!(file = %config.certificate.display(), "certificate read again");
                         sender.send_replace(new);
                     }
-                    // Between the writing of the two files they do not fit each other, for a moment.
-                    Err(error) => error!(%error, "the certificate stays as it was"),
+                    // While only one of the two files is replaced, they do not match.
+                    Err(error) => error!(%error, "the broker keeps the previous certificate"),
                 }
             }
         });

@@ -21,7 +21,7 @@ enum Exchange {
 
 /// An acknowledgement of what was never sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an acknowledgement of what was never sent")]
+#[error("an acknowledgement that no delivery awaits")]
 pub struct UnexpectedAck;
 
 /// What is in flight to one client.

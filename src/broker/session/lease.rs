@@ -214,7 +214,7 @@ mod tests {
         let mut gone = second.previous.take().unwrap();
         assert!(gone.try_recv().is_err());
         leave(first);
-        assert!(gone.await.is_err(), "closed, which is the news");
+        assert!(gone.await.is_err(), "closed: the previous connection has left");
     }
 
     #[tokio::test]
@@ -225,7 +225,7 @@ mod tests {
             first.changes.clear();
             first.leave(FOR_EVER, NOW);
             let SessionOutcome::Alone(waiting) = first.outcome() else {
-                panic!("nobody else is there")
+                panic!("no other connection has it")
             };
             drop(first);
             let second = take(&sessions, "a", !back);
