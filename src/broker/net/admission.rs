@@ -1,5 +1,6 @@
 //! Admission: permits for connections without a CONNECT and for clients, bounded in all and by address. A connection
-//! that has sent no CONNECT is evicted for a new one, oldest first, so that a flood of silent sockets keeps nobody out.
+//! that has sent no CONNECT is evicted for a new one, oldest first, so that a flood of silent sockets locks no client
+//! out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -41,14 +42,14 @@ fn count_down(counts: &mut HashMap<IpAddr, usize>, origin: IpAddr) {
     }
 }
 
-/// Hands out permits.
+/// Gives permits to connections.
 #[derive(Debug, Clone)]
 pub struct Admission {
     table: Arc<Mutex<Table>>,
     limits: Limits,
 }
 
-/// There is no place for another client, or none for another from its address.
+/// The limit of clients is reached, in all or for this address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many clients, in all or from this address")]
 pub struct Full;
@@ -64,7 +65,7 @@ pub struct Permit {
 }
 
 impl Admission {
-    /// No connection has come yet.
+    /// No connection is open yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { table: Arc::default(), limits }
@@ -97,7 +98,7 @@ impl Admission {
         Permit { admission: self.clone(), origin, ticket, evicted, admitted: false }
     }
 
-    /// What one client may take from the others.
+    /// Limits on clients.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.limits
@@ -109,7 +110,7 @@ impl Admission {
 }
 
 impl Permit {
-    /// Resolves when it is evicted; never once it is a client.
+    /// Resolves when it is evicted; never for the permit of a client.
     pub async fn evicted(&mut self) {
         if self.admitted || (&mut self.evicted).await.is_err() {
             std::future::pending::<()>().await;
@@ -119,7 +120,7 @@ impl Permit {
     /// Makes it the permit of a client.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`Full`] when the limit of clients is reached.
     pub fn admit_client(&mut self) -> Result<(), Full> {
         let Limits { connections, connections_per_address, .. } = self.admission.limits;
         let mut table = self.admission.lock();

@@ -1,8 +1,8 @@
-//! What one client may take from the others, and which addresses count as one client.
+//! Limits on clients: connections and rates, and which addresses count as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What an operator sets.
+/// The limits that an operator sets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Clients at once. Each costs a few kilobytes and a file descriptor.
@@ -27,7 +27,7 @@ impl Default for Limits {
     }
 }
 
-/// Who is counted as one: an IPv4 address, or the /64 that an IPv6 network gives to one line.
+/// The address that counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one site has.
 #[must_use]
 pub fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

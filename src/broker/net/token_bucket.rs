@@ -1,8 +1,8 @@
-//! Token buckets: budgets that fill up again with time.
+//! Token buckets: budgets that refill with time.
 
 use std::time::{Duration, Instant};
 
-/// A budget that fills up again with time, and may be overdrawn once.
+/// A budget that refills with time, and may be overdrawn once.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     most: f64,
@@ -24,7 +24,7 @@ impl TokenBucket {
         self.at = now;
     }
 
-    /// Takes `amount` if it is there.
+    /// Takes `amount` if that much is left; returns whether it did.
     pub fn take(&mut self, amount: f64, now: Instant) -> bool {
         self.refill(now);
         let there = self.left >= amount;
@@ -34,19 +34,19 @@ impl TokenBucket {
         there
     }
 
-    /// Takes `amount` whether it is there or not; returns what is owed.
+    /// Takes `amount` whether that much is left or not; returns the amount owed.
     fn take_all(&mut self, amount: f64, now: Instant) -> f64 {
         self.refill(now);
         self.left -= amount;
         (-self.left).max(0.0)
     }
 
-    /// Puts back what was taken and not used.
+    /// Gives back an amount that was taken and not used.
     pub fn give_back(&mut self, amount: f64) {
         self.left = self.most.min(self.left + amount);
     }
 
-    /// What is left.
+    /// The amount left; negative while the budget is overdrawn.
     #[must_use]
     pub fn left(&self, now: Instant) -> f64 {
         let mut bucket = self.clone();
@@ -60,7 +60,7 @@ impl TokenBucket {
         self.left(now) >= self.most
     }
 
-    /// Takes `amount` whether it is there or not. Returns how long it is until nothing is owed, if anything is.
+    /// Takes `amount` whether that much is left or not. Returns the time until nothing is owed, if anything is.
     pub fn overdraw(&mut self, amount: f64, now: Instant) -> Option<Duration> {
         let owed = self.take_all(amount, now);
         (owed > 0.0).then(|| Duration::from_secs_f64(owed / self.per_second))
