@@ -1,4 +1,4 @@
-//! The lease of a client id: which connection has it, take-over by another, and what becomes of the session at the end.
+//! The lease of a client id: the connection that has it, its take-over by another one, and the session's outcome.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use super::registry::{Entry, PERSISTENT_SESSIONS, Registry, TooMany};
 use super::session::{Session, State};
 use crate::store::Change;
 
-/// A client id's present connection. Dropping it leaves; [`Lease::leave`] says what is to be committed then.
+/// The lease of a client id by its present connection. Dropping it gives the client id up; [`Lease::leave`] returns the
+/// changes to commit before that.
 #[derive(Debug)]
 pub struct Lease {
     registry: Registry,
     number: u64,
     /// Resolves when another connection takes the client id over.
     pub taken_over: oneshot::Receiver<()>,
-    /// Resolves when the connection that had the client id before has left and its will is published.
+    /// Resolves when the previous connection has left and its will is published.
     pub previous: Option<oneshot::Receiver<()>>,
     /// For the CONNACK.
     pub session_present: bool,
@@ -27,23 +28,24 @@ pub struct Lease {
     _leaving: oneshot::Sender<()>,
 }
 
-/// What has become of a session whose connection broke.
+/// The outcome of a session whose connection broke.
 #[derive(Debug)]
 pub enum SessionOutcome {
     /// Its client is back.
     Back,
-    /// It is over.
+    /// The session has ended.
     Over,
-    /// It waits for its client. Resolves to `Ok` when that is back, to an error when the session is over.
+    /// The session waits for its client. Resolves to `Ok` when the client is back, to an error when the session has
+    /// ended.
     Alone(oneshot::Receiver<()>),
 }
 
 impl Lease {
-    /// Connects `client_id`; the connection that had it is told to leave ([MQTT-3.1.4-2]). `clean_start` ends the
-    /// session that is there; the new one outlives its connection by `expiry_s` seconds.
+    /// Takes `client_id` for a new connection and ends the previous one ([MQTT-3.1.4-2]). `clean_start` ends an
+    /// existing session. The session outlives the new connection by `expiry_s` seconds.
     ///
     /// # Errors
-    /// When a new persistent session finds no room.
+    /// [`TooMany`] when there is no room for a new persistent session.
     pub fn take(
         registry: &Registry,
         client_id: &str,
@@ -76,12 +78,12 @@ impl Lease {
                 registry.subscriptions.session(client_id, Some(table.highest), State::default())
             }
         };
-        // What waited for the previous connection is not this one's.
+        // Deliveries that waited for the previous connection are not for this one.
         session.queue.close();
         {
             let mut state = session.state();
             state.expiry_s = expiry_s;
-            // For a connection that breaks before it is accepted, and leaves nothing else.
+            // For a connection that breaks before it is accepted: it does not call `leave`.
             state.left_at_ms = now_ms;
             let _ = state.will.take().map(|waiting| waiting.send(()));
         }
@@ -110,14 +112,14 @@ impl Lease {
         })
     }
 
-    /// The session's connection is over; it lasts `expiry_s` more seconds. What is to be committed.
+    /// Ends the session's connection; the session lasts `expiry_s` more seconds. Returns the changes to commit.
     pub fn leave(&self, expiry_s: u32, now_ms: i64) -> Vec<Change> {
         let mut table = self.registry.lock();
         let client_id = &*self.session.client_id;
         let entry = table.entries.get(client_id);
         if entry.is_none_or(|entry| entry.lease != self.number) {
-            // Who took over decides. What was not persistent, or was ended by a clean start, has ended: also what
-            // it subscribed to since.
+            // The connection that took over decides. A session that was not persistent, or that a clean start has
+            // ended, is over, and so are the subscriptions that it made since.
             let lives_on = entry
                 .and_then(|entry| entry.persistent.as_ref())
                 .is_some_and(|other| Arc::ptr_eq(other, &self.session));
@@ -142,7 +144,7 @@ impl Lease {
         table.end(client_id, &self.registry.subscriptions).into_iter().collect()
     }
 
-    /// What becomes of the session after [`Lease::leave`], for a will that is to wait.
+    /// The session's outcome after [`Lease::leave`], for a will with a delay.
     pub fn outcome(&self) -> SessionOutcome {
         let table = self.registry.lock();
         let entry = table.entries.get(&*self.session.client_id);
@@ -177,7 +179,7 @@ impl Drop for Lease {
         if entry.persistent.is_none() {
             table.entries.remove(client_id);
         } else if refused && !self.session_present {
-            // A session that its client never heard of, and that never began on the disk.
+            // No CONNACK has named this session, and it never began on the disk.
             let _ = table.end(client_id, &self.registry.subscriptions);
         }
     }
@@ -244,7 +246,7 @@ mod tests {
         drop(take(&sessions, "a", true));
         assert!(matches!(sessions.expire(NOW)[..], [Change::End { session }] if session == number));
         assert!(sessions.expire(NOW).is_empty(), "once");
-        // Not clean: a session that nobody was told of is not there next time.
+        // Not clean: a session that no CONNACK has named does not exist next time.
         drop(take(&sessions, "a", false));
         assert_eq!(sessions.count(), (0, 0));
         assert!(!take(&sessions, "a", false).session_present);
