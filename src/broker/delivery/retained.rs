@@ -1,5 +1,5 @@
-//! Retained messages: the latest of each topic, for who subscribes later. All of them are in memory, and all but
-//! the broker's own in the log, where a publisher's acknowledgement finds them committed.
+//! Retained messages: the latest of each topic, for later subscribers. All of them are in memory. All but the broker's
+//! own are also in the log, committed before their publisher's acknowledgement.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,7 +15,7 @@ const TOPICS: usize = 20_000;
 /// Bytes of all retained messages together.
 const BYTES: usize = 8 * 1024 * 1024;
 
-/// A topic's retained message, with the numbers that it was published under.
+/// A topic's retained message, with its numbers.
 #[derive(Debug)]
 struct Entry {
     message: Arc<Message>,
@@ -36,7 +36,7 @@ pub struct Retained {
 }
 
 impl Retained {
-    /// With what was retained when the broker last ended.
+    /// The retained messages of the broker's previous run.
     pub fn new(stored: Vec<Arc<Message>>) -> Self {
         let retained = Self::default();
         for message in stored {
@@ -46,8 +46,8 @@ impl Retained {
         retained
     }
 
-    /// Whether there is room for `message`. Publishers that ask at the same moment may all be told yes, so the
-    /// bound can be passed by what they have in one commit.
+    /// Whether there is room for `message`. Several publishers may get the same free room at the same moment, so the
+    /// messages of one commit can exceed the bound.
     pub fn admits(&self, message: &Message) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let before = table.topics.get(&message.topic);
@@ -63,7 +63,7 @@ impl Retained {
         room
     }
 
-    /// Makes `message` its topic's retained one; an empty one deletes that ([MQTT-3.3.1-10]).
+    /// Makes `message` its topic's retained message; an empty one deletes it ([MQTT-3.3.1-10]).
     pub fn set(&self, message: Arc<Message>, numbers: Numbers) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let before = if message.payload.is_empty() {
@@ -75,7 +75,7 @@ impl Retained {
         table.bytes -= before.map_or(0, |before| before.message.size());
     }
 
-    /// Deletes what has expired at `now_ms`.
+    /// Deletes the messages that have expired at `now_ms`.
     pub fn expire(&self, now_ms: i64) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let mut freed = 0;
@@ -87,8 +87,8 @@ impl Retained {
         table.bytes -= freed;
     }
 
-    /// What a new subscription to `filter` gets at `now_ms`, by topic; `replayed` tells by its numbers whether a message
-    /// is for this subscription.
+    /// The retained messages for a new subscription to `filter` at `now_ms`, in the order of their topics. `replayed`
+    /// decides by a message's numbers whether this subscription gets it.
     pub fn matching(
         &self,
         filter: &Filter,
@@ -109,13 +109,13 @@ impl Retained {
         found
     }
 
-    /// Whether one of them has expired at `now_ms`.
+    /// Whether a retained message has expired at `now_ms`.
     pub fn has_expired(&self, now_ms: i64) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         table.topics.values().any(|entry| entry.message.is_expired(now_ms))
     }
 
-    /// How many there are.
+    /// The number of retained messages.
     pub fn len(&self) -> usize {
         self.table.read().unwrap_or_else(PoisonError::into_inner).topics.len()
     }
