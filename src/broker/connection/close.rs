@@ -1,4 +1,4 @@
-//! Why a connection ended, and what its client is told.
+//! The reasons why a connection ends, and the reason code that its client gets.
 
 use crate::broker::access::NotAdmitted;
 use crate::broker::commit::writer::Stopped;
@@ -50,7 +50,7 @@ pub enum End {
 }
 
 impl End {
-    /// What an MQTT 5.0 client is told (§3.14.2.1); `None` when nothing is to be said.
+    /// Reason code of the DISCONNECT for an MQTT 5.0 client (§3.14.2.1); `None`: no DISCONNECT is sent.
     pub const fn reason(&self) -> Option<Reason> {
         Some(match self {
             Self::Disconnect(_)
