@@ -1,11 +1,11 @@
-//! What a PUBLISH means to the log: a reading, a stranger's numbers, a refusal, or nothing.
+//! Classifies a PUBLISH for the log: a reading, numbers of a foreign publisher, a refusal, or nothing.
 
 use crate::mqtt::{Filter, Message};
 use crate::store::{EXAMPLE_MAX_BYTES, Record};
 use crate::wire::{Telemetry, numbers, telemetry_source};
 
-/// Decides what of a message is kept. `logged` are the topic filters of foreign publishers; `at_ms`
-/// is now, Unix ms UTC.
+/// The record that the log keeps of a message, if any. `logged` are the topic filters of foreign publishers; `at_ms` is
+/// now, Unix ms UTC.
 #[must_use]
 pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record> {
     let refused = |cause| Record::Refused {
@@ -20,7 +20,7 @@ pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record
             Err(error) => refused(error.name()),
         }),
         Some(Err(_)) => Some(refused("topic-id")),
-        // An empty payload deletes a retained message; it says nothing about the plant.
+        // An empty payload deletes a retained message; it has no numbers.
         None if message.payload.is_empty() => None,
         None if logged.iter().any(|filter| filter.matches(&message.topic)) => {
             Some(match numbers(&message.payload) {
