@@ -1,4 +1,4 @@
-//! Who may connect.
+//! Access: logins, roles and rules, and the permissions of each client.
 
 pub(in crate::broker) mod acl;
 pub(in crate::broker) mod passwords;
@@ -26,18 +26,18 @@ use crate::shutdown::Shutdown;
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;
-/// Bytes of a refused name that are logged.
+/// Most bytes of a refused name in the log.
 const SHOWN_BYTES: usize = 64;
 /// Refusals of one kind are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Whether a client may come without a name.
+/// Whether a client may connect without a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Anonymous {
     /// While there is no user and only this machine reaches the port.
     #[default]
     Auto,
-    /// Asked for.
+    /// From any machine.
     Yes,
     /// Never.
     No,
@@ -53,32 +53,32 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// Who may come.
+/// The settings of access.
 #[derive(Debug, Clone, Default)]
 pub struct AccessConfig {
     /// The users file.
     pub users_file: Option<PathBuf>,
-    /// Whether it must be there.
+    /// Whether a setting names it: then it must exist.
     pub users_file_named: bool,
-    /// The one user of a small plant, by variables; may do everything.
+    /// The single user of `HUMIDOR_USER`, who may do everything.
     pub user: Option<(String, Password)>,
-    /// Whether one may come without a name.
+    /// Whether a client may connect without a login.
     pub anonymous: Anonymous,
 }
 
-/// Why access cannot be decided.
+/// Why access cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The users file.
+    /// The users file is missing or wrong.
     #[error(transparent)]
     Users(#[from] UsersError),
-    /// The one user's password.
+    /// The password of `HUMIDOR_USER` cannot be hashed.
     #[error("HUMIDOR_PASSWORD: {0}")]
     Password(#[from] HashError),
-    /// Named twice.
+    /// A user is defined twice.
     #[error("user {0} is both in HUMIDOR_USER and in the users file; keep one")]
     Twice(String),
-    /// A port that others reach, and nobody who could log in.
+    /// Other machines can reach the port, and there is no user.
     #[error(
         "{0} can be reached from other machines, and there is no user yet. Choose one:\n\
          \x20 - a user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
@@ -91,19 +91,19 @@ pub enum AccessError {
     Watch(std::io::Error),
 }
 
-/// What was refused since the start.
+/// Counts of refusals since the start.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// Logins.
+    /// Refused logins.
     pub logins: AtomicU64,
     /// Messages to topics that their publisher may not write.
     pub publishes: AtomicU64,
 }
 
-/// Why a client was not let in.
+/// Why a client was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
-    /// Not with this name and password, or not without.
+    /// The name or the password is wrong, or a login is missing.
     #[error("not authorized")]
     NotAuthorized,
     /// Its client id would change a rule's meaning.
@@ -115,8 +115,8 @@ pub enum NotAdmitted {
 }
 
 impl NotAdmitted {
-    /// The reason code of MQTT 5.0 §3.2.2.2. As other brokers do, a wrong password is "not authorized": whether
-    /// there is such a user is nobody's business.
+    /// The reason code of MQTT 5.0 §3.2.2.2. As in other brokers, a wrong password is "not authorized": the code does
+    /// not tell whether the user exists.
     pub const fn reason(self) -> Reason {
         match self {
             Self::NotAuthorized => Reason::NotAuthorized,
@@ -126,7 +126,7 @@ impl NotAdmitted {
     }
 }
 
-/// Decides who may come.
+/// Checks logins, and gives permissions.
 #[derive(Debug, Clone)]
 pub struct Access {
     inner: Arc<Inner>,
@@ -151,7 +151,7 @@ impl Access {
     /// thread.
     ///
     /// # Errors
-    /// [`AccessError`], ready to be read by who starts the broker.
+    /// [`AccessError`], with a message for the operator.
     pub fn open(config: AccessConfig, listen: &[SocketAddr]) -> Result<Self, AccessError> {
         let user = match config.user {
             Some((name, password)) => {
@@ -160,7 +160,7 @@ impl Access {
             }
             None => None,
         };
-        // A file in the data folder may come later; one that was named has to be there.
+        // A file in the data folder may be created later; a file that a setting names must exist.
         let users_file = config.users_file;
         let there =
             users_file.as_ref().filter(|path| config.users_file_named || path.exists()).cloned();
@@ -235,30 +235,30 @@ impl Access {
         Ok(())
     }
 
-    /// What was refused since the start.
+    /// Counts of refusals since the start.
     #[must_use]
     pub fn refusals(&self) -> &Refusals {
         &self.inner.refusals
     }
 
-    /// Whether there is anybody who could log in.
+    /// Whether there is any user.
     #[must_use]
     pub fn has_users(&self) -> bool {
         !self.inner.directory.borrow().accounts.is_empty()
     }
 
-    /// Whether one may come without a name.
+    /// Whether a client may connect without a login.
     #[must_use]
     pub fn admits_anonymous(&self) -> bool {
         self.inner.admits_anonymous(&self.inner.directory.borrow())
     }
 
-    /// Whether one may come without a name, the users being these.
+    /// As [`Access::admits_anonymous`], with the users of `directory`.
     pub(in crate::broker) fn admits_anonymous_of(&self, directory: &Directory) -> bool {
         self.inner.admits_anonymous(directory)
     }
 
-    /// Counts a message to a topic that its publisher may not write and, now and then, logs it.
+    /// Counts a message to a topic that its publisher may not write, and logs it, throttled.
     pub(in crate::broker) fn refuse_publish(&self, user: &str, client_id: &str, topic: &str) {
         self.inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = self.inner.publish_line.due(Instant::now()) {
@@ -266,13 +266,13 @@ impl Access {
         }
     }
 
-    /// Whether one may come without a name from anywhere: that was asked for.
+    /// Whether a client on any machine may connect without a login.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.inner.anonymous, Anonymous::Yes)
     }
 
-    /// The role of the user with this name and password, for somebody at `from`.
+    /// The role of the user with this name and password, for a client at `from`.
     ///
     /// # Errors
     /// [`LoginError`].
@@ -298,10 +298,10 @@ impl Access {
         account.cloned().ok_or(LoginError::Wrong)
     }
 
-    /// Lets a client in, or not. `login` is its name and password.
+    /// Admits a client. `login` is its name and password.
     ///
     /// # Errors
-    /// What to tell it; the log has been told.
+    /// [`NotAdmitted`], which is counted and logged.
     pub async fn admit(
         &self,
         peer: SocketAddr,
@@ -312,7 +312,7 @@ impl Access {
         if let Err(refusal) = &admitted {
             self.inner.refusals.logins.fetch_add(1, Ordering::Relaxed);
             if let Some(left_out) = self.inner.login_line.due(Instant::now()) {
-                // Debug form: what a stranger sent goes into the log with its control characters escaped.
+                // Debug form: it escapes control characters in names that come from the network.
                 let user = login.map_or("", |(name, _)| start(name));
                 let client = start(client_id);
                 warn!(%peer, ?user, ?client, left_out, "login refused: {refusal}");
@@ -330,7 +330,7 @@ impl Access {
         let mut changes = self.inner.directory.subscribe();
         let directory = Arc::clone(&changes.borrow_and_update());
         let known = match login {
-            // An anonymous client may say a name where no name means anything.
+            // Where there are no users, an anonymous client may send any name.
             Some((name, password)) if !directory.accounts.is_empty() => {
                 match self.account(&directory, from, name, password).await {
                     Ok(account) => Some((name.to_owned(), account)),
@@ -338,7 +338,7 @@ impl Access {
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
                 }
             }
-            // HTTP may be reached from further than the ports of MQTT.
+            // HTTP may be reachable from more machines than the ports of MQTT.
             _ if self.inner.admits_anonymous(&directory)
                 && (self.is_open() || from.to_canonical().is_loopback()) =>
             {
@@ -385,13 +385,12 @@ fn directory(
     Ok(directory)
 }
 
-/// What a log line shows of a name that a stranger sent: at most [`SHOWN_BYTES`].
+/// The start of a name from the network, for the log: at most [`SHOWN_BYTES`].
 fn start(name: &str) -> &str {
     &name[..name.floor_char_boundary(SHOWN_BYTES)]
 }
 
-/// Whether a client id can be taken: 1 to 256 bytes without control characters. What it contains
-/// else does not matter; it never becomes a name inside the router.
+/// Whether the broker accepts a client id: 1 to [`CLIENT_ID_MAX_BYTES`] bytes without control characters.
 #[must_use]
 pub fn client_id(id: &str) -> bool {
     (1..=CLIENT_ID_MAX_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
