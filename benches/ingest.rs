@@ -1,5 +1,5 @@
-//! Publish → committed → PUBACK beside Debian's mosquitto, which stores nothing, on the same machine in the
-//! same run: `cargo bench --bench ingest`.
+//! Publish → committed → PUBACK beside Debian's mosquitto and rumqttd's stock broker, which store nothing, on the same
+//! machine in the same run: `cargo bench --bench ingest`.
 //!
 //! Prints one line of JSON a figure: acknowledgements a second of both with their ratio, latency at a steady
 //! 1,000 messages a second, and memory. Exits with 1 when a reading that was acknowledged is
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use load::{CONNECTIONS, Publisher, STEADY_PER_SECOND, latencies, ms, round, wait};
 use serde_json::json;
+use support::stock::stock_broker;
 use support::{Client, broker, stored, wait_until};
 
 /// Unacknowledged messages of each client, for the throughput.
@@ -118,7 +119,8 @@ fn main() {
     let mosquitto = Mosquitto::start();
 
     // In turn, so that what else the machine does meets both.
-    let (mut own, mut peer, mut acknowledged) = (Vec::new(), Vec::new(), 0);
+    let stock = stock_broker();
+    let (mut own, mut peer, mut rumqttd, mut acknowledged) = (vec![], vec![], vec![], 0);
     for round in 0..rounds {
         let (rate, count) = throughput(address, &format!("t{round}"), lasting);
         own.push(rate);
@@ -126,6 +128,7 @@ fn main() {
         if let Some(mosquitto) = &mosquitto {
             peer.push(throughput(mosquitto.address, &format!("t{round}"), lasting).0);
         }
+        rumqttd.push(throughput(stock, &format!("t{round}"), lasting).0);
     }
     let (own, peer) = (median(own), (!peer.is_empty()).then(|| median(peer)));
     println!(
@@ -134,6 +137,8 @@ fn main() {
             "bench": "ingest", "connections": CONNECTIONS, "window": WINDOW, "seconds": lasting.as_secs(), "rounds": rounds,
             "humidor_committed_acks_per_s": own.round(), "mosquitto_acks_per_s": peer.map(f64::round),
             "ratio": peer.map(|peer| round(own / peer, 2)),
+            // In the process of the load, as it has no program of its own; it acknowledges before it appends in memory.
+            "rumqttd_acks_per_s": median(rumqttd).round(),
         })
     );
 

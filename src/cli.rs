@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{SETTINGS, Scope, interval, time};
+use crate::export_format::ExportFormat;
 use crate::reading::Id;
-use crate::row_writer::ExportFormat;
 
 /// The version, with the revision of the source if the build passes it, as docker/build.sh does. No build script asks
 /// git: the same source gives the same bytes with or without a repository.

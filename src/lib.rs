@@ -47,8 +47,8 @@ pub mod web;
 pub mod accept;
 pub mod bounded_file;
 pub mod clock;
+pub mod export_format;
 pub mod health;
-pub mod row_writer;
 pub mod shutdown;
 pub mod tls;
 

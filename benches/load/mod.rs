@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use humidor::clock;
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::Publish;
+use rumqttc::mqttbytes::v4::{Connect, Publish};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::Client;
@@ -45,7 +45,10 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn connect(address: SocketAddr, run: &str, number: usize) -> Self {
-        let client = Client::connect(address, &format!("bench-{run}-{number}"));
+        // rumqttd's stock broker takes nobody without a keep-alive.
+        let id = format!("bench-{run}-{number}");
+        let connect = Connect { keep_alive: 60, ..Connect::new(id) };
+        let (client, _) = Client::connect_with(address, &connect);
         client.stream.set_nonblocking(true).expect("non-blocking can be set");
         Self {
             client,

@@ -12,7 +12,7 @@ use super::print;
 use crate::cli::{Export, Tail as TailOptions};
 use crate::config::{self, Layers};
 use crate::exit::Code;
-use crate::row_writer::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
+use crate::export_format::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
 
 /// Bytes of the file for one row and for one minute of a series in the roll-ups, with their share of the indexes.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::access::Access;
 use super::commit::batch::Batch;
-use super::commit::writer::{Congested, Recorder, Stopped};
+use super::commit::group_commit::{Congested, Recorder, Stopped};
 use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
 use super::session::registry::Registry;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::connection::run;
+use super::connection::event_loop;
 use super::context::{Services, Stopping};
 use super::net::admission::{Permit, WITHOUT_CONNECT};
 use super::net::limits::Limits;
@@ -78,7 +78,7 @@ pub async fn serve(
         let (services, shutdown, tls) = (services.clone(), closing.clone(), tls.clone());
         Some(async move {
             match tls {
-                None => run::serve(socket, peer, permit, services, shutdown).await,
+                None => event_loop::serve(socket, peer, permit, services, shutdown).await,
                 Some(tls) => {
                     let handshake = tls.acceptor().accept(socket);
                     let stream = async { Ok(Box::new(handshake.await?) as Box<dyn Stream>) };
@@ -132,7 +132,7 @@ async fn agree(
         }
     };
     match agreed {
-        Ok(Ok(stream)) => run::serve(stream, peer, permit, services, shutdown).await,
+        Ok(Ok(stream)) => event_loop::serve(stream, peer, permit, services, shutdown).await,
         Ok(Err(error)) => debug!(%peer, over, %error, "no handshake"),
         Err(_) => debug!(%peer, over, "no handshake within {HANDSHAKE_TIMEOUT:?}"),
     }

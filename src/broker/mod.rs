@@ -27,13 +27,13 @@ mod session;
 mod status;
 
 pub use access::acl::{ROLES, Role, Rule};
-pub use access::passwords::LoginError;
+pub use access::login_attempts::LoginError;
 pub use access::permissions::Permissions;
 pub use access::users::{Directory, USERS_FILE, UsersError, check_name, hash, is_world_readable};
 pub use access::{Access, AccessConfig, AccessError, Anonymous, NotAdmitted, Password};
 pub use alarm::rule::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
 pub use alarm::watch::{AlarmState, Alarms};
-pub use commit::writer::Live;
+pub use commit::group_commit::Live;
 pub use context::Stopping;
 pub use counters::Counters;
 pub use listener::{Handoff, Handshake, Incoming};

@@ -5,6 +5,7 @@
 pub mod flood;
 pub mod http;
 pub mod packets;
+pub mod stock;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

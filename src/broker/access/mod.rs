@@ -1,7 +1,7 @@
 //! Access: logins, roles and rules, and the permissions of each client.
 
 pub(in crate::broker) mod acl;
-pub(in crate::broker) mod passwords;
+pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
 pub(in crate::broker) mod users;
 
@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::broker::access::acl::{CompiledAcl, Role, UnfitClientId};
-use crate::broker::access::passwords::{Checks, LoginError};
+use crate::broker::access::login_attempts::{Checks, LoginError};
 use crate::broker::access::permissions::Permissions;
 use crate::broker::access::users::{Account, Directory, HashError, UsersError};
 use crate::broker::net::reload::Watched;
@@ -394,4 +394,19 @@ fn start(name: &str) -> &str {
 #[must_use]
 pub fn client_id(id: &str) -> bool {
     (1..=CLIENT_ID_MAX_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_for_the_log_at_a_character() {
+        assert_eq!(start("plant"), "plant");
+        // The 64th byte is in the middle of a character of three.
+        let long = format!("{}{}", "a".repeat(62), "온".repeat(7000));
+        assert_eq!(start(&long), "a".repeat(62));
+        let fits = format!("{}{}", "a".repeat(61), "온".repeat(7000));
+        assert_eq!(start(&fits).len(), 64);
+    }
 }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::broker::alarm::rule::{Alarm, AlarmConfig, Change, Now, Seen};
 use crate::broker::commit::batch::Batch;
-use crate::broker::commit::writer::{Live, Recorder};
+use crate::broker::commit::group_commit::{Live, Recorder};
 use crate::broker::context::Services;
 use crate::broker::status::local_client::{LocalClient, LocalSubscription};
 use crate::clock::unix_ms;

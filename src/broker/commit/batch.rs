@@ -2,7 +2,7 @@
 
 use super::classify;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
-use crate::broker::delivery::replay::ReplayRequest;
+use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::store::{Change, Record};

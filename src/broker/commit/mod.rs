@@ -2,5 +2,5 @@
 
 pub(in crate::broker) mod batch;
 pub(in crate::broker) mod classify;
-pub(in crate::broker) mod maintenance;
-pub(in crate::broker) mod writer;
+pub(in crate::broker) mod group_commit;
+pub(in crate::broker) mod maintenance_schedule;

@@ -1,7 +1,7 @@
 //! The reasons why a connection ends, and the reason code that its client gets.
 
 use crate::broker::access::NotAdmitted;
-use crate::broker::commit::writer::Stopped;
+use crate::broker::commit::group_commit::Stopped;
 use crate::broker::net::admission::Full;
 use crate::broker::session::inflight::UnexpectedAck;
 use crate::mqtt::codec::{CodecError, Disconnect, Reason};

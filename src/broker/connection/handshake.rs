@@ -16,7 +16,7 @@ use crate::broker::counters::Traffic;
 use crate::broker::delivery::outbound::ClientCapabilities;
 use crate::broker::net::admission::Permit;
 use crate::broker::net::transport::{Stream, Transport};
-use crate::broker::session::lease::Lease;
+use crate::broker::session::take_over::Lease;
 use crate::clock;
 use crate::mqtt::codec::{
     self, CodecError, ConnAck, Connect, PACKET_MAX_BYTES, Reason, Version, write_connack,

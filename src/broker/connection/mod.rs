@@ -2,6 +2,6 @@
 
 pub(in crate::broker) mod client;
 pub(in crate::broker) mod close;
+pub(in crate::broker) mod event_loop;
 pub(in crate::broker) mod handshake;
-pub(in crate::broker) mod run;
 pub(in crate::broker) mod will;

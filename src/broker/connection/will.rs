@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::broker::context::Services;
-use crate::broker::session::lease::{Lease, SessionOutcome};
+use crate::broker::session::take_over::{Lease, SessionOutcome};
 use crate::clock;
 use crate::mqtt::{Message, codec};
 use crate::shutdown::Shutdown;

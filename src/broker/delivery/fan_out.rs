@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::retained::Retained;
+use super::retained_messages::Retained;
 use crate::broker::counters::Traffic;
-use crate::broker::session::queue::{Delivery, Pushed};
-use crate::broker::session::session::Session;
+use crate::broker::session::outbound_queue::{Delivery, Pushed};
+use crate::broker::session::state::Session;
 use crate::broker::session::subscriptions::{Recipient, Selection, Subscriptions};
 use crate::mqtt::Message;
 use crate::store::Change;

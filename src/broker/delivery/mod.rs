@@ -2,5 +2,5 @@
 
 pub(in crate::broker) mod fan_out;
 pub(in crate::broker) mod outbound;
-pub(in crate::broker) mod replay;
-pub(in crate::broker) mod retained;
+pub(in crate::broker) mod retained_messages;
+pub(in crate::broker) mod retained_replay;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::fan_out::FanOut;
-use super::replay::ReplayRequest;
+use super::retained_replay::ReplayRequest;
 use crate::broker::access::acl::CompiledAcl;
 use crate::broker::counters::Traffic;
 use crate::broker::session::inflight::InFlight;
-use crate::broker::session::queue::Delivery;
-use crate::broker::session::session::Session;
+use crate::broker::session::outbound_queue::Delivery;
+use crate::broker::session::state::Session;
 use crate::mqtt::codec::{self, AckKind, Envelope, Reason, Version};
 use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Waiting;
@@ -216,9 +216,9 @@ mod tests {
     use rumqttc::v5::mqttbytes::v5::Packet;
 
     use super::*;
-    use crate::broker::delivery::retained::Retained;
+    use crate::broker::delivery::retained_messages::Retained;
     use crate::broker::session::inflight::UnexpectedAck;
-    use crate::broker::session::session::State;
+    use crate::broker::session::state::State;
     use crate::broker::session::subscriptions::Subscriptions;
     use crate::mqtt::Filter;
     use crate::store::Options;

@@ -1,12 +1,11 @@
 //! Sessions: their subscriptions, their outbound queues, and the leases of client ids.
 //!
-//! `inflight`, `queue` → `session` → `shared` → `subscriptions` → `registry` → `lease`
+//! `inflight`, `outbound_queue` → `state` → `shared_subscriptions` → `subscriptions` → `registry` → `take_over`
 
 pub(in crate::broker) mod inflight;
-pub(in crate::broker) mod lease;
-pub(in crate::broker) mod queue;
+pub(in crate::broker) mod outbound_queue;
 pub(in crate::broker) mod registry;
-#[allow(clippy::module_inception)] // the room's central type
-pub(in crate::broker) mod session;
-pub(in crate::broker) mod shared;
+pub(in crate::broker) mod shared_subscriptions;
+pub(in crate::broker) mod state;
 pub(in crate::broker) mod subscriptions;
+pub(in crate::broker) mod take_over;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::session::{Session, State};
+use super::state::{Session, State};
 use super::subscriptions::Subscriptions;
 use crate::mqtt::Filter;
 use crate::store::{Change, Stored};

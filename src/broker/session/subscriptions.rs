@@ -9,9 +9,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::queue::AllQueues;
-use super::session::{Session, State, Wanted};
-use super::shared::Group;
+use super::outbound_queue::AllQueues;
+use super::shared_subscriptions::Group;
+use super::state::{Session, State, Wanted};
 use crate::mqtt::{Filter, Message, QoS, Trie};
 use crate::store::{Options, Target};
 
@@ -236,8 +236,8 @@ impl Subscriptions {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lease::Lease;
     use super::super::registry::{FOR_EVER, Registry};
+    use super::super::take_over::Lease;
     use super::*;
 
     fn subscribe(registry: &Registry, session: &Arc<Session>, filter: &str, qos: QoS) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::broker::context::{Services, Stopping};
 use crate::broker::delivery::fan_out::FanOut;
-use crate::broker::session::session::{Session, State};
+use crate::broker::session::state::{Session, State};
 use crate::broker::session::subscriptions::Numbers;
 use crate::clock;
 use crate::mqtt::{Filter, Message, QoS};

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::state::ApiState;
+use crate::export_format::{ExportFormat, READING_COLUMNS, RowWriter};
 use crate::reading::Id;
-use crate::row_writer::{ExportFormat, READING_COLUMNS, RowWriter};
 use crate::store::{Log, Pages, Reading, Selection};
 use crate::web::http_error::HttpError;
 

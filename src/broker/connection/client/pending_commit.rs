@@ -8,9 +8,9 @@ use bytes::{BufMut, BytesMut};
 use tokio::time::Instant;
 
 use super::{Batch, Client};
-use crate::broker::commit::writer::{Congested, Stopped};
-use crate::broker::delivery::replay::ReplayRequest;
-use crate::broker::session::queue::HOLD_MAX;
+use crate::broker::commit::group_commit::{Congested, Stopped};
+use crate::broker::delivery::retained_replay::ReplayRequest;
+use crate::broker::session::outbound_queue::HOLD_MAX;
 
 /// A commit under way, and the acknowledgements and replays that follow it.
 pub struct PendingCommit {

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::{Batch, Client};
 use crate::broker::access::permissions::NotGranted;
-use crate::broker::delivery::replay::ReplayRequest;
+use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::mqtt::codec::{self, Reason, RetainHandling, Subscribe, Unsubscribe};
 use crate::mqtt::{Filter, QoS};
 use crate::store::{Change, Options};

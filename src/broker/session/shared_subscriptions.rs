@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::session::{Session, Wanted};
+use super::state::{Session, Wanted};
 use crate::mqtt::{Filter, Message, QoS};
 use crate::store::Options;
 

@@ -5,7 +5,7 @@
 //! the publishers, which keep their readings.
 //!
 //! Between commits the same thread maintains the log, in steps of less than a millisecond: see
-//! [`crate::broker::commit::maintenance`].
+//! [`crate::broker::commit::maintenance_schedule`].
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,11 +17,11 @@ use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::batch::Batch;
-use super::maintenance::Schedule;
+use super::maintenance_schedule::Schedule;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
-use crate::broker::delivery::replay;
-use crate::broker::session::session::Session;
+use crate::broker::delivery::retained_replay;
+use crate::broker::session::state::Session;
 use crate::store::{Appended, Change, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.
@@ -191,13 +191,14 @@ fn write(
             }
         };
         batches.push(first);
-        let weight =
-            |batch: &Batch| batch.len() + replay::weight(&batch.replays, &fan_out.retained);
+        let weight = |batch: &Batch| {
+            batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
+        };
         gather(&mut queue, &mut batches, window, weight);
         // Replayed messages come before the other messages of the commit.
         let mut owned: Vec<Change> = Vec::new();
         for Queued { batch, .. } in &batches {
-            owned.extend(replay::stored(&batch.replays, &fan_out.retained));
+            owned.extend(retained_replay::stored(&batch.replays, &fan_out.retained));
         }
         for Queued { batch, .. } in &mut batches {
             owned.append(&mut batch.changes);

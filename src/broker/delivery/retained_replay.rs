@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::retained::Retained;
-use crate::broker::session::queue::Delivery;
-use crate::broker::session::session::Session;
+use super::retained_messages::Retained;
+use crate::broker::session::outbound_queue::Delivery;
+use crate::broker::session::state::Session;
 use crate::broker::session::subscriptions::Numbers;
 use crate::clock;
 use crate::mqtt::{Filter, QoS};

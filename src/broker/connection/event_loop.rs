@@ -121,13 +121,14 @@ pub async fn serve<S: Stream>(
     drop(opened);
 }
 
-/// Writes what is still to be written, and why the connection ends.
+/// Writes what is still to be written, acknowledgements of what came before a breach among it, and why the connection
+/// ends.
 async fn farewell<S: Stream>(transport: &mut Transport<S>, client: &mut Client<'_>, end: &End) {
     if let Some(reason) = end.reason()
         && client.version == Version::V5
     {
         codec::write_disconnect(reason, &mut client.out);
-    } else if !matches!(end, End::Stopping) {
+    } else if !matches!(end, End::Stopping) && !end.is_breach() {
         let _ = timeout(LAST_WORD, transport.hang_up()).await;
         return;
     }

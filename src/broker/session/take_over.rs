@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::registry::{Entry, PERSISTENT_SESSIONS, Registry, TooMany};
-use super::session::{Session, State};
+use super::state::{Session, State};
 use crate::store::Change;
 
 /// The lease of a client id by its present connection. Dropping it gives the client id up; [`Lease::leave`] returns the

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::queue::{AllQueues, OutboundQueue};
+use super::outbound_queue::{AllQueues, OutboundQueue};
 use crate::mqtt::{Filter, Message, QoS};
 use crate::store::Options;
 
