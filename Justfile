@@ -50,6 +50,10 @@ fuzz SECONDS='60':
         cargo +nightly fuzz run $target fuzz/corpus/$target fuzz/seeds/$target -- -max_total_time={{SECONDS}} -max_len=4096 -print_final_stats=1
     done
 
+# Mutated MQTT frames, each judged by two codecs; needs no nightly
+fuzz-frames COUNT='1000000':
+    cargo run --release --manifest-path fuzz/Cargo.toml --bin mutate -- {{COUNT}}
+
 # Known vulnerabilities of the dependencies (needs the internet)
 audit:
     cargo deny check advisories

@@ -8,7 +8,8 @@
 //!                                        └ PUBLISH: decoded by the check itself
 //! ```
 //!
-//! A packet of 3.1.1 comes out as one of 5.0 without properties. A frame takes at most ten times its bytes in memory.
+//! A packet of 3.1.1 comes out as one of 5.0 without properties. A frame takes at most ten times its bytes in memory, and
+//! 16 KiB.
 
 mod connect;
 mod frame;
