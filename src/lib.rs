@@ -1,24 +1,26 @@
-//! humidor: DHT11/DHT22 readings from small ARM boards, over MQTT, into a log that keeps what it
-//! acknowledged.
+//! humidor: stores DHT11/DHT22 readings from small ARM boards, sent over MQTT. Every acknowledged reading is in the
+//! log.
 //!
-//! One binary plays both roles. A reading's way through it, which is also the order of the modules:
+//! One binary has both roles. The way of a reading, which is also the order of the modules:
 //!
 //! ```text
-//! board (node)                                          broker
-//! gpio ─edges→ dht ─measurement→ node: judge → outbox ═ MQTT ═> broker: connection → recorder → store
-//!  ↑ sim                               session ←── PUBACK ──────────────┘ after the commit      │
-//!                                                              tail · export · db ←─────────────┘
+//! board (node)                                                      broker
+//! gpio ─edges→ dht ─measurement→ node: plausibility → outbox ═ MQTT ═> broker: connection → commit → store
+//!  ↑ sim                                    session ←── PUBACK ──────────────┘ after the commit     │
+//!                                                                web · tail · export · db ←─────────┘
 //! ```
 //!
-//! - [`board`] knows which line of which chip a pin is; [`gpio`] is the border to the pins, [`sim`]
-//!   plays sensors behind the same border.
-//! - [`dht`] is pure: edges to pulses to a 40-bit frame to a measurement, or a named fault.
-//! - [`node`] samples, judges, keeps (SQLite) and delivers (rumqttc).
-//! - [`wire`] has topics and payloads, one truth for both roles.
-//! - [`broker`] owns the sockets, commits before it acknowledges, and lets rumqttd's router fan out.
-//! - [`store`] is the log; nothing else knows its SQL.
-//! - [`web`] shows the log and the boards over HTTP.
-//! - [`cli`] is the command line, [`config`] makes typed settings of it, [`app`] runs the commands, [`exit`] has the codes.
+//! - [`board`] maps a pin to a line of a chip; [`gpio`] reads and drives lines; [`sim`] simulates sensors behind the
+//!   traits of [`gpio`].
+//! - [`dht`] is pure: it decodes edges into pulses, a 40-bit frame and a measurement, or a named fault.
+//! - [`node`] samples sensors, checks plausibility, stores readings in an outbox (SQLite) and delivers them (rumqttc).
+//! - [`wire`] defines topics and payloads, once for both roles.
+//! - [`mqtt`] has topics, filters and messages as types, and the broker's codec (rumqttd's behind a strict check).
+//! - [`broker`] serves MQTT clients: it commits before it acknowledges, and delivers to subscribers.
+//! - [`store`] is the log; only this room knows its SQL.
+//! - [`web`] serves the page, the API and the metrics over HTTP.
+//! - [`cli`] parses the command line, [`config`] makes typed settings of it, [`app`] runs the commands, [`exit`] has the
+//!   exit codes.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 

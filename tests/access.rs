@@ -273,7 +273,7 @@ fn a_users_file_that_everybody_can_read_is_warned_of() {
     command.args(["broker", "--mqtt-listen", "127.0.0.1:0", "--data"]).arg(data.path());
     command.env("NO_COLOR", "1");
     let broker = Process::start(command);
-    let line = broker.said("everybody on this machine can read");
+    let line = broker.said("every user of this machine can read");
     assert!(line.contains("users.toml") && line.contains("chmod 640"), "{line}");
 }
 

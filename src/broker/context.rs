@@ -1,4 +1,4 @@
-//! What every connection and every task of the broker works with.
+//! The services that every connection and every task of the broker shares.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use super::session::registry::Registry;
 use crate::mqtt::{Filter, Message};
 use crate::store::Queued;
 
-/// What was to be done is not: the broker is stopping.
+/// The request was not carried out: the broker is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the broker is stopping")]
 pub struct Stopping;
@@ -22,28 +22,28 @@ impl From<Stopped> for Stopping {
     }
 }
 
-/// What every connection works with. A copy shares it.
+/// The shared services. A clone shares them.
 #[derive(Clone)]
 pub struct Services {
-    /// Commits.
+    /// Commits batches.
     pub recorder: Recorder,
-    /// Delivers.
+    /// Delivers messages.
     pub fan_out: FanOut,
     /// Client ids and sessions.
     pub registry: Registry,
-    /// What waits for persistent sessions.
+    /// Reads the messages that wait in the log for persistent sessions.
     pub queued: Arc<Mutex<Queued>>,
-    /// Places for connections.
+    /// Gives permits to connections.
     pub admission: Admission,
-    /// Who may do what.
+    /// Logins and permissions.
     pub access: Access,
     /// Topic filters of foreign publishers that are logged.
     pub logged: Arc<[Filter]>,
 }
 
 impl Services {
-    /// Publishes a message that comes from no client's packet: committed, then delivered. Once the writer has it, that
-    /// goes on by itself when the caller does not wait.
+    /// Publishes a will or a message of the local client: commits it where needed, then delivers it. A message that the
+    /// writer has taken is delivered even if the caller stops waiting.
     ///
     /// # Errors
     /// When the store has stopped.
@@ -53,7 +53,7 @@ impl Services {
         if batch.needs_commit() {
             self.recorder.commit(batch).await
         } else {
-            // Whoever publishes here is not held back.
+            // This publisher is not held back.
             let _ = self.deliver(batch);
             Ok(())
         }

@@ -1,4 +1,4 @@
-//! What the broker counts: commits, messages, connections, and the messages that each client lost.
+//! The broker's counters: commits, messages, connections, and the messages that each client lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::store::Appended;
 
-/// How long commits took, from half a millisecond (a PC's SSD) to eight seconds (a card on its last legs).
+/// Durations of commits, from half a millisecond (a PC's SSD) to eight seconds (a worn SD card).
 #[derive(Debug)]
 struct CommitSeconds(Histogram);
 
@@ -25,7 +25,7 @@ impl CommitSeconds {
     }
 }
 
-/// What was recorded since the start, and what stands in the way.
+/// Commits since the start, and the reason while the store cannot commit.
 #[derive(Debug, Default)]
 pub struct Counters {
     readings: AtomicU64,
@@ -33,9 +33,9 @@ pub struct Counters {
     samples: AtomicU64,
     refused: AtomicU64,
     commits: AtomicU64,
-    /// Messages that waited for a persistent session and had to make room.
+    /// Messages that were dropped from the queues of persistent sessions.
     dropped: AtomicU64,
-    /// How long the latest commit took, µs.
+    /// Duration of the latest commit, µs.
     commit_us: AtomicU64,
     commit_seconds: CommitSeconds,
     /// Why nothing is acknowledged at present.
@@ -57,13 +57,13 @@ impl Counters {
         (appended, self.commits.load(Relaxed))
     }
 
-    /// How long commits took.
+    /// Durations of the commits, in seconds.
     #[must_use]
     pub fn commit_seconds(&self) -> Histogram {
         self.commit_seconds.0.clone()
     }
 
-    /// How long the latest commit took.
+    /// Duration of the latest commit.
     #[must_use]
     pub fn commit_time(&self) -> Duration {
         Duration::from_micros(self.commit_us.load(Relaxed))
@@ -75,12 +75,12 @@ impl Counters {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says why the store cannot commit, or that it can.
+    /// Sets the reason why the store cannot commit; `None`: it can.
     pub(in crate::broker) fn set_blocked(&self, cause: Option<String>) {
         *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 
-    /// One commit.
+    /// Counts one commit.
     pub(in crate::broker) fn add(&self, appended: &Appended, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.commit_us.store(us, Relaxed);
@@ -105,7 +105,7 @@ pub struct Traffic {
     pub malformed: AtomicU64,
     /// Connections that were accepted with a CONNACK.
     pub connections: AtomicU64,
-    /// Messages that subscribers did not get.
+    /// Messages that subscribers lost.
     pub losses: Losses,
 }
 
@@ -116,12 +116,12 @@ impl Traffic {
     }
 }
 
-/// Clients whose losses are counted one by one; those of further clients count under [`OTHER_CLIENTS`].
+/// Clients whose losses are counted one by one. Losses of further clients count under [`OTHER_CLIENTS`].
 const LOSING_CLIENTS: usize = 1000;
 /// Stands for the clients beyond [`LOSING_CLIENTS`]. No client id is empty.
 const OTHER_CLIENTS: &str = "";
 
-/// Messages that clients lost since the start: their queue was full, or a message was larger than they take.
+/// Messages that clients lost since the start: the queue was full, or the message exceeded the client's maximum.
 #[derive(Debug, Default)]
 pub struct Losses {
     total: AtomicU64,
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_loss_is_counted_also_of_more_clients_than_are_told_apart() {
+    fn every_loss_is_counted_also_beyond_the_number_of_counted_clients() {
         let losses = Losses::default();
         for n in 0..LOSING_CLIENTS + 5 {
             losses.add(&format!("c{n}").into(), 2);

@@ -29,34 +29,34 @@ const OTHER_FILES: usize = 320;
 /// Streams handed over that wait for their task, which starts at once.
 const HANDOFFS: usize = 16;
 
-/// A stream that is still being agreed on.
+/// An incoming stream whose handshake is not complete.
 pub struct Incoming {
-    /// Where it comes from.
+    /// Address of the client.
     pub peer: SocketAddr,
-    /// What it comes over, for the log.
+    /// Name of the transport, for the log.
     pub over: &'static str,
-    /// The stream, once that is agreed on.
+    /// The handshake of the stream.
     pub stream: Handshake,
 }
 
-/// Ends with a stream that MQTT's bytes come and go on.
+/// A handshake. It resolves to the stream that carries MQTT.
 pub type Handshake = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
 
-/// Where streams are handed over. It holds nothing of the broker, whose end therefore need not wait for it.
+/// Hands incoming streams over to the broker. It holds nothing of the broker, so it does not delay the broker's end.
 #[derive(Debug, Clone)]
 pub struct Handoff(mpsc::Sender<Incoming>);
 
 /// The receiving side of a [`Handoff`].
 pub struct Handoffs(mpsc::Receiver<Incoming>);
 
-/// A listener without a port.
+/// Both ends of a handoff, a listener without a port.
 pub fn handoff() -> (Handoff, Handoffs) {
     let (sender, receiver) = mpsc::channel(HANDOFFS);
     (Handoff(sender), Handoffs(receiver))
 }
 
 impl Handoff {
-    /// Hands a stream over. From here on its client is one like those of the other listeners.
+    /// Hands a stream over. The broker then serves its client as one of the other listeners.
     ///
     /// # Errors
     /// When the broker is stopping.
@@ -116,7 +116,8 @@ async fn finish(connections: Connections) {
     }
 }
 
-/// A handshake may cost a signature and may never end: in the connection's own task, and not for ever.
+/// Waits for a handshake, then serves the client. A handshake may cost a signature and may never end, so it runs in
+/// the connection's own task and within [`HANDSHAKE_TIMEOUT`].
 async fn agree(
     Incoming { peer, over, stream: handshake }: Incoming,
     mut permit: Permit,
@@ -137,7 +138,7 @@ async fn agree(
     }
 }
 
-/// Asks the system for as many file descriptors as the limits need. Shells give 1024 by default.
+/// Raises the limit of open files as far as the limits on connections need. Shells set 1024 by default.
 pub fn allow_files(limits: &Limits) {
     let needed = (limits.connections + WITHOUT_CONNECT + OTHER_FILES) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

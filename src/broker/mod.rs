@@ -1,18 +1,17 @@
-//! The broker's role: what a client sends is checked, committed, acknowledged and passed on, in this
-//! order.
+//! The broker's role: a client's message is checked, committed, delivered and acknowledged, in this order.
 //!
 //! ```text
-//! socket → door → connection → client → publication ─ records, changes ─→ recorder → store (commit)
-//!                                ↑                                           │ committed
-//!                                ├── PUBACK ←────────────────────────────────┤
-//!                                │                                           ↓
-//! subscribers ←─── outflow ←─────┼──── live messages ←──────────── router (rumqttd)
-//!                                └──── what waits for persistent sessions ←─ store
+//! socket → listener → connection → client ─── batch ───→ writer → store (commit)
+//!                        ↑  ↑                             │ committed
+//!                        │  └── PUBACK ←── delivered ←────┤
+//!                        │                                ↓
+//! subscriber's socket ←──┴── outbound side ←── queue ←── fan-out (subscription index)
+//!                                 ↑
+//!                                 └── messages that wait for persistent sessions ←── store
 //! ```
 //!
-//! rumqttd acknowledges a publish before it is even appended in memory, so the sockets, the packets
-//! and the acknowledgements are ours, and its router does what it is good at: fan-out to
-//! subscribers.
+//! rumqttd's broker acknowledges a message before it is stored. So sockets, sessions, deliveries and acknowledgements
+//! are in this room, and only the codec of rumqttd is used, behind the strict check of [`crate::mqtt::codec`].
 
 mod access;
 mod alarm;

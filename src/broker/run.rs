@@ -33,32 +33,32 @@ use crate::store::{LOG_FILE, OpenError, Queued, Retention, Store};
 use crate::tls::TlsError;
 use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
 
-/// What the broker role needs to know.
+/// The settings of the broker's role.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
     /// Folder of the log.
     pub data: PathBuf,
-    /// Where MQTT clients connect. Port 0 lets the system choose.
+    /// Address of the MQTT listener. Port 0 lets the system choose one.
     pub mqtt_listen: SocketAddr,
     /// Filters of foreign topics to log.
     pub logged: Vec<Filter>,
-    /// How long a commit waits for company.
+    /// Longest wait to batch readings into one disk write.
     pub commit_window: Duration,
-    /// What the log may keep.
+    /// Retention of the log.
     pub retention: Retention,
-    /// What is watched for.
+    /// The alarms.
     pub alarms: Vec<AlarmConfig>,
-    /// Where Home Assistant looks; `None` tells it nothing.
+    /// Discovery by Home Assistant; `None`: the broker publishes nothing for it.
     pub discovery: Option<Discovery>,
-    /// Who may connect.
+    /// Users and anonymous access.
     pub access: AccessConfig,
-    /// Where TLS is spoken, if anywhere.
+    /// The TLS listener, if there is one.
     pub tls: Option<TlsConfig>,
-    /// What one client may take from the others.
+    /// Limits on clients.
     pub limits: Limits,
 }
 
-/// Why the broker did not start or did not go on.
+/// Why the broker did not start, or stopped without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The log could not be opened.
@@ -67,7 +67,7 @@ pub enum BrokerError {
     /// The certificate or its key is missing or wrong.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
-    /// Who may connect cannot be told.
+    /// The users, or the settings of access, are wrong.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The address cannot be listened on.
@@ -96,9 +96,9 @@ impl Broker {
     /// Opens the log and the port and serves until `shutdown`.
     ///
     /// # Errors
-    /// [`BrokerError`] when it cannot start; what happens later, [`Broker::ended`] tells.
+    /// [`BrokerError`] when it cannot start. [`Broker::ended`] returns later errors.
     pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
-        // The ports first: a broker that cannot have them leaves the log alone.
+        // The ports first: a broker that cannot listen does not touch the log.
         let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen).await?;
         let mut listeners = vec![(listener, None)];
         let tls_address = match config.tls {
@@ -159,7 +159,7 @@ impl Broker {
             logged: config.logged.into(),
         };
         publish_status(&services, ONLINE);
-        // Alarms end with the connections: what these have committed they still see.
+        // Alarms end after the connections, so that they see the last committed readings.
         let (end_alarms, alarms_end) = shutdown::channel();
         let discovery = config.discovery.as_ref();
         let (alarms, watching) =
@@ -188,7 +188,7 @@ impl Broker {
         self.tls_address
     }
 
-    /// Who may do what.
+    /// Logins and permissions.
     #[must_use]
     pub const fn access(&self) -> &Access {
         &self.services.access
@@ -206,19 +206,19 @@ impl Broker {
         LocalClient::new(self.services.clone())
     }
 
-    /// Takes MQTT clients whose streams come through another listener.
+    /// Hands over streams of MQTT clients that another listener has accepted.
     #[must_use]
     pub fn handoff(&self) -> Handoff {
         self.handoff.clone()
     }
 
-    /// What it recorded so far.
+    /// Counters of its commits.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(self.services.recorder.counters())
     }
 
-    /// How its alarms are.
+    /// The states of its alarms.
     #[must_use]
     pub fn alarms(&self) -> Alarms {
         self.alarms.clone()
@@ -233,9 +233,9 @@ impl Broker {
     /// Waits until the broker has ended: after `shutdown`, when the last commit is done.
     ///
     /// # Errors
-    /// Why it ended before it was asked to.
+    /// [`BrokerError`] when it ended without `shutdown`.
     pub async fn ended(self) -> Result<(), BrokerError> {
-        // The writer thread ends when the last handle to it is gone, so ours must go first.
+        // The writer thread ends when the last handle to it is dropped, so ours is dropped first.
         drop(self.services);
         match self.running.await {
             Ok(outcome) => outcome,
@@ -244,7 +244,7 @@ impl Broker {
     }
 }
 
-/// Where clients come from.
+/// The sources of connections.
 struct Ports {
     listeners: Vec<(TcpListener, Option<Tls>)>,
     handoffs: Handoffs,
@@ -270,7 +270,7 @@ async fn run(
 
     tokio::select! {
         () = requested.requested() => {}
-        // The writer says why when it is joined.
+        // `Writer::join` returns the reason.
         _ = lost => {}
     }
     publish_status(&services, OFFLINE);
@@ -290,7 +290,7 @@ async fn run(
     Ok(())
 }
 
-/// Publishes the broker's own status, retained in memory: it is published anew at each start.
+/// Publishes the broker's own status, retained in memory only: the broker publishes it again at each start.
 fn publish_status(services: &Services, status: &'static str) {
     services.fan_out.publish_own(Message::own(BROKER_STATUS, status));
 }

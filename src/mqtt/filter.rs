@@ -1,10 +1,10 @@
-//! Topic filters, checked once where they come in.
+//! Topic filters, checked once when they are parsed.
 
 use std::str::FromStr;
 
 use super::topic::{TopicError, text};
 
-/// A topic filter: what one may subscribe to, or have logged (MQTT 3.1.1 §4.7).
+/// A topic filter, of a subscription or of the topics that are logged (MQTT 3.1.1 §4.7).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
     text: String,
@@ -15,13 +15,13 @@ pub struct Filter {
 /// Why a text is no topic filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// What a filter has in common with a topic name.
+    /// A rule for filters that topic names have too.
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// [MQTT-4.7.1-2], [MQTT-4.7.1-3]
     #[error("in a topic filter `+` fills a whole level and `#` the last one")]
     Wildcard,
-    /// MQTT 5.0 §4.8.2; in 3.1.1 the form is a habit of brokers.
+    /// MQTT 5.0 §4.8.2; 3.1.1 does not define it, but brokers support it.
     #[error("a shared subscription is `$share/<group>/<filter>`, the group without wildcards")]
     Share,
 }

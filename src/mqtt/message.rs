@@ -1,4 +1,4 @@
-//! An application message: what one client published, as the broker keeps it, passes it on and stores it.
+//! An application message, as the broker takes it from a publisher, stores it and delivers it.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use bytes::Bytes;
 use super::qos::QoS;
 use super::topic::Topic;
 
-/// A published message. What a subscription makes of it (a lower `QoS`, another retain flag) is decided later.
+/// A published message. A delivery may have a lower `QoS` and another retain flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where it was published.
+    /// Topic name.
     pub topic: Topic,
-    /// Payload.
+    /// Payload, as published.
     pub payload: Bytes,
-    /// As published.
+    /// `QoS`, as published.
     pub qos: QoS,
     /// Whether it was published to be retained.
     pub retain: bool,
-    /// When it stops being worth delivering, Unix ms UTC. MQTT 5.0 §3.3.2.3.3.
+    /// When it expires, Unix ms UTC (MQTT 5.0 §3.3.2.3.3).
     pub expires_at_ms: Option<i64>,
     /// Client id of the publisher, for subscriptions with No Local; empty for the broker's own.
     pub publisher: Arc<str>,
-    /// MQTT 5.0 properties that travel along unchanged, in the protocol's own encoding with its length in front;
+    /// MQTT 5.0 properties that are forwarded unchanged, in the protocol's own encoding with its length in front;
     /// empty when there are none.
     pub properties: Bytes,
 }
@@ -48,7 +48,7 @@ impl Message {
         self.expires_at_ms.is_some_and(|at| at <= now_ms)
     }
 
-    /// Bytes that it takes in a queue, about.
+    /// Bytes that it is counted with in a queue: topic, payload and properties.
     #[must_use]
     pub fn size(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len()

@@ -1,4 +1,4 @@
-//! MQTT itself, for both roles: names of its things as types that are checked once.
+//! MQTT for both roles: topics, filters and messages as types that are checked once, and the broker's codec.
 
 pub mod codec;
 mod filter;

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub enum QoS {
-    /// `QoS` 0: once or never; nobody acknowledges.
+    /// `QoS` 0: once or never; no acknowledgement.
     #[default]
     AtMostOnce = 0,
     /// `QoS` 1: PUBACK, repeated until then.

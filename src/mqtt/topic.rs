@@ -1,4 +1,4 @@
-//! Topic names, checked once where they come in.
+//! Topic names, checked once when they are parsed.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -34,7 +34,7 @@ pub enum TopicError {
 /// (MQTT 3.1.1 §4.7).
 ///
 /// # Errors
-/// When the bytes are not a topic name, with the clause that says so.
+/// [`TopicError`], with the violated rule.
 pub fn topic_name(bytes: &[u8]) -> Result<&str, TopicError> {
     let text = text(bytes)?;
     if text.contains(['+', '#']) {
@@ -58,12 +58,12 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, TopicError> {
 }
 
 /// A topic name: text of 1 to [`TOPIC_MAX_BYTES`] bytes without wildcards and control characters
-/// (MQTT 5.0 §4.7). A copy shares the text.
+/// (MQTT 5.0 §4.7). A clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
 
 impl Topic {
-    /// A topic of ours, made of checked names.
+    /// A topic of the broker's own, made of checked names.
     #[must_use]
     pub fn known(topic: impl Into<Arc<str>>) -> Self {
         let topic = topic.into();

@@ -1,15 +1,15 @@
-//! Things filed under topic filters, by their levels: finding what matches a topic costs its levels and not the number
+//! A topic trie: values under topic filters, level by level. A look-up costs the levels of the topic and not the number
 //! of filters.
 
 use std::collections::HashMap;
 
 use super::filter::Filter;
 
-/// Levels below a node that are kept in a list; more are kept in a map. Most filters branch nowhere, and a map costs
+/// Most levels below a node in a list; more go into a map. Most filters branch nowhere, and a map costs
 /// several hundred bytes.
 const LIST_LEVELS: usize = 8;
 
-/// Things filed under topic filters. It takes memory in proportion to the bytes of the filters.
+/// Values under topic filters. Its memory is in proportion to the bytes of the filters.
 #[derive(Debug)]
 pub struct Trie<T> {
     root: Node<T>,
@@ -97,13 +97,13 @@ impl<T> Levels<T> {
 }
 
 impl<T> Trie<T> {
-    /// Whether nothing is filed.
+    /// Whether it has no value.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Files `thing` under `filter`, its `$share/<group>/` left aside.
-    pub fn insert(&mut self, filter: &Filter, thing: T) {
+    /// Adds `value` under `filter`, without its `$share/<group>/`.
+    pub fn insert(&mut self, filter: &Filter, value: T) {
         let mut node = &mut self.root;
         for level in filter.parts().1.split('/') {
             if node.below.get(level).is_none() {
@@ -115,11 +115,11 @@ impl<T> Trie<T> {
         if node.here.is_empty() {
             node.here.reserve_exact(1);
         }
-        node.here.push(thing);
+        node.here.push(value);
         self.len += 1;
     }
 
-    /// What is filed under exactly this filter.
+    /// The values under exactly this filter.
     pub fn get(&self, filter: &Filter) -> &[T] {
         let mut node = &self.root;
         for level in filter.parts().1.split('/') {
@@ -131,7 +131,7 @@ impl<T> Trie<T> {
         &node.here
     }
 
-    /// As [`Trie::get`], to be changed.
+    /// As [`Trie::get`], mutable.
     pub fn get_mut(&mut self, filter: &Filter) -> &mut [T] {
         let mut node = &mut self.root;
         for level in filter.parts().1.split('/') {
@@ -143,13 +143,13 @@ impl<T> Trie<T> {
         &mut node.here
     }
 
-    /// Takes out what is filed under exactly this filter and is `gone`.
+    /// Removes the values under exactly this filter that are `gone`.
     pub fn remove(&mut self, filter: &Filter, gone: impl Fn(&T) -> bool) {
         let levels: Vec<&str> = filter.parts().1.split('/').collect();
         self.len -= self.root.remove(&levels, &gone);
     }
 
-    /// Calls `take` for all that is filed under filters which match `topic` (MQTT 3.1.1 §4.7).
+    /// Calls `take` for each value under a filter that matches `topic` (MQTT 3.1.1 §4.7).
     pub fn matching<'a>(&'a self, topic: &str, take: &mut impl FnMut(&'a T)) {
         if self.is_empty() {
             return;
@@ -163,7 +163,7 @@ impl<T> Node<T> {
     fn remove(&mut self, levels: &[&str], gone: &impl Fn(&T) -> bool) -> usize {
         let Some((level, rest)) = levels.split_first() else {
             let before = self.here.len();
-            self.here.retain(|thing| !gone(thing));
+            self.here.retain(|value| !gone(value));
             if self.here.len() < self.here.capacity() / 4 {
                 self.here.shrink_to_fit();
             }
@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_trie_finds_what_looking_at_every_filter_finds(
+        fn a_trie_finds_the_same_values_as_a_check_of_every_filter(
             filters in proptest::collection::vec(levels("[ab+$]?|[$]S|[c-p]"), 0..24),
             deep in proptest::collection::vec(levels("[ab+]"), 0..4),
             topic in levels("[ab$]?|[$]S"),
@@ -226,7 +226,7 @@ mod tests {
                 trie.insert(filter, n);
             }
             for (n, filter) in filters.iter().enumerate().filter(|(n, _)| removed[*n % 32]) {
-                trie.remove(filter, |thing| *thing == n);
+                trie.remove(filter, |value| *value == n);
             }
             let mut found = Vec::new();
             if !topic.is_empty() {
@@ -238,7 +238,7 @@ mod tests {
                 prop_assert_eq!(found, expected);
             }
             for (n, filter) in filters.iter().enumerate() {
-                trie.remove(filter, |thing| *thing == n);
+                trie.remove(filter, |value| *value == n);
             }
             prop_assert!(trie.is_empty() && trie.root.below.is_empty());
         }

@@ -1,5 +1,5 @@
-//! Who may publish and receive what: rules in order, the first that matches decides, and what none
-//! matches is refused. Pure.
+//! Topic rules, compiled for one client: the first rule that matches a topic decides, and a topic that no rule matches
+//! is denied. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use crate::mqtt::{Filter, FilterError};
 use crate::reading::Id;
 use crate::wire::CLIENT_ID_PREFIX;
 
-/// What a rule is about.
+/// The access that a rule allows or denies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     /// Subscribing and receiving.
@@ -19,8 +19,8 @@ enum Access {
     All,
 }
 
-/// `allow write plant/%u/#`. The filter may name the one it is for: `%u` is the user's name, `%c` the
-/// client id, `%n` the node whose client id it is.
+/// `allow write plant/%u/#`. The filter may have placeholders: `%u` is the user's name, `%c` the client id, `%n` the
+/// node id in the client id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     allow: bool,
@@ -28,7 +28,7 @@ pub struct Rule {
     pattern: String,
 }
 
-/// A text is no rule.
+/// Why a text is no rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// Not three words.
@@ -36,7 +36,7 @@ pub enum RuleError {
         "`{0}` is no rule: write `allow write plant/%u/#` (allow or deny; read, write or all; a topic filter)"
     )]
     Form(String),
-    /// No filter.
+    /// The filter is malformed.
     #[error("`{rule}`: {cause}")]
     Filter {
         /// The rule.
@@ -44,10 +44,8 @@ pub enum RuleError {
         /// Why not.
         cause: FilterError,
     },
-    /// `%` stands before something else.
-    #[error(
-        "`{0}`: of the letters after `%` only u (user), c (client id) and n (node) mean something"
-    )]
+    /// An unknown letter follows `%`.
+    #[error("`{0}`: after `%` only u (user), c (client id) and n (node) are allowed")]
     Placeholder(String),
 }
 
@@ -102,7 +100,7 @@ pub enum Role {
     None,
 }
 
-/// All roles by name, in the order of what they may.
+/// All roles by name, the one with the most rights first.
 pub const ROLES: [(&str, Role); 6] = [
     ("admin", Role::Admin),
     ("operator", Role::Operator),
@@ -148,7 +146,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A rule with the names filled in.
+/// A rule with its placeholders replaced.
 #[derive(Debug, Clone)]
 struct CompiledRule {
     allow: bool,
@@ -156,27 +154,27 @@ struct CompiledRule {
     filter: Filter,
 }
 
-/// What one connection may do.
+/// The rules of one connection.
 #[derive(Debug, Clone, Default)]
 pub struct CompiledAcl(Vec<CompiledRule>);
 
-/// Rules speak of `%c`, and this client id would change their meaning.
+/// A rule has `%c`, and this client id would change its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the client id has a `/`, `+` or `#`, and there are rules with %c")]
+#[error("the client id has `/`, `+`, `#` or `%`, and a rule has %c")]
 pub struct UnfitClientId;
 
 impl CompiledAcl {
-    /// Of somebody who may do everything.
+    /// Rules that allow everything.
     #[cfg(test)]
     pub fn everything() -> Self {
-        Self::new(&[], Role::Admin, None, "anybody").expect("no rule speaks of the client id")
+        Self::new(&[], Role::Admin, None, "c").expect("no rule has %c")
     }
 
-    /// Fills `rules`, and then those of `role`, in for one user and client id.
+    /// Compiles `rules`, then those of `role`, for one user and client id.
     ///
     /// # Errors
-    /// When a rule needs the client id and that contains what means something in a filter: as part of one
-    /// it could widen an `allow` or narrow a `deny`.
+    /// When a rule has `%c` and the client id has a character with a meaning in filters: it could widen an `allow` or
+    /// narrow a `deny`.
     pub fn new(
         rules: &[&[Rule]],
         role: Role,
@@ -196,7 +194,7 @@ impl CompiledAcl {
                 }
                 pattern = pattern.replace("%c", client_id);
             }
-            // Who has no such name is not meant.
+            // A rule does not apply to a client without a value for its placeholder.
             for (placeholder, name) in [("%u", user), ("%n", node.as_ref().map(Id::as_str))] {
                 if let Some(name) = name {
                     pattern = pattern.replace(placeholder, name);
@@ -225,9 +223,9 @@ impl CompiledAcl {
         about.find(|rule| rule.filter.matches(topic)).is_some_and(|rule| rule.allow)
     }
 
-    /// Whether this filter may be subscribed to. One that also matches topics that are denied is granted where
-    /// each message is looked at by [`CompiledAcl::may_read`]; in a shared subscription, where a message held back
-    /// would be lost to the others, it is not.
+    /// Whether this filter may be subscribed to. A filter that also matches denied topics is granted, since
+    /// [`CompiledAcl::may_read`] checks each message. In a shared subscription it is not granted: a message that one
+    /// member may not read would be lost to the others.
     #[must_use]
     pub fn may_subscribe(&self, filter: &Filter) -> bool {
         for rule in self.reading() {
@@ -328,14 +326,17 @@ mod tests {
         assert!(user.may_write("plant/plc/gate-1") && !user.may_write("plant/plc/gate-2"));
         assert!(user.may_read("plant/press") && !user.may_read("plant/secret/recipe"));
         assert!(!user.may_read("office"));
-        assert!(user.may_subscribe(&filter("plant/#")), "screened message by message");
-        assert!(!user.may_subscribe(&filter("$share/g/plant/#")), "cannot be screened");
+        assert!(user.may_subscribe(&filter("plant/#")), "each message is checked");
+        assert!(
+            !user.may_subscribe(&filter("$share/g/plant/#")),
+            "messages cannot be checked for one member"
+        );
         assert!(!user.may_subscribe(&filter("plant/secret/x")));
         assert!(!user.may_subscribe(&filter("#")));
     }
 
     #[test]
-    fn everybody_may_do_everything_but_one_thing() {
+    fn one_topic_can_be_denied_to_an_admin() {
         let user = acl(&["deny read test/nosubscribe"], Role::Admin, "paho", "c");
         assert!(!user.may_subscribe(&filter("test/nosubscribe")));
         assert!(user.may_subscribe(&filter("#")) && user.may_subscribe(&filter("test/+")));
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_cannot_smuggle_a_wildcard_into_a_rule() {
+    fn a_client_id_cannot_bring_a_wildcard_into_a_rule() {
         let rules: [Rule; 1] = ["allow all own/%c/#".parse().unwrap()];
         for id in ["+", "#", "a/b", "+/#", "%u"] {
             let refused = CompiledAcl::new(&[&rules], Role::None, Some("u"), id);
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_says_how_one_looks() {
+    fn a_text_that_is_no_rule_is_refused_by_cause() {
         for wrong in ["", "allow", "allow write", "permit read #", "allow read a/#/b", "deny own x"]
         {
             assert!(wrong.parse::<Rule>().is_err(), "{wrong}");

@@ -1,5 +1,5 @@
-//! Password checks: one at a time and off the async threads, so many from one address, and remembered
-//! when they were right. A flood of logins costs one core, not the broker.
+//! Password checks: one at a time, off the async threads, and bounded by address; right passwords are remembered. A
+//! flood of logins costs one core and does not stop the broker.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,29 +16,29 @@ use crate::broker::net::token_bucket::TokenBucket;
 
 /// Checks that run at once. Each takes 7 MiB and a core.
 const CHECKS: usize = 1;
-/// Checks that run or wait; beyond it a client is told to come again.
+/// Checks that run or wait. Beyond it a client has to try again later.
 const CHECKS_WAITING: usize = 64;
 /// Wrong passwords of one address in a row, and how long it takes to forget one. Right ones do not count.
 const MISTAKES: f64 = 10.0;
 const MISTAKE_FORGOTTEN: Duration = Duration::from_secs(5);
 /// Addresses whose mistakes are counted.
 const ADDRESSES: usize = 1024;
-/// Checked against where there is no such user, so that the answer takes as long: of no password, and as costly as
-/// those that `users::hash` makes.
+/// Checked for an unknown user, so that the answer takes as long as for a known one. It is the hash of no password, and
+/// as costly as those of `users::hash`.
 const DECOY: &str = "$argon2id$v=19$m=7168,t=5,p=1$ZGVjb3lkZWNveWRlY295$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Why a login was not taken.
+/// Why a login failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
-    /// No such user, or not its password; which of them is nobody's business.
+    /// An unknown user or a wrong password. The error does not tell which.
     #[error("unknown user or wrong password")]
     Wrong,
-    /// Too many checks wait, or this address was wrong too often.
-    #[error("too many logins wait or were wrong")]
+    /// Too many checks wait, or too many logins from this address have failed.
+    #[error("too many logins wait or have failed; try again later")]
     Busy,
 }
 
-/// The checks under way, and what they found.
+/// The checks under way, and their results.
 #[derive(Debug)]
 pub struct Checks {
     running: Arc<Semaphore>,
@@ -68,7 +68,7 @@ impl Checks {
         })
     }
 
-    /// Checks the password of `name`, who has `account`, for somebody at `from`.
+    /// Checks the password of user `name` with `account`, for a client at `from`.
     ///
     /// # Errors
     /// [`LoginError`].
@@ -93,7 +93,7 @@ impl Checks {
         let hash = account.map_or(DECOY, |account| &account.hash).to_owned();
         let secret = password.to_vec();
         let right = spawn_blocking(move || {
-            // Held here: a client that does not wait leaves its check running.
+            // Held here, since the check of a client that does not wait still runs.
             let _places = (waiting, running);
             users::matches(&hash, &secret)
         });
@@ -118,7 +118,7 @@ impl Checks {
         })
     }
 
-    /// Every check counts as a mistake until it was none.
+    /// Counts a check as a mistake until its password was right.
     fn count_mistake(&self, from: IpAddr, now: Instant) -> Result<(), LoginError> {
         let mut mistakes = lock(&self.mistakes);
         if mistakes.len() >= ADDRESSES {
@@ -149,8 +149,8 @@ mod tests {
         let hash = users::hash(b"secret").unwrap();
         let account = Account { hash, role: Role::None, rules: Vec::new() };
         let from: IpAddr = "192.0.2.7".parse().unwrap();
-        let login = async |who: IpAddr, password: &[u8]| {
-            checks.check(who, "press", Some(&account), password).await
+        let login = async |address: IpAddr, password: &[u8]| {
+            checks.check(address, "press", Some(&account), password).await
         };
         assert_eq!(login(from, b"secret").await, Ok(()));
         let decoy = DECOY.rsplit_once('$').unwrap().0;
@@ -161,7 +161,7 @@ mod tests {
         );
         assert!(lock(&checks.mistakes)[&origin(from)].is_full(Instant::now()));
 
-        // Guesses, all at once: what one address may get wrong in a row, and no more.
+        // Guesses, all at once: no more than one address may get wrong in a row.
         let now = Instant::now();
         for _ in 0..10 {
             assert_eq!(checks.count_mistake(from, now), Ok(()));

@@ -1,4 +1,4 @@
-//! Who may connect.
+//! Access: logins, roles and rules, and the permissions of each client.
 
 pub(in crate::broker) mod acl;
 pub(in crate::broker) mod login_attempts;
@@ -26,18 +26,18 @@ use crate::shutdown::Shutdown;
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;
-/// Bytes of a refused name that are logged.
+/// Most bytes of a refused name in the log.
 const SHOWN_BYTES: usize = 64;
 /// Refusals of one kind are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Whether a client may come without a name.
+/// Whether a client may connect without a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Anonymous {
     /// While there is no user and only this machine reaches the port.
     #[default]
     Auto,
-    /// Asked for.
+    /// From any machine.
     Yes,
     /// Never.
     No,
@@ -53,36 +53,36 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// Who may come.
+/// The settings of access.
 #[derive(Debug, Clone, Default)]
 pub struct AccessConfig {
     /// The users file.
     pub users_file: Option<PathBuf>,
-    /// Whether it must be there.
+    /// Whether a setting names it: then it must exist.
     pub users_file_named: bool,
-    /// The one user of a small plant, by variables; may do everything.
+    /// The single user of `HUMIDOR_USER`, who may do everything.
     pub user: Option<(String, Password)>,
-    /// Whether one may come without a name.
+    /// Whether a client may connect without a login.
     pub anonymous: Anonymous,
 }
 
-/// Why access cannot be decided.
+/// Why access cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The users file.
+    /// The users file is missing or wrong.
     #[error(transparent)]
     Users(#[from] UsersError),
-    /// The one user's password.
+    /// The password of `HUMIDOR_USER` cannot be hashed.
     #[error("HUMIDOR_PASSWORD: {0}")]
     Password(#[from] HashError),
-    /// Named twice.
+    /// A user is defined twice.
     #[error("user {0} is both in HUMIDOR_USER and in the users file; keep one")]
     Twice(String),
-    /// A port that others reach, and nobody who could log in.
+    /// Other machines can reach the port, and there is no user.
     #[error(
         "{0} can be reached from other machines, and there is no user yet. Choose one:\n\
          \x20 - a user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
-         \x20 - everybody may do everything: HUMIDOR_ANONYMOUS=yes\n\
+         \x20 - no login (anyone on the network may do anything; for a first try only): HUMIDOR_ANONYMOUS=yes\n\
          \x20 - this machine only: HUMIDOR_MQTT_LISTEN=127.0.0.1:1883"
     )]
     Open(SocketAddr),
@@ -91,32 +91,32 @@ pub enum AccessError {
     Watch(std::io::Error),
 }
 
-/// What was refused since the start.
+/// Counts of refusals since the start.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// Logins.
+    /// Refused logins.
     pub logins: AtomicU64,
     /// Messages to topics that their publisher may not write.
     pub publishes: AtomicU64,
 }
 
-/// Why a client was not let in.
+/// Why a client was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
-    /// Not with this name and password, or not without.
+    /// The name or the password is wrong, or a login is missing.
     #[error("not authorized")]
     NotAuthorized,
     /// Its client id would change a rule's meaning.
     #[error(transparent)]
     ClientId(#[from] UnfitClientId),
-    /// Come again.
-    #[error("too many logins wait or were wrong")]
+    /// The client can try again later.
+    #[error("too many logins wait or have failed; try again later")]
     Busy,
 }
 
 impl NotAdmitted {
-    /// The reason code of MQTT 5.0 §3.2.2.2. As other brokers do, a wrong password is "not authorized": whether
-    /// there is such a user is nobody's business.
+    /// The reason code of MQTT 5.0 §3.2.2.2. As in other brokers, a wrong password is "not authorized": the code does
+    /// not tell whether the user exists.
     pub const fn reason(self) -> Reason {
         match self {
             Self::NotAuthorized => Reason::NotAuthorized,
@@ -126,7 +126,7 @@ impl NotAdmitted {
     }
 }
 
-/// Decides who may come.
+/// Checks logins, and gives permissions.
 #[derive(Debug, Clone)]
 pub struct Access {
     inner: Arc<Inner>,
@@ -151,7 +151,7 @@ impl Access {
     /// thread.
     ///
     /// # Errors
-    /// [`AccessError`], ready to be read by who starts the broker.
+    /// [`AccessError`], with a message for the operator.
     pub fn open(config: AccessConfig, listen: &[SocketAddr]) -> Result<Self, AccessError> {
         let user = match config.user {
             Some((name, password)) => {
@@ -160,13 +160,13 @@ impl Access {
             }
             None => None,
         };
-        // A file in the data folder may come later; one that was named has to be there.
+        // A file in the data folder may be created later; a file that a setting names must exist.
         let users_file = config.users_file;
         let there =
             users_file.as_ref().filter(|path| config.users_file_named || path.exists()).cloned();
         let directory = directory(there.as_ref(), user.as_ref())?;
         if let Some(path) = there.filter(|path| users::is_world_readable(path)) {
-            warn!(file = %path.display(), "everybody on this machine can read the password hashes; chmod 640 it");
+            warn!(file = %path.display(), "every user of this machine can read the password hashes; run chmod 640");
         }
         let open = listen.iter().find(|address| !address.ip().is_loopback());
         if let (Some(address), Anonymous::Auto, true) =
@@ -186,18 +186,19 @@ impl Access {
             publish_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         };
         let access = Self { inner: Arc::new(inner) };
-        access.say();
+        access.log_mode();
         Ok(access)
     }
 
-    fn say(&self) {
+    /// Logs whether clients need a login.
+    fn log_mode(&self) {
         let directory = self.inner.directory.borrow();
         let users = directory.accounts.len();
         match (self.inner.anonymous, self.inner.admits_anonymous(&directory)) {
             (Anonymous::Yes, _) => {
-                warn!(users, "whoever reaches the port may connect without a name");
+                warn!(users, "anyone on the network may connect without a login");
             }
-            (_, true) => info!("no users: clients on this machine may connect without a name"),
+            (_, true) => info!("no users: clients on this machine may connect without a login"),
             _ => info!(users, "clients have to log in"),
         }
     }
@@ -234,44 +235,44 @@ impl Access {
         Ok(())
     }
 
-    /// What was refused since the start.
+    /// Counts of refusals since the start.
     #[must_use]
     pub fn refusals(&self) -> &Refusals {
         &self.inner.refusals
     }
 
-    /// Whether there is anybody who could log in.
+    /// Whether there is any user.
     #[must_use]
     pub fn has_users(&self) -> bool {
         !self.inner.directory.borrow().accounts.is_empty()
     }
 
-    /// Whether one may come without a name.
+    /// Whether a client may connect without a login.
     #[must_use]
     pub fn admits_anonymous(&self) -> bool {
         self.inner.admits_anonymous(&self.inner.directory.borrow())
     }
 
-    /// Whether one may come without a name, the users being these.
+    /// As [`Access::admits_anonymous`], with the users of `directory`.
     pub(in crate::broker) fn admits_anonymous_of(&self, directory: &Directory) -> bool {
         self.inner.admits_anonymous(directory)
     }
 
-    /// Counts a message to a topic that its publisher may not write and, now and then, logs it.
+    /// Counts a message to a topic that its publisher may not write, and logs it, throttled.
     pub(in crate::broker) fn refuse_publish(&self, user: &str, client_id: &str, topic: &str) {
         self.inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = self.inner.publish_line.due(Instant::now()) {
-            warn!(user, client = ?client_id, ?topic, left_out, "publish refused: not this user's topic");
+            warn!(user, client = ?client_id, ?topic, left_out, "publish refused: this user may not write this topic");
         }
     }
 
-    /// Whether one may come without a name from anywhere: that was asked for.
+    /// Whether a client on any machine may connect without a login.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.inner.anonymous, Anonymous::Yes)
     }
 
-    /// The role of the user with this name and password, for somebody at `from`.
+    /// The role of the user with this name and password, for a client at `from`.
     ///
     /// # Errors
     /// [`LoginError`].
@@ -297,10 +298,10 @@ impl Access {
         account.cloned().ok_or(LoginError::Wrong)
     }
 
-    /// Lets a client in, or not. `login` is its name and password.
+    /// Admits a client. `login` is its name and password.
     ///
     /// # Errors
-    /// What to tell it; the log has been told.
+    /// [`NotAdmitted`], which is counted and logged.
     pub async fn admit(
         &self,
         peer: SocketAddr,
@@ -311,7 +312,7 @@ impl Access {
         if let Err(refusal) = &admitted {
             self.inner.refusals.logins.fetch_add(1, Ordering::Relaxed);
             if let Some(left_out) = self.inner.login_line.due(Instant::now()) {
-                // Debug form: what a stranger sent goes into the log with its control characters escaped.
+                // Debug form: it escapes control characters in names that come from the network.
                 let user = login.map_or("", |(name, _)| start(name));
                 let client = start(client_id);
                 warn!(%peer, ?user, ?client, left_out, "login refused: {refusal}");
@@ -329,7 +330,7 @@ impl Access {
         let mut changes = self.inner.directory.subscribe();
         let directory = Arc::clone(&changes.borrow_and_update());
         let known = match login {
-            // An anonymous client may say a name where no name means anything.
+            // Where there are no users, an anonymous client may send any name.
             Some((name, password)) if !directory.accounts.is_empty() => {
                 match self.account(&directory, from, name, password).await {
                     Ok(account) => Some((name.to_owned(), account)),
@@ -337,7 +338,7 @@ impl Access {
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
                 }
             }
-            // HTTP may be reached from further than the ports of MQTT.
+            // HTTP may be reachable from more machines than the ports of MQTT.
             _ if self.inner.admits_anonymous(&directory)
                 && (self.is_open() || from.to_canonical().is_loopback()) =>
             {
@@ -384,13 +385,12 @@ fn directory(
     Ok(directory)
 }
 
-/// What a log line shows of a name that a stranger sent: at most [`SHOWN_BYTES`].
+/// The start of a name from the network, for the log: at most [`SHOWN_BYTES`].
 fn start(name: &str) -> &str {
     &name[..name.floor_char_boundary(SHOWN_BYTES)]
 }
 
-/// Whether a client id can be taken: 1 to 256 bytes without control characters. What it contains
-/// else does not matter; it never becomes a name inside the router.
+/// Whether the broker accepts a client id: 1 to [`CLIENT_ID_MAX_BYTES`] bytes without control characters.
 #[must_use]
 pub fn client_id(id: &str) -> bool {
     (1..=CLIENT_ID_MAX_BYTES).contains(&id.len()) && !id.chars().any(char::is_control)

@@ -1,4 +1,4 @@
-//! What a client that was let in may do, until its user is changed.
+//! The permissions of an admitted client, until its user is changed.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use crate::mqtt::{Filter, FilterError};
 /// Topic filters that one session may hold.
 pub const SESSION_FILTERS: usize = 200;
 
-/// What one connection may do, for as long as its user stays as it is.
+/// The permissions of one connection, while its user stays as it is.
 #[derive(Debug)]
 pub struct Permissions {
     pub(in crate::broker) access: Access,
     pub(in crate::broker) client_id: String,
-    /// Name and account, unless it came without a name.
+    /// Name and account; `None` for a client without a login.
     pub(in crate::broker) known: Option<(String, Arc<Account>)>,
-    /// The users as they were when it came, and as they become.
+    /// The users at the login, and their later changes.
     pub(in crate::broker) directory: Arc<Directory>,
     pub(in crate::broker) changes: watch::Receiver<Arc<Directory>>,
     pub(in crate::broker) acl: Arc<CompiledAcl>,
 }
 
 impl Permissions {
-    /// Under which name the client's session is kept: nobody takes over another user's session by its client
-    /// id. Neither part has a control character.
+    /// The name of the client's session: the user's name, U+0001 and the client id. So no client takes over another
+    /// user's session by its client id. Neither part has a control character.
     #[must_use]
     pub fn session(&self) -> String {
         match &self.known {
@@ -37,13 +37,13 @@ impl Permissions {
         }
     }
 
-    /// By which each message is looked at before it is delivered.
+    /// The rules that are checked before each delivery.
     #[must_use]
     pub fn acl(&self) -> Arc<CompiledAcl> {
         Arc::clone(&self.acl)
     }
 
-    /// Whether this topic may be published to; a refusal is counted and, now and then, logged.
+    /// Whether this topic may be published to. A refusal is counted, and logged, throttled.
     #[must_use]
     pub fn may_write(&self, topic: &str) -> bool {
         let may = self.acl.may_write(topic);
@@ -54,10 +54,11 @@ impl Permissions {
         may
     }
 
-    /// Checks one filter of a SUBSCRIBE for a session that holds `held`; `known` tells whether it is one of these.
+    /// Checks one filter of a SUBSCRIBE for a session with `held` subscriptions; `known` tells whether it is one of
+    /// these.
     ///
     /// # Errors
-    /// Why it is not granted.
+    /// [`NotGranted`].
     pub fn subscription(
         &self,
         filter: &str,
@@ -74,7 +75,8 @@ impl Permissions {
         Ok(filter)
     }
 
-    /// Resolves when they no longer hold: the user was changed or removed, or names are asked for now.
+    /// Resolves when they are no longer valid: the user was changed or removed, rules have changed, or a login is
+    /// needed now.
     pub async fn withdrawn(&self) {
         let mut changes = self.changes.clone();
         loop {

@@ -20,7 +20,7 @@ pub const USERS_FILE: &str = "users.toml";
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Longest user name, in bytes.
 const NAME_MAX_BYTES: usize = 64;
-/// Longest password that is looked at, in bytes.
+/// Longest password, in bytes.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// argon2id with 7 MiB, five passes, one lane: the entry of OWASP's password storage cheat sheet with the
 /// least memory.
@@ -28,7 +28,7 @@ const PARAMS: (u32, u32, u32) = (7 * 1024, 5, 1);
 /// Most that a hash made elsewhere may cost to check: 64 MiB, ten passes. A board has 512 MB for everything.
 const PARAMS_MAX: (u32, u32) = (64 * 1024, 10);
 
-/// Why the users cannot be known.
+/// Why the users file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     /// The file cannot be read.
@@ -36,7 +36,7 @@ pub enum UsersError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Its content is no list of users.
@@ -44,7 +44,7 @@ pub enum UsersError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What and where.
+        /// The mistake and its place.
         cause: String,
     },
 }
@@ -54,18 +54,18 @@ pub enum UsersError {
 pub struct Account {
     /// A PHC string, argon2id.
     pub hash: String,
-    /// What follows its rules.
+    /// The role, whose rules follow the user's own.
     pub role: Role,
     /// Its own rules.
     pub rules: Vec<Rule>,
 }
 
-/// Who there is.
+/// All users, and the rules for all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Directory {
     /// By name.
     pub accounts: BTreeMap<String, Arc<Account>>,
-    /// Rules that come before everybody's own, those of clients without a name too.
+    /// Rules before each user's own. They also apply to clients without a login.
     pub rules: Vec<Rule>,
 }
 
@@ -121,18 +121,18 @@ impl Directory {
     }
 }
 
-/// Whether others than its owner and group may read a file. It holds hashes, which can be guessed at.
+/// Whether every user of the machine may read a file. The users file holds hashes, which allow guesses.
 #[must_use]
 pub fn is_world_readable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-/// A user's name has another form.
+/// A text is not a user name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no user name: 1 to {NAME_MAX_BYTES} of a-z A-Z 0-9 . _ -")]
 pub struct NameError(String);
 
-/// Checks a user's name. It becomes part of topic filters, so it has nothing that means something there.
+/// Checks a user's name. It becomes part of topic filters, so it has no character with a meaning there.
 ///
 /// # Errors
 /// When it is not 1 to 64 of `a-z A-Z 0-9 . _ -`.
@@ -153,7 +153,7 @@ fn check_hash(hash: &str) -> Result<(), String> {
         .map_err(|error| format!("the hash in `password` cannot be checked ({error}); {how}"))?;
     if params.m_cost() > PARAMS_MAX.0 || params.t_cost() > PARAMS_MAX.1 {
         return Err(format!(
-            "the hash in `password` takes {} KiB and {} passes to check, at most {} and {} are done; {how}",
+            "the hash in `password` takes {} KiB and {} passes to check, the limit is {} and {}; {how}",
             params.m_cost(),
             params.t_cost(),
             PARAMS_MAX.0,
@@ -163,7 +163,7 @@ fn check_hash(hash: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A password cannot be made a hash of.
+/// Why a password cannot be hashed.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
     /// Empty, or longer than [`PASSWORD_MAX_BYTES`].

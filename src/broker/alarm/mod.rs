@@ -1,4 +1,4 @@
-//! What is watched for in committed readings, and what is said about it.
+//! Alarms: their rules, and the watch over committed readings.
 
 pub(in crate::broker) mod rule;
 pub(in crate::broker) mod watch;

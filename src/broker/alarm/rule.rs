@@ -1,8 +1,8 @@
-//! One alarm as a pure machine: readings and time go in, raising and clearing come out.
+//! One alarm as a pure state machine: its inputs are readings and time, its outputs are raising and clearing.
 //!
-//! Every rule comes down to the same three questions: since when is it bad, for how long may it be, and what makes it
-//! good again. A reading counts when it arrives: what a board delivers late says how it is only with its last one,
-//! so a delay is also what keeps an old peak from raising an alarm.
+//! Every rule answers the same three questions: since when is it bad, for how long may it be, and what makes it good
+//! again. A reading counts when it arrives. Of the readings that a board delivers late, only the last one shows the
+//! present, so a delay also prevents an alarm for an old peak.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,22 +15,22 @@ use crate::wire::Telemetry;
 pub struct AlarmConfig {
     /// Its name, the last level of its topic.
     pub name: Id,
-    /// Whose readings are looked at.
+    /// The node whose readings are checked.
     pub node: Id,
-    /// What is wrong when it is raised.
+    /// The rule that raises it.
     pub rule: AlarmRule,
     /// Node and output that are on while it is raised.
     pub output: Option<(Id, Id)>,
 }
 
-/// What raises an alarm.
+/// The rule of an alarm.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AlarmRule {
     /// A value beyond its limit for as long as `delay`. Good again at `hysteresis` on the right side of it.
     Threshold {
         /// Sensor of the node.
         sensor: Id,
-        /// What is compared.
+        /// The quantity that is compared.
         quantity: Quantity,
         /// On which side it is bad.
         side: Side,
@@ -54,9 +54,9 @@ pub enum AlarmRule {
         quiet: Duration,
     },
     /// The node's clock is not set, or more than `ahead` of the broker's, for `delay`. Behind it cannot be told
-    /// from a reading that comes late.
+    /// from a reading that arrives late.
     Clock {
-        /// How far.
+        /// Time that the clock may be ahead.
         ahead: Duration,
         /// How long it has to last.
         delay: Duration,
@@ -88,11 +88,11 @@ pub struct Seen<'a> {
     pub node: &'a Id,
     /// The sensor.
     pub sensor: &'a Id,
-    /// What it said.
+    /// Its values, number and time.
     pub telemetry: &'a Telemetry,
 }
 
-/// The present, by the clock that never jumps and by the one that people read.
+/// The present, by the monotonic clock and by the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     /// Monotonic.
@@ -110,7 +110,7 @@ pub struct Change {
     pub detail: String,
 }
 
-/// What a reading says about a rule.
+/// The verdict of a rule on a reading.
 enum Verdict {
     Bad(String),
     /// Neither raises nor clears: inside the hysteresis.
@@ -152,7 +152,7 @@ impl Alarm {
         self.raised
     }
 
-    /// Readings may have been missed: what follows from missing ones counts from now.
+    /// Readings may have been missed: silence and gaps count from now.
     pub fn lost_track(&mut self, now: Instant) {
         match self.config.rule {
             AlarmRule::Silent { .. } => self.wait(now),
@@ -164,7 +164,7 @@ impl Alarm {
         }
     }
 
-    /// What a reading makes of it. Time passes first: what was due before it came is not lost.
+    /// Applies a reading. Time passes first, so that a change that was due before the reading is not lost.
     pub fn see(&mut self, seen: Seen<'_>, now: Now) -> Vec<Change> {
         let mut changes: Vec<Change> = self.pass(now.instant).into_iter().collect();
         let Some(verdict) = self.judge(seen, now) else { return changes };
@@ -191,11 +191,11 @@ impl Alarm {
         changes
     }
 
-    /// What time makes of it.
+    /// Applies the passing of time.
     pub fn pass(&mut self, now: Instant) -> Option<Change> {
         if self.good_at.take_if(|at| *at <= now).is_some() && self.raised {
             self.raised = false;
-            return Some(Change { raised: false, detail: "no more of it".to_owned() });
+            return Some(Change { raised: false, detail: "no further gap".to_owned() });
         }
         if self.raised {
             return None;
@@ -209,7 +209,7 @@ impl Alarm {
         Some(Change { raised: true, detail })
     }
 
-    /// When [`Alarm::pass`] has something to say, if nothing else happens.
+    /// When [`Alarm::pass`] is due next, if no reading arrives before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let bad =
@@ -232,7 +232,7 @@ impl Alarm {
         }
     }
 
-    /// What a reading says; `None` when it is another's.
+    /// The verdict on a reading; `None` when the rule is not about it.
     fn judge(&mut self, seen: Seen<'_>, now: Now) -> Option<Verdict> {
         if *seen.node != self.config.node {
             return None;
@@ -248,18 +248,18 @@ impl Alarm {
                     Quantity::Temperature => seen.telemetry.temperature?,
                     Quantity::Humidity => seen.telemetry.humidity?,
                 };
-                let said = format!("{quantity} {value:.1}, limit {side}{limit}");
+                let detail = format!("{quantity} {value:.1}, limit {side}{limit}");
                 let (bad, good) = match side {
                     Side::Above => (value > *limit, value <= limit - hysteresis),
                     Side::Below => (value < *limit, value >= limit + hysteresis),
                 };
                 Some(match (bad, good) {
-                    (true, _) => Verdict::Bad(said),
-                    (false, true) => Verdict::Good(said),
+                    (true, _) => Verdict::Bad(detail),
+                    (false, true) => Verdict::Good(detail),
                     (false, false) => Verdict::Between,
                 })
             }
-            AlarmRule::Silent { .. } => Some(Verdict::Good("it reads again".to_owned())),
+            AlarmRule::Silent { .. } => Some(Verdict::Good("readings arrive again".to_owned())),
             AlarmRule::Gap { quiet } => {
                 let quiet = *quiet;
                 let missing = self.count(&seen.telemetry.boot, seen.telemetry.seq)?;
@@ -285,14 +285,14 @@ impl Alarm {
         }
     }
 
-    /// How many numbers are missing before this one; `None` when none are, or nobody can know.
+    /// The count of numbers that are missing before this one; `None` when none are, or it cannot be known.
     fn count(&mut self, boot: &Id, seq: u64) -> Option<u64> {
         if let Some((_, last)) = self.runs.iter_mut().flatten().find(|(known, _)| known == boot) {
             let missing = seq.saturating_sub(last.saturating_add(1));
             *last = seq.max(*last);
             return (missing > 0).then_some(missing);
         }
-        // A new run counts from 1. The first one that is seen at all may have begun long ago.
+        // A new run counts from 1. The first run that is seen may have begun long ago.
         let first = self.runs[0].is_none();
         self.runs.rotate_right(1);
         self.runs[0] = Some((boot.clone(), seq));

@@ -1,4 +1,4 @@
-//! Watches the readings that are committed, and says on MQTT, in the log and to outputs what the alarms make of them.
+//! Watches committed readings, and reports each change of an alarm: on MQTT, in the log, and by commands to outputs.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,7 @@ const HISTORY_CHANGES: usize = 256;
 /// How long the broker's end waits for the last changes to be committed.
 const LAST_CHANGES: Duration = Duration::from_secs(1);
 
-/// How an alarm is.
+/// The state of an alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlarmState {
     /// Its name.
@@ -45,7 +45,7 @@ pub struct AlarmState {
     pub raised_count: u64,
 }
 
-/// The states of all alarms, for who shows them.
+/// The states of all alarms. A clone shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Alarms(Arc<Mutex<Vec<AlarmState>>>);
 
@@ -67,8 +67,8 @@ impl Alarms {
     }
 }
 
-/// Starts to watch, with each alarm as `left` has it. What alarms of earlier configurations left behind on MQTT is
-/// taken back.
+/// Starts to watch. `left` has the state of each alarm at the broker's last stop. Alarms that are no longer configured
+/// are removed from Home Assistant.
 pub fn start(
     configs: Vec<AlarmConfig>,
     left: &[AlarmRow],
@@ -110,27 +110,27 @@ pub fn start(
         alarms.push(Alarm::new(config, raised, start));
     }
     let statuses = alarms.iter().any(|alarm| alarm.config().output.is_some()).then(|| {
-        let filter = STATUSES.parse().expect("a filter of ours is one");
+        let filter = STATUSES.parse().expect("STATUSES is a filter");
         LocalClient::new(services.clone()).subscribe(&[filter])
     });
     let handle = Alarms(Arc::new(Mutex::new(states)));
     let (history, changes) = mpsc::channel(HISTORY_CHANGES);
-    let mut keeping = tokio::spawn(keep(changes, services.recorder.clone()));
+    let mut committing = tokio::spawn(commit_changes(changes, services.recorder.clone()));
     let live = services.recorder.live();
     let watch = Watch { alarms, states: handle.clone(), services: services.clone(), history };
     let running = tokio::spawn(async move {
         watch.run(live, statuses, shutdown).await;
-        // A store that cannot commit does not hold up the end.
-        if timeout(LAST_CHANGES, &mut keeping).await.is_err() {
-            keeping.abort();
-            let _ = keeping.await;
+        // A store that cannot commit does not delay the end.
+        if timeout(LAST_CHANGES, &mut committing).await.is_err() {
+            committing.abort();
+            let _ = committing.await;
         }
     });
     (handle, Some(running))
 }
 
 /// Commits changes in their order, on a task of its own: alarms do not wait for a full disk.
-async fn keep(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
+async fn commit_changes(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
     while let Some(change) = changes.recv().await {
         if recorder.commit(Batch { records: vec![change], ..Batch::default() }).await.is_err() {
             return;
@@ -198,7 +198,7 @@ impl Watch {
         }
     }
 
-    /// Says that an alarm changed, everywhere.
+    /// Reports a change of an alarm: to the log, the states, the history, MQTT and outputs.
     fn tell(&mut self, index: usize, change: Change) {
         let (name, output) =
             (self.alarms[index].config().name.clone(), self.alarms[index].config().output.clone());
@@ -217,14 +217,14 @@ impl Watch {
             .try_send(Record::Alarm { name: name.clone(), at_ms, raised, detail })
             .is_err()
         {
-            warn!(alarm = %name, "its change is not in the log: {HISTORY_CHANGES} wait for the store already");
+            warn!(alarm = %name, "the change is not in the history: {HISTORY_CHANGES} changes wait for the store already");
         }
         for message in messages {
             self.services.fan_out.publish_own(message);
         }
     }
 
-    /// A node that comes back has its outputs at their safe level.
+    /// Repeats the commands to a node that is back: its outputs have their safe level.
     fn tell_again(&self, node: &Id) {
         let outputs = self.alarms.iter().filter_map(|alarm| alarm.config().output.as_ref());
         let outputs: BTreeSet<&(Id, Id)> = outputs.filter(|(owner, _)| owner == node).collect();
@@ -249,7 +249,7 @@ impl Watch {
     }
 }
 
-/// Waits until a node says `online`.
+/// Waits until a node publishes `online`.
 async fn came_back(statuses: Option<&LocalSubscription>) -> Id {
     let Some(statuses) = statuses else { return std::future::pending().await };
     loop {
@@ -267,8 +267,8 @@ fn state(name: &Id, raised: bool) -> Message {
     Message::own(alarm_topic(name), state.as_str())
 }
 
-/// What Home Assistant is told of the broker's alarms, in its device discovery. A component with nothing but its
-/// platform is taken out.
+/// The device discovery of the broker's alarms for Home Assistant. A component with nothing but its platform is
+/// removed there.
 fn announcement(known: &BTreeSet<Id>, gone: &[Id]) -> Vec<u8> {
     if known.is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What is committed together: records, changes of sessions, accepted messages.
+//! A batch for one commit: records, changes of sessions, accepted messages.
 
 use super::classify;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
@@ -7,12 +7,12 @@ use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::store::{Change, Record};
 
-/// What is committed together, and delivered then.
+/// Records, changes and messages that are committed together. The messages are delivered afterwards.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// For the log.
+    /// Records for the log.
     pub records: Vec<Record>,
-    /// Of sessions.
+    /// Changes of sessions.
     pub changes: Vec<Change>,
     /// Messages, in the order of their publishing.
     pub accepted: Vec<Accepted>,
@@ -35,7 +35,7 @@ impl Batch {
             || self.accepted.iter().any(Accepted::needs_commit)
     }
 
-    /// Records, changes, messages and requests.
+    /// The number of its records, changes, messages and replay requests.
     pub const fn len(&self) -> usize {
         self.records.len() + self.changes.len() + self.accepted.len() + self.replays.len()
     }

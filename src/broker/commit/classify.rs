@@ -1,11 +1,11 @@
-//! What a PUBLISH means to the log: a reading, a stranger's numbers, a refusal, or nothing.
+//! Classifies a PUBLISH for the log: a reading, numbers of a foreign publisher, a refusal, or nothing.
 
 use crate::mqtt::{Filter, Message};
 use crate::store::{EXAMPLE_MAX_BYTES, Record};
 use crate::wire::{Telemetry, numbers, telemetry_source};
 
-/// Decides what of a message is kept. `logged` are the topic filters of foreign publishers; `at_ms`
-/// is now, Unix ms UTC.
+/// The record that the log keeps of a message, if any. `logged` are the topic filters of foreign publishers; `at_ms` is
+/// now, Unix ms UTC.
 #[must_use]
 pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record> {
     let refused = |cause| Record::Refused {
@@ -20,7 +20,7 @@ pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record
             Err(error) => refused(error.name()),
         }),
         Some(Err(_)) => Some(refused("topic-id")),
-        // An empty payload deletes a retained message; it says nothing about the plant.
+        // An empty payload deletes a retained message; it has no numbers.
         None if message.payload.is_empty() => None,
         None if logged.iter().any(|filter| filter.matches(&message.topic)) => {
             Some(match numbers(&message.payload) {
@@ -36,27 +36,27 @@ pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record
 mod tests {
     use super::*;
 
-    fn kept(topic: &str, payload: &str) -> Option<Record> {
+    fn recorded(topic: &str, payload: &str) -> Option<Record> {
         let message = Message { retain: false, ..Message::own(topic, payload.to_owned()) };
         record(&message, &["plant/#".parse().unwrap()], 7)
     }
 
     #[test]
-    fn only_readings_and_logged_numbers_are_kept() {
+    fn only_readings_and_logged_numbers_are_recorded() {
         let reading = r#"{"boot":"b","seq":1,"at":5,"clock":"synced","mono":1,"temperature":20}"#;
-        assert!(matches!(kept("humidor/a/sensor/s", reading), Some(Record::Reading { .. })));
+        assert!(matches!(recorded("humidor/a/sensor/s", reading), Some(Record::Reading { .. })));
         assert!(matches!(
-            kept("humidor/a/sensor/s", "20"),
+            recorded("humidor/a/sensor/s", "20"),
             Some(Record::Refused { cause: "payload-json", .. })
         ));
         assert!(matches!(
-            kept("humidor/A/sensor/s", reading),
+            recorded("humidor/A/sensor/s", reading),
             Some(Record::Refused { cause: "topic-id", .. })
         ));
-        assert!(matches!(kept("plant/press", "81.5"), Some(Record::Foreign { .. })));
-        assert!(matches!(kept("plant/press", "hot"), Some(Record::Refused { .. })));
-        assert!(kept("plant/press", "").is_none());
-        assert!(kept("office/coffee", "81.5").is_none());
-        assert!(kept("humidor/a/status", "online").is_none());
+        assert!(matches!(recorded("plant/press", "81.5"), Some(Record::Foreign { .. })));
+        assert!(matches!(recorded("plant/press", "hot"), Some(Record::Refused { .. })));
+        assert!(recorded("plant/press", "").is_none());
+        assert!(recorded("office/coffee", "81.5").is_none());
+        assert!(recorded("humidor/a/status", "online").is_none());
     }
 }

@@ -1,10 +1,11 @@
-//! Group commit: one thread owns the store, and every commit takes all that arrived meanwhile.
+//! Group commit: one thread owns the store, and every commit takes all batches that arrived meanwhile.
 //!
-//! A batch's sender waits for its commit. While the store cannot commit (disk full, disk error, a
-//! lock), nothing is answered and the bounded queue fills, so that the connections stop reading and
-//! TCP carries the pressure back to the publishers, who keep their readings.
+//! A batch's sender waits for its commit. While the store cannot commit (disk full, disk error, a lock), no batch is
+//! acknowledged and the bounded queue fills. The connections then stop reading, and TCP carries the back-pressure to
+//! the publishers, which keep their readings.
 //!
-//! Between commits the same thread looks after the log, in steps of less than a millisecond: see [`crate::broker::commit::maintenance_schedule`].
+//! Between commits the same thread maintains the log, in steps of less than a millisecond: see
+//! [`crate::broker::commit::maintenance_schedule`].
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,19 +28,19 @@ use crate::store::{Appended, Change, Record, Store};
 const QUEUE_BATCHES: usize = 256;
 /// Records in one commit. At about 3 µs each it keeps a commit well under 50 ms.
 const COMMIT_RECORDS: usize = 10_000;
-/// Committed batches that a slow listener may lag behind before it misses some.
+/// Committed batches that a slow receiver may lag behind before it misses some.
 const LIVE_BATCHES: usize = 256;
 /// First and longest wait before a failed commit is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// A store that keeps failing is said again this often.
+/// Interval of log lines about a store that still fails.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Committed records, for who wants to see them as they come.
+/// The records of one commit, for live receivers.
 pub type Live = Arc<Vec<Record>>;
 
 struct Queued {
     batch: Batch,
-    /// `None` when nobody waits.
+    /// `None` when no sender waits.
     committed: Option<oneshot::Sender<Congested>>,
 }
 
@@ -110,8 +111,9 @@ impl Recorder {
         self.hand_over(&mut batch).await?.await.map(drop).map_err(|_| Stopped)
     }
 
-    /// Waits for a place in the queue and takes `batch` then: a call that is cancelled has left it as it was, and what
-    /// was taken is committed whoever waits. Resolves when it is on the disk, or to an error when the store has stopped.
+    /// Waits for a place in the queue, then takes `batch`. A cancelled call has left `batch` as it was; a batch that
+    /// was taken is committed even if its sender stops waiting. The receiver resolves when the batch is on the disk, or
+    /// to an error when the store has stopped.
     ///
     /// # Errors
     /// When the store has stopped for good.
@@ -137,13 +139,13 @@ impl Recorder {
         done.await.map(drop).map_err(|_| Stopped)
     }
 
-    /// Hands changes over that nobody waits for: they are made after what was handed over before. Cancelled, it leaves
-    /// them.
+    /// Hands changes over without waiting for their commit. They are made after earlier changes. A cancelled call
+    /// leaves them.
     pub async fn note(&self, changes: &mut Vec<Change>) {
         if changes.is_empty() {
             return;
         }
-        // A store that has stopped ends the broker; who comes after it starts from what was committed.
+        // A store that has stopped ends the broker; the next start continues from the last commit.
         if let Ok(place) = self.queue.reserve().await {
             let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
             place.send(Queued { batch, committed: None });
@@ -155,7 +157,7 @@ impl Recorder {
         self.queue.max_capacity() - self.queue.capacity()
     }
 
-    /// What was recorded so far.
+    /// Counters of the commits.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
@@ -193,7 +195,7 @@ fn write(
             batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
         };
         gather(&mut queue, &mut batches, window, weight);
-        // Before whatever else the commit queues.
+        // Replayed messages come before the other messages of the commit.
         let mut owned: Vec<Change> = Vec::new();
         for Queued { batch, .. } in &batches {
             owned.extend(retained_replay::stored(&batch.replays, &fan_out.retained));
@@ -229,8 +231,8 @@ fn write(
             for request in batch.replays {
                 request.session.queue.notify_stored();
             }
-            // After the delivery: what the same client publishes next is not delivered before. The connection may be
-            // gone; its client will send the same again and be told so.
+            // After the delivery, so that the client's next messages are not delivered before these. The connection may
+            // be closed; then its client sends the messages again and gets the acknowledgement.
             let _ = waiting.map(|waiting| waiting.send(congested));
             committed.extend(batch.records);
         }
@@ -242,7 +244,7 @@ fn write(
     }
 }
 
-/// Counts the messages that made room in the queues of sessions: those sessions got new ones by these batches.
+/// Counts the messages that were dropped from the queues of sessions. These batches queued new messages for them.
 fn count_losses(appended: &Appended, batches: &[Queued], fan_out: &FanOut) {
     for (number, messages) in &appended.dropped_by_session {
         let sessions = batches.iter().flat_map(|queued| {
@@ -272,8 +274,8 @@ fn damaged(cause: &rusqlite::Error, counters: &Counters) {
     counters.set_blocked(Some(cause.to_string()));
 }
 
-/// Takes what is waiting, and with a window what arrives within it: fewer commits wear an SD card
-/// less, at the cost of that much latency.
+/// Takes the waiting batches and, with a window, those that arrive within it: fewer commits wear an SD card less, at
+/// the cost of that latency.
 fn gather(
     queue: &mut mpsc::Receiver<Queued>,
     batches: &mut Vec<Queued>,
@@ -297,8 +299,8 @@ fn gather(
     }
 }
 
-/// Commits, however long it takes. A damaged file ends the attempts, and so does `leaving` when
-/// nobody is left to acknowledge to: then the result is `None`, and the publishers send again.
+/// Commits, however long it takes. A damaged file ends the attempts. So does `leaving`, when no connection is left to
+/// acknowledge: then the result is `None`, and the publishers send again.
 fn commit(
     store: &mut Store,
     records: &[&Record],

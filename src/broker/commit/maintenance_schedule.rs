@@ -1,5 +1,5 @@
-//! When the writer thread looks after the log: while nobody waits for it, and now and then while somebody
-//! always does.
+//! The schedule of the log's maintenance on the writer thread: mostly while no commit waits, and with a small share of
+//! the time while one always does.
 
 use std::time::{Duration, Instant};
 
@@ -8,29 +8,29 @@ use tracing::warn;
 use crate::clock;
 use crate::store::Store;
 
-/// From one look for something to do to the next.
+/// Interval between two checks for work.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// After a step that failed: a full disk is the publishers' business first.
+/// Pause after a step that failed: on a full disk the publishers' commits come first.
 const FAILED_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest pause between two steps of one job.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Without a commit for this long the broker is idle.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
 
-/// What else the writer thread has to do.
+/// The load of the writer thread by commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demand {
-    /// Nobody has published for a while.
+    /// No commit for [`IDLE_AFTER`].
     Idle,
-    /// Commits come and go; at present nothing waits.
+    /// A commit within [`IDLE_AFTER`]; at present none waits.
     Light,
     /// A commit waits.
     Full,
 }
 
 impl Demand {
-    /// Pause after a step, in lengths of that step. Idle, half of an SD card's time stays free for others; else an
-    /// acknowledgement meets a step one time in ten, and where one would always wait, one time in twenty.
+    /// Pause after a step, in lengths of that step. Idle, half of an SD card's time stays free for other work. Else one
+    /// acknowledgement in ten waits for a step, and where a commit always waits, one in twenty.
     const fn pause(self) -> u32 {
         match self {
             Self::Idle => 1,
@@ -40,20 +40,20 @@ impl Demand {
     }
 }
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// There is more to do.
     More,
-    /// There is more to do, and the log is larger than it may be: the disk's end would stop everybody.
+    /// There is more to do, and the log is larger than its limit: a full disk would stop all publishers.
     Pressing,
     /// Nothing to do at present.
     Done,
-    /// It did not go through.
+    /// The step failed.
     Failed,
 }
 
-/// Paces the maintenance by what its steps cost on this machine.
+/// Schedules maintenance by the cost of its steps on this machine.
 #[derive(Debug)]
 pub(in crate::broker) struct Schedule {
     committed: Instant,
@@ -70,12 +70,12 @@ impl Schedule {
         Self { committed: now, ended: now, took, outcome: Outcome::More, complained: false }
     }
 
-    /// Something was just committed.
+    /// Notes a commit.
     pub const fn committed(&mut self, now: Instant) {
         self.committed = now;
     }
 
-    /// How long the queue may be waited for before there is something else to do.
+    /// Longest wait for the queue before a step is due.
     pub fn wait(&self, now: Instant) -> Duration {
         let idle = self.due(Demand::Idle).max(self.committed + IDLE_AFTER);
         idle.min(self.due(Demand::Light)).saturating_duration_since(now)
@@ -99,7 +99,7 @@ impl Schedule {
             }
             Err(cause) if Store::may_pass(&cause) => {
                 if !std::mem::replace(&mut self.complained, true) {
-                    warn!(%cause, "the log cannot be looked after; tried again every 30 s");
+                    warn!(%cause, "log maintenance failed; the broker tries again every 30 s");
                 }
                 Outcome::Failed
             }

@@ -1,4 +1,4 @@
-//! What a PUBLISH means to the log, and the one thread that commits.
+//! Commits: the classification of a PUBLISH, batches, and the writer thread.
 
 pub(in crate::broker) mod batch;
 pub(in crate::broker) mod classify;

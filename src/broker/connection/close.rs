@@ -1,4 +1,4 @@
-//! Why a connection ended, and what its client is told.
+//! The reasons why a connection ends, and the reason code that its client gets.
 
 use crate::broker::access::NotAdmitted;
 use crate::broker::commit::group_commit::Stopped;
@@ -9,7 +9,7 @@ use crate::mqtt::codec::{CodecError, Disconnect, Reason};
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum End {
-    #[error("the client said goodbye")]
+    #[error("the client sent DISCONNECT")]
     Disconnect(Disconnect),
     #[error("the client closed the connection")]
     Closed,
@@ -23,34 +23,34 @@ pub enum End {
     NotAdmitted(#[from] NotAdmitted),
     #[error("{0}")]
     Full(#[from] Full),
-    #[error("too slow to say who it is while others came")]
+    #[error("evicted before its CONNECT for a new connection")]
     Evicted,
-    #[error("its user was changed")]
+    #[error("its user or its rules have changed")]
     Withdrawn,
     #[error("protocol error: {0}")]
     Protocol(&'static str),
     #[error("a topic alias that is not known or not allowed")]
     TopicAlias,
-    #[error("more QoS 2 messages begun than the Receive Maximum")]
+    #[error("more open QoS 2 messages than the Receive Maximum")]
     ReceiveMaximum,
     #[error("{0}")]
     UnexpectedAck(#[from] UnexpectedAck),
-    #[error("nothing heard for 1.5 × keep-alive")]
+    #[error("no packet for 1.5 × keep-alive")]
     Silent,
-    #[error("the client takes nothing off its socket")]
+    #[error("the client reads nothing from its socket")]
     Stalled,
-    #[error("its client id connected elsewhere")]
+    #[error("another connection took its client id over")]
     TakenOver,
     #[error("the broker is stopping")]
     Stopping,
     #[error("{0}")]
     Store(#[from] Stopped),
-    #[error("what waits for the session cannot be read: {0}")]
+    #[error("cannot read the messages that wait for the session: {0}")]
     Queued(#[from] rusqlite::Error),
 }
 
 impl End {
-    /// What an MQTT 5.0 client is told (§3.14.2.1); `None` when nothing is to be said.
+    /// Reason code of the DISCONNECT for an MQTT 5.0 client (§3.14.2.1); `None`: no DISCONNECT is sent.
     pub const fn reason(&self) -> Option<Reason> {
         Some(match self {
             Self::Disconnect(_)

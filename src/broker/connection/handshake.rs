@@ -1,4 +1,4 @@
-//! From a new stream to its CONNACK.
+//! The CONNECT handshake: from a new stream to its CONNACK.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::mqtt::codec::{
     write_refusal,
 };
 
-/// How long a connection that takes a client id over waits for the other to leave.
+/// How long a connection that takes a client id over waits for the previous one to leave.
 const TAKEOVER: Duration = Duration::from_secs(1);
-/// Longest keep-alive that MQTT 5.0 clients are given, seconds: half an hour would be how long a node that lost
-/// its power is still `online`. 0, which asks for none, stays 0.
+/// Longest keep-alive of MQTT 5.0 clients, seconds. With half an hour, a node without power would be `online` for that
+/// long. 0, which asks for no keep-alive, stays 0.
 const KEEP_ALIVE_MAX_S: u16 = 60;
 /// `QoS` 2 messages that a client may have begun and not released.
 pub const RECEIVE_MAXIMUM: u16 = 256;
@@ -43,14 +43,14 @@ pub struct Opened {
     pub capabilities: ClientCapabilities,
     /// Session expiry interval, seconds.
     pub expiry_s: u32,
-    /// Silence after which the client is gone.
+    /// Silence after which the connection is closed.
     pub silence: Option<Duration>,
 }
 
 /// Reads CONNECT and answers it.
 ///
 /// # Errors
-/// Why there is no connection.
+/// [`End`], the reason why the client was not accepted.
 pub async fn open<S: Stream>(
     transport: &mut Transport<S>,
     peer: SocketAddr,
@@ -89,7 +89,7 @@ pub async fn open<S: Stream>(
         let _ = timeout(TAKEOVER, previous).await;
     }
     if !opened.lease.changes.is_empty() {
-        // A session that is said to be there is there after a restart too.
+        // A CONNACK with Session Present must be true after a restart too.
         services.recorder.commit_changes(&mut opened.lease.changes).await?;
     }
     connack.session_present = opened.lease.session_present;
@@ -104,7 +104,7 @@ pub async fn open<S: Stream>(
 /// no CONNACK ([MQTT-3.1.4-1]).
 fn answers_in(error: &CodecError, stream: &[u8]) -> Option<Version> {
     match error {
-        // 3.1 and 3.1.1 and their bridges understand the old form only; a bridge then tries the version below.
+        // Clients and bridges of 3.1 and 3.1.1 understand the old form only; a bridge then tries the version below.
         CodecError::Level(level) if level & !BRIDGE < 5 => Some(Version::V4),
         CodecError::Level(_) => Some(Version::V5),
         _ => codec::version_of(stream).filter(|version| *version == Version::V5),
@@ -122,7 +122,7 @@ async fn refuse<S: Stream>(
     Ok(())
 }
 
-/// Decides about a CONNECT. The error is the reason code and what is logged.
+/// Accepts or refuses a CONNECT. The error has the reason code for the client, and the reason for the log.
 async fn accept(
     mut connect: Connect,
     peer: SocketAddr,
@@ -135,7 +135,7 @@ async fn accept(
     }
     let mut assigned_client_id = None;
     if connect.client_id.is_empty() && (connect.clean_start || version == Version::V5) {
-        // [MQTT-3.1.3-6]: the server names it.
+        // [MQTT-3.1.3-6]: the server assigns a client id.
         connect.client_id = format!("auto-{:016x}", fastrand::u64(..));
         assigned_client_id = Some(connect.client_id.clone());
     }
@@ -154,10 +154,16 @@ async fn accept(
     let will = connect.will.take().map(|will| Will::new(will, &client_id));
     if let Some(will) = &will {
         if will.is_reserved() {
-            return Err((Reason::NotAuthorized, End::Refused("a will for the broker's own tree")));
+            return Err((
+                Reason::NotAuthorized,
+                End::Refused("a will to a topic that begins with `$`"),
+            ));
         }
         if !permissions.may_write(will.topic()) {
-            return Err((Reason::NotAuthorized, End::Refused("a will to another's topic")));
+            return Err((
+                Reason::NotAuthorized,
+                End::Refused("a will to a topic that this user may not write"),
+            ));
         }
     }
     let (expiry_s, now_ms) = (connect.session_expiry_s, clock::unix_ms());

@@ -1,4 +1,4 @@
-//! One client's connection, from its CONNECT to why it ended.
+//! One client's connection, from its CONNECT to its end.
 
 pub(in crate::broker) mod client;
 pub(in crate::broker) mod close;

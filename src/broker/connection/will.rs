@@ -1,4 +1,4 @@
-//! Wills: what is published for a client whose connection broke, at once or after a delay.
+//! Wills: the message that is published for a client whose connection broke, at once or after a delay.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::clock;
 use crate::mqtt::{Message, codec};
 use crate::shutdown::Shutdown;
 
-/// How long a will is waited for before the client id's next connection goes on: a store that cannot commit does
-/// not hold that up.
+/// Longest wait for the publication of a will before the next connection of the client id goes on. A store that cannot
+/// commit does not delay that connection any longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A will.
@@ -34,12 +34,12 @@ impl Will {
         Self { message, expiry_s, delay_s }
     }
 
-    /// Where it is published.
+    /// Its topic.
     pub fn topic(&self) -> &str {
         &self.message.topic
     }
 
-    /// Whether its topic is in the broker's own tree, where clients publish nothing.
+    /// Whether its topic begins with `$`: such topics are the broker's own.
     pub fn is_reserved(&self) -> bool {
         self.message.topic.starts_with('$')
     }
@@ -51,8 +51,8 @@ impl Will {
         let _ = services.publish(self.message).await;
     }
 
-    /// Publishes it for the client of `lease`, whose session goes on for `expiry_s`: at once, or when its delay or the
-    /// session is over, unless the client is back before that.
+    /// Publishes it for the client of `lease`, whose session lasts `expiry_s` more seconds: at once, or when its delay
+    /// or the session is over, unless the client is back before that.
     pub async fn publish_for(
         self,
         lease: &Lease,

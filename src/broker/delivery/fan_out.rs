@@ -1,4 +1,4 @@
-//! The fan-out: what was accepted goes to the queue of each session that gets it, after its commit.
+//! The fan-out: after its commit, an accepted message enters the queue of each selected session.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::broker::session::subscriptions::{Recipient, Selection, Subscriptions}
 use crate::mqtt::Message;
 use crate::store::Change;
 
-/// A message that was accepted.
+/// A message that was accepted from its publisher.
 #[derive(Debug)]
 pub struct Accepted {
     message: Arc<Message>,
@@ -58,7 +58,7 @@ pub struct FanOut {
 }
 
 impl FanOut {
-    /// Takes a message.
+    /// Accepts a message. Selects its sessions, unless it is to be retained.
     pub fn accept(&self, message: Message) -> Accepted {
         let retain = message.retain && self.retained.admits(&message);
         let route = if retain {
@@ -69,7 +69,7 @@ impl FanOut {
         Accepted { message: Arc::new(message), route }
     }
 
-    /// What is committed for a message, added to `changes`. By the one thread that commits.
+    /// Adds the changes that are committed for a message to `changes`. Only the writer thread calls this.
     pub fn prepare(&self, accepted: &mut Accepted, changes: &mut Vec<Change>) {
         let message = &accepted.message;
         let retained = accepted.is_retained();
@@ -108,8 +108,8 @@ impl FanOut {
         self.enqueue(&message, selection, congested);
     }
 
-    /// Publishes a message of the broker's own. A retained one is so in memory only: it is published anew at each
-    /// start.
+    /// Publishes a message of the broker's own. A retained one is retained in memory only: the broker publishes it
+    /// again at each start.
     pub fn publish_own(&self, message: Message) {
         let message = Arc::new(message);
         let selection = if message.retain {

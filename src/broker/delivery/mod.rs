@@ -1,4 +1,4 @@
-//! Delivery: who gets a message, what later subscribers get, and what is on its way to one client.
+//! Delivery: the fan-out of messages, the replay of retained ones, and the outbound side of one client.
 
 pub(in crate::broker) mod fan_out;
 pub(in crate::broker) mod outbound;

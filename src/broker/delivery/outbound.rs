@@ -1,5 +1,5 @@
-//! What is on its way to one client: the retained messages of new subscriptions, what waits for it in the log, and the
-//! live messages of its queue.
+//! The outbound side of one client: the retained messages of new subscriptions, the messages that wait in the log, and
+//! the live messages of its queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::mqtt::codec::{self, AckKind, Envelope, Reason, Version};
 use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Waiting;
 
-/// Bytes that wait for the socket before no more are written.
+/// Bytes that wait for the socket. Beyond it no further message is written.
 const OUT_HIGH_BYTES: usize = 64 * 1024;
 /// Topic aliases given to one client at most.
 const ALIASES: u16 = 32;
 
-/// What a client takes (MQTT 5.0 §3.1.2.11).
+/// The capabilities of a client, from its CONNECT (MQTT 5.0 §3.1.2.11).
 #[derive(Debug, Clone, Copy)]
 pub struct ClientCapabilities {
     pub version: Version,
@@ -34,29 +34,29 @@ pub struct ClientCapabilities {
     pub aliases: u16,
 }
 
-/// What is on its way to one client.
+/// The outbound side of one client.
 #[derive(Debug)]
 pub struct Outbound {
     capabilities: ClientCapabilities,
     acl: Arc<CompiledAcl>,
     fan_out: FanOut,
     session: Arc<Session>,
-    /// New subscriptions whose retained messages are still to be looked up: one at a time, since each may bring all
-    /// that are retained.
+    /// New subscriptions whose retained messages are still to be looked up: one at a time, since each may replay all
+    /// retained messages.
     replays: VecDeque<ReplayRequest>,
     /// Retained messages of a new subscription.
     replayed: VecDeque<Delivery>,
-    /// The next of what waits in the log.
+    /// The next messages that wait in the log.
     page: VecDeque<Waiting>,
     /// Highest number of the log's that was sent before this connection.
     sent_before: i64,
-    /// What the client has not acknowledged.
+    /// Deliveries that the client has not acknowledged.
     pub in_flight: InFlight,
     aliases: HashMap<Topic, u16>,
 }
 
 impl Outbound {
-    /// Nothing is on its way yet. The session's queue is open from here on.
+    /// Opens the session's queue. Nothing is on its way yet.
     pub fn new(
         capabilities: ClientCapabilities,
         session: Arc<Session>,
@@ -79,8 +79,8 @@ impl Outbound {
         }
     }
 
-    /// Replays the retained messages of new subscriptions before anything that comes later. Those of a filter that is
-    /// subscribed again before they were looked up come once, so that what waits is bounded by the subscriptions.
+    /// Queues the replay of new subscriptions, before later messages. A filter that is subscribed again before its
+    /// look-up is replayed once, so that the number of subscriptions bounds the replays.
     pub fn replay(&mut self, requests: impl IntoIterator<Item = ReplayRequest>) {
         for request in requests {
             self.replays.retain(|other| other.filter != request.filter);
@@ -88,7 +88,7 @@ impl Outbound {
         }
     }
 
-    /// What waits in the log, when there is none left here.
+    /// Adds a page of messages that wait in the log.
     pub fn queue_page(&mut self, page: Vec<Waiting>) {
         self.page.extend(page);
     }
@@ -98,8 +98,8 @@ impl Outbound {
         self.page.is_empty()
     }
 
-    /// Writes what the client has room for into `out`. Returns the numbers of messages in the log that are not
-    /// worth delivering any more.
+    /// Writes messages into `out` as far as the client has room. Returns the numbers of messages in the log that are
+    /// not delivered any more.
     pub fn write(&mut self, now_ms: i64, out: &mut BytesMut) -> Vec<i64> {
         let mut settled = Vec::new();
         self.look_up_replay();
@@ -114,7 +114,7 @@ impl Outbound {
                 settled.extend(self.write_waiting(waiting, now_ms, out));
             } else if self.replayed.is_empty()
                 && self.replays.is_empty()
-                // Not past a retained message that waits for its place: it may be an older one of the same topic.
+                // Not before a retained message that waits for its place: that may be an older one of the same topic.
                 && let Some(delivery) = self.session.queue.pop_if(sendable)
             {
                 self.write_delivery(&delivery, now_ms, out);
@@ -125,7 +125,7 @@ impl Outbound {
         settled
     }
 
-    /// Whether there is more to look up before anything else is written: other connections come first.
+    /// Whether a replay is to be looked up before anything else is written. Other connections get a turn first.
     pub fn is_replaying(&self) -> bool {
         self.replayed.is_empty() && !self.replays.is_empty()
     }
@@ -176,7 +176,7 @@ impl Outbound {
         Some(number)
     }
 
-    /// Whether it was written: it is not too old, not too large, and the client may read it.
+    /// Writes a message unless it has expired, is too large, or the client may not read it; returns whether it did.
     fn put(
         &mut self,
         message: &Message,
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_or_too_old_counts_as_sent() {
+    fn a_message_that_is_too_large_or_too_old_counts_as_sent() {
         let mut outbound = outbound(ClientCapabilities { packet_max: 20, ..CAPABILITIES });
         queue(&outbound, delivery("t", &"x".repeat(30), QoS::AtLeastOnce));
         let mut old = delivery("t", "old", QoS::AtLeastOnce);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_in_the_log_has_its_own_packet_id_and_is_marked_when_it_comes_again() {
+    fn a_message_from_the_log_has_its_own_packet_id_and_is_marked_when_it_is_sent_again() {
         let mut outbound = outbound(CAPABILITIES);
         outbound.sent_before = 7;
         let waiting = |number, message| Waiting {

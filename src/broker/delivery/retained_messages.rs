@@ -1,5 +1,5 @@
-//! Retained messages: the latest of each topic, for who subscribes later. All of them are in memory, and all but
-//! the broker's own in the log, where a publisher's acknowledgement finds them committed.
+//! Retained messages: the latest of each topic, for later subscribers. All of them are in memory. All but the broker's
+//! own are also in the log, committed before their publisher's acknowledgement.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,16 +15,16 @@ const TOPICS: usize = 20_000;
 /// Bytes of all retained messages together.
 const BYTES: usize = 8 * 1024 * 1024;
 
-/// A topic's retained message, with the numbers that it was published under.
+/// A topic's retained message, with its numbers.
 #[derive(Debug)]
-struct Kept {
+struct Entry {
     message: Arc<Message>,
     numbers: Numbers,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    topics: HashMap<Topic, Kept>,
+    topics: HashMap<Topic, Entry>,
     bytes: usize,
 }
 
@@ -36,7 +36,7 @@ pub struct Retained {
 }
 
 impl Retained {
-    /// With what was retained when the broker last ended.
+    /// The retained messages of the broker's previous run.
     pub fn new(stored: Vec<Arc<Message>>) -> Self {
         let retained = Self::default();
         for message in stored {
@@ -46,8 +46,8 @@ impl Retained {
         retained
     }
 
-    /// Whether there is room for `message`. Publishers that ask at the same moment may all be told yes, so the
-    /// bound can be passed by what they have in one commit.
+    /// Whether there is room for `message`. Several publishers may get the same free room at the same moment, so the
+    /// messages of one commit can exceed the bound.
     pub fn admits(&self, message: &Message) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let before = table.topics.get(&message.topic);
@@ -57,38 +57,38 @@ impl Retained {
         drop(table);
         if !room && !self.warned.swap(true, Relaxed) {
             warn!(
-                "no room for further retained messages ({TOPICS} topics, {BYTES} bytes): they are passed on without being retained"
+                "no room for further retained messages ({TOPICS} topics, {BYTES} bytes): they are delivered but not retained"
             );
         }
         room
     }
 
-    /// Makes `message` its topic's retained one; an empty one deletes that ([MQTT-3.3.1-10]).
+    /// Makes `message` its topic's retained message; an empty one deletes it ([MQTT-3.3.1-10]).
     pub fn set(&self, message: Arc<Message>, numbers: Numbers) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let before = if message.payload.is_empty() {
             table.topics.remove(&message.topic)
         } else {
             table.bytes += message.size();
-            table.topics.insert(message.topic.clone(), Kept { message, numbers })
+            table.topics.insert(message.topic.clone(), Entry { message, numbers })
         };
         table.bytes -= before.map_or(0, |before| before.message.size());
     }
 
-    /// Deletes what has expired at `now_ms`.
+    /// Deletes the messages that have expired at `now_ms`.
     pub fn expire(&self, now_ms: i64) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let mut freed = 0;
-        table.topics.retain(|_, kept| {
-            let expired = kept.message.is_expired(now_ms);
-            freed += if expired { kept.message.size() } else { 0 };
+        table.topics.retain(|_, entry| {
+            let expired = entry.message.is_expired(now_ms);
+            freed += if expired { entry.message.size() } else { 0 };
             !expired
         });
         table.bytes -= freed;
     }
 
-    /// What a new subscription to `filter` gets at `now_ms`, by topic; `replayed` tells by its numbers whether a message
-    /// is for this subscription.
+    /// The retained messages for a new subscription to `filter` at `now_ms`, in the order of their topics. `replayed`
+    /// decides by a message's numbers whether this subscription gets it.
     pub fn matching(
         &self,
         filter: &Filter,
@@ -96,26 +96,26 @@ impl Retained {
         replayed: impl Fn(Numbers) -> bool,
     ) -> Vec<Arc<Message>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |kept: &&Kept| !kept.message.is_expired(now_ms) && replayed(kept.numbers);
+        let wanted = |entry: &&Entry| !entry.message.is_expired(now_ms) && replayed(entry.numbers);
         if !filter.as_str().contains(['+', '#']) {
-            let kept = table.topics.get(filter.as_str()).filter(wanted);
-            return kept.map(|kept| Arc::clone(&kept.message)).into_iter().collect();
+            let entry = table.topics.get(filter.as_str()).filter(wanted);
+            return entry.map(|entry| Arc::clone(&entry.message)).into_iter().collect();
         }
-        let matching = table.topics.values().filter(|kept| filter.matches(&kept.message.topic));
+        let matching = table.topics.values().filter(|entry| filter.matches(&entry.message.topic));
         let mut found: Vec<_> =
-            matching.filter(wanted).map(|kept| Arc::clone(&kept.message)).collect();
+            matching.filter(wanted).map(|entry| Arc::clone(&entry.message)).collect();
         drop(table);
         found.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
         found
     }
 
-    /// Whether one of them has expired at `now_ms`.
+    /// Whether a retained message has expired at `now_ms`.
     pub fn has_expired(&self, now_ms: i64) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.topics.values().any(|kept| kept.message.is_expired(now_ms))
+        table.topics.values().any(|entry| entry.message.is_expired(now_ms))
     }
 
-    /// How many there are.
+    /// The number of retained messages.
     pub fn len(&self) -> usize {
         self.table.read().unwrap_or_else(PoisonError::into_inner).topics.len()
     }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_not_given_and_goes() {
+    fn an_expired_message_is_not_replayed_and_is_deleted() {
         let retained = Retained::default();
         let expiring = Message { expires_at_ms: Some(10), ..Message::own("a", "1") };
         set(&retained, Arc::new(expiring));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strangers_have_retained_is_bounded() {
+    fn retained_messages_are_bounded() {
         let retained = Retained::default();
         let big = vec![0; 1024 * 1024];
         for n in 0..20 {
@@ -177,7 +177,7 @@ mod tests {
         }
         assert_eq!(retained.len(), 7);
         assert!(retained.admits(&message("big/3", &big)), "replacing costs nothing");
-        assert!(retained.admits(&message("big/19", b"")), "deleting is always welcome");
+        assert!(retained.admits(&message("big/19", b"")), "deleting is always possible");
         for n in 0..TOPICS + 10 {
             let message = message(&format!("t/{n}"), b"1");
             if retained.admits(&message) {

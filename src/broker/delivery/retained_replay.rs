@@ -11,10 +11,10 @@ use crate::clock;
 use crate::mqtt::{Filter, QoS};
 use crate::store::{Change, Options, Target};
 
-/// Retained messages that the subscriptions of one batch get: as many as may wait for a session.
+/// Retained messages for the subscriptions of one batch: as many as may wait for a session.
 const REPLAYED_MESSAGES: usize = 10_000;
 
-/// A new subscription whose retained messages are asked for.
+/// A request to replay retained messages to a new subscription.
 #[derive(Debug, Clone)]
 pub struct ReplayRequest {
     pub session: Arc<Session>,
@@ -54,8 +54,8 @@ impl ReplayRequest {
     }
 }
 
-/// The retained messages that are committed for persistent sessions, as they are before this commit: to be queued
-/// before whatever else the commit queues. Of several requests of one batch for a filter the latest counts.
+/// The retained messages that are committed for persistent sessions, as they are before this commit. The commit queues
+/// them before its other messages. Of several requests of one batch for a filter the latest counts.
 pub fn stored(requests: &[ReplayRequest], retained: &Retained) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut answered: HashSet<(i64, &Filter)> = HashSet::new();
@@ -76,7 +76,7 @@ pub fn stored(requests: &[ReplayRequest], retained: &Retained) -> Vec<Change> {
     changes
 }
 
-/// Changes that [`stored`] adds at most.
+/// Most changes that [`stored`] returns.
 pub fn weight(requests: &[ReplayRequest], retained: &Retained) -> usize {
     retained.len().saturating_mul(requests.len()).min(REPLAYED_MESSAGES)
 }

@@ -1,5 +1,6 @@
 //! Admission: permits for connections without a CONNECT and for clients, bounded in all and by address. A connection
-//! that has sent no CONNECT is evicted for a new one, oldest first, so that a flood of silent sockets keeps nobody out.
+//! that has sent no CONNECT is evicted for a new one, oldest first, so that a flood of silent sockets locks no client
+//! out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -41,16 +42,16 @@ fn count_down(counts: &mut HashMap<IpAddr, usize>, origin: IpAddr) {
     }
 }
 
-/// Hands out permits.
+/// Gives permits to connections.
 #[derive(Debug, Clone)]
 pub struct Admission {
     table: Arc<Mutex<Table>>,
     limits: Limits,
 }
 
-/// There is no place for another client, or none for another from its address.
+/// The limit of clients is reached, in all or for this address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all places for clients are taken")]
+#[error("too many clients, in all or from this address")]
 pub struct Full;
 
 /// A connection's permit. Dropping it gives the place back.
@@ -64,7 +65,7 @@ pub struct Permit {
 }
 
 impl Admission {
-    /// No connection has come yet.
+    /// No connection is open yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { table: Arc::default(), limits }
@@ -97,7 +98,7 @@ impl Admission {
         Permit { admission: self.clone(), origin, ticket, evicted, admitted: false }
     }
 
-    /// What one client may take from the others.
+    /// Limits on clients.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.limits
@@ -109,7 +110,7 @@ impl Admission {
 }
 
 impl Permit {
-    /// Resolves when it is evicted; never once it is a client.
+    /// Resolves when it is evicted; never for the permit of a client.
     pub async fn evicted(&mut self) {
         if self.admitted || (&mut self.evicted).await.is_err() {
             std::future::pending::<()>().await;
@@ -119,7 +120,7 @@ impl Permit {
     /// Makes it the permit of a client.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`Full`] when the limit of clients is reached.
     pub fn admit_client(&mut self) -> Result<(), Full> {
         let Limits { connections, connections_per_address, .. } = self.admission.limits;
         let mut table = self.admission.lock();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_silent_make_way_and_who_has_a_place_keeps_it() {
+    async fn a_new_connection_evicts_the_oldest_without_a_connect_and_never_a_client() {
         let admission = Admission::new(Limits { connections: 300, ..Limits::default() });
         let mut named = admission.enter(address(1));
         named.admit_client().unwrap();
@@ -166,7 +167,7 @@ mod tests {
         let crowd: Vec<_> =
             (0..WITHOUT_CONNECT_PER_ADDRESS).map(|_| admission.enter(address(1))).collect();
         first.evicted().await;
-        assert!(other.evicted.try_recv().is_err(), "another address is not to blame");
+        assert!(other.evicted.try_recv().is_err(), "another address is not evicted");
         let many: Vec<_> = (3..=130).map(|n| admission.enter(address(n))).collect();
         other.evicted().await;
         assert_eq!(admission.lock().waiting.len(), WITHOUT_CONNECT);
@@ -177,19 +178,19 @@ mod tests {
     }
 
     #[test]
-    fn places_are_bounded_in_all_and_by_address() {
+    fn clients_are_bounded_in_all_and_by_address() {
         let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
         let admission = Admission::new(limits);
-        let sit = |n| {
+        let admit = |n| {
             let mut permit = admission.enter(address(n));
             permit.admit_client().map(|()| permit)
         };
-        let (one, two) = (sit(1).unwrap(), sit(1).unwrap());
-        assert!(sit(1).is_err(), "two of one address");
-        let _three = sit(2).unwrap();
-        assert!(sit(3).is_err(), "three in all");
+        let (one, two) = (admit(1).unwrap(), admit(1).unwrap());
+        assert!(admit(1).is_err(), "two of one address");
+        let _three = admit(2).unwrap();
+        assert!(admit(3).is_err(), "three in all");
         drop(one);
-        assert!(sit(3).is_ok());
+        assert!(admit(3).is_ok());
         drop(two);
     }
 }

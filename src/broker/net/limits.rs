@@ -1,8 +1,8 @@
-//! What one client may take from the others, and which addresses count as one client.
+//! Limits on clients: connections and rates, and which addresses count as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What an operator sets.
+/// The limits that an operator sets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Clients at once. Each costs a few kilobytes and a file descriptor.
@@ -27,7 +27,7 @@ impl Default for Limits {
     }
 }
 
-/// Who is counted as one: an IPv4 address, or the /64 that an IPv6 network gives to one line.
+/// The address that counts as one client: an IPv4 address, or the /64 of an IPv6 address, which one site has.
 #[must_use]
 pub fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_an_address_or_a_network_of_one_line() {
+    fn an_origin_is_an_address_or_the_network_of_one_site() {
         let of = |text: &str| origin(text.parse().unwrap());
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.2"), of("192.0.2.1"));

@@ -1,4 +1,4 @@
-//! Sockets before MQTT: places for connections, rates, streams, TLS.
+//! Connections below MQTT: admission, limits, rates, streams, TLS.
 
 pub(in crate::broker) mod admission;
 pub(in crate::broker) mod limits;

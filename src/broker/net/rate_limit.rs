@@ -1,5 +1,5 @@
-//! How fast one client is read: who sends more a second than the limits allow is not read for a while, and TCP
-//! carries that to the sender. Nothing is lost, and nobody is closed for it.
+//! The rate limiter of one client: while the client is above its rate, the broker does not read from it, and TCP
+//! carries the back-pressure to the client. No message is lost, and no connection is closed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 use crate::broker::net::limits::Limits;
 use crate::broker::net::token_bucket::TokenBucket;
 
-/// A budget holds what is allowed in this long; a burst of that passes at once.
+/// A budget holds the amount of this many seconds. A burst of that size passes at once.
 const BURST_SECONDS: f64 = 1.0;
 
 /// The budgets of one client.
@@ -22,10 +22,10 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// As fast as it comes.
+    /// No limit.
     pub const UNBOUNDED: Self = Self { messages: None, bytes: None, closed: None };
 
-    /// As fast as the limits allow.
+    /// The rates of `limits`.
     #[must_use]
     pub fn new(limits: &Limits, now: Instant) -> Self {
         let bucket = |per_second: u32| {
@@ -40,7 +40,7 @@ impl RateLimiter {
         }
     }
 
-    /// Takes what was read off the budgets; overdrawn, they close until they are even again.
+    /// Charges the budgets for reads. An overdrawn budget closes the limiter until it is even again.
     pub fn spend(&mut self, messages: u32, bytes: usize) {
         let now = Instant::now();
         #[allow(clippy::cast_precision_loss)] // at most a read buffer
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_sends_more_than_allowed_waits_as_long_as_it_was_too_fast() {
+    async fn a_client_above_its_rate_waits_until_it_is_within_its_rate_again() {
         let limits =
             Limits { messages_per_second: 100, bytes_per_second: 1024, ..Limits::default() };
         let start = Instant::now();

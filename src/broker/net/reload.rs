@@ -9,13 +9,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// How often files are looked at.
+/// Interval between two checks of the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What tells one content of a file from the next: who replaces a file by renaming changes the inode.
+/// Inode, size and time of change: they tell one content of a file from the next. A rename changes the inode.
 type Stamp = (u64, u64, i64, i64);
 
-/// Some files, as they were when last looked at.
+/// Files, with their stamps at the last check.
 #[derive(Debug)]
 pub struct Watched {
     files: Vec<PathBuf>,
@@ -24,8 +24,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Catches SIGHUP and looks at the files for the first time. Before they are read, or a change between
-    /// would be missed.
+    /// Catches SIGHUP and checks the files for the first time. Call it before the files are read: a change in
+    /// between would be missed.
     ///
     /// # Errors
     /// When the handler cannot be installed.
@@ -34,7 +34,7 @@ impl Watched {
         Ok(Self { files, stamps, hangup: signal(SignalKind::hangup())? })
     }
 
-    /// Waits for SIGHUP or another content.
+    /// Waits for SIGHUP or a change of a file.
     pub async fn changed(&mut self) {
         loop {
             let asked = tokio::select! {
@@ -42,7 +42,7 @@ impl Watched {
                 () = sleep(LOOK_INTERVAL) => false,
             };
             let files = self.files.clone();
-            // A disk that does not answer holds up no connection.
+            // A disk that does not answer must delay no connection.
             let Ok(found) = spawn_blocking(move || stamps(&files)).await else { continue };
             let differ = found != self.stamps;
             self.stamps = found;

@@ -1,9 +1,9 @@
-//! Log lines that a stranger can cause, at most one in a while.
+//! Throttled log lines: any client can cause them, so each comes at most once in an interval.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// A log line that comes at most once in a while, with how often it was left out.
+/// A log line that comes at most once in an interval, with the number of lines left out.
 #[derive(Debug)]
 pub struct ThrottledLog {
     every: Duration,
@@ -17,7 +17,7 @@ impl ThrottledLog {
         Self { every, last: Mutex::new(None) }
     }
 
-    /// Whether the line is due, and then how many were left out since the one before.
+    /// The number of lines left out since the last one, when the line is due; else `None`.
     pub fn due(&self, now: Instant) -> Option<u64> {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &mut *last {
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_how_often_it_was_left_out() {
+    fn a_line_counts_the_lines_left_out_before_it() {
         let (start, line) = (Instant::now(), ThrottledLog::new(Duration::from_secs(10)));
         assert_eq!(line.due(start), Some(0));
         assert_eq!((line.due(start), line.due(start)), (None, None));

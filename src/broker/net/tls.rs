@@ -1,4 +1,4 @@
-//! TLS on the broker's side: the certificate, read again when it changes, and the port it is for.
+//! TLS on the broker's side: the listener's settings, and its certificate, which is read again when it changes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,20 +16,20 @@ use crate::broker::net::reload::Watched;
 use crate::shutdown::Shutdown;
 use crate::tls::{TlsError, identity, provider, roots};
 
-/// Where TLS is spoken, and as whom.
+/// The settings of the TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// Where MQTT clients connect. Port 0 lets the system choose.
+    /// Address of the listener. Port 0 lets the system choose one.
     pub listen: SocketAddr,
-    /// The broker's certificate, with what stands between it and its authority.
+    /// The broker's certificate chain, a PEM file.
     pub certificate: PathBuf,
-    /// Its key.
+    /// The key of the certificate, a PEM file.
     pub key: PathBuf,
-    /// Who signs the certificates that clients must have; `None`: they need none.
+    /// Authorities of client certificates, a PEM file; `None`: clients need no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What a handshake begins with; another after the files have changed.
+/// The TLS configuration of the next handshake. It changes with the files.
 #[derive(Debug, Clone)]
 pub struct Tls {
     current: watch::Receiver<Arc<ServerConfig>>,
@@ -39,7 +39,7 @@ impl Tls {
     /// Reads the files, and again whenever they change or on SIGHUP, until `shutdown`.
     ///
     /// # Errors
-    /// Which file is wrong, and why.
+    /// [`TlsError`], which names the file.
     pub async fn start(config: TlsConfig, mut shutdown: Shutdown) -> Result<Self, TlsError> {
         let files = [Some(&config.certificate), Some(&config.key), config.client_ca.as_ref()];
         let files = files.into_iter().flatten().cloned().collect();
@@ -59,22 +59,22 @@ impl Tls {
                         info!(file = %config.certificate.display(), "certificate read again");
                         sender.send_replace(new);
                     }
-                    // Between the writing of the two files they do not fit each other, for a moment.
-                    Err(error) => error!(%error, "the certificate stays as it was"),
+                    // While only one of the two files is replaced, they do not match.
+                    Err(error) => error!(%error, "the broker keeps the previous certificate"),
                 }
             }
         });
         Ok(Self { current })
     }
 
-    /// For the next handshake.
+    /// The acceptor of the next handshake.
     #[must_use]
     pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
         Arc::clone(&self.current.borrow()).into()
     }
 }
 
-/// Reads the files, on a thread that may wait for a disk.
+/// Reads the files on a thread that may wait for the disk.
 async fn load(config: TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     match spawn_blocking(move || read(&config)).await {
         Ok(read) => read,

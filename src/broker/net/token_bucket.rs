@@ -1,8 +1,8 @@
-//! Token buckets: budgets that fill up again with time.
+//! Token buckets: budgets that refill with time.
 
 use std::time::{Duration, Instant};
 
-/// A budget that fills up again with time, and may be overdrawn once.
+/// A budget that refills with time, and may be overdrawn once.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     most: f64,
@@ -18,15 +18,15 @@ impl TokenBucket {
         Self { most, per_second, left: most, at: now }
     }
 
-    fn fill(&mut self, now: Instant) {
+    fn refill(&mut self, now: Instant) {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.left = self.most.min(self.left + gained);
         self.at = now;
     }
 
-    /// Takes `amount` if it is there.
+    /// Takes `amount` if that much is left; returns whether it did.
     pub fn take(&mut self, amount: f64, now: Instant) -> bool {
-        self.fill(now);
+        self.refill(now);
         let there = self.left >= amount;
         if there {
             self.left -= amount;
@@ -34,23 +34,23 @@ impl TokenBucket {
         there
     }
 
-    /// Takes `amount` whether it is there or not; returns what is owed.
+    /// Takes `amount` whether that much is left or not; returns the amount owed.
     fn take_all(&mut self, amount: f64, now: Instant) -> f64 {
-        self.fill(now);
+        self.refill(now);
         self.left -= amount;
         (-self.left).max(0.0)
     }
 
-    /// Puts back what was taken and not used.
+    /// Gives back an amount that was taken and not used.
     pub fn give_back(&mut self, amount: f64) {
         self.left = self.most.min(self.left + amount);
     }
 
-    /// What is left.
+    /// The amount left; negative while the budget is overdrawn.
     #[must_use]
     pub fn left(&self, now: Instant) -> f64 {
         let mut bucket = self.clone();
-        bucket.fill(now);
+        bucket.refill(now);
         bucket.left
     }
 
@@ -60,7 +60,7 @@ impl TokenBucket {
         self.left(now) >= self.most
     }
 
-    /// Takes `amount` whether it is there or not. Returns how long it is until nothing is owed, if anything is.
+    /// Takes `amount` whether that much is left or not. Returns the time until nothing is owed, if anything is.
     pub fn overdraw(&mut self, amount: f64, now: Instant) -> Option<Duration> {
         let owed = self.take_all(amount, now);
         (owed > 0.0).then(|| Duration::from_secs_f64(owed / self.per_second))
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_budget_is_spent_and_fills_up_again() {
+    fn a_budget_is_spent_and_refills() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(2.0, 0.5, start);
         assert!(bucket.take(1.0, start) && bucket.take(1.0, start) && !bucket.take(1.0, start));

@@ -1,4 +1,4 @@
-//! What carries a connection's bytes, whatever it is: reading, writing and flushing as one future, so
+//! The transport of a connection, over TCP, TLS or WebSocket: reading, writing and flushing as one future, so
 //! that a loop can wait for either without halves that share a lock.
 
 use std::future::poll_fn;
@@ -11,24 +11,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::broker::net::rate_limit::RateLimiter;
 
-/// Room made in the read buffer at a time.
+/// Bytes reserved in the read buffer for one read.
 const READ_BYTES: usize = 16 * 1024;
 
-/// A stream that bytes come and go on: TCP, TLS over it, a WebSocket.
+/// A byte stream in both directions: TCP, TLS over it, a WebSocket.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// What one wait has moved; at least one of both.
+/// The progress of one wait: bytes read, bytes written, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Moved {
-    /// Bytes that came; 0 when the client has closed its side.
+    /// Bytes read; 0 when the client has closed its side.
     pub read: Option<usize>,
-    /// Bytes were taken off our hands.
+    /// Bytes were written or flushed.
     pub wrote: bool,
 }
 
-/// A stream and whether it still holds back what was written to it, as TLS does.
+/// A stream, and whether it still buffers written bytes, as TLS does.
 #[derive(Debug)]
 pub struct Transport<S> {
     stream: S,
@@ -37,43 +37,43 @@ pub struct Transport<S> {
 }
 
 impl<S: Stream> Transport<S> {
-    /// A transport over a stream that nothing waits in.
+    /// A transport over a stream with nothing to flush.
     pub const fn new(stream: S) -> Self {
         Self { stream, unflushed: false, rate_limit: RateLimiter::UNBOUNDED }
     }
 
-    /// Reads no faster than this from now on. What is not read waits in the client's own buffers.
+    /// Limits the rate of reads from now on. Unread bytes wait in the client's own buffers.
     pub fn set_rate_limit(&mut self, rate_limit: RateLimiter) {
         self.rate_limit = rate_limit;
     }
 
-    /// Takes `messages` off the budget of what may be read.
+    /// Charges the rate limiter for `messages`.
     pub fn charge(&mut self, messages: u32) {
         self.rate_limit.spend(messages, 0);
     }
 
-    /// Whether nothing is read because of the limiter.
+    /// Whether the rate limiter stops the reads.
     pub const fn is_holding_back(&self) -> bool {
         self.rate_limit.is_closed()
     }
 
-    /// Whether nothing of `out`, or of what was taken from it, waits for the client.
+    /// Whether no bytes wait for the client, neither in `out` nor in the stream.
     pub fn is_idle(&self, out: &BytesMut) -> bool {
         out.is_empty() && !self.unflushed
     }
 
-    /// Waits until bytes of `out` could be written or, where `inbound` is given, bytes have come. Dropping the
-    /// future loses nothing.
+    /// Waits until it has written bytes of `out` or, where `inbound` is given, read some. Dropping the future loses
+    /// nothing.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn progress(
         &mut self,
         mut inbound: Option<&mut BytesMut>,
         out: &mut BytesMut,
     ) -> io::Result<Moved> {
         poll_fn(|cx| {
-            // Both ways in each turn: who can always be written to is still listened to.
+            // Both ways in each turn: a client that takes every byte at once is still read from.
             let mut moved = Moved::default();
             while !out.is_empty() {
                 match pin!(self.stream.write_buf(out)).poll(cx)? {
@@ -102,7 +102,7 @@ impl<S: Stream> Transport<S> {
     /// Waits for bytes; 0 when the client has closed its side.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn read(&mut self, inbound: &mut BytesMut) -> io::Result<usize> {
         self.stream.read_buf(inbound).await
     }
@@ -110,25 +110,25 @@ impl<S: Stream> Transport<S> {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Writes all of `out` and says that nothing follows.
+    /// Writes all of `out` and shuts the stream down.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn close(&mut self, out: &mut BytesMut) -> io::Result<()> {
         self.stream.write_all_buf(out).await?;
         self.stream.shutdown().await
     }
 
-    /// Says that nothing follows, in the stream's own way: a WebSocket without a Close frame looks broken to a browser.
+    /// Shuts the stream down in its own way: a browser reports a WebSocket without a Close frame as broken.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn hang_up(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_full_is_not_read_and_keeps_what_it_could_not_write() {
+    async fn without_a_read_buffer_nothing_is_read_and_unwritten_bytes_stay() {
         let (near, mut far) = tokio::io::duplex(4);
         let mut transport = Transport::new(near);
         far.write_all(b"more").await.unwrap();

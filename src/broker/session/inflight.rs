@@ -1,4 +1,4 @@
-//! The in-flight window of one client: what was delivered and is not yet acknowledged, by packet id.
+//! The in-flight window of one client: deliveries without their acknowledgement, by packet id.
 
 use std::collections::HashMap;
 
@@ -19,12 +19,12 @@ enum Exchange {
     AwaitPubcomp { number: Option<i64> },
 }
 
-/// An acknowledgement of what was never sent.
+/// An acknowledgement that no delivery awaits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an acknowledgement of what was never sent")]
+#[error("an acknowledgement that no delivery awaits")]
 pub struct UnexpectedAck;
 
-/// What is in flight to one client.
+/// The deliveries in flight to one client.
 #[derive(Debug)]
 pub struct InFlight {
     window: u16,
@@ -38,12 +38,13 @@ impl InFlight {
         Self { window: receive_maximum.min(WINDOW), by_id: HashMap::new(), last_id: 0 }
     }
 
-    /// Whether one more of this quality of service may leave.
+    /// Whether one more message of this quality of service may be sent.
     pub fn has_room(&self, qos: QoS) -> bool {
         qos == QoS::AtMostOnce || self.by_id.len() < usize::from(self.window)
     }
 
-    /// A packet id for what has none in the log. There are more than the window has places, so one is free.
+    /// A packet id for a message without a number in the log. There are more ids than places in the window, so one is
+    /// free.
     pub fn free_id(&mut self) -> u16 {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
@@ -53,7 +54,7 @@ impl InFlight {
         }
     }
 
-    /// A PUBLISH has left.
+    /// Notes that a PUBLISH was sent.
     pub fn sent(&mut self, qos: QoS, packet_id: u16, number: Option<i64>) {
         match qos {
             QoS::AtMostOnce => None,
@@ -62,15 +63,15 @@ impl InFlight {
         };
     }
 
-    /// A PUBREL has left for a message whose PUBREC an earlier connection took.
+    /// Notes that a PUBREL was sent for a message whose PUBREC an earlier connection received.
     pub fn release(&mut self, packet_id: u16, number: i64) {
         self.by_id.insert(packet_id, Exchange::AwaitPubcomp { number: Some(number) });
     }
 
-    /// The client's PUBACK. Returns the message's number in the log, where nothing waits for it any more.
+    /// Takes the client's PUBACK. Returns the message's number, if it is in the log; there it is done.
     ///
     /// # Errors
-    /// When it was not asked for.
+    /// [`UnexpectedAck`] when no delivery awaits it.
     pub fn puback(&mut self, packet_id: u16) -> Result<Option<i64>, UnexpectedAck> {
         match self.by_id.get(&packet_id) {
             Some(Exchange::AwaitPuback { number }) => {
@@ -82,11 +83,11 @@ impl InFlight {
         }
     }
 
-    /// The client's PUBREC. PUBREL follows, when the number returned is noted in the log as released. With
-    /// `refused` the exchange is over (MQTT 5.0 §4.3.3).
+    /// Takes the client's PUBREC. Returns the message's number, if it is in the log; the log notes it as released
+    /// before PUBREL is sent. With `refused` the exchange is over (MQTT 5.0 §4.3.3).
     ///
     /// # Errors
-    /// When it was not asked for.
+    /// [`UnexpectedAck`] when no delivery awaits it.
     pub fn pubrec(&mut self, packet_id: u16, refused: bool) -> Result<Option<i64>, UnexpectedAck> {
         match self.by_id.get(&packet_id) {
             Some(Exchange::AwaitPubrec { number } | Exchange::AwaitPubcomp { number }) => {
@@ -102,10 +103,10 @@ impl InFlight {
         }
     }
 
-    /// The client's PUBCOMP, as [`InFlight::puback`].
+    /// Takes the client's PUBCOMP, as [`InFlight::puback`].
     ///
     /// # Errors
-    /// When it was not asked for.
+    /// [`UnexpectedAck`] when no delivery awaits it.
     pub fn pubcomp(&mut self, packet_id: u16) -> Result<Option<i64>, UnexpectedAck> {
         match self.by_id.get(&packet_id) {
             Some(Exchange::AwaitPubcomp { number }) => {

@@ -1,4 +1,4 @@
-//! Sessions: what is subscribed, what waits in memory, and which connection has a client id.
+//! Sessions: their subscriptions, their outbound queues, and the leases of client ids.
 //!
 //! `inflight`, `outbound_queue` → `state` → `shared_subscriptions` → `subscriptions` → `registry` → `take_over`
 

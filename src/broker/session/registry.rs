@@ -1,5 +1,5 @@
-//! The registry of client ids: which are connected, and which have a session that outlives the connection. What must
-//! survive a restart is returned as [`Change`]s, which the caller commits.
+//! The registry of client ids: which are connected, and which have a session that outlives the connection. It returns
+//! [`Change`]s for the state that must survive a restart; the caller commits them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,12 @@ use super::subscriptions::Subscriptions;
 use crate::mqtt::Filter;
 use crate::store::{Change, Stored};
 
-/// Persistent sessions that are kept. Beyond it the one that has been away for longest ends.
+/// Most persistent sessions. Beyond it the one that has been away for longest ends.
 pub(super) const PERSISTENT_SESSIONS: usize = 1000;
-/// Session expiry interval of a session that has no end by itself (MQTT 5.0 §3.1.2.11.2), seconds.
+/// Session expiry interval of a session that never expires (MQTT 5.0 §3.1.2.11.2), seconds.
 pub const FOR_EVER: u32 = u32::MAX;
 
-/// What is known of a client id.
+/// The state of a client id.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     /// Ends the present connection.
@@ -63,7 +63,7 @@ impl Table {
         idle.min_by_key(|(_, entry)| entry.lease).map(|(id, _)| id.clone())
     }
 
-    /// Ends a persistent session; to be committed.
+    /// Ends a persistent session. Returns the change to commit.
     pub fn end(&mut self, client_id: &str, subscriptions: &Subscriptions) -> Option<Change> {
         let entry = self.entries.get_mut(client_id)?;
         let session = entry.persistent.take()?;
@@ -72,7 +72,7 @@ impl Table {
         }
         self.persistent -= 1;
         subscriptions.forget(&session);
-        // The task that waits to publish its will hears that the session is over.
+        // Tells the task that waits to publish its will: the session is over.
         session.state().will = None;
         session.persistent.map(|session| Change::End { session })
     }
@@ -82,7 +82,7 @@ impl Table {
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     table: Arc<Mutex<Table>>,
-    /// Who has subscribed to what.
+    /// The subscription index.
     pub subscriptions: Subscriptions,
 }
 
@@ -92,8 +92,8 @@ pub struct Registry {
 pub struct TooMany;
 
 impl Registry {
-    /// With the sessions that were there when the broker last ended, the one that has been away for longest
-    /// first. Those whose client was connected then have been away since `now_ms`.
+    /// A registry with the sessions of the broker's previous run, the one that has been away for longest first. A
+    /// session whose client was connected at the end has been away since `now_ms`.
     pub fn new(stored: Vec<Stored>, now_ms: i64) -> Self {
         let registry = Self::default();
         let mut table = registry.lock();
@@ -108,7 +108,7 @@ impl Registry {
             let state = State {
                 subscriptions,
                 received: stored.received.into_iter().collect(),
-                // Nobody knows what of it was sent; better marked as a duplicate too often than too seldom.
+                // The log does not tell which messages were sent. DUP on too many is better than on too few.
                 sent: stored.latest,
                 expiry_s: stored.expiry_s,
                 left_at_ms: stored.left_at_ms.unwrap_or(now_ms),
@@ -131,14 +131,14 @@ impl Registry {
         registry
     }
 
-    /// Takes back changes that could not be handed to the writer. Only ends matter: what else they say of a session
-    /// is said again when its client comes, or assumed at the next start.
+    /// Takes back changes that could not be handed to the writer. Only ends of sessions matter: the other changes are
+    /// made again when the client connects, or assumed at the next start.
     pub fn take_back(&self, changes: impl IntoIterator<Item = Change>) {
         let ends = changes.into_iter().filter(|change| matches!(change, Change::End { .. }));
         self.lock().uncommitted.extend(ends);
     }
 
-    /// Ends the sessions that have expired; to be committed, with the ends that were taken back.
+    /// Ends the sessions that have expired. Returns the changes to commit, with the ends that were taken back.
     pub fn expire(&self, now_ms: i64) -> Vec<Change> {
         let mut table = self.lock();
         let mut changes = std::mem::take(&mut table.uncommitted);
@@ -148,7 +148,7 @@ impl Registry {
         changes
     }
 
-    /// Connected clients, persistent sessions, and subscriptions of both.
+    /// The numbers of connected clients and of persistent sessions.
     pub fn count(&self) -> (usize, usize) {
         let table = self.lock();
         let connected = table.entries.values().filter(|entry| entry.takeover.is_some()).count();

@@ -1,4 +1,4 @@
-//! Shared subscriptions: of a group's members one gets each message (MQTT 5.0 §4.8.2).
+//! Shared subscriptions: one member of a group gets each message (MQTT 5.0 §4.8.2).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ pub struct Group {
 #[derive(Debug, Default)]
 struct Members {
     list: Vec<(Arc<Session>, Options)>,
-    /// Whose turn it is.
+    /// Index of the member that is next.
     next: usize,
 }
 
@@ -38,7 +38,7 @@ impl Group {
         false
     }
 
-    /// Takes a member out. Returns whether none is left.
+    /// Removes a member. Returns whether none is left.
     pub fn leave(&self, session: &Arc<Session>) -> bool {
         let mut members = self.lock();
         members.list.retain(|(member, _)| !Arc::ptr_eq(member, session));

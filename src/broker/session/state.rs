@@ -1,4 +1,4 @@
-//! One session: what is subscribed, which exchanges are open, and what waits in memory for its client.
+//! One session: its subscriptions, its open exchanges, and the outbound queue of its client.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,31 +13,31 @@ use crate::store::Options;
 /// A session: it outlives the connection unless its expiry interval is 0.
 #[derive(Debug)]
 pub struct Session {
-    /// Whose it is.
+    /// Name of the session: the client id, behind the user's name and U+0001 where the client has logged in.
     pub client_id: Arc<str>,
     /// Its number in the log, if it may outlive a connection.
     pub persistent: Option<i64>,
-    /// Tells sessions apart in the order of their beginning.
+    /// Number within this run of the broker, in the order in which sessions began.
     pub serial: usize,
-    /// What waits in memory for its client.
+    /// The outbound queue of its client.
     pub queue: OutboundQueue,
     state: Mutex<State>,
 }
 
-/// What belongs to a session.
+/// The state of a session that changes.
 #[derive(Debug, Default)]
 pub struct State {
-    /// What is subscribed, shared subscriptions too.
+    /// Subscriptions, shared ones too.
     pub subscriptions: HashMap<Filter, Options>,
-    /// Packet ids of `QoS` 2 messages that were taken but not released yet.
+    /// Packet ids of `QoS` 2 messages that were received but not released yet.
     pub received: HashSet<u16>,
-    /// Highest number of a waiting message that was ever sent: it is a duplicate when it is sent again.
+    /// Highest number of a message in the log that was ever sent: sent again, it is a duplicate.
     pub sent: i64,
-    /// A task waits to publish the session's will.
+    /// Set while a task waits to publish the session's will.
     pub will: Option<oneshot::Sender<()>>,
     /// Seconds that it outlives its connection.
     pub expiry_s: u32,
-    /// Unix ms UTC; meaningless while connected.
+    /// When its connection left, Unix ms UTC; meaningless while connected.
     pub left_at_ms: i64,
 }
 
@@ -51,7 +51,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What one subscription makes of `message`.
+    /// The delivery of `message` by one subscription.
     pub fn new(options: Options, message: &Message) -> Self {
         let mut wanted = Self { qos: QoS::AtMostOnce, retain: false, identifiers: Vec::new() };
         wanted.add(options, message);
@@ -87,7 +87,7 @@ impl Session {
         })
     }
 
-    /// The session's state, for a moment.
+    /// Locks the session's state; the lock is held briefly.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

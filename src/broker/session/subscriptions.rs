@@ -1,9 +1,10 @@
-//! The subscription index: which sessions get a message. Every message is looked up here once, and every session's part
-//! of it is decided once.
+//! The subscription index: selects the sessions that get a message. Each message is looked up once, and the delivery to
+//! each session is decided once.
 //!
-//! A message that is retained while a session subscribes is to reach it exactly once: as the retained one or as it is
-//! published. So retained messages are numbered, and a subscription notes the numbers at which it entered the index:
-//! what has a higher number is delivered as it is published, the others are replayed ([`Numbers::is_replayed`]).
+//! A session that subscribes while a message is retained gets that message exactly once: replayed, or as it is
+//! published. For this, retained messages have numbers, and a subscription notes the latest numbers when it enters the
+//! index. A message with a higher number is delivered as it is published; the others are replayed
+//! ([`Numbers::is_replayed`]).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,7 +27,7 @@ impl Subscriber {
     }
 }
 
-/// Which sessions a look-up is about.
+/// Which sessions a look-up selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// All of them.
@@ -37,7 +38,7 @@ enum Scope {
     Live,
 }
 
-/// A session to whose queue a message goes.
+/// A session whose queue gets a message.
 #[derive(Debug)]
 pub struct Recipient {
     pub session: Arc<Session>,
@@ -49,10 +50,10 @@ pub struct Recipient {
 /// The sessions that get a message.
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// Sessions for which it is committed, and those sessions themselves, to be told.
+    /// Sessions for which the message is committed, as targets of the commit and as sessions to notify.
     pub targets: Vec<Target>,
     pub stored: Vec<Arc<Session>>,
-    /// Sessions to whose queue it goes.
+    /// Sessions whose queue gets the message.
     pub live: Vec<Recipient>,
 }
 
@@ -105,7 +106,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// A session that can be subscribed here.
+    /// A new session. Its subscriptions belong in this index.
     pub fn session(&self, client_id: &str, persistent: Option<i64>, state: State) -> Arc<Session> {
         Session::new(client_id, persistent, state, Arc::clone(&self.queues))
     }
@@ -136,7 +137,7 @@ impl Subscriptions {
                 _ => index.insert(filter, Subscriber::Session(Arc::clone(session), options)),
             }
         }
-        // Under the lock that keeps every look-up out.
+        // Under the write lock, so that no look-up runs meanwhile.
         Numbers {
             selected: self.latest.selected.load(Relaxed),
             published: self.latest.published.load(Relaxed),
@@ -152,7 +153,7 @@ impl Subscriptions {
         });
     }
 
-    /// Takes out all that `session` has subscribed to.
+    /// Removes all subscriptions of `session`.
     pub fn forget(&self, session: &Arc<Session>) {
         let filters: Vec<Filter> = session.state().subscriptions.keys().cloned().collect();
         for filter in &filters {
@@ -160,18 +161,18 @@ impl Subscriptions {
         }
     }
 
-    /// Who gets `message`, which is not retained.
+    /// Selects the sessions that get `message`, which is not to be retained.
     pub fn select(&self, message: &Message) -> Selection {
         self.look_up(message, Scope::All, || ()).0
     }
 
-    /// Which stored sessions get `message`, which is to be retained, and its number.
+    /// Selects the stored sessions that get `message`, which is to be retained, and numbers it.
     pub fn select_stored(&self, message: &Message) -> (Selection, u64) {
         self.look_up(message, Scope::Stored, || self.latest.selected.fetch_add(1, Relaxed) + 1)
     }
 
-    /// Makes `message` the retained one by `retain`, which gets its numbers, and tells who gets it as published. Where
-    /// [`Subscriptions::select_stored`] gave it a number before, these are the live sessions only.
+    /// Calls `retain` with the numbers of `message`, and selects the sessions that get it as it is published: only the
+    /// live ones where [`Subscriptions::select_stored`] gave it the number `selected` before.
     pub fn publish_retained(
         &self,
         message: &Message,
@@ -188,7 +189,7 @@ impl Subscriptions {
         self.look_up(message, scope, retain).0
     }
 
-    /// Looks `message` up; `first` runs under the lock that keeps subscriptions from entering meanwhile.
+    /// Looks `message` up. `first` runs under the same lock, so that no subscription enters in between.
     fn look_up<R>(
         &self,
         message: &Message,
@@ -214,7 +215,7 @@ impl Subscriptions {
             Subscriber::Group(_) => {}
         });
         let mut selection = Selection::default();
-        // A session whose subscriptions overlap gets one delivery. Its matches stand together once they are sorted.
+        // A session whose subscriptions overlap gets one delivery. Sorting puts its matches side by side.
         matching.sort_unstable_by_key(|(session, _)| session.serial);
         for overlapping in matching.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
             let [(session, options), more @ ..] = overlapping else { continue };

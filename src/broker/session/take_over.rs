@@ -1,4 +1,4 @@
-//! The lease of a client id: which connection has it, take-over by another, and what becomes of the session at the end.
+//! The lease of a client id: the connection that has it, its take-over by another one, and the session's outcome.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use super::registry::{Entry, PERSISTENT_SESSIONS, Registry, TooMany};
 use super::state::{Session, State};
 use crate::store::Change;
 
-/// A client id's present connection. Dropping it leaves; [`Lease::leave`] says what is to be committed then.
+/// The lease of a client id by its present connection. Dropping it gives the client id up; [`Lease::leave`] returns the
+/// changes to commit before that.
 #[derive(Debug)]
 pub struct Lease {
     registry: Registry,
     number: u64,
     /// Resolves when another connection takes the client id over.
     pub taken_over: oneshot::Receiver<()>,
-    /// Resolves when the connection that had the client id before has left and its will is published.
+    /// Resolves when the previous connection has left and its will is published.
     pub previous: Option<oneshot::Receiver<()>>,
     /// For the CONNACK.
     pub session_present: bool,
@@ -27,23 +28,24 @@ pub struct Lease {
     _leaving: oneshot::Sender<()>,
 }
 
-/// What has become of a session whose connection broke.
+/// The outcome of a session whose connection broke.
 #[derive(Debug)]
 pub enum SessionOutcome {
     /// Its client is back.
     Back,
-    /// It is over.
+    /// The session has ended.
     Over,
-    /// It waits for its client. Resolves to `Ok` when that is back, to an error when the session is over.
+    /// The session waits for its client. Resolves to `Ok` when the client is back, to an error when the session has
+    /// ended.
     Alone(oneshot::Receiver<()>),
 }
 
 impl Lease {
-    /// Connects `client_id`; the connection that had it is told to leave ([MQTT-3.1.4-2]). `clean_start` ends the
-    /// session that is there; the new one outlives its connection by `expiry_s` seconds.
+    /// Takes `client_id` for a new connection and ends the previous one ([MQTT-3.1.4-2]). `clean_start` ends an
+    /// existing session. The session outlives the new connection by `expiry_s` seconds.
     ///
     /// # Errors
-    /// When a new persistent session finds no room.
+    /// [`TooMany`] when there is no room for a new persistent session.
     pub fn take(
         registry: &Registry,
         client_id: &str,
@@ -76,12 +78,12 @@ impl Lease {
                 registry.subscriptions.session(client_id, Some(table.highest), State::default())
             }
         };
-        // What waited for the previous connection is not this one's.
+        // Deliveries that waited for the previous connection are not for this one.
         session.queue.close();
         {
             let mut state = session.state();
             state.expiry_s = expiry_s;
-            // For a connection that breaks before it is accepted, and leaves nothing else.
+            // For a connection that breaks before it is accepted: it does not call `leave`.
             state.left_at_ms = now_ms;
             let _ = state.will.take().map(|waiting| waiting.send(()));
         }
@@ -110,14 +112,14 @@ impl Lease {
         })
     }
 
-    /// The session's connection is over; it lasts `expiry_s` more seconds. What is to be committed.
+    /// Ends the session's connection; the session lasts `expiry_s` more seconds. Returns the changes to commit.
     pub fn leave(&self, expiry_s: u32, now_ms: i64) -> Vec<Change> {
         let mut table = self.registry.lock();
         let client_id = &*self.session.client_id;
         let entry = table.entries.get(client_id);
         if entry.is_none_or(|entry| entry.lease != self.number) {
-            // Who took over decides. What was not persistent, or was ended by a clean start, has ended: also what
-            // it subscribed to since.
+            // The connection that took over decides. A session that was not persistent, or that a clean start has
+            // ended, is over, and so are the subscriptions that it made since.
             let lives_on = entry
                 .and_then(|entry| entry.persistent.as_ref())
                 .is_some_and(|other| Arc::ptr_eq(other, &self.session));
@@ -142,7 +144,7 @@ impl Lease {
         table.end(client_id, &self.registry.subscriptions).into_iter().collect()
     }
 
-    /// What becomes of the session after [`Lease::leave`], for a will that is to wait.
+    /// The session's outcome after [`Lease::leave`], for a will with a delay.
     pub fn outcome(&self) -> SessionOutcome {
         let table = self.registry.lock();
         let entry = table.entries.get(&*self.session.client_id);
@@ -163,9 +165,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // The client was not accepted: the end of an earlier session is still to be committed.
-        let unsaid = std::mem::take(&mut self.changes);
-        let refused = !unsaid.is_empty();
-        self.registry.take_back(unsaid);
+        let uncommitted = std::mem::take(&mut self.changes);
+        let refused = !uncommitted.is_empty();
+        self.registry.take_back(uncommitted);
         let mut table = self.registry.lock();
         let client_id = &*self.session.client_id;
         let Some(entry) = table.entries.get_mut(client_id) else { return };
@@ -177,7 +179,7 @@ impl Drop for Lease {
         if entry.persistent.is_none() {
             table.entries.remove(client_id);
         } else if refused && !self.session_present {
-            // A session that its client never heard of, and that never began on the disk.
+            // No CONNACK has named this session, and it never began on the disk.
             let _ = table.end(client_id, &self.registry.subscriptions);
         }
     }
@@ -198,8 +200,8 @@ mod tests {
         Lease::take(sessions, id, clean, if clean { 0 } else { FOR_EVER }, NOW).unwrap()
     }
 
-    /// It was accepted: its changes were committed. Then it goes.
-    fn go(mut lease: Lease) {
+    /// Leaves after it was accepted: its changes were committed.
+    fn leave(mut lease: Lease) {
         lease.changes.clear();
         let expiry_s = lease.session.state().expiry_s;
         lease.leave(expiry_s, NOW);
@@ -207,30 +209,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_over_can_wait_for_the_other_to_leave() {
+    async fn a_take_over_can_wait_for_the_previous_connection_to_leave() {
         let sessions = Registry::default();
         let first = take(&sessions, "a", true);
         let mut second = take(&sessions, "a", true);
         let mut gone = second.previous.take().unwrap();
         assert!(gone.try_recv().is_err());
-        go(first);
-        assert!(gone.await.is_err(), "closed, which is the news");
+        leave(first);
+        assert!(gone.await.is_err(), "closed: the previous connection has left");
     }
 
     #[tokio::test]
-    async fn a_waiting_will_hears_whether_its_client_is_back_or_its_session_over() {
+    async fn a_delayed_will_ends_when_its_client_is_back_or_its_session_over() {
         let sessions = Registry::default();
         for back in [true, false] {
             let mut first = take(&sessions, "a", false);
             first.changes.clear();
             first.leave(FOR_EVER, NOW);
             let SessionOutcome::Alone(waiting) = first.outcome() else {
-                panic!("nobody else is there")
+                panic!("no other connection has it")
             };
             drop(first);
             let second = take(&sessions, "a", !back);
             assert_eq!(waiting.await.is_ok(), back);
-            go(second);
+            leave(second);
         }
     }
 
@@ -239,19 +241,19 @@ mod tests {
         let sessions = Registry::default();
         let first = take(&sessions, "a", false);
         let number = first.session.persistent.unwrap();
-        go(first);
-        // Clean, and gone before it was accepted.
+        leave(first);
+        // Clean, and closed before it was accepted.
         drop(take(&sessions, "a", true));
         assert!(matches!(sessions.expire(NOW)[..], [Change::End { session }] if session == number));
         assert!(sessions.expire(NOW).is_empty(), "once");
-        // Not clean: a session that nobody was told of is not there next time.
+        // Not clean: a session that no CONNACK has named does not exist next time.
         drop(take(&sessions, "a", false));
         assert_eq!(sessions.count(), (0, 0));
         assert!(!take(&sessions, "a", false).session_present);
     }
 
     #[test]
-    fn what_a_connection_subscribes_to_after_its_session_has_ended_is_forgotten() {
+    fn subscriptions_made_after_the_end_of_their_session_are_removed() {
         let sessions = Registry::default();
         let mut first = take(&sessions, "a", false);
         first.changes.clear();
@@ -268,9 +270,9 @@ mod tests {
         first.session.queue.open();
         let message = Message::own("t", "1");
         assert_eq!(sessions.subscriptions.select(&message).live.len(), 1);
-        go(first);
+        leave(first);
         assert!(sessions.subscriptions.select(&message).live.is_empty());
-        go(second);
+        leave(second);
     }
 
     #[test]
@@ -279,9 +281,9 @@ mod tests {
         let mut first = take(&sessions, "a", true);
         let second = take(&sessions, "a", true);
         assert!(first.taken_over.try_recv().is_ok());
-        go(first);
+        leave(first);
         assert_eq!(sessions.lock().entries.len(), 1);
-        go(second);
+        leave(second);
         assert!(sessions.lock().entries.is_empty());
     }
 
@@ -291,15 +293,15 @@ mod tests {
         let first = take(&sessions, "a", false);
         assert!(!first.session_present);
         first.session.state().received.insert(7);
-        go(first);
+        leave(first);
         let again = take(&sessions, "a", false);
         assert!(again.session_present && again.session.state().received.contains(&7));
         let number = again.session.persistent.unwrap();
-        go(again);
+        leave(again);
         let clean = take(&sessions, "a", true);
         assert!(!clean.session_present);
         assert!(matches!(clean.changes[..], [Change::End { session }] if session == number));
-        go(clean);
+        leave(clean);
         let anew = take(&sessions, "a", false);
         assert!(!anew.session_present && anew.session.state().received.is_empty());
         assert_eq!(sessions.count(), (1, 1));
@@ -328,21 +330,21 @@ mod tests {
     }
 
     #[test]
-    fn the_session_that_was_away_for_longest_makes_way() {
+    fn the_session_that_was_away_for_longest_is_ended_for_a_new_one() {
         let sessions = Registry::default();
         let keep = |n: usize| take(&sessions, &format!("c{n}"), false);
         let connected = keep(0);
         let first_away = connected.session.persistent.unwrap() + 1;
         for n in 1..PERSISTENT_SESSIONS {
-            go(keep(n));
+            leave(keep(n));
         }
         let new = keep(PERSISTENT_SESSIONS);
         assert!(matches!(new.changes[0], Change::End { session } if session == first_away));
         let anew = keep(1);
         assert!(!anew.session_present);
-        go(anew);
+        leave(anew);
         assert!(keep(3).session_present);
-        go(connected);
+        leave(connected);
         assert_eq!(sessions.count().1, PERSISTENT_SESSIONS);
     }
 }

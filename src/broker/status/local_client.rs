@@ -1,4 +1,4 @@
-//! The broker's own client: hears what is published and publishes itself, without a socket.
+//! The local client: subscribes and publishes inside the process, without a socket.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::store::Options;
 /// The client id of the broker's own subscriptions, where messages that they lost are counted.
 const CLIENT_ID: &str = "$local";
 
-/// A client inside the process. It holds the recorder, which ends with its last holder.
+/// A client inside the process. It holds the recorder, which ends when its last holder is dropped.
 #[derive(Clone)]
 pub struct LocalClient {
     services: Services,
@@ -34,7 +34,7 @@ pub struct LocalMessage<'a> {
     pub retained: bool,
 }
 
-/// What the broker has to do at present, and what it would not.
+/// The broker's load at present, and its refusals.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// Clients connected.
@@ -64,7 +64,7 @@ impl LocalClient {
         Ok(self.services.publish(message).await?)
     }
 
-    /// What the broker has to do at present.
+    /// The broker's load at present.
     pub fn load(&self) -> Load {
         let (clients, _) = self.services.registry.count();
         let refusals = self.services.access.refusals();
@@ -86,7 +86,7 @@ impl LocalClient {
         (losses.total(), named.collect())
     }
 
-    /// Calls `each` with whatever matches `filters`: first what is retained, then what comes. Never returns.
+    /// Calls `each` with the messages that match `filters`: first the retained ones, then the live ones. Never returns.
     pub async fn follow(
         &self,
         filters: &[Filter],
@@ -112,11 +112,11 @@ impl LocalClient {
     }
 }
 
-/// What the broker itself subscribes to. Dropping it unsubscribes. It does not keep the writer alive.
+/// A subscription of the broker itself. Dropping it unsubscribes. It does not keep the writer alive.
 pub(in crate::broker) struct LocalSubscription {
     fan_out: FanOut,
     session: Arc<Session>,
-    /// The retained messages as they are when it is asked for them, and what entered the index when.
+    /// The filters, and the numbers of retained messages at which each entered the index.
     entered: Vec<(Filter, Numbers)>,
 }
 
@@ -138,7 +138,7 @@ impl LocalSubscription {
         Self { fan_out: fan_out.clone(), session, entered }
     }
 
-    /// What was retained before the subscription.
+    /// The messages that were retained before the subscription.
     pub fn retained(&self) -> Vec<Arc<Message>> {
         let now_ms = clock::unix_ms();
         let retained = self.entered.iter().flat_map(|(filter, entered)| {

@@ -1,4 +1,4 @@
-//! What the broker says of itself, and its own client.
+//! The broker's status in `$SYS`, and the local client.
 
 pub(in crate::broker) mod local_client;
 pub(in crate::broker) mod sys;

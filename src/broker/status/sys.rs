@@ -1,4 +1,4 @@
-//! What the broker says about itself in `$SYS/broker/…`, and the clock of what expires.
+//! Publishes the broker's status in `$SYS/broker/…`, and ends sessions and retained messages that have expired.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::mqtt::Message;
 use crate::shutdown::Shutdown;
 use crate::store::Change;
 
-/// How often it is said. The names are mosquitto's where it has one, so that its users' dashboards find them.
+/// Interval of the reports. The topics are mosquitto's where it has one, so that dashboards for it work.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Says it until `shutdown`.
+/// Reports until `shutdown`.
 pub async fn run(services: Services, mut shutdown: Shutdown) {
     let started = Instant::now();
     let mut published: HashMap<Arc<str>, u64> = HashMap::new();
@@ -36,7 +36,7 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
             services.fan_out.publish_own(message);
         }
         for (client, count) in services.fan_out.traffic.losses.by_client() {
-            // Most counts stand still.
+            // Most counts do not change.
             if published.insert(Arc::clone(&client), count) != Some(count) {
                 services.fan_out.publish_own(loss(&client, count));
             }
@@ -48,8 +48,8 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
     }
 }
 
-/// Messages that one client lost: `$SYS/broker/clients/dropped/<client id>`, or `…/<user>/<client id>`. What has a
-/// meaning in topics is written as in an address (RFC 3986 §2.1).
+/// Messages that one client lost: `$SYS/broker/clients/dropped/<client id>`, or `…/<user>/<client id>`. Characters with
+/// a meaning in topics are percent-encoded (RFC 3986 §2.1).
 fn loss(session: &str, count: u64) -> Message {
     let mut topic = String::from("$SYS/broker/clients/dropped/");
     for c in session.chars() {
@@ -72,12 +72,12 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
     let counters = services.recorder.counters();
     let (appended, commits) = counters.totals();
     let (connected, persistent) = services.registry.count();
-    let said = |topic: &str, value: String| Message::own(format!("$SYS/broker/{topic}"), value);
-    let count = |topic, value: u64| said(topic, value.to_string());
-    let size = |topic, value: usize| said(topic, value.to_string());
+    let text = |topic: &str, value: String| Message::own(format!("$SYS/broker/{topic}"), value);
+    let count = |topic, value: u64| text(topic, value.to_string());
+    let size = |topic, value: usize| text(topic, value.to_string());
     vec![
-        said("version", format!("humidor {}", env!("CARGO_PKG_VERSION"))),
-        said("uptime", format!("{} seconds", uptime.as_secs())),
+        text("version", format!("humidor {}", env!("CARGO_PKG_VERSION"))),
+        text("uptime", format!("{} seconds", uptime.as_secs())),
         size("clients/connected", connected),
         size("clients/persistent", persistent),
         count("connections/accepted", traffic.connections.load(Relaxed)),
@@ -94,7 +94,7 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
         count("store/samples", appended.samples),
         count("store/refused", appended.refused),
         count("store/commits", commits),
-        said("store/commit/ms", format!("{:.3}", counters.commit_time().as_secs_f64() * 1000.0)),
-        said("store/blocked", counters.blocked().unwrap_or_default()),
+        text("store/commit/ms", format!("{:.3}", counters.commit_time().as_secs_f64() * 1000.0)),
+        text("store/blocked", counters.blocked().unwrap_or_default()),
     ]
 }

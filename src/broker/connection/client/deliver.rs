@@ -1,5 +1,4 @@
-//! What a connected client is to get beside its acknowledgements: pages of the log, what is on its way, and what the
-//! client acknowledges of it.
+//! Deliveries to a connected client: pages of messages from the log, writing, and the client's acknowledgements.
 
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
@@ -11,11 +10,10 @@ use crate::clock;
 use crate::mqtt::codec::{self, AckKind, Reason};
 use crate::store::{Change, Waiting};
 
-/// A page of what waits in the log, being read.
+/// A page of messages that wait in the log, being read.
 pub type Page = Pin<Box<dyn Future<Output = rusqlite::Result<Vec<Waiting>>> + Send>>;
 
-/// Waits for a page of what waits in the log; for ever when none is being read. Cancelling and calling
-/// again is fine.
+/// Waits for the page that is being read; for ever when there is none. Cancelling and calling again loses nothing.
 pub async fn read(page: &mut Option<Page>) -> rusqlite::Result<Vec<Waiting>> {
     match page {
         Some(page) => page.as_mut().await,
@@ -24,7 +22,7 @@ pub async fn read(page: &mut Option<Page>) -> rusqlite::Result<Vec<Waiting>> {
 }
 
 impl Client<'_> {
-    /// Takes what was read of what waits in the log.
+    /// Takes a page of messages that wait in the log.
     pub fn take_page(&mut self, page: Vec<Waiting>) {
         self.page = None;
         if let Some(last) = page.last() {
@@ -36,7 +34,7 @@ impl Client<'_> {
         self.outbound.queue_page(page);
     }
 
-    /// Starts reading what waits in the log, when it is needed.
+    /// Starts to read the next page of the log when it is needed.
     pub fn read_on(&mut self) {
         if self.session.queue.take_stored() {
             self.may_wait = true;
@@ -55,14 +53,14 @@ impl Client<'_> {
             self.page = Some(Box::pin(async move {
                 match reading.await {
                     Ok(page) => page,
-                    // The runtime is going down.
+                    // The runtime is stopping.
                     Err(_) => Ok(Vec::new()),
                 }
             }));
         }
     }
 
-    /// Writes what is on its way as far as there is room.
+    /// Writes deliveries as far as there is room.
     pub async fn write_deliveries(&mut self) {
         if self.is_subscribing() {
             return;
@@ -76,7 +74,7 @@ impl Client<'_> {
         }
     }
 
-    /// Notes that nothing is left to say about a message that waited in the log.
+    /// Notes that the delivery of a message from the log is complete.
     pub(super) fn settle(
         &self,
         number: Result<Option<i64>, UnexpectedAck>,
@@ -87,7 +85,7 @@ impl Client<'_> {
                 batch.settled.push(Change::Done { session, number });
                 Ok(())
             }
-            // It may speak of what an earlier connection of its session sent.
+            // It may acknowledge a message that an earlier connection of its session sent.
             (Ok(_), _) | (Err(_), Some(_)) => Ok(()),
             (Err(unexpected), None) => Err(unexpected.into()),
         }
@@ -105,12 +103,12 @@ impl Client<'_> {
         }
         let reason = match (number, self.session.persistent) {
             (Ok(Some(number)), Some(session)) => {
-                // Committed before PUBREL leaves: sent again after it, the message would be another one.
+                // Committed before PUBREL is sent: after PUBREL a repeat of the message would be a new message.
                 batch.commit.changes.push(Change::Release { session, number });
                 Reason::Success
             }
             (Ok(_), _) => Reason::Success,
-            // The client can end its side.
+            // The client can complete its side.
             (Err(_), Some(_)) => Reason::PacketIdentifierNotFound,
             (Err(unexpected), None) => return Err(unexpected.into()),
         };

@@ -1,4 +1,4 @@
-//! A connected client: what each of its packets does, up to the commit.
+//! A connected client: takes its packets, and gathers their effects for one commit.
 
 mod deliver;
 mod pending_commit;
@@ -28,10 +28,10 @@ use crate::mqtt::Topic;
 use crate::mqtt::codec::{self, Packet, PacketType, Version};
 use crate::store::Change;
 
-/// PUBLISH packets that one connection has in one commit.
+/// Most PUBLISH packets of one connection in one commit.
 const BATCH_PACKETS: usize = 256;
-/// Changes of what survives a restart that one connection begins in one commit; the packet that passes it is the
-/// last.
+/// Records, changes and messages of one connection in one commit. The packet that exceeds it is the last one of the
+/// commit.
 const BATCH_CHANGES: usize = 1000;
 
 /// A connected client.
@@ -44,13 +44,13 @@ pub struct Client<'a> {
     pub inbound: BytesMut,
     /// Bytes to write.
     pub out: BytesMut,
-    /// What waits for its commit.
+    /// The commit under way.
     pub pending: Option<PendingCommit>,
-    /// Subscribers of what it published are behind.
+    /// Set while the client is held back: the queues of its subscribers are congested.
     pub hold: Option<Hold>,
-    /// What is on its way to the client.
+    /// The outbound side of the client.
     pub outbound: Outbound,
-    /// What is being read of what waits in the log.
+    /// The page of the log that is being read.
     pub page: Option<Page>,
     /// Number of the latest message read from the log, and whether there may be more.
     page_after: i64,
@@ -91,7 +91,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Why the connection ends by what the client sent, when everything before that is done.
+    /// The reason to end that the client's packets gave, when everything before them is done.
     pub fn has_ended(&mut self) -> Option<End> {
         if self.pending.is_none() { self.ending.take() } else { None }
     }
@@ -101,12 +101,12 @@ impl<'a> Client<'a> {
         self.pending.is_none() && self.ending.is_none() && self.hold.is_none()
     }
 
-    /// Whether publishes wait for their commit.
+    /// Whether packets wait for their commit.
     pub const fn is_committing(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Whether the subscribers of what it published come first.
+    /// Whether the client is held back for its subscribers.
     pub const fn is_held(&self) -> bool {
         self.hold.is_some()
     }
@@ -116,14 +116,14 @@ impl<'a> Client<'a> {
         self.hold.is_none() && !self.is_committing() && (self.more || self.outbound.is_replaying())
     }
 
-    /// Whether a SUBSCRIBE is not acknowledged yet. What waits comes after its SUBACK, as clients expect although
-    /// MQTT 3.1.1 §3.8.4 allows it before.
+    /// Whether a SUBSCRIBE is not acknowledged yet. Messages follow its SUBACK, as clients expect, although MQTT 3.1.1
+    /// §3.8.4 allows them before.
     fn is_subscribing(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.subscribing)
     }
 
-    /// Whether the next packet is a SUBSCRIBE and something to retain before it is not committed yet: what it brings is
-    /// what was retained before its commit.
+    /// Whether the next packet is a SUBSCRIBE behind a message that is to be retained and is not committed yet: the
+    /// SUBSCRIBE replays only messages that were retained before its own commit.
     fn subscribes_too_early(&self, batch: &Batch) -> bool {
         codec::is_next(PacketType::Subscribe, &self.inbound)
             && batch.commit.accepted.iter().any(Accepted::is_retained)
@@ -147,7 +147,7 @@ impl<'a> Client<'a> {
             match codec::next(self.version, &mut self.inbound) {
                 Ok(None) => break,
                 Ok(Some(packet)) => {
-                    // What came before it is committed and acknowledged first.
+                    // The packets before it are committed and acknowledged first.
                     self.ending = self.take_packet(packet, &mut batch).err();
                 }
                 Err(error) => self.ending = Some(error.into()),
@@ -182,7 +182,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What is taken off the read buffer in one go.
+/// The packets that are taken off the read buffer in one turn.
 #[derive(Default)]
 struct Batch {
     packets: usize,
@@ -190,7 +190,7 @@ struct Batch {
     commit: Commit,
     /// Packet ids of the `QoS` 2 messages that are new.
     received: Vec<u16>,
-    /// About messages that waited in the log; nobody waits for its commit.
+    /// Completed deliveries from the log. No acknowledgement waits for their commit.
     settled: Vec<Change>,
     acknowledgements: BytesMut,
     /// New subscriptions, whose retained messages follow their SUBACK.

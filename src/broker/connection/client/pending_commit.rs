@@ -1,4 +1,4 @@
-//! What a client's packets began and what waits for its commit: acknowledged afterwards.
+//! The pending commit of a client: its packets wait for the commit and are acknowledged afterwards.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::broker::commit::group_commit::{Congested, Stopped};
 use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::broker::session::outbound_queue::HOLD_MAX;
 
-/// What waits for its commit, and what follows it.
+/// A commit under way, and the acknowledgements and replays that follow it.
 pub struct PendingCommit {
     acknowledgements: BytesMut,
     /// New subscriptions, whose retained messages follow the SUBACK.
@@ -26,8 +26,8 @@ pub struct PendingCommit {
     received: Vec<u16>,
 }
 
-/// Waits for the commit under way; for ever when there is none. Cancelling and calling again is fine. On the
-/// field and not on the client, so that it can be awaited beside the client's other fields.
+/// Waits for the commit under way; for ever when there is none. Cancelling and calling again loses nothing. It takes
+/// the field and not the client, so that the client's other fields can be awaited beside it.
 pub async fn committed(pending: &mut Option<PendingCommit>) -> Result<Congested, Stopped> {
     match pending {
         Some(pending) => pending.commit.as_mut().await,
@@ -35,7 +35,7 @@ pub async fn committed(pending: &mut Option<PendingCommit>) -> Result<Congested,
     }
 }
 
-/// While it lasts no more packets are taken.
+/// Resolves when the client is held back no more. Until then no packets are taken.
 pub type Hold = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Waits until the client is held back no more; for ever when it is not. As [`committed`].
@@ -79,7 +79,7 @@ impl Client<'_> {
         });
     }
 
-    /// After the commit: tells the client.
+    /// After the commit: acknowledges the packets.
     pub fn acknowledge(&mut self, congested: Congested) {
         self.hold_back(congested);
         if let Some(pending) = self.pending.take() {
@@ -88,7 +88,7 @@ impl Client<'_> {
         }
     }
 
-    /// Takes no more packets for a moment where messages come faster than their subscribers get them.
+    /// Stops taking packets for a moment while messages arrive faster than their subscribers take them.
     fn hold_back(&mut self, congested: Congested) {
         if !congested.is_empty() {
             let deadline = Instant::now() + HOLD_MAX;
@@ -100,7 +100,7 @@ impl Client<'_> {
         }
     }
 
-    /// Sees the last commit through.
+    /// Waits for the last commit.
     ///
     /// # Errors
     /// When the store has stopped.
@@ -112,8 +112,8 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// Leaves a commit that takes too long. What the writer has not got was never taken, and a `QoS` 2 message that
-    /// comes again is a new one.
+    /// Gives a commit up that takes too long. Packets that the writer has not taken count as never received, so a `QoS`
+    /// 2 message among them is a new one when it is sent again.
     pub fn abandon(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         if !pending.handed_over.load(Relaxed) {

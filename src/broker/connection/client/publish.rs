@@ -15,7 +15,7 @@ impl Client<'_> {
     pub(super) fn take_pubrel(&self, packet_id: u16, batch: &mut Batch) {
         let known = self.session.state().received.remove(&packet_id);
         if let Some(session) = self.session.persistent {
-            // Committed before PUBCOMP leaves: the next message with this packet id is a new one.
+            // Committed before PUBCOMP is sent: the next message with this packet id is a new one.
             batch.commit.changes.push(Change::Released { session, packet_id });
         }
         let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
@@ -28,7 +28,7 @@ impl Client<'_> {
         self.services.fan_out.traffic.received.fetch_add(1, Relaxed);
         let Publish { qos, retain, packet_id, alias, payload, expiry_s, properties, .. } = publish;
         let topic = self.resolve_alias(publish.topic, alias)?;
-        // Clients publish nothing in the broker's own tree.
+        // Topics that begin with `$` are the broker's own.
         let refused = topic.starts_with('$') || !self.permissions.may_write(&topic);
         let reason = if refused { Reason::NotAuthorized } else { Reason::Success };
         match qos {
@@ -39,13 +39,13 @@ impl Client<'_> {
                 // A PUBREC that refuses ends the exchange in MQTT 5.0; 3.1.1 goes on to PUBREL.
                 let ended = refused && self.version == Version::V5;
                 if !ended && !self.receive(packet_id, batch)? {
-                    // Taken before and not released yet: the same message again.
+                    // Received before and not released yet: the same message again.
                     return Ok(());
                 }
             }
         }
         if refused {
-            // MQTT 3.1.1 has no way to say so ([MQTT-3.3.5-2]): acknowledged, and that is all.
+            // MQTT 3.1.1 has no code for it ([MQTT-3.3.5-2]): the message is acknowledged and dropped.
             return Ok(());
         }
         let expires_at =
@@ -67,7 +67,7 @@ impl Client<'_> {
         codec::write_ack(self.version, kind, packet_id, reason, &mut batch.acknowledgements);
     }
 
-    /// Notes a `QoS` 2 message; whether it is a new one.
+    /// Notes a `QoS` 2 message; returns whether it is a new one.
     fn receive(&self, packet_id: u16, batch: &mut Batch) -> Result<bool, End> {
         let mut state = self.session.state();
         let full = state.received.len() >= usize::from(RECEIVE_MAXIMUM);
@@ -75,7 +75,7 @@ impl Client<'_> {
             return Err(End::ReceiveMaximum);
         }
         if let Some(session) = self.session.persistent {
-            // Again too: then the PUBREC waits for the commit of the first.
+            // Also for a repeat: its PUBREC then waits for the commit of the first.
             let received = Change::Received { session, packet_id };
             batch.commit.changes.push(received);
         }

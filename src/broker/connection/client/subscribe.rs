@@ -1,5 +1,5 @@
-//! SUBSCRIBE and UNSUBSCRIBE: what is granted enters the index at once, is committed for a session that outlives its
-//! connection, is acknowledged, and is followed by the retained messages.
+//! SUBSCRIBE and UNSUBSCRIBE: a granted subscription enters the index at once. It is committed where the session
+//! outlives its connection, then acknowledged, and the retained messages follow.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl Client<'_> {
             .subscription(filter, held, |filter| state.subscriptions.contains_key(filter))
     }
 
-    /// Adds a subscription to the session; whether there was one to this filter.
+    /// Adds a subscription to the session; returns whether there was one to this filter.
     fn hold(&self, filter: Filter, options: Options, batch: &mut Batch) -> (bool, ReplayRequest) {
         let session = Arc::clone(&self.session);
         let known = session.state().subscriptions.insert(filter.clone(), options).is_some();
