@@ -1,5 +1,5 @@
-//! One client's connection: reads packets, has them committed, acknowledges, passes on, and writes
-//! what the client is to get. One task, one loop; nothing in it waits for the other side.
+//! The event loop of one client's connection: it reads packets, has them committed, acknowledges them and writes
+//! deliveries. One task, one loop; nothing in it waits for the other side.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use crate::shutdown::Shutdown;
 
 /// How long a client may take from the connection to its whole CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that takes nothing off its socket for this long is gone.
+/// A client that reads nothing from its socket for this long is disconnected.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a closing connection still waits for its last commit and acknowledgements.
-const LINGER: Duration = Duration::from_secs(3);
-/// The same when another connection has taken the client id over, which waits for twice as long before it reads on.
-const LET_GO: Duration = Duration::from_millis(500);
-/// How long a client that is told why it is closed may go on sending: closed at once, the system would throw away
-/// what it was told.
-const LAST_WORD: Duration = Duration::from_secs(1);
-/// Bytes that wait for the client before its next packet is looked at.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same after a take-over; the other connection waits for twice as long before it reads on.
+const TAKE_OVER_FINISH_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a client may go on sending after it was told the reason: if the socket were closed at once, the system
+/// would discard that packet.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of output that wait for the client before its next packet is taken.
 const OUT_HIGH_BYTES: usize = 64 * 1024;
 
-/// Serves one client until it leaves, misbehaves, or `shutdown`.
+/// Serves one client until it disconnects, breaks the protocol, or `shutdown`.
 pub async fn serve<S: Stream>(
     stream: S,
     peer: SocketAddr,
@@ -60,9 +60,9 @@ pub async fn serve<S: Stream>(
                 Traffic::count(&services.fan_out.traffic.malformed);
             }
             debug!(%peer, reason = %end, "no connection");
-            // Who has to make way does so at once.
+            // An evicted connection closes at once.
             if !matches!(end, End::Evicted) {
-                let _ = timeout(LAST_WORD, transport.hang_up()).await;
+                let _ = timeout(CLOSE_TIMEOUT, transport.hang_up()).await;
             }
             return;
         }
@@ -94,22 +94,22 @@ pub async fn serve<S: Stream>(
     debug!(%peer, client = &*client_id, reason = %end, "disconnected");
     // Who takes over relies on what its session has taken: that is settled before it reads on.
     let finished = if matches!(end, End::TakenOver) {
-        timeout(LET_GO, client.finish()).await
+        timeout(TAKE_OVER_FINISH_TIMEOUT, client.finish()).await
     } else {
         tokio::select! {
-            finished = timeout(LINGER, client.finish()) => finished,
-            _ = &mut opened.lease.taken_over => timeout(LET_GO, client.finish()).await,
+            finished = timeout(FINISH_TIMEOUT, client.finish()) => finished,
+            _ = &mut opened.lease.taken_over => timeout(TAKE_OVER_FINISH_TIMEOUT, client.finish()).await,
         }
     };
     if finished.is_err() {
         client.abandon();
     }
-    farewell(&mut transport, &mut client, &end).await;
+    write_reason_and_close(&mut transport, &mut client, &end).await;
     drop((client, transport));
 
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
     let mut changes = opened.lease.leave(expiry_s, clock::unix_ms());
-    if timeout(LINGER, services.recorder.note(&mut changes)).await.is_err() {
+    if timeout(FINISH_TIMEOUT, services.recorder.note(&mut changes)).await.is_err() {
         services.registry.take_back(changes);
     }
     // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
@@ -121,30 +121,35 @@ pub async fn serve<S: Stream>(
     drop(opened);
 }
 
-/// Writes what is still to be written, acknowledgements of what came before a breach among it, and why the connection
-/// ends.
-async fn farewell<S: Stream>(transport: &mut Transport<S>, client: &mut Client<'_>, end: &End) {
+/// Writes the rest of the output, acknowledgements of packets before a breach among it, and the reason, and closes.
+async fn write_reason_and_close<S: Stream>(
+    transport: &mut Transport<S>,
+    client: &mut Client<'_>,
+    end: &End,
+) {
     if let Some(reason) = end.reason()
         && client.version == Version::V5
     {
         codec::write_disconnect(reason, &mut client.out);
     } else if !matches!(end, End::Stopping) && !end.is_breach() {
-        let _ = timeout(LAST_WORD, transport.hang_up()).await;
+        let _ = timeout(CLOSE_TIMEOUT, transport.hang_up()).await;
         return;
     }
-    let last_word = async {
+    let closing = async {
         transport.close(&mut client.out).await?;
         while transport.read(&mut client.inbound).await? > 0 {
             client.inbound.clear();
         }
         std::io::Result::Ok(())
     };
-    let _ = timeout(if matches!(end, End::Stopping) { LINGER } else { LAST_WORD }, last_word).await;
+    let _ =
+        timeout(if matches!(end, End::Stopping) { FINISH_TIMEOUT } else { CLOSE_TIMEOUT }, closing)
+            .await;
 }
 
 enum Never {}
 
-/// The connection's loop. Always returns why it ended.
+/// The loop. It always returns why the connection ended.
 async fn run<S: Stream>(
     transport: &mut Transport<S>,
     client: &mut Client<'_>,
@@ -157,12 +162,12 @@ async fn run<S: Stream>(
     let permissions = Arc::clone(&opened.permissions);
     let withdrawn = permissions.withdrawn();
     let started = Instant::now();
-    let (mut heard, mut written) = (started, started);
+    let (mut last_read, mut last_written) = (started, started);
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
     tokio::pin!(alarm, withdrawn);
     loop {
         let nothing_to_write = transport.is_idle(&client.out);
-        // A client that takes nothing is not listened to either: its answers would have to be kept.
+        // A client that reads nothing is not read either: the answers would have to be kept.
         if client.out.len() < OUT_HIGH_BYTES {
             client.take_packets().await;
         }
@@ -173,7 +178,7 @@ async fn run<S: Stream>(
         client.write_deliveries().await;
         client.read_on();
         if nothing_to_write {
-            written = Instant::now();
+            last_written = Instant::now();
         }
         let room = client.out.len() < OUT_HIGH_BYTES;
         let more = room && client.has_more();
@@ -186,39 +191,39 @@ async fn run<S: Stream>(
                 }
                 let now = Instant::now();
                 if moved.read.is_some() {
-                    heard = now;
+                    last_read = now;
                 }
                 if moved.wrote {
-                    written = now;
+                    last_written = now;
                 }
             }
             committed = committed(&mut client.pending), if client.is_committing() => {
                 client.acknowledge(committed?);
-                // While a commit is awaited nothing is read; that silence is ours.
-                heard = Instant::now();
+                // Nothing was read while the commit was awaited: the silence does not count.
+                last_read = Instant::now();
             }
             () = released(&mut client.hold), if client.is_held() => {
                 client.hold = None;
-                // Not to read was our doing.
-                heard = Instant::now();
+                // Nothing was read meanwhile: the silence does not count.
+                last_read = Instant::now();
             }
-            // There is more to do that waits for nothing; the other connections have their turn first.
+            // More packets are here already; other connections get their turn first.
             () = yield_now(), if more => {}
             () = session.queue.ready() => {}
             page = read(&mut client.page) => client.take_page(page?),
             () = &mut alarm => {
                 let now = Instant::now();
-                // Not to read is our doing.
+                // Nothing is read meanwhile: the silence does not count.
                 if transport.is_holding_back() {
-                    heard = now;
+                    last_read = now;
                 }
-                if listening && silence.is_some_and(|limit| now >= heard + limit) {
+                if listening && silence.is_some_and(|limit| now >= last_read + limit) {
                     return Err(End::Silent);
                 }
-                if !transport.is_idle(&client.out) && now >= written + WRITE_STALL {
+                if !transport.is_idle(&client.out) && now >= last_written + WRITE_STALL {
                     return Err(End::Stalled);
                 }
-                let next = silence.map_or(now + WRITE_STALL, |limit| (heard + limit).min(now + WRITE_STALL));
+                let next = silence.map_or(now + WRITE_STALL, |limit| (last_read + limit).min(now + WRITE_STALL));
                 alarm.as_mut().reset(next.max(now + Duration::from_secs(1)));
             }
             () = &mut withdrawn => return Err(End::Withdrawn),
