@@ -6,6 +6,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use support::packets::{self, PUBACK, Packet, Wire};
 use support::{PATIENCE, broker, humidor, telemetry, wait_until};
@@ -46,6 +47,8 @@ fn a_burst_in_one_write_is_delivered_without_further_bytes() {
     let burst: Vec<u8> = (0..BURST)
         .flat_map(|n| packets::publish("burst/a", 0, false, 0, &n.to_be_bytes()))
         .collect();
+    // Sooner than any timer of the broker's would look at the connection again.
+    subscriber.wait_at_most(Duration::from_secs(20));
     publisher.send(&burst);
     for n in 0..BURST {
         assert_eq!(subscriber.message().payload, n.to_be_bytes());
@@ -138,4 +141,43 @@ fn a_password_is_bytes() {
     // Not closed as malformed: refused as a wrong password.
     assert_eq!(login(&[0xff, 0x00, 0xfe]), [0x20, 2, 0, 5]);
     wait_until("it serves on", || login(b"secret") == [0x20, 2, 0, 0]);
+}
+
+#[test]
+fn a_qos_2_message_beyond_the_receive_maximum_gets_no_pubrec_and_is_taken_when_it_comes_again() {
+    const RECEIVE_MAXIMUM: u16 = 256;
+    let data = tempfile::tempdir().unwrap();
+    let (_broker, address) = broker(data.path(), "127.0.0.1:0", &[]);
+    // MQTT 5.0, a session that stays: its expiry interval is an hour.
+    let connect = connect(5, 0, &[5, 0x11, 0, 0, 0x0e, 0x10, 0, 1, b'q']);
+    let begun: Vec<u8> = (1..=RECEIVE_MAXIMUM + 1)
+        .flat_map(|id| {
+            let mut publish = vec![0, 1, b't'];
+            publish.extend(id.to_be_bytes());
+            publish.extend([0, b'x']);
+            packets::packet(0x34, &publish)
+        })
+        .collect();
+    let answers = answer(address, &[&connect[..], &begun].concat());
+    let pubrecs = answers.windows(2).filter(|bytes| bytes == &[0x50, 2]).count();
+    assert_eq!(pubrecs, usize::from(RECEIVE_MAXIMUM), "{answers:02x?}");
+    assert!(answers.ends_with(&[0xe0, 2, 0x93, 0]), "{answers:02x?}");
+}
+
+#[test]
+fn nothing_new_is_delivered_after_an_unsuback() {
+    let data = tempfile::tempdir().unwrap();
+    let (_broker, address) =
+        broker(data.path(), "127.0.0.1:0", &["--commit-window", "200ms", "--logged-filters", "#"]);
+    let mut subscriber = Wire::connect(address, "subscriber", true);
+    assert_eq!(subscriber.subscribe(&[("plant/a", 1), ("plant/b", 1)]), [1, 1]);
+    let mut publisher = Wire::connect(address, "publisher", true);
+    // Taken, and waiting for its commit, which the UNSUBSCRIBE does not.
+    publisher.send(&packets::publish("plant/a", 1, false, 1, b"1"));
+    publisher.send(&packets::pingreq());
+    subscriber.send(&packets::unsubscribe(2, "plant/a"));
+    assert_eq!(subscriber.receive(), Packet::Answer(packets::UNSUBACK, vec![0, 2]));
+    publisher.send(&packets::publish("plant/b", 1, false, 2, b"2"));
+    let next = subscriber.message();
+    assert_eq!((next.topic.as_str(), &next.payload[..]), ("plant/b", &b"2"[..]));
 }

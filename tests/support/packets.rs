@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -124,6 +125,11 @@ impl Wire {
             other => panic!("no CONNACK but {other:?}"),
         }
         wire
+    }
+
+    /// Waits only so long for what comes next.
+    pub fn wait_at_most(&self, limit: Duration) {
+        self.stream.set_read_timeout(Some(limit)).expect("a time-out can be set");
     }
 
     /// Writes packets; waits as long as the broker does not read.

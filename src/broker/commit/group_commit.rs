@@ -196,10 +196,8 @@ fn write(
         };
         gather(&mut queue, &mut batches, window, weight);
         // Replayed messages come before the other messages of the commit.
-        let mut owned: Vec<Change> = Vec::new();
-        for Queued { batch, .. } in &batches {
-            owned.extend(retained_replay::stored(&batch.replays, &fan_out.retained));
-        }
+        let requests = batches.iter().flat_map(|queued| &queued.batch.replays);
+        let mut owned: Vec<Change> = retained_replay::stored(requests, &fan_out.retained);
         for Queued { batch, .. } in &mut batches {
             owned.append(&mut batch.changes);
             for accepted in &mut batch.accepted {

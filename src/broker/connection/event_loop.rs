@@ -104,9 +104,6 @@ pub async fn serve<S: Stream>(
     if finished.is_err() {
         client.abandon();
     }
-    write_reason_and_close(&mut transport, &mut client, &end).await;
-    drop((client, transport));
-
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
     let mut changes = opened.lease.leave(expiry_s, clock::unix_ms());
     if timeout(FINISH_TIMEOUT, services.recorder.note(&mut changes)).await.is_err() {
@@ -119,6 +116,8 @@ pub async fn serve<S: Stream>(
     // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before
     // its own `online`.
     drop(opened);
+    // Last of all: the client may take its time, and nobody waits for it.
+    write_reason_and_close(&mut transport, &mut client, &end).await;
 }
 
 /// Writes the rest of the output, acknowledgements of packets before a breach among it, and the reason, and closes.

@@ -135,9 +135,16 @@ impl FanOut {
         for session in selection.stored {
             session.queue.notify_stored();
         }
-        for Recipient { session, wanted, shared } in selection.live {
+        if selection.live.is_empty() {
+            return;
+        }
+        let counted = self.subscriptions.queues().share(message);
+        for Recipient { session, wanted, shared, unsubscribes } in selection.live {
+            if !shared && !session.still_wants(&message.topic, unsubscribes) {
+                continue;
+            }
             let delivery = Delivery {
-                message: Arc::clone(message),
+                message: Arc::clone(&counted),
                 qos: wanted.qos,
                 retain: wanted.retain,
                 identifiers: wanted.identifiers,
@@ -156,6 +163,10 @@ impl FanOut {
                 Pushed::Closed => 0,
             };
             self.traffic.losses.add(&session.client_id, lost);
+        }
+        drop(counted);
+        if let Some((client, dropped)) = self.subscriptions.queues().make_room() {
+            self.traffic.losses.add(&client, dropped);
         }
     }
 }

@@ -196,7 +196,13 @@ impl Outbound {
         };
         let before = out.len();
         let version = self.capabilities.version;
-        let bytes = codec::write_publish(version, message, envelope, now_ms, out);
+        let mut bytes = codec::write_publish(version, message, envelope, now_ms, out);
+        if bytes > self.capabilities.packet_max && matches!(envelope.alias, Some((_, false))) {
+            // A new alias makes the packet longer.
+            out.truncate(before);
+            envelope.alias = None;
+            bytes = codec::write_publish(version, message, envelope, now_ms, out);
+        }
         if bytes > self.capabilities.packet_max {
             // [MQTT-3.1.2-25]: as if it had been sent.
             out.truncate(before);
@@ -218,6 +224,7 @@ mod tests {
     use super::*;
     use crate::broker::delivery::retained_messages::Retained;
     use crate::broker::session::inflight::UnexpectedAck;
+    use crate::broker::session::outbound_queue::Shared;
     use crate::broker::session::state::State;
     use crate::broker::session::subscriptions::Subscriptions;
     use crate::mqtt::Filter;
@@ -255,6 +262,7 @@ mod tests {
 
     fn delivery(topic: &str, payload: &str, qos: QoS) -> Delivery {
         let message = Arc::new(Message::own(topic.to_owned(), payload.to_owned()));
+        let message = Shared::uncounted(message);
         Delivery { message, qos, retain: false, identifiers: Vec::new() }
     }
 
@@ -322,7 +330,8 @@ mod tests {
         let mut outbound = outbound(ClientCapabilities { packet_max: 20, ..CAPABILITIES });
         queue(&outbound, delivery("t", &"x".repeat(30), QoS::AtLeastOnce));
         let mut old = delivery("t", "old", QoS::AtLeastOnce);
-        old.message = Arc::new(Message { expires_at_ms: Some(0), ..Message::own("t", "old") });
+        let expired = Message { expires_at_ms: Some(0), ..Message::own("t", "old") };
+        old.message = Shared::uncounted(Arc::new(expired));
         queue(&outbound, old);
         queue(&outbound, delivery("t", "small", QoS::AtLeastOnce));
         assert_eq!(written(&mut outbound).len(), 1);

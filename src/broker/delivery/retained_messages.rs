@@ -109,6 +109,14 @@ impl Retained {
         found
     }
 
+    /// Calls `each` with every retained message that has not expired at `now_ms`, and its numbers.
+    pub fn each(&self, now_ms: i64, mut each: impl FnMut(&Arc<Message>, Numbers)) {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        for kept in table.topics.values().filter(|kept| !kept.message.is_expired(now_ms)) {
+            each(&kept.message, kept.numbers);
+        }
+    }
+
     /// Whether a retained message has expired at `now_ms`.
     pub fn has_expired(&self, now_ms: i64) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,14 +1,14 @@
 //! Replay: the retained messages that a new subscription gets.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::retained_messages::Retained;
-use crate::broker::session::outbound_queue::Delivery;
+use crate::broker::session::outbound_queue::{Delivery, Shared};
 use crate::broker::session::state::Session;
 use crate::broker::session::subscriptions::Numbers;
 use crate::clock;
-use crate::mqtt::{Filter, QoS};
+use crate::mqtt::{Filter, Message, QoS, Trie};
 use crate::store::{Change, Options, Target};
 
 /// Retained messages for the subscriptions of one batch: as many as may wait for a session.
@@ -28,24 +28,37 @@ impl ReplayRequest {
     /// The retained messages as they are delivered to the subscription; none when it has been unsubscribed
     /// meanwhile ([MQTT-3.10.4-2]).
     pub fn deliveries(&self, retained: &Retained) -> impl Iterator<Item = Delivery> + use<'_> {
-        let Self { session, filter, options, entered } = self;
-        let held = session.state().subscriptions.contains_key(filter);
+        let held = self.session.state().subscriptions.contains_key(&self.filter);
         let found = if held {
-            retained.matching(filter, clock::unix_ms(), |numbers| {
-                numbers.is_replayed(*entered, session)
+            retained.matching(&self.filter, clock::unix_ms(), |numbers| {
+                numbers.is_replayed(self.entered, &self.session)
             })
         } else {
             Vec::new()
         };
-        let foreign = found
-            .into_iter()
-            .filter(|message| !options.no_local || message.publisher != session.client_id);
+        let foreign = found.into_iter().filter(|message| !self.is_own(message));
         foreign.map(|message| Delivery {
-            qos: options.qos.min(message.qos),
-            message,
+            qos: self.options.qos.min(message.qos),
+            message: Shared::uncounted(message),
             retain: true,
-            identifiers: if options.identifier > 0 { vec![options.identifier] } else { vec![] },
+            identifiers: self.identifiers(),
         })
+    }
+
+    /// Whether a retained message with these numbers is replayed.
+    fn wants(&self, message: &Message, numbers: Numbers) -> bool {
+        numbers.is_replayed(self.entered, &self.session)
+            && !self.is_own(message)
+            && self.session.state().subscriptions.contains_key(&self.filter)
+    }
+
+    /// Whether No Local keeps the message from the client that published it.
+    fn is_own(&self, message: &Message) -> bool {
+        self.options.no_local && message.publisher == self.session.client_id
+    }
+
+    fn identifiers(&self) -> Vec<u32> {
+        if self.options.identifier > 0 { vec![self.options.identifier] } else { vec![] }
     }
 
     /// Whether a delivery of [`ReplayRequest::deliveries`] waits in the log instead of in memory.
@@ -55,25 +68,46 @@ impl ReplayRequest {
 }
 
 /// The retained messages that are committed for persistent sessions, as they are before this commit. The commit queues
-/// them before its other messages. Of several requests of one batch for a filter the latest counts.
-pub fn stored(requests: &[ReplayRequest], retained: &Retained) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut answered: HashSet<(i64, &Filter)> = HashSet::new();
-    for request in requests.iter().rev() {
-        let Some(number) = request.session.persistent else { continue };
-        if changes.len() >= REPLAYED_MESSAGES || !answered.insert((number, &request.filter)) {
-            continue;
+/// them before its other messages. Of several requests for a filter the latest counts. One walk over the retained
+/// messages serves all requests: a look-up for each filter of a large SUBSCRIBE would delay every commit by seconds.
+pub fn stored<'a>(
+    requests: impl Iterator<Item = &'a ReplayRequest>,
+    retained: &Retained,
+) -> Vec<Change> {
+    let mut latest: BTreeMap<(i64, &str), &ReplayRequest> = BTreeMap::new();
+    for request in requests {
+        if let Some(number) = request.session.persistent {
+            latest.insert((number, request.filter.as_str()), request);
         }
-        let deliveries = request
-            .deliveries(retained)
-            .filter(|delivery| request.is_stored(delivery.qos))
-            .take(REPLAYED_MESSAGES - changes.len());
-        changes.extend(deliveries.map(|Delivery { message, qos, retain, identifiers }| {
-            let targets = vec![Target { session: number, qos, retain, identifiers }];
-            Change::Queue { message, targets }
-        }));
     }
-    changes
+    if latest.is_empty() {
+        return Vec::new();
+    }
+    let mut filters = Trie::default();
+    for (place, request) in latest.values().enumerate() {
+        filters.insert(&request.filter, (place, *request));
+    }
+    let mut found: Vec<(usize, &ReplayRequest, Arc<Message>)> = Vec::new();
+    retained.each(clock::unix_ms(), |message, numbers| {
+        filters.matching(&message.topic, &mut |(place, request): &(usize, &ReplayRequest)| {
+            if request.is_stored(request.options.qos.min(message.qos))
+                && request.wants(message, numbers)
+            {
+                found.push((*place, request, Arc::clone(message)));
+            }
+        });
+    });
+    found.sort_unstable_by(|one, other| (one.0, &one.2.topic).cmp(&(other.0, &other.2.topic)));
+    let changes = found.into_iter().take(REPLAYED_MESSAGES).map(|(_, request, message)| {
+        let targets = vec![Target {
+            session: request.session.persistent.unwrap_or_default(),
+            qos: request.options.qos.min(message.qos),
+            retain: true,
+            identifiers: request.identifiers(),
+        }];
+        Change::Queue { message, targets }
+    });
+    changes.collect()
 }
 
 /// Most changes that [`stored`] returns.

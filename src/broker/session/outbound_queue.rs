@@ -4,9 +4,10 @@
 //! that a client which reads all the time loses nothing. Budgets bound how long publishers are held back: a client that
 //! reads slowly loses messages, and costs the publishers no more than that.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -18,19 +19,24 @@ use crate::mqtt::{Message, QoS};
 /// Deliveries that wait for one client, and their bytes. Beyond either the oldest is dropped.
 pub(in crate::broker) const QUEUE_MESSAGES: usize = 10_000;
 pub(in crate::broker) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes that wait for all clients together. Beyond it a queue that grows drops its oldest down to [`SHARE_BYTES`].
+/// Bytes that wait for all clients together, each message counted once. Beyond it the queue of a client that takes
+/// nothing, or else the longest, loses half.
 pub(in crate::broker) const ALL_QUEUES_BYTES: usize = 32 * 1024 * 1024;
-/// Bytes that a client may always have waiting, so that a few slow clients do not starve the others.
+/// Bytes below which a queue is neither congested nor loses anything for the others.
 const SHARE_BYTES: usize = 16 * 1024;
 /// How long a publisher is held back at most after one batch of messages. Its next acknowledgement comes that much
 /// later.
 pub(in crate::broker) const HOLD_MAX: Duration = Duration::from_millis(20);
 /// A client that has taken nothing for this long holds nobody back.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// Seconds that one client's queue may hold publishers back at once, and for each second: 5 %.
-const HOLD_BUDGET: (f64, f64) = (5.0, 0.05);
-/// The same for all queues together: 20 %.
-const ALL_HOLDS_BUDGET: (f64, f64) = (20.0, 0.2);
+/// Bytes that a queue has to lose during a hold so that only [`HOLD_DISCOUNT`] of it is charged: about 2 MB a second, a
+/// client that reads all the time.
+const HOLD_DRAINED_BYTES: u64 = 32 * 1024;
+const HOLD_DISCOUNT: f64 = 0.1;
+/// Seconds that one client's queue may hold publishers back at once, and for each second: 2 %.
+const HOLD_BUDGET: (f64, f64) = (0.5, 0.02);
+/// The same for all queues together: 5 %.
+const ALL_HOLDS_BUDGET: (f64, f64) = (2.0, 0.05);
 /// Counted for each delivery beside its message's bytes.
 const DELIVERY_BYTES: usize = size_of::<Delivery>();
 /// Places that an empty queue keeps allocated.
@@ -39,7 +45,7 @@ const IDLE_CAPACITY: usize = 32;
 /// A message as it is to be delivered to one client. The message itself is shared with its other subscribers.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    pub message: Arc<Message>,
+    pub message: Arc<Shared>,
     /// The lower of the publisher's and the subscription's.
     pub qos: QoS,
     /// The retain flag as it is written.
@@ -49,9 +55,50 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Bytes that it is counted with.
+    /// Bytes that it takes beside its message.
+    const fn overhead(&self) -> usize {
+        DELIVERY_BYTES + 4 * self.identifiers.len()
+    }
+
+    /// Bytes that it is counted with in its client's queue.
     fn size(&self) -> usize {
-        DELIVERY_BYTES + 4 * self.identifiers.len() + self.message.size()
+        self.overhead() + self.message.size()
+    }
+}
+
+/// A message in queues: counted once, for as long as one of them has it.
+#[derive(Debug)]
+pub struct Shared {
+    message: Arc<Message>,
+    /// Where it is counted; nowhere for a retained message, which is in memory anyway.
+    all: Option<Arc<AllQueues>>,
+}
+
+impl Shared {
+    /// A message that is in memory anyway.
+    pub fn uncounted(message: Arc<Message>) -> Arc<Self> {
+        Arc::new(Self { message, all: None })
+    }
+
+    /// The message itself.
+    pub fn message(&self) -> Arc<Message> {
+        Arc::clone(&self.message)
+    }
+}
+
+impl Deref for Shared {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(all) = &self.all {
+            all.bytes.fetch_sub(self.message.size(), Relaxed);
+        }
     }
 }
 
@@ -69,13 +116,15 @@ pub enum Pushed {
 pub struct AllQueues {
     bytes: AtomicUsize,
     holds: Mutex<TokenBucket>,
+    /// The open ones, by their address.
+    open: Mutex<HashMap<usize, Weak<OutboundQueue>>>,
 }
 
 impl Default for AllQueues {
     fn default() -> Self {
         let (most, per_second) = ALL_HOLDS_BUDGET;
         let holds = TokenBucket::new(most, per_second, Instant::now());
-        Self { bytes: AtomicUsize::new(0), holds: Mutex::new(holds) }
+        Self { bytes: AtomicUsize::new(0), holds: Mutex::new(holds), open: Mutex::default() }
     }
 }
 
@@ -83,6 +132,37 @@ impl AllQueues {
     /// Bytes that wait for all clients together.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
+    }
+
+    /// A message that is counted while a queue has it.
+    pub fn share(self: &Arc<Self>, message: &Arc<Message>) -> Arc<Shared> {
+        self.bytes.fetch_add(message.size(), Relaxed);
+        Arc::new(Shared { message: Arc::clone(message), all: Some(Arc::clone(self)) })
+    }
+
+    /// Makes room when more than [`ALL_QUEUES_BYTES`] wait: of the clients that have taken nothing for a while the one
+    /// with the most waiting loses the older half, or else the one with the most of all. Returns whose messages were
+    /// dropped, and how many.
+    pub fn make_room(&self) -> Option<(Arc<str>, u64)> {
+        if self.bytes() <= ALL_QUEUES_BYTES {
+            return None;
+        }
+        let now = Instant::now();
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues: Vec<_> = open.values().filter_map(Weak::upgrade).collect();
+        // Before any of them is dropped: the last to hold a queue closes it, for which it needs the lock.
+        drop(open);
+        let weighed = queues.iter().map(|queue| {
+            let inner = queue.lock();
+            let weight = (now >= inner.taken_at + STALLED_AFTER, inner.bytes);
+            drop(inner);
+            (weight, queue)
+        });
+        let (_, longest) = weighed
+            .filter(|((_, bytes), _)| *bytes > SHARE_BYTES)
+            .max_by_key(|(weight, _)| *weight)?;
+        let dropped = longest.drop_half();
+        Some((Arc::clone(&longest.client), dropped))
     }
 }
 
@@ -95,6 +175,8 @@ pub struct OutboundQueue {
     /// Told when the queue is no longer congested.
     relieved: Notify,
     all: Arc<AllQueues>,
+    /// Whose it is.
+    client: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -106,12 +188,14 @@ struct Inner {
     stored: bool,
     /// When its connection last took a delivery, or found none.
     taken_at: Instant,
+    /// Bytes of all deliveries that were taken.
+    taken_bytes: u64,
     holds: TokenBucket,
 }
 
 impl OutboundQueue {
-    /// A closed queue, one of `all`.
-    pub fn new(all: Arc<AllQueues>) -> Self {
+    /// A closed queue of `client`, one of `all`.
+    pub fn new(client: Arc<str>, all: Arc<AllQueues>) -> Arc<Self> {
         let (most, per_second) = HOLD_BUDGET;
         let inner = Inner {
             open: false,
@@ -119,28 +203,59 @@ impl OutboundQueue {
             bytes: 0,
             stored: false,
             taken_at: Instant::now(),
+            taken_bytes: 0,
             holds: TokenBucket::new(most, per_second, Instant::now()),
         };
-        Self { inner: Mutex::new(inner), ready: Notify::new(), relieved: Notify::new(), all }
+        let inner = Mutex::new(inner);
+        Arc::new(Self { inner, ready: Notify::new(), relieved: Notify::new(), all, client })
     }
 
     /// A connection begins to take deliveries.
-    pub fn open(&self) {
-        let mut inner = self.lock();
-        inner.open = true;
-        inner.taken_at = Instant::now();
+    pub fn open(self: &Arc<Self>) {
+        {
+            let mut inner = self.lock();
+            inner.open = true;
+            inner.taken_at = Instant::now();
+        }
+        let mut open = self.all.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(self.address(), Arc::downgrade(self));
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// The connection is gone: nothing waits in memory any more.
     pub fn close(&self) {
-        let mut inner = self.lock();
-        self.all.bytes.fetch_sub(inner.bytes, Relaxed);
-        inner.open = false;
-        inner.deliveries = VecDeque::new();
-        inner.bytes = 0;
-        inner.stored = false;
-        drop(inner);
+        {
+            let mut inner = self.lock();
+            inner.open = false;
+            inner.stored = false;
+            while let Some(delivery) = inner.deliveries.pop_front() {
+                self.discount(&mut inner, &delivery);
+            }
+            inner.deliveries.shrink_to(0);
+        }
         self.relieved.notify_waiters();
+        let address = self.address();
+        self.all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+    }
+
+    /// Drops the older half. Returns how many that are.
+    fn drop_half(&self) -> u64 {
+        let mut dropped = 0;
+        {
+            let mut inner = self.lock();
+            let half = inner.bytes / 2;
+            while inner.bytes > half
+                && let Some(oldest) = inner.deliveries.pop_front()
+            {
+                self.discount(&mut inner, &oldest);
+                dropped += 1;
+            }
+        }
+        self.relieved.notify_waiters();
+        dropped
     }
 
     /// Whether a connection takes deliveries.
@@ -157,14 +272,14 @@ impl OutboundQueue {
         }
         let was_empty = inner.deliveries.is_empty();
         let mut dropped = 0;
-        while self.is_full(&inner, size)
+        while Self::is_full(&inner, size)
             && let Some(oldest) = inner.deliveries.pop_front()
         {
-            self.discount(&mut inner, oldest.size());
+            self.discount(&mut inner, &oldest);
             dropped += 1;
         }
         inner.bytes += size;
-        self.all.bytes.fetch_add(size, Relaxed);
+        self.all.bytes.fetch_add(delivery.overhead(), Relaxed);
         inner.deliveries.push_back(delivery);
         let congested = self.is_congested(&inner);
         drop(inner);
@@ -181,16 +296,13 @@ impl OutboundQueue {
             || (inner.bytes > SHARE_BYTES && self.all.bytes() > ALL_QUEUES_BYTES / 2)
     }
 
-    fn is_full(&self, inner: &Inner, size: usize) -> bool {
-        let bytes = inner.bytes + size;
-        inner.deliveries.len() >= QUEUE_MESSAGES
-            || bytes > QUEUE_BYTES
-            || (bytes > SHARE_BYTES && self.all.bytes() + size > ALL_QUEUES_BYTES)
+    fn is_full(inner: &Inner, size: usize) -> bool {
+        inner.deliveries.len() >= QUEUE_MESSAGES || inner.bytes + size > QUEUE_BYTES
     }
 
-    fn discount(&self, inner: &mut Inner, size: usize) {
-        inner.bytes -= size;
-        self.all.bytes.fetch_sub(size, Relaxed);
+    fn discount(&self, inner: &mut Inner, delivery: &Delivery) {
+        inner.bytes -= delivery.size();
+        self.all.bytes.fetch_sub(delivery.overhead(), Relaxed);
     }
 
     /// Takes the oldest delivery off the queue if it is `wanted`.
@@ -201,8 +313,9 @@ impl OutboundQueue {
         }
         let was_congested = self.is_congested(&inner);
         let delivery = inner.deliveries.pop_front()?;
-        self.discount(&mut inner, delivery.size());
+        self.discount(&mut inner, &delivery);
         inner.taken_at = Instant::now();
+        inner.taken_bytes += delivery.size() as u64;
         if inner.deliveries.is_empty() {
             inner.deliveries.shrink_to(IDLE_CAPACITY);
         }
@@ -218,13 +331,14 @@ impl OutboundQueue {
     /// the client has taken nothing for [`STALLED_AFTER`].
     pub async fn hold_back(&self, deadline: tokio::time::Instant) {
         let started = Instant::now();
-        {
+        let taken_before = {
             let inner = self.lock();
             let left = inner.holds.left(started) > 0.0 && self.holds().left(started) > 0.0;
             if !left || started >= inner.taken_at + STALLED_AFTER {
                 return;
             }
-        }
+            inner.taken_bytes
+        };
         let relieved = async {
             loop {
                 let relieved = self.relieved.notified();
@@ -236,8 +350,12 @@ impl OutboundQueue {
         };
         let _ = timeout_at(deadline, relieved).await;
         let now = Instant::now();
-        let seconds = (now - started).as_secs_f64();
-        self.lock().holds.overdraw(seconds, now);
+        let mut seconds = (now - started).as_secs_f64();
+        let mut inner = self.lock();
+        if inner.taken_bytes - taken_before >= HOLD_DRAINED_BYTES {
+            seconds *= HOLD_DISCOUNT;
+        }
+        inner.holds.overdraw(seconds, now);
         self.holds().overdraw(seconds, now);
     }
 
@@ -277,7 +395,7 @@ mod tests {
     use super::*;
 
     fn delivery(payload: impl Into<String>) -> Delivery {
-        let message = Arc::new(Message::own("t", payload.into()));
+        let message = Shared::uncounted(Arc::new(Message::own("t", payload.into())));
         Delivery { message, qos: QoS::AtLeastOnce, retain: false, identifiers: Vec::new() }
     }
 
@@ -285,8 +403,8 @@ mod tests {
         tokio::time::Instant::now() + HOLD_MAX
     }
 
-    fn queue(all: &Arc<AllQueues>) -> OutboundQueue {
-        let queue = OutboundQueue::new(Arc::clone(all));
+    fn queue(all: &Arc<AllQueues>) -> Arc<OutboundQueue> {
+        let queue = OutboundQueue::new("c".into(), Arc::clone(all));
         queue.open();
         queue
     }
@@ -316,19 +434,42 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_client_gives_way_before_one_that_keeps_up() {
-        let total = Arc::default();
-        let (slow, quick) = (queue(&total), queue(&total));
-        for _ in 0..20 {
-            slow.push(delivery("x".repeat(100_000)));
+    fn a_client_that_takes_nothing_gives_way_before_one_that_reads() {
+        let all = Arc::<AllQueues>::default();
+        let (stalled, reading) = (queue(&all), queue(&all));
+        let message = Arc::new(Message::own("t", "x".repeat(1_000_000)));
+        let push = |queue: &OutboundQueue| {
+            let message = all.share(&message);
+            let more = Delivery { message, ..delivery("") };
+            queue.push(more);
+        };
+        // The other one has more waiting, and takes it.
+        (0..4).for_each(|_| push(&stalled));
+        (0..6).for_each(|_| push(&reading));
+        assert_eq!(all.make_room(), None);
+        all.bytes.fetch_add(ALL_QUEUES_BYTES, Relaxed);
+        stalled.lock().taken_at = Instant::now().checked_sub(STALLED_AFTER).unwrap();
+        assert_eq!(all.make_room(), Some(("c".into(), 2)));
+        assert_eq!((stalled.lock().deliveries.len(), reading.lock().deliveries.len()), (2, 6));
+        stalled.close();
+        assert_eq!(all.make_room(), Some(("c".into(), 3)), "then the longest");
+        drop((stalled, reading));
+        assert_eq!(all.bytes(), ALL_QUEUES_BYTES);
+        assert!(all.open.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_message_counts_once_however_many_queues_have_it() {
+        let all = Arc::<AllQueues>::default();
+        let queues: Vec<_> = (0..10).map(|_| queue(&all)).collect();
+        let message = all.share(&Arc::new(Message::own("t", "x".repeat(1_000_000))));
+        for queue in &queues {
+            queue.push(Delivery { message: Arc::clone(&message), ..delivery("") });
         }
-        total.bytes.fetch_add(ALL_QUEUES_BYTES, Relaxed);
-        let waits = |dropped| Pushed::Waits { dropped, congested: false };
-        assert_eq!(quick.push(delivery("1")), waits(0));
-        assert_eq!(quick.push(delivery("2")), waits(0));
-        assert_eq!(slow.push(delivery("3")), waits(20));
-        drop((slow, quick));
-        assert_eq!(total.bytes(), ALL_QUEUES_BYTES);
+        drop(message);
+        assert!((1_000_000..1_001_000).contains(&all.bytes()), "{}", all.bytes());
+        drop(queues);
+        assert_eq!(all.bytes(), 0);
     }
 
     #[tokio::test]
@@ -350,7 +491,7 @@ mod tests {
     #[tokio::test]
     async fn a_publisher_is_held_back_for_a_client_that_reads_and_not_for_one_that_does_not() {
         let all = Arc::default();
-        let queue = Arc::new(queue(&all));
+        let queue = queue(&all);
         let full = |queue: &OutboundQueue| {
             while !matches!(queue.push(delivery("1")), Pushed::Waits { congested: true, .. }) {}
         };

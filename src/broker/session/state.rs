@@ -20,7 +20,9 @@ pub struct Session {
     /// Number within this run of the broker, in the order in which sessions began.
     pub serial: usize,
     /// The outbound queue of its client.
-    pub queue: OutboundQueue,
+    pub queue: Arc<OutboundQueue>,
+    /// How often it has unsubscribed from a filter.
+    pub unsubscribes: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -78,13 +80,26 @@ impl Session {
         queues: Arc<AllQueues>,
     ) -> Arc<Self> {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        let client_id: Arc<str> = Arc::from(client_id);
         Arc::new(Self {
-            client_id: Arc::from(client_id),
+            queue: OutboundQueue::new(Arc::clone(&client_id), queues),
+            client_id,
             persistent,
             serial: SERIAL.fetch_add(1, Relaxed),
-            queue: OutboundQueue::new(queues),
+            unsubscribes: AtomicUsize::new(0),
             state: Mutex::new(state),
         })
+    }
+
+    /// Whether a subscription of its own matches, where it has unsubscribed since `unsubscribes` was read: no new
+    /// message is delivered after an UNSUBACK ([MQTT-3.10.4-2]).
+    pub fn still_wants(&self, topic: &str, unsubscribes: usize) -> bool {
+        self.unsubscribes.load(Relaxed) == unsubscribes
+            || self
+                .state()
+                .subscriptions
+                .keys()
+                .any(|filter| !filter.is_shared() && filter.matches(topic))
     }
 
     /// Locks the session's state; the lock is held briefly.

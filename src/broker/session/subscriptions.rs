@@ -45,6 +45,8 @@ pub struct Recipient {
     pub wanted: Wanted,
     /// By a shared subscription: no other session gets the message.
     pub shared: bool,
+    /// The session's count of UNSUBSCRIBEs when it was selected.
+    pub unsubscribes: usize,
 }
 
 /// The sessions that get a message.
@@ -65,7 +67,10 @@ impl Selection {
                 self.targets.push(Target { session: number, qos, retain, identifiers });
                 self.stored.push(session);
             }
-            _ => self.live.push(Recipient { session, wanted, shared }),
+            _ => {
+                let unsubscribes = session.unsubscribes.load(Relaxed);
+                self.live.push(Recipient { session, wanted, shared, unsubscribes });
+            }
         }
     }
 }
@@ -111,6 +116,11 @@ impl Subscriptions {
         Session::new(client_id, persistent, state, Arc::clone(&self.queues))
     }
 
+    /// The outbound queues of all clients.
+    pub const fn queues(&self) -> &Arc<AllQueues> {
+        &self.queues
+    }
+
     /// Bytes that wait in memory for all clients together.
     pub fn queued_bytes(&self) -> usize {
         self.queues.bytes()
@@ -147,6 +157,7 @@ impl Subscriptions {
     /// Unsubscribes `session` from `filter`.
     pub fn remove(&self, filter: &Filter, session: &Arc<Session>) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        session.unsubscribes.fetch_add(1, Relaxed);
         index.remove(filter, |subscriber| match subscriber {
             Subscriber::Session(..) => !filter.is_shared() && subscriber.is(session),
             Subscriber::Group(group) => group.filter == *filter && group.leave(session),

@@ -347,4 +347,28 @@ mod tests {
         leave(connected);
         assert_eq!(sessions.count().1, PERSISTENT_SESSIONS);
     }
+
+    #[test]
+    fn a_session_that_ends_is_subscribed_to_nothing() {
+        let registry = Registry::default();
+        let lease = take(&registry, "a", false);
+        let options = Options {
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier: 0,
+        };
+        for filter in ["t", "$share/g/t"] {
+            let filter: Filter = filter.parse().unwrap();
+            lease.session.state().subscriptions.insert(filter.clone(), options);
+            registry.subscriptions.add(&filter, &lease.session, options);
+        }
+        leave(lease);
+        let message = Message { qos: QoS::AtLeastOnce, retain: false, ..Message::own("t", "1") };
+        assert_eq!(registry.subscriptions.select(&message).targets.len(), 2);
+        // A clean start ends it.
+        leave(take(&registry, "a", true));
+        let selection = registry.subscriptions.select(&message);
+        assert!(selection.targets.is_empty() && selection.live.is_empty());
+    }
 }

@@ -153,7 +153,7 @@ impl LocalSubscription {
     pub async fn next(&self) -> Arc<Message> {
         loop {
             if let Some(delivery) = self.session.queue.pop_if(|_| true) {
-                return delivery.message;
+                return delivery.message.message();
             }
             self.session.queue.ready().await;
         }

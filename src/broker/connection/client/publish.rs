@@ -35,11 +35,13 @@ impl Client<'_> {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.acknowledge_packet(AckKind::PubAck, packet_id, reason, batch),
             QoS::ExactlyOnce => {
-                self.acknowledge_packet(AckKind::PubRec, packet_id, reason, batch);
                 // A PUBREC that refuses ends the exchange in MQTT 5.0; 3.1.1 goes on to PUBREL.
                 let ended = refused && self.version == Version::V5;
-                if !ended && !self.receive(packet_id, batch)? {
-                    // Received before and not released yet: the same message again.
+                // Before the PUBREC: a message that exceeds the Receive Maximum gets none.
+                let new = ended || self.receive(packet_id, batch)?;
+                self.acknowledge_packet(AckKind::PubRec, packet_id, reason, batch);
+                if !new {
+                    // The same message again, which was received before and is not released yet.
                     return Ok(());
                 }
             }
