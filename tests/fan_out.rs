@@ -12,7 +12,7 @@ use support::flood::{END, LARGE, Load, Publisher, SMALL, assert_ascending, numbe
 use support::packets::{self, PUBACK, Packet, SUBACK, UNSUBACK, Wire};
 use support::{Process, wait_until};
 
-/// Messages that a publisher of tiny ones may be ahead of its subscribers: half of what may wait for one of them.
+/// Messages that a publisher of tiny ones may be ahead of its subscribers: far less than may wait for one of them.
 const LEAD: usize = 500;
 /// Most memory that the broker may ever have had for one subscriber with many overlapping filters, KiB.
 const PEAK_MAX_KIB: u64 = 40 * 1024;

@@ -197,7 +197,8 @@ fn write(
         gather(&mut queue, &mut batches, window, weight);
         // Replayed messages come before the other messages of the commit.
         let requests = batches.iter().flat_map(|queued| &queued.batch.replays);
-        let mut owned: Vec<Change> = retained_replay::stored(requests, &fan_out.retained);
+        let mut owned: Vec<Change> =
+            retained_replay::stored(requests, &fan_out.retained, &fan_out.traffic.losses);
         for Queued { batch, .. } in &mut batches {
             owned.append(&mut batch.changes);
             for accepted in &mut batch.accepted {

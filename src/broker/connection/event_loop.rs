@@ -175,6 +175,7 @@ async fn run<S: Stream>(
             return Err(end);
         }
         client.write_deliveries().await;
+        client.release_buffers();
         client.read_on();
         if nothing_to_write {
             last_written = Instant::now();

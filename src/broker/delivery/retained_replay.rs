@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::retained_messages::Retained;
+use crate::broker::counters::Losses;
 use crate::broker::session::outbound_queue::{Delivery, Shared};
 use crate::broker::session::state::Session;
 use crate::broker::session::subscriptions::Numbers;
@@ -70,9 +71,12 @@ impl ReplayRequest {
 /// The retained messages that are committed for persistent sessions, as they are before this commit. The commit queues
 /// them before its other messages. Of several requests for a filter the latest counts. One walk over the retained
 /// messages serves all requests: a look-up for each filter of a large SUBSCRIBE would delay every commit by seconds.
+///
+/// Messages beyond [`REPLAYED_MESSAGES`] are counted in `losses`.
 pub fn stored<'a>(
     requests: impl Iterator<Item = &'a ReplayRequest>,
     retained: &Retained,
+    losses: &Losses,
 ) -> Vec<Change> {
     let mut latest: BTreeMap<(i64, &str), &ReplayRequest> = BTreeMap::new();
     for request in requests {
@@ -98,7 +102,11 @@ pub fn stored<'a>(
         });
     });
     found.sort_unstable_by(|one, other| (one.0, &one.2.topic).cmp(&(other.0, &other.2.topic)));
-    let changes = found.into_iter().take(REPLAYED_MESSAGES).map(|(_, request, message)| {
+    let beyond = found.split_off(REPLAYED_MESSAGES.min(found.len()));
+    for (_, request, _) in &beyond {
+        losses.add(&request.session.client_id, 1);
+    }
+    let changes = found.into_iter().map(|(_, request, message)| {
         let targets = vec![Target {
             session: request.session.persistent.unwrap_or_default(),
             qos: request.options.qos.min(message.qos),

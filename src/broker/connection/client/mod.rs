@@ -33,6 +33,8 @@ const BATCH_PACKETS: usize = 256;
 /// Records, changes and messages of one connection in one commit. The packet that exceeds it is the last one of the
 /// commit.
 const BATCH_CHANGES: usize = 1000;
+/// Bytes of a buffer that an idle connection keeps.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// A connected client.
 pub struct Client<'a> {
@@ -44,6 +46,8 @@ pub struct Client<'a> {
     pub inbound: BytesMut,
     /// Bytes to write.
     pub out: BytesMut,
+    /// Whether `out` and `inbound` were large since they were last empty.
+    large: (bool, bool),
     /// The commit under way.
     pub pending: Option<PendingCommit>,
     /// Set while the client is held back: the queues of its subscribers are congested.
@@ -77,6 +81,7 @@ impl<'a> Client<'a> {
             version: opened.capabilities.version,
             inbound,
             out: BytesMut::new(),
+            large: (false, false),
             pending: None,
             hold: None,
             outbound: Outbound::new(opened.capabilities, Arc::clone(&session), acl, fan_out),
@@ -104,6 +109,20 @@ impl<'a> Client<'a> {
     /// Whether packets wait for their commit.
     pub const fn is_committing(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Gives large buffers back once they are empty: a thousand idle clients would keep the memory of the largest message
+    /// that each of them ever had.
+    pub fn release_buffers(&mut self) {
+        for (buffer, large) in
+            [(&mut self.out, &mut self.large.0), (&mut self.inbound, &mut self.large.1)]
+        {
+            *large |= buffer.len() > BUFFER_BYTES;
+            if *large && buffer.is_empty() {
+                *buffer = BytesMut::new();
+                *large = false;
+            }
+        }
     }
 
     /// Whether the client is held back for its subscribers.
