@@ -34,7 +34,7 @@ packages_engine_tools=(skopeo jq iptables)
 packages_emulate=(qemu-user-static)
 packages_rig=(docker-registry sqlite3 binutils mmdebstrap)
 packages_lint=(python3 python3-venv)
-# Writes what nixfmt writes, which is a Haskell program that neither Debian 12 nor crates.io has.
+# Writes what nixfmt writes, which is a Haskell program that neither Debian 12 nor the crate registry has.
 NIXFMT_RS=0.5.3
 packages_sign=(minisign)
 packages_nix=(nix-bin skopeo jq unzip binutils)
@@ -132,7 +132,7 @@ add_targets() {
     (cd "$here/.." && rustup target add "${triples[@]}")
 }
 
-# install_crate NAME VERSION ROOT [OPTION…]: a program of crates.io, when it is not there in this version.
+# install_crate NAME VERSION ROOT [OPTION…]: a program of the crate registry, when it is not there in this version.
 install_crate() {
     # Cargo's own book of what it installed; not every program tells its version.
     grep -qsF "\"$1 $2 " "$3/.crates.toml" && return
