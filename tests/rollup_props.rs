@@ -209,7 +209,11 @@ impl World {
 
     fn parked(&self) -> BTreeSet<Key> {
         self.sql()
-            .prepare("SELECT run.boot, seq FROM reading JOIN run ON run.id = reading.run WHERE clock = 3")
+            .prepare(
+                "SELECT run.boot, seq FROM reading JOIN run ON run.id = reading.run WHERE clock = 3
+                 UNION ALL
+                 SELECT run.boot, seq FROM arrived JOIN run ON run.id = arrived.run WHERE clock = 3",
+            )
             .unwrap()
             .query_map([], |row| {
                 let boot: String = row.get(0)?;

@@ -1,6 +1,8 @@
 //! Promise 5: a reading taken before the clock was set gets its true time once that is known, and the
 //! original is kept.
 
+use std::time::Duration;
+
 use humidor::reading::{ClockState, Id};
 use humidor::store::{LOG_FILE, Log, Reading, Record, Selection, Store};
 use humidor::wire::Telemetry;
@@ -38,6 +40,7 @@ fn readings_from_before_the_clock_was_set_are_restamped_in_small_steps() {
     // More than one step's worth.
     let early: Vec<Record> = (1..=1200).map(|seq| reading(seq, ClockState::Unsynced)).collect();
     store.append(&early.iter().collect::<Vec<_>>()).unwrap();
+    while store.move_arrived(Duration::from_millis(1)).unwrap() {}
     assert!(rows(data.path()).iter().all(|row| row.clock == "unsynced" && row.at < 10_000_000));
 
     store.append(&[&reading(1201, ClockState::Synced)]).unwrap();

@@ -45,7 +45,7 @@ impl Demand {
 enum Outcome {
     /// There is more to do.
     More,
-    /// There is more to do, and the log is larger than its limit: a full disk would stop all publishers.
+    /// There is more to do, and it cannot wait: a log over its limit would fill the disk, which stops all publishers.
     Pressing,
     /// Nothing to do at present.
     Done,
@@ -91,7 +91,7 @@ impl Schedule {
             return Ok(());
         }
         let outcome = match store.maintain(clock::unix_ms()) {
-            Ok(true) if store.is_too_large() => Outcome::Pressing,
+            Ok(true) if store.is_pressed() => Outcome::Pressing,
             Ok(true) => Outcome::More,
             Ok(false) => {
                 self.complained = false;

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tracing::{error, info};
 
@@ -78,6 +79,8 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     // The container's root is read-only: there is no /tmp to spill to.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;
+    // Else a statement whose plan could depend on a bound value is compiled anew each time that value changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 

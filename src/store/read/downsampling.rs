@@ -1,10 +1,12 @@
 //! Downsamples a sensor's readings to the steps of a chart: from the coarsest roll-ups that suit the step, and from
-//! the rows where there are no roll-ups yet or they are out of date.
+//! the rows where there are no roll-ups yet or they are out of date. Rows that are still to be moved to their place are in
+//! no roll-up, and are added to either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::store::read::arrived::{self, Drawn};
 use crate::store::read::range::{Range, divide_up};
 use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::{Bucket, start_of};
@@ -39,25 +41,32 @@ pub(in crate::store) fn downsample(
     sensor: i64,
     range: Range,
 ) -> rusqlite::Result<Downsampled> {
-    let reader = SeriesReader { connection, sensor };
     let horizon = Horizon::load(connection)?;
+    let reader = SeriesReader { connection, sensor, arrived: arrived::drawn(connection, sensor)? };
     if range.from >= horizon.rows_from {
-        let few = reader.count(range.from, range.to, range.steps() + 1)? <= range.steps();
+        let few = reader.count_all(range.from, range.to, range.steps() + 1)? <= range.steps();
         if few {
-            let buckets = reader.rows(range.from, range.to)?;
+            let buckets = reader.all_rows(range.from, range.to)?;
             return Ok(Downsampled { step: None, partial: false, buckets });
         }
         if range.step < MINUTE_MS
-            && reader.count(range.from, range.to, FINE_ROWS_MAX + 1)? <= FINE_ROWS_MAX
+            && reader.count_all(range.from, range.to, FINE_ROWS_MAX + 1)? <= FINE_ROWS_MAX
         {
             let mut steps = Steps::new(range.step);
             let (from, to) = whole_steps(range, range.step);
-            reader.rows(from, to)?.iter().for_each(|row| steps.add(row));
+            reader.all_rows(from, to)?.iter().for_each(|row| steps.add(row));
             return Ok(steps.finish(false));
         }
     }
     let (tier, step) = tier_for(range, &horizon);
-    reader.read_rollups(tier, step, range)
+    let (mut steps, partial) = reader.read_rollups(tier, step, range)?;
+    let (from, to) = whole_steps(range, step);
+    for Drawn { row, .. } in reader.arrived_in(from, to) {
+        if start_of(row.at, tier.span_ms()) >= horizon.rolled_from(tier) {
+            steps.add(row);
+        }
+    }
+    Ok(steps.finish(partial))
 }
 
 /// The coarsest tier that makes up the step and is kept from the beginning of the range on. When there is none,
@@ -108,10 +117,33 @@ impl Steps {
 struct SeriesReader<'a> {
     connection: &'a Connection,
     sensor: i64,
+    /// Rows that are still to be moved to their place, in the order of time.
+    arrived: Vec<Drawn>,
 }
 
 impl SeriesReader<'_> {
-    /// Rows in a range of time, counted up to `most`.
+    /// Rows that are still to be moved, in a range of time.
+    fn arrived_in(&self, from: i64, to: i64) -> impl Iterator<Item = &Drawn> {
+        let first = self.arrived.partition_point(|drawn| drawn.row.at < from);
+        self.arrived[first..].iter().take_while(move |drawn| drawn.row.at < to)
+    }
+
+    /// As [`SeriesReader::count`], with single rows that are still to be moved.
+    fn count_all(&self, from: i64, to: i64, most: i64) -> rusqlite::Result<i64> {
+        let arrived = self.arrived_in(from, to).filter(|drawn| drawn.is_kept).count();
+        Ok(self.count(from, to, most)?.saturating_add(i64::try_from(arrived).unwrap_or(i64::MAX)))
+    }
+
+    /// As [`SeriesReader::rows`], with single rows that are still to be moved.
+    fn all_rows(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Readings>> {
+        let mut rows = self.rows(from, to)?;
+        let arrived = self.arrived_in(from, to).filter(|drawn| drawn.is_kept);
+        rows.extend(arrived.map(|drawn| drawn.row));
+        rows.sort_by_key(|row| row.at);
+        Ok(rows)
+    }
+
+    /// Rows of table `reading` in a range of time, counted up to `most`.
     fn count(&self, from: i64, to: i64, most: i64) -> rusqlite::Result<i64> {
         self.connection
             .prepare_cached(
@@ -121,6 +153,7 @@ impl SeriesReader<'_> {
             .query_row(params![self.sensor, from, to, most], |row| row.get(0))
     }
 
+    /// Rows of table `reading` in a range of time, in its order.
     fn rows(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Readings>> {
         self.connection
             .prepare_cached(&READINGS.select_rows())?
@@ -132,7 +165,8 @@ impl SeriesReader<'_> {
         compute::spans(self.connection, &READINGS, tier, self.sensor, from, to)
     }
 
-    fn read_rollups(&self, tier: Tier, step: i64, range: Range) -> rusqlite::Result<Downsampled> {
+    /// The steps of a range, without rows that are still to be moved, and whether some of it was not read.
+    fn read_rollups(&self, tier: Tier, step: i64, range: Range) -> rusqlite::Result<(Steps, bool)> {
         let (from, to) = whole_steps(range, step);
         let mut steps = Steps::new(step);
         let mut budget = ROWS_MAX;
@@ -181,7 +215,7 @@ impl SeriesReader<'_> {
                 }
             }
         }
-        Ok(steps.finish(partial))
+        Ok((steps, partial))
     }
 
     /// Until when the rows of this series have no roll-ups; `None` when the backfill is done.

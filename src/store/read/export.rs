@@ -5,10 +5,14 @@
 
 use rusqlite::params;
 
+use crate::store::read::arrived::{self, ARRIVED, Found, Place};
 use crate::store::read::log::{Log, READINGS, Reading, Selection, reading};
 
 /// Readings of one page: some milliseconds of work, some hundred kilobytes.
 pub const PAGE_ROWS: usize = 2_000;
+/// Most rows that are still to be moved whose places an export remembers at once: 6 MB. Of more, it looks for each
+/// sensor's when it comes to it.
+const ARRIVED_ROWS: i64 = 131_072;
 /// Samples of one page.
 const SAMPLE_PAGE_ROWS: i64 = 500;
 
@@ -19,8 +23,13 @@ pub struct Pages {
     to: i64,
     /// Sensors that are not finished, the current one last.
     sensors: Vec<i64>,
-    /// Time, run and number of the last reading of the current sensor.
-    after: Option<(i64, i64, i64)>,
+    /// The place of the last reading of the current sensor.
+    after: Option<Place>,
+    /// Rows that were still to be moved when the export began, or its current sensor did, in the order of sensor and
+    /// place. One that was moved since is found where it is now.
+    arrived: Vec<Found>,
+    /// Whether `arrived` holds those of every sensor.
+    arrived_whole: bool,
 }
 
 /// A stored number of a foreign publisher, as the view `samples` has it.
@@ -45,7 +54,22 @@ impl Log {
         let mut sensors = self.sensors(selection)?;
         sensors.reverse();
         let (from, to) = selection.bounds();
-        Ok(Pages { from, to, sensors, after: None })
+        let mut pages = Pages {
+            from,
+            to,
+            sensors,
+            after: None,
+            arrived: Vec::new(),
+            arrived_whole: arrived::count(&self.connection)? <= ARRIVED_ROWS,
+        };
+        let sensor = if pages.arrived_whole { None } else { pages.sensors.last().copied() };
+        self.find_arrived(&mut pages, sensor)?;
+        Ok(pages)
+    }
+
+    fn find_arrived(&self, pages: &mut Pages, sensor: Option<i64>) -> rusqlite::Result<()> {
+        pages.arrived = arrived::find(&self.connection, sensor, (pages.from, pages.to))?;
+        Ok(())
     }
 
     /// The next readings, at most [`PAGE_ROWS`]; none when all were given. A reading whose time is corrected
@@ -54,29 +78,81 @@ impl Log {
     /// # Errors
     /// The error of SQLite.
     pub fn next_page(&self, pages: &mut Pages) -> rusqlite::Result<Vec<Reading>> {
-        // The index by time ends in the key of the table, so that this order needs no sorting.
-        let mut statement = self.connection.prepare_cached(&format!(
-            "{READINGS} WHERE reading.sensor = ?1 AND reading.at >= ?2 AND reading.at < ?3
-                 AND (reading.at, reading.run, reading.seq) > (?2, ?4, ?5)
-             ORDER BY reading.at, reading.run, reading.seq LIMIT ?6"
-        ))?;
-        while let Some(sensor) = pages.sensors.last() {
-            let (at, run, seq) = pages.after.unwrap_or((pages.from, i64::MIN, i64::MIN));
-            let mut rows = statement.query(params![sensor, at, pages.to, run, seq, PAGE_ROWS])?;
-            let mut page = Vec::new();
-            while let Some(row) = rows.next()? {
-                pages.after = Some((row.get(4)?, row.get(8)?, row.get(3)?));
-                page.push(reading(row)?);
-            }
+        while let Some(sensor) = pages.sensors.last().copied() {
+            // In one snapshot a row is in one of the tables.
+            let snapshot = self.connection.unchecked_transaction()?;
+            let page = self.page(pages, sensor)?;
+            snapshot.finish()?;
             if page.len() < PAGE_ROWS {
                 pages.sensors.pop();
                 pages.after = None;
+                if !pages.arrived_whole {
+                    self.find_arrived(pages, pages.sensors.last().copied())?;
+                }
             }
             if !page.is_empty() {
                 return Ok(page);
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The next readings of a sensor: all that are left when they are fewer than [`PAGE_ROWS`].
+    fn page(&self, pages: &mut Pages, sensor: i64) -> rusqlite::Result<Vec<Reading>> {
+        // The index by time ends in the key of the table, so that this order needs no sorting.
+        let mut statement = self.connection.prepare_cached(&format!(
+            "{READINGS} WHERE reading.sensor = ?1 AND reading.at >= ?2 AND reading.at < ?3
+                 AND (reading.at, reading.run, reading.seq) > (?2, ?4, ?5)
+             ORDER BY reading.at, reading.run, reading.seq LIMIT ?6"
+        ))?;
+        let after = pages.after.unwrap_or((pages.from, i64::MIN, i64::MIN));
+        let mut rows =
+            statement.query(params![sensor, after.0, pages.to, after.1, after.2, PAGE_ROWS])?;
+        let mut page: Vec<(Place, Reading)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            page.push(((row.get(4)?, row.get(8)?, row.get(3)?), reading(row)?));
+        }
+        let end = (page.len() == PAGE_ROWS).then(|| page[PAGE_ROWS - 1].0);
+        self.add_arrived(pages, sensor, end, &mut page)?;
+        page.sort_by_key(|(place, _)| *place);
+        page.truncate(PAGE_ROWS);
+        if let Some((last, _)) = page.last() {
+            pages.after = Some(*last);
+        }
+        Ok(page.into_iter().map(|(_, reading)| reading).collect())
+    }
+
+    /// Adds the rows that are still to be moved: of `sensor`, after the last page and not after `end`.
+    fn add_arrived(
+        &self,
+        pages: &Pages,
+        sensor: i64,
+        end: Option<Place>,
+        page: &mut Vec<(Place, Reading)>,
+    ) -> rusqlite::Result<()> {
+        let after = pages.after.unwrap_or((i64::MIN, i64::MIN, i64::MIN));
+        let first = pages.arrived.partition_point(|row| (row.sensor, row.place) <= (sensor, after));
+        let next = pages.arrived[first..]
+            .iter()
+            .take_while(|row| row.sensor == sensor && end.is_none_or(|end| row.place < end));
+        let mut room = PAGE_ROWS;
+        let mut statement = self
+            .connection
+            .prepare_cached(&format!("{ARRIVED} WHERE reading.id = ? AND reading.is_kept"))?;
+        for row in next {
+            if room == 0 {
+                break;
+            }
+            let mut rows = statement.query([row.id])?;
+            while let Some(row) = rows.next()? {
+                let place: Place = (row.get(4)?, row.get(8)?, row.get(3)?);
+                if (pages.from..pages.to).contains(&place.0) {
+                    page.push((place, reading(row)?));
+                    room -= 1;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Calls `each` for every selected reading, sensor by sensor, each in the order of time. Nothing

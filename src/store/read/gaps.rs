@@ -1,5 +1,6 @@
 //! Finds the numbers that a node counted and the log does not have.
 
+use crate::store::read::arrived;
 use crate::store::read::log::Log;
 
 /// Numbers that a node counted but that are not in the log: `from..=to` of one run.
@@ -27,17 +28,27 @@ impl Log {
             "SELECT run, seq, seq FROM reading UNION ALL SELECT run, first, last FROM pruned
              ORDER BY 1, 2",
         )?;
-        let mut stretches = statement.query([])?;
+        let snapshot = self.connection.unchecked_transaction()?;
+        let mut arrived = arrived::numbers(&self.connection)?.into_iter().peekable();
+        let mut placed =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.peekable();
         let (mut holes, mut before) = (Vec::new(), (0, 0));
-        while let Some(stretch) = stretches.next()? {
-            let (run, first, last): (i64, i64, i64) =
-                (stretch.get(0)?, stretch.get(1)?, stretch.get(2)?);
-            let expected = if before.0 == run { before.1 + 1 } else { 1 };
-            if first > expected {
-                holes.push((run, expected, first - 1));
+        loop {
+            let arrived_first = match (placed.peek(), arrived.peek()) {
+                (Some(Ok(placed)), Some(arrived)) => arrived < placed,
+                (None, Some(_)) => true,
+                _ => false,
+            };
+            let next = if arrived_first { arrived.next().map(Ok) } else { placed.next() };
+            let Some((run, first, last)) = next.transpose()? else { break };
+            let end = if before.0 == run { before.1 } else { 0 };
+            if first > end + 1 {
+                holes.push((run, end + 1, first - 1));
             }
-            before = (run, last);
+            before = (run, last.max(end));
         }
+        drop(placed);
+        snapshot.finish()?;
         let mut name = self.connection.prepare(
             "SELECT node.name, run.boot FROM run JOIN node ON node.id = run.node WHERE run.id = ?",
         )?;

@@ -1,5 +1,6 @@
-//! Every sensor with its latest reading, from the indexes alone.
+//! Every sensor with its latest reading.
 
+use crate::store::read::arrived::{self, ARRIVED};
 use crate::store::read::log::{Log, READINGS, Reading, reading};
 
 /// The sensors of the log.
@@ -33,8 +34,12 @@ impl Log {
     }
 
     fn sensor_overviews(&self) -> rusqlite::Result<Vec<SensorOverview>> {
+        let arrived = arrived::latest(&self.connection, 1)?;
+        let mut latest_arrived =
+            self.connection.prepare_cached(&format!("{ARRIVED} WHERE reading.id = ?"))?;
         let mut latest = self.connection.prepare_cached(&format!(
-            "{READINGS} WHERE reading.sensor = ? ORDER BY reading.at DESC LIMIT 1"
+            "{READINGS} WHERE reading.sensor = ?
+             ORDER BY reading.at DESC, reading.run DESC, reading.seq DESC LIMIT 1"
         ))?;
         self.connection
             .prepare_cached(
@@ -42,12 +47,20 @@ impl Log {
                  ORDER BY node.name, sensor.name",
             )?
             .query_map([], |row| {
-                let mut found = latest.query_map([row.get::<_, i64>(0)?], reading)?;
-                Ok(SensorOverview {
-                    node: row.get(1)?,
-                    sensor: row.get(2)?,
-                    latest: found.next().transpose()?,
-                })
+                let sensor: i64 = row.get(0)?;
+                let mut found = latest.query_map([sensor], |row| {
+                    Ok(((row.get(4)?, row.get(8)?, row.get(3)?), reading(row)?))
+                })?;
+                let placed = found.next().transpose()?;
+                let arrived = arrived
+                    .get(&sensor)
+                    .and_then(|rows| rows.first())
+                    .filter(|row| placed.as_ref().is_none_or(|(place, _)| row.place > *place));
+                let latest = match arrived {
+                    Some(row) => Some(latest_arrived.query_row([row.id], reading)?),
+                    None => placed.map(|(_, reading)| reading),
+                };
+                Ok(SensorOverview { node: row.get(1)?, sensor: row.get(2)?, latest })
             })?
             .collect()
     }

@@ -1,28 +1,48 @@
 //! The usual time between two readings of a sensor: a sensor is late when more has passed.
 
+use std::collections::HashMap;
+
+use rusqlite::params;
+
+use crate::store::read::arrived;
 use crate::store::read::log::Log;
 
 /// Latest readings of a sensor that its interval is taken from.
 const READINGS: usize = 16;
 
 impl Log {
-    /// The median time between the latest readings of a sensor, in ms; `None` while there are fewer than three.
-    /// The median, because an outage among them, or a burst after one, is not its interval.
+    /// The median time between the latest readings of each sensor, in ms, by node and name; none for a sensor with
+    /// fewer than three. The median, because an outage among them, or a burst after one, is not its interval.
     ///
     /// # Errors
     /// The error of SQLite.
-    pub fn reporting_interval_ms(&self, node: &str, sensor: &str) -> rusqlite::Result<Option<i64>> {
-        let latest: Vec<i64> = self
+    pub fn reporting_intervals_ms(&self) -> rusqlite::Result<HashMap<(String, String), i64>> {
+        let snapshot = self.connection.unchecked_transaction()?;
+        let arrived = arrived::latest(&self.connection, READINGS)?;
+        let mut placed = self
             .connection
-            .prepare_cached(
-                "SELECT at FROM reading WHERE sensor = (
-                     SELECT sensor.id FROM sensor JOIN node ON node.id = sensor.node
-                     WHERE node.name = ? AND sensor.name = ?)
-                 ORDER BY at DESC LIMIT ?",
-            )?
-            .query_map(rusqlite::params![node, sensor, READINGS], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(median(latest.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).collect()))
+            .prepare_cached("SELECT at FROM reading WHERE sensor = ? ORDER BY at DESC LIMIT ?")?;
+        let mut sensors = self.connection.prepare_cached(
+            "SELECT sensor.id, node.name, sensor.name FROM sensor JOIN node ON node.id = sensor.node",
+        )?;
+        let mut rows = sensors.query([])?;
+        let mut intervals = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let sensor: i64 = row.get(0)?;
+            let mut latest: Vec<i64> = placed
+                .query_map(params![sensor, READINGS], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            latest.extend(arrived.get(&sensor).into_iter().flatten().map(|row| row.place.0));
+            latest.sort_unstable_by(|a, b| b.cmp(a));
+            latest.truncate(READINGS);
+            let between = latest.windows(2).map(|pair| pair[0].saturating_sub(pair[1]));
+            if let Some(interval) = median(between.collect()) {
+                intervals.insert((row.get(1)?, row.get(2)?), interval);
+            }
+        }
+        drop(rows);
+        snapshot.finish()?;
+        Ok(intervals)
     }
 }
 

@@ -66,16 +66,21 @@ impl Log {
     pub fn stats(&self) -> rusqlite::Result<Stats> {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let page = one("PRAGMA page_size")?;
+        let snapshot = self.connection.unchecked_transaction()?;
         let (first_ms, last_ms): (Option<i64>, Option<i64>) = self.connection.query_row(
             // Per sensor, so that both ends come from the index.
-            "SELECT min((SELECT min(at) FROM reading WHERE sensor = sensor.id)),
-                    max((SELECT max(at) FROM reading WHERE sensor = sensor.id)) FROM sensor",
+            "SELECT min(first), max(last) FROM (
+                 SELECT (SELECT min(at) FROM reading WHERE sensor = sensor.id) AS first,
+                        (SELECT max(at) FROM reading WHERE sensor = sensor.id) AS last FROM sensor
+                 UNION ALL
+                 SELECT min(at), max(at) FROM arrived WHERE is_kept)",
             [],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         let rows_last_day = self.connection.query_row(
             "SELECT (SELECT total((SELECT count(*) FROM reading WHERE sensor = sensor.id AND at > ?1))
                      FROM sensor)
+                  + (SELECT count(*) FROM arrived WHERE is_kept AND at > ?1)
                   + (SELECT total((SELECT count(*) FROM sample WHERE source = source.id AND at > ?1))
                      FROM source)",
             [last_ms.unwrap_or(i64::MAX).saturating_sub(DAY_MS)],
@@ -87,7 +92,7 @@ impl Log {
                 + one(&format!("SELECT count(*) FROM {}", SAMPLES.rolled(tier)))?;
         }
         let horizon = Horizon::load(&self.connection)?;
-        Ok(Stats {
+        let stats = Stats {
             // A count, far below 2^53.
             #[expect(clippy::cast_possible_truncation)]
             rows_last_day: rows_last_day as i64,
@@ -95,7 +100,8 @@ impl Log {
             rows_from_ms: (!horizon.is_all()).then_some(horizon.rows_from),
             dirty: one("SELECT count(*) FROM dirty")?,
             backfill: one("SELECT count(*) FROM backlog")?,
-            readings: one("SELECT count(*) FROM reading")?,
+            readings: one("SELECT (SELECT count(*) FROM reading)
+                                + (SELECT count(*) FROM arrived WHERE is_kept)")?,
             samples: one("SELECT count(*) FROM sample")?,
             refused: self.refused()?,
             nodes: one("SELECT count(*) FROM node")?,
@@ -104,7 +110,9 @@ impl Log {
             last_ms,
             bytes: page * one("PRAGMA page_count")?,
             free_bytes: page * one("PRAGMA freelist_count")?,
-        })
+        };
+        snapshot.finish()?;
+        Ok(stats)
     }
 
     /// Messages acknowledged and refused, by cause.

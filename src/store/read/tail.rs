@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::params;
 
+use crate::store::read::arrived::{self, ARRIVED};
 use crate::store::read::log::{Log, READINGS, Reading, Selection, reading};
 
 impl Log {
@@ -20,6 +21,11 @@ impl Log {
             let rows = statement.query_map(params![sensor, count], reading)?;
             latest.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
         }
+        let mut statement =
+            self.connection.prepare_cached(&format!("{ARRIVED} WHERE reading.id = ?"))?;
+        for row in arrived::latest(&self.connection, count)?.into_values().flatten() {
+            latest.push(statement.query_row([row.id], reading)?);
+        }
         latest.sort_by(|a, b| (a.at, &a.node, a.seq).cmp(&(b.at, &b.node, b.seq)));
         Ok(latest.split_off(latest.len().saturating_sub(count)))
     }
@@ -32,6 +38,8 @@ pub struct Tail {
     data_version: i64,
     /// Highest number seen, by run.
     seen: HashMap<i64, i64>,
+    /// The latest row seen of those that are still to be moved.
+    seen_id: i64,
 }
 
 impl Tail {
@@ -48,8 +56,9 @@ impl Tail {
             .prepare("SELECT id, coalesce((SELECT max(seq) FROM reading WHERE run = run.id), 0) FROM run")?
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
+        let seen_id = arrived::last_id(&log.connection)?;
         snapshot.finish()?;
-        Ok((latest, Self { log, data_version: 0, seen }))
+        Ok((latest, Self { log, data_version: 0, seen, seen_id }))
     }
 
     /// The new readings, in the order in which each node took them.
@@ -63,24 +72,40 @@ impl Tail {
         if version == self.data_version {
             return Ok(Vec::new());
         }
+        let snapshot = connection.unchecked_transaction()?;
         let runs = connection
             .prepare_cached("SELECT id FROM run")?
             .query_map([], |row| row.get::<_, i64>(0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        let mut new = Vec::new();
+        let mut new: Vec<((i64, i64), Reading)> = Vec::new();
+        let mut statement = connection
+            .prepare_cached(&format!("{READINGS} WHERE reading.run = ? AND reading.seq > ?"))?;
         for run in runs {
-            let seen = self.seen.entry(run).or_insert(0);
-            let mut statement = connection.prepare_cached(&format!(
-                "{READINGS} WHERE reading.run = ? AND reading.seq > ? ORDER BY reading.seq"
-            ))?;
-            let rows = statement.query_map(params![run, *seen], reading)?;
+            let seen = self.seen.get(&run).copied().unwrap_or(0);
+            let rows = statement
+                .query_map(params![run, seen], |row| Ok(((run, row.get(3)?), reading(row)?)))?;
             for row in rows {
-                let row = row?;
-                *seen = row.seq;
-                new.push(row);
+                new.push(row?);
             }
         }
+        // What has been moved since the last call is above, unless a higher number of its run had been seen.
+        let last_id = arrived::last_id(connection)?;
+        let mut statement = connection
+            .prepare_cached(&format!("{ARRIVED} WHERE reading.id > ? AND reading.is_kept"))?;
+        let rows = statement
+            .query_map([self.seen_id], |row| Ok(((row.get(8)?, row.get(3)?), reading(row)?)))?;
+        for row in rows {
+            new.push(row?);
+        }
+        drop(statement);
+        snapshot.finish()?;
+        new.sort_by_key(|(number, _)| *number);
+        for ((run, seq), _) in &new {
+            let seen = self.seen.entry(*run).or_insert(0);
+            *seen = (*seen).max(*seq);
+        }
+        self.seen_id = last_id;
         self.data_version = version;
-        Ok(new)
+        Ok(new.into_iter().map(|(_, reading)| reading).collect())
     }
 }

@@ -248,6 +248,8 @@ fn delete_spans<const N: usize>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::reading::ClockState;
     use crate::store::rollup::schema::HOUR_MS;
@@ -277,6 +279,7 @@ mod tests {
         };
         let all: Vec<Record> = (0..ROWS).map(reading).collect();
         store.append(&all.iter().collect::<Vec<_>>()).unwrap();
+        while store.move_arrived(Duration::from_millis(1)).unwrap() {}
         let transaction = store.connection.transaction().unwrap();
         let left = || -> i64 {
             transaction.query_row("SELECT count(*) FROM reading", [], |row| row.get(0)).unwrap()

@@ -18,6 +18,14 @@ pub(in crate::store) fn contains(
     Ok(last.is_some_and(|last| last >= seq))
 }
 
+/// The highest number of a run that was stored once and deleted since.
+pub(in crate::store) fn newest(connection: &Connection, run: i64) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT last FROM pruned WHERE run = ? ORDER BY first DESC LIMIT 1")?
+        .query_row([run], |row| row.get(0))
+        .optional()
+}
+
 /// Adds `first..=last`, of which no number is in a range yet, and joins it with the ranges that it touches.
 pub(in crate::store) fn add(
     connection: &Connection,

@@ -1,13 +1,11 @@
-//! Appends records: each reading once, with its corrected time when its run has one.
+//! Appends records: each reading once, in the order of arrival.
 
 use rusqlite::{Transaction, params};
 
 use crate::reading::{ClockState, Id};
-use crate::store::file::schema::{CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_SYNCED, CLOCK_UNSYNCED};
-use crate::store::retention::deleted_ranges;
 use crate::store::retention::fold::fold;
 use crate::store::rollup::aggregate::Bucket;
-use crate::store::rollup::schema::{READINGS, SAMPLES};
+use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
 use crate::store::write::{alarm_log, restamp};
@@ -27,7 +25,7 @@ pub(in crate::store) fn append(
         cache.interner.trim();
         match record {
             Record::Reading { node, sensor, telemetry } => {
-                if insert_reading(transaction, cache, node, sensor, telemetry)? {
+                if append_reading(transaction, cache, node, sensor, telemetry)? {
                     appended.readings += 1;
                 } else {
                     appended.repeats += 1;
@@ -55,7 +53,7 @@ pub(in crate::store) fn append(
 }
 
 /// Returns whether the reading was new.
-fn insert_reading(
+fn append_reading(
     transaction: &Transaction<'_>,
     cache: &mut WriterCache,
     node: &Id,
@@ -63,66 +61,18 @@ fn insert_reading(
     telemetry: &Telemetry,
 ) -> rusqlite::Result<bool> {
     let sensor = cache.interner.sensor(transaction, node, sensor)?;
-    let mut run = cache.interner.run(transaction, node, &telemetry.boot)?;
-    // The payload's check bounds both to i64.
-    let seq = i64::try_from(telemetry.seq).unwrap_or(i64::MAX);
-    let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
-
-    if telemetry.clock == ClockState::Synced && run.synced.is_none() {
-        let offset = telemetry.at - mono;
+    let run = cache.interner.run(transaction, node, &telemetry.boot)?;
+    if telemetry.clock == ClockState::Synced && !run.is_synced {
+        let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
         transaction
             .prepare_cached(
                 "UPDATE run SET offset_ms = ?, synced_seq = ?, restamp_from = 0 WHERE id = ?",
             )?
-            .execute(params![offset, seq, run.id])?;
-        run.synced = Some((offset, seq));
-        cache.interner.set_run(node, &telemetry.boot, run);
+            .execute(params![telemetry.at - mono, telemetry.seq, run.id])?;
+        cache.interner.set_synced(node, &telemetry.boot);
         cache.restamping = true;
     }
-    let (at, clock, original) = match (telemetry.clock, run.synced) {
-        (ClockState::Synced, _) => (telemetry.at, CLOCK_SYNCED, None),
-        (ClockState::Unsynced, Some((offset, synced_seq))) if seq < synced_seq => {
-            (mono.saturating_add(offset), CLOCK_RESTAMPED, Some(telemetry.at))
-        }
-        // Its time may still be corrected to one after the horizon.
-        (ClockState::Unsynced, None) if telemetry.at < cache.horizon.rows_from => {
-            (telemetry.at, CLOCK_AWAITING, None)
-        }
-        (ClockState::Unsynced, _) => (telemetry.at, CLOCK_UNSYNCED, None),
-    };
-    if !cache.horizon.is_all() && deleted_ranges::contains(transaction, run.id, seq)? {
-        return Ok(false);
-    }
-    if at < cache.horizon.rows_from && clock != CLOCK_AWAITING {
-        let known: bool = transaction
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM reading WHERE run = ? AND seq = ?)")?
-            .query_row(params![run.id, seq], |row| row.get(0))?;
-        if known {
-            return Ok(false);
-        }
-        let row = Bucket::row(at, [telemetry.temperature, telemetry.humidity]);
-        fold(transaction, &READINGS, sensor, &row, &cache.horizon)?;
-        deleted_ranges::add(transaction, run.id, seq, seq)?;
-        return Ok(true);
-    }
-    let rows = transaction
-        .prepare_cached(
-            "INSERT INTO reading (run, seq, sensor, at, clock, mono, temperature, humidity, at_original)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, seq) DO NOTHING",
-        )?
-        .execute(params![
-            run.id, seq, sensor, at, clock, mono, telemetry.temperature, telemetry.humidity, original
-        ])?;
-    if rows == 1 {
-        if clock == CLOCK_AWAITING {
-            transaction
-                .prepare_cached("INSERT INTO parked (run) VALUES (?) ON CONFLICT DO NOTHING")?
-                .execute([run.id])?;
-        } else {
-            cache.marks.mark(transaction, &READINGS, sensor, at)?;
-        }
-    }
-    Ok(rows == 1)
+    cache.arrivals(transaction)?.append(transaction, run.id, sensor, telemetry)
 }
 
 fn insert_sample(
@@ -173,4 +123,70 @@ fn count_refusal(
         )?
         .execute(params![cause, topic, at_ms, example])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_int;
+    use std::time::Duration;
+
+    use rusqlite::{Connection, ffi};
+
+    use super::*;
+    use crate::store::rollup::schema::HOUR_MS;
+    use crate::store::{Retention, Store};
+
+    const START_MS: i64 = 489_000 * HOUR_MS;
+
+    fn reading(seq: u64) -> Record {
+        let telemetry = Telemetry {
+            boot: "b".parse().unwrap(),
+            seq,
+            at: START_MS + seq.cast_signed() * 60_000,
+            clock: ClockState::Synced,
+            mono: seq,
+            temperature: Some(20.0),
+            humidity: None,
+        };
+        let (node, sensor) = ("press".parse().unwrap(), "hall".parse().unwrap());
+        Record::Reading { node, sensor, telemetry }
+    }
+
+    /// How often the statements that the connection has cached were compiled anew.
+    #[allow(unsafe_code)]
+    fn reprepared(connection: &Connection) -> c_int {
+        let mut reprepared = 0;
+        // SAFETY: the handle is open as long as `connection` is borrowed, and no statement is finalized meanwhile.
+        unsafe {
+            let mut statement = ffi::sqlite3_next_stmt(connection.handle(), std::ptr::null_mut());
+            while !statement.is_null() {
+                reprepared +=
+                    ffi::sqlite3_stmt_status(statement, ffi::SQLITE_STMTSTATUS_REPREPARE, 0);
+                statement = ffi::sqlite3_next_stmt(connection.handle(), statement);
+            }
+        }
+        reprepared
+    }
+
+    #[test]
+    fn no_statement_is_compiled_anew_for_a_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let keep_raw = Some(Duration::from_hours(24));
+        store.retain(Retention { keep_raw, ..Retention::EVERYTHING });
+        // A week of which six days are deleted, with a hole in their numbers.
+        let week: Vec<Record> = (1..=10_080).filter(|seq| seq % 1000 != 0).map(reading).collect();
+        store.append(&week.iter().collect::<Vec<_>>()).unwrap();
+        while store.maintain(START_MS + 168 * HOUR_MS).unwrap() {}
+        let before = reprepared(&store.connection);
+
+        // New ones in order and out of it, and repeats of what is there, was moved and was deleted.
+        let mut new = 0;
+        for seq in 1..=5_000 {
+            let records = [reading(10_080 + 5_001 - seq), reading(20_000 + seq), reading(seq * 2)];
+            new += store.append(&records.each_ref()).unwrap().readings;
+        }
+        assert_eq!(new, 10_000 + 10, "and of the multiples of thousand");
+        assert_eq!(reprepared(&store.connection) - before, 0);
+    }
 }

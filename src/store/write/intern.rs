@@ -6,29 +6,36 @@ use rusqlite::{Transaction, params};
 
 use crate::reading::Id;
 
-/// Names of each kind that are cached. Past it the cache starts anew from the database.
-const NAMES_CACHED: usize = 5_000;
+/// Names that are cached. Past it the cache starts anew from the database.
+const NAMES_CACHED: usize = 10_000;
 
 /// One run of one node.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Run {
     pub id: i64,
-    /// Offset in ms, and the seq from which the node's own stamps are good; `None` while its clock is not set.
-    pub synced: Option<(i64, i64)>,
+    /// Whether its clock was set once, so that the offset of its times is known.
+    pub is_synced: bool,
+}
+
+/// The numbers of a node's names.
+#[derive(Debug, Default)]
+struct Node {
+    sensors: HashMap<Id, i64>,
+    runs: HashMap<Id, Run>,
 }
 
 /// The numbers of the names that were used lately.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Interner {
-    sensors: HashMap<(Id, Id), i64>,
-    runs: HashMap<(Id, Id), Run>,
+    nodes: HashMap<Id, Node>,
     sources: HashMap<(String, String), i64>,
+    names: usize,
 }
 
 impl Interner {
-    /// Empties the cache when one kind has outgrown its bound.
+    /// Empties the cache when it has outgrown its bound.
     pub fn trim(&mut self) {
-        if self.sensors.len().max(self.runs.len()).max(self.sources.len()) > NAMES_CACHED {
+        if self.names > NAMES_CACHED {
             *self = Self::default();
         }
     }
@@ -40,18 +47,18 @@ impl Interner {
         node: &Id,
         sensor: &Id,
     ) -> rusqlite::Result<i64> {
-        let key = (node.clone(), sensor.clone());
-        if let Some(id) = self.sensors.get(&key) {
+        if let Some(id) = self.nodes.get(node).and_then(|names| names.sensors.get(sensor)) {
             return Ok(*id);
         }
-        let node = node_id(transaction, node)?;
+        let number = node_id(transaction, node)?;
         transaction
             .prepare_cached("INSERT INTO sensor (node, name) VALUES (?, ?) ON CONFLICT DO NOTHING")?
-            .execute(params![node, sensor.as_str()])?;
+            .execute(params![number, sensor.as_str()])?;
         let id = transaction
             .prepare_cached("SELECT id FROM sensor WHERE node = ? AND name = ?")?
-            .query_row(params![node, sensor.as_str()], |row| row.get(0))?;
-        self.sensors.insert(key, id);
+            .query_row(params![number, sensor.as_str()], |row| row.get(0))?;
+        self.nodes.entry(node.clone()).or_default().sensors.insert(sensor.clone(), id);
+        self.names += 1;
         Ok(id)
     }
 
@@ -62,29 +69,30 @@ impl Interner {
         node: &Id,
         boot: &Id,
     ) -> rusqlite::Result<Run> {
-        let key = (node.clone(), boot.clone());
-        if let Some(run) = self.runs.get(&key) {
+        if let Some(run) = self.nodes.get(node).and_then(|names| names.runs.get(boot)) {
             return Ok(*run);
         }
-        let node = node_id(transaction, node)?;
+        let number = node_id(transaction, node)?;
         transaction
             .prepare_cached("INSERT INTO run (node, boot) VALUES (?, ?) ON CONFLICT DO NOTHING")?
-            .execute(params![node, boot.as_str()])?;
+            .execute(params![number, boot.as_str()])?;
         let run = transaction
             .prepare_cached(
-                "SELECT id, offset_ms, synced_seq FROM run WHERE node = ? AND boot = ?",
+                "SELECT id, synced_seq IS NOT NULL FROM run WHERE node = ? AND boot = ?",
             )?
-            .query_row(params![node, boot.as_str()], |row| {
-                let synced = row.get::<_, Option<i64>>(1)?.zip(row.get::<_, Option<i64>>(2)?);
-                Ok(Run { id: row.get(0)?, synced })
+            .query_row(params![number, boot.as_str()], |row| {
+                Ok(Run { id: row.get(0)?, is_synced: row.get(1)? })
             })?;
-        self.runs.insert(key, run);
+        self.nodes.entry(node.clone()).or_default().runs.insert(boot.clone(), run);
+        self.names += 1;
         Ok(run)
     }
 
     /// Notes that the clock of a run is set.
-    pub fn set_run(&mut self, node: &Id, boot: &Id, run: Run) {
-        self.runs.insert((node.clone(), boot.clone()), run);
+    pub fn set_synced(&mut self, node: &Id, boot: &Id) {
+        if let Some(run) = self.nodes.get_mut(node).and_then(|names| names.runs.get_mut(boot)) {
+            run.is_synced = true;
+        }
     }
 
     /// Number of a foreign publisher's field.
@@ -107,6 +115,7 @@ impl Interner {
             .prepare_cached("SELECT id FROM source WHERE topic = ? AND field = ?")?
             .query_row([topic, field], |row| row.get(0))?;
         self.sources.insert(key, id);
+        self.names += 1;
         Ok(id)
     }
 }

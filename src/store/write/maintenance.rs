@@ -1,5 +1,5 @@
-//! Maintains the log between two commits: rolls up, deletes data that is too old or too much, and gives the room back,
-//! in steps of less than a millisecond.
+//! Maintains the log between two commits: moves what arrived to its place, rolls up, deletes data that is too old or too
+//! much, and gives the room back, in steps of less than a millisecond.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::store::retention::size::{SizePressure, vacuum};
 use crate::store::rollup::backfill;
 use crate::store::rollup::dirty::{self, DirtyQuarter};
 use crate::store::rollup::schema::QUARTER_MS;
+use crate::store::write::arrival_move::{self, ArrivalMove};
 use crate::store::write::cache::WriterCache;
 use crate::store::write::restamp;
 
@@ -25,6 +26,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Where in a round the maintenance is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
+    /// Moves what arrived to its place, where everything else looks for it.
+    Move,
     /// Rolls up dirty quarters after this one.
     Roll(DirtyQuarter),
     /// Rolls up rows from before there were roll-ups.
@@ -47,6 +50,7 @@ pub(in crate::store) struct Maintenance {
     /// When the round began, Unix ms.
     round_at: Option<i64>,
     pressure: SizePressure,
+    arrival_move: ArrivalMove,
     /// When progress was last logged.
     logged: Option<Instant>,
 }
@@ -76,6 +80,34 @@ impl Maintenance {
         outcome
     }
 
+    /// Moves what arrived for `time`, whatever the phase. Returns whether there is more.
+    pub fn move_arrived(
+        &mut self,
+        connection: &mut Connection,
+        cache: &mut WriterCache,
+        time: Duration,
+    ) -> rusqlite::Result<bool> {
+        let outcome = self.move_some(connection, cache, time);
+        if outcome.is_err() {
+            *self = Self::default();
+            cache.forget();
+        }
+        outcome
+    }
+
+    fn move_some(
+        &mut self,
+        connection: &mut Connection,
+        cache: &mut WriterCache,
+        time: Duration,
+    ) -> rusqlite::Result<bool> {
+        let started = Instant::now();
+        let transaction = connection.transaction()?;
+        let more = self.arrival_move.step(&transaction, cache, || started.elapsed() < time)?;
+        transaction.commit()?;
+        Ok(more)
+    }
+
     fn attempt(
         &mut self,
         connection: &mut Connection,
@@ -92,16 +124,25 @@ impl Maintenance {
         // A flood of readings fills the disk long before the next round.
         let full =
             self.phase == Phase::Rest && self.pressure.calls_for_a_round(connection, retention)?;
-        if (full || self.is_due(now_ms)) && !matches!(self.phase, Phase::Roll(_)) {
+        if (full || self.is_due(now_ms)) && !matches!(self.phase, Phase::Move | Phase::Roll(_)) {
             self.round_at = Some(now_ms);
-            self.phase = Phase::Roll(DirtyQuarter::FIRST);
+            self.phase = Phase::Move;
+            self.arrival_move.extend(cache.arrivals(connection)?.last());
         }
-        match self.phase {
+        let moves =
+            self.arrival_move.is_running() || arrival_move::is_due(cache.arrivals(connection)?);
+        match if moves { Phase::Move } else { self.phase } {
             Phase::Rest => return Ok(false),
             // Outside of a transaction: a vacuum is one itself.
             Phase::Vacuum => {
                 if !vacuum(connection)? {
                     self.phase = Phase::Rest;
+                }
+            }
+            Phase::Move => {
+                let more = self.move_some(connection, cache, STEP_TIME)?;
+                if !more && self.phase == Phase::Move {
+                    self.phase = Phase::Roll(DirtyQuarter::FIRST);
                 }
             }
             phase => {
@@ -147,7 +188,7 @@ impl Maintenance {
                     (true, false) => Phase::Vacuum,
                 }
             }
-            Phase::Vacuum | Phase::Rest => phase,
+            Phase::Move | Phase::Vacuum | Phase::Rest => phase,
         })
     }
 

@@ -2,10 +2,14 @@
 
 pub(in crate::store) mod alarm_log;
 pub(in crate::store) mod append;
+pub(in crate::store) mod arrival;
+pub(in crate::store) mod arrival_move;
 pub(in crate::store) mod bulk_load;
 pub(in crate::store) mod cache;
 pub(in crate::store) mod intern;
 pub(in crate::store) mod maintenance;
+pub(in crate::store) mod numbers;
+pub(in crate::store) mod placement;
 pub(in crate::store) mod record;
 pub(in crate::store) mod restamp;
 pub(in crate::store) mod writer;

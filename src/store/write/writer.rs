@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -19,6 +20,7 @@ use crate::store::retention::horizon::Horizon;
 use crate::store::retention::policy::Retention;
 use crate::store::write::alarm_log::{self, AlarmRow};
 use crate::store::write::append::append;
+use crate::store::write::arrival_move;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::maintenance::Maintenance;
 use crate::store::write::record::{Appended, Record};
@@ -60,9 +62,11 @@ impl Store {
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
         let horizon = Horizon::load(&connection).map_err(sqlite)?;
         let queues = QueueCounts::load(&connection).map_err(sqlite)?;
+        let mut cache = WriterCache::new(horizon);
+        cache.arrivals(&connection).map_err(sqlite)?;
         Ok(Self {
             connection,
-            cache: WriterCache::new(horizon),
+            cache,
             maintenance: Maintenance::default(),
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
@@ -167,11 +171,12 @@ impl Store {
         self.retention = retention;
     }
 
-    /// Whether the log was larger than its limit when that was last looked at, and data in it can go: then
-    /// making room comes before anything else.
+    /// Whether the maintenance comes before everything but commits: the log was larger than its limit when that was
+    /// last looked at, and data in it can go, or readings arrive faster than they are moved to their place.
     #[must_use]
-    pub const fn is_too_large(&self) -> bool {
+    pub fn is_pressed(&self) -> bool {
         self.maintenance.is_too_large()
+            || self.cache.known_arrivals().is_some_and(arrival_move::is_behind)
     }
 
     /// Does one step of the maintenance, about half a millisecond long; `now_ms` is Unix ms UTC. Returns whether
@@ -193,6 +198,16 @@ impl Store {
     ) -> rusqlite::Result<bool> {
         self.set_durability(durability)?;
         self.maintenance.step(&mut self.connection, &mut self.cache, &self.retention, now_ms)
+    }
+
+    /// Moves readings that have arrived to their place for about `time`, whether it is worth it yet or not. Returns
+    /// whether there are more; none is lost when that is not waited for.
+    ///
+    /// # Errors
+    /// The error of SQLite: see [`Store::may_pass`].
+    pub fn move_arrived(&mut self, time: Duration) -> rusqlite::Result<bool> {
+        self.set_durability(Durability::Normal)?;
+        self.maintenance.move_arrived(&mut self.connection, &mut self.cache, time)
     }
 
     /// Whether an error of [`Store::append`] can go away by itself (disk full, disk error, lock), so

@@ -30,12 +30,13 @@ struct SensorEntry {
 /// Every sensor with its usual interval and latest reading.
 pub async fn sensors(State(state): State<ApiState>) -> Result<Response, HttpError> {
     let sensors = state.log.read(|log| {
+        let mut intervals = log.reporting_intervals_ms()?;
         let sensors = log.overview()?.sensors.into_iter().map(|found| {
-            let interval_ms = log.reporting_interval_ms(&found.node, &found.sensor)?;
-            let (node, sensor, latest) = (found.node, found.sensor, found.latest);
-            Ok(SensorEntry { node, sensor, interval_ms, latest })
+            let key = (found.node, found.sensor);
+            let interval_ms = intervals.remove(&key);
+            SensorEntry { node: key.0, sensor: key.1, interval_ms, latest: found.latest }
         });
-        sensors.collect::<rusqlite::Result<Vec<_>>>()
+        Ok(sensors.collect::<Vec<_>>())
     });
     Ok(Json(sensors.await?).into_response())
 }

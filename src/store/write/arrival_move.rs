@@ -1,0 +1,194 @@
+//! Moves readings from the table of arrivals to their place, in the order of run and number and in small steps.
+//!
+//! A segment of rows is read into memory and placed run by run, so that a page of table `reading` takes all rows of the
+//! segment that belong there and not one. A step is one transaction that also writes how far it came: a cut loses a step
+//! or keeps it. Moved rows are deleted from the front, where whole pages become free.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Transaction, params};
+
+use crate::store::write::arrival::{Arrivals, Progress};
+use crate::store::write::cache::WriterCache;
+use crate::store::write::placement::{ArrivedRow, place};
+
+/// Rows of one segment: 5 MB while they are moved.
+const SEGMENT_ROWS: i64 = 65_536;
+/// Rows a run at which a move is worth its pages.
+const ROWS_PER_RUN: i64 = 64;
+/// Below this many rows a move waits for the next round: a query reads so many in two milliseconds.
+const MOVE_ROWS: i64 = 16_384;
+/// Rows that one piece of work reads into the segment, or deletes.
+const PIECE_ROWS: i64 = 1_000;
+/// Rows that one piece of work places.
+const PLACED_ROWS: usize = 16;
+
+/// Whether so many rows have arrived that they are moved before the next round.
+pub(in crate::store) fn is_due(arrivals: &Arrivals) -> bool {
+    let runs = i64::try_from(arrivals.numbers.runs()).unwrap_or(i64::MAX);
+    let worth = runs.saturating_mul(ROWS_PER_RUN).clamp(MOVE_ROWS, SEGMENT_ROWS);
+    arrivals.unmoved() >= worth
+}
+
+/// Whether rows arrive faster than they are moved.
+pub(in crate::store) fn is_behind(arrivals: &Arrivals) -> bool {
+    arrivals.unmoved() > 2 * SEGMENT_ROWS
+}
+
+/// Rows that are moved together.
+#[derive(Debug)]
+struct Segment {
+    progress: Progress,
+    /// Rows up to this id have been read.
+    read: i64,
+    /// Rows that are to be placed, by run.
+    runs: BTreeMap<i64, Vec<ArrivedRow>>,
+    /// The run that is being placed and its rows, the last one first.
+    current: Option<(i64, Vec<ArrivedRow>)>,
+}
+
+/// A move, in memory; the database knows how far it is.
+#[derive(Debug, Default)]
+pub(in crate::store) struct ArrivalMove {
+    segment: Option<Segment>,
+    /// Rows up to this id are to be moved.
+    until: Option<i64>,
+}
+
+impl ArrivalMove {
+    /// Whether a move has begun and not ended.
+    pub const fn is_running(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Has the move, also one that is running, go up to this id.
+    pub fn extend(&mut self, until: i64) {
+        self.until = Some(until);
+    }
+
+    /// Moves rows that are there now while there is time. Returns whether there are more.
+    pub fn step(
+        &mut self,
+        transaction: &Transaction<'_>,
+        cache: &mut WriterCache,
+        has_time: impl Fn() -> bool,
+    ) -> rusqlite::Result<bool> {
+        let last = cache.arrivals(transaction)?.last();
+        let until = *self.until.get_or_insert(last);
+        let more = loop {
+            if !self.piece(transaction, cache, until)? {
+                self.until = None;
+                break false;
+            }
+            if !has_time() {
+                break true;
+            }
+        };
+        if let Some(segment) = &self.segment {
+            segment.progress.save(transaction)?;
+        }
+        Ok(more)
+    }
+
+    /// One piece of work. Returns whether there is more.
+    fn piece(
+        &mut self,
+        transaction: &Transaction<'_>,
+        cache: &mut WriterCache,
+        until: i64,
+    ) -> rusqlite::Result<bool> {
+        let Some(segment) = &mut self.segment else {
+            let arrivals = cache.arrivals(transaction)?;
+            if arrivals.unmoved_from <= until {
+                self.segment = Some(Segment::begin(transaction, until)?);
+                return Ok(true);
+            }
+            return delete_moved(transaction, arrivals);
+        };
+        if segment.read < segment.progress.sealed {
+            segment.read_more(transaction)?;
+        } else if !segment.place_some(transaction, cache)? {
+            let progress = Progress { moved: segment.progress.sealed, ..segment.progress };
+            progress.save(transaction)?;
+            cache.arrivals(transaction)?.moved(progress.moved);
+            self.segment = None;
+        }
+        Ok(true)
+    }
+}
+
+impl Segment {
+    /// The next segment, or the one that a restart has interrupted.
+    fn begin(transaction: &Transaction<'_>, until: i64) -> rusqlite::Result<Self> {
+        let mut progress = Progress::load(transaction)?;
+        if progress.sealed <= progress.moved {
+            progress.sealed = until.min(progress.moved + SEGMENT_ROWS);
+            progress.placed = Progress::NOTHING_PLACED;
+        }
+        Ok(Self { progress, read: progress.moved, runs: BTreeMap::new(), current: None })
+    }
+
+    fn read_more(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let end = self.progress.sealed.min(self.read + PIECE_ROWS);
+        let mut statement = transaction.prepare_cached(
+            "SELECT run, seq, sensor, at, clock, mono, temperature, humidity FROM arrival
+             WHERE id > ? AND id <= ? AND (run, seq) > (?, ?)",
+        )?;
+        let (run, seq) = self.progress.placed;
+        let mut rows = statement.query(params![self.read, end, run, seq])?;
+        while let Some(row) = rows.next()? {
+            self.runs.entry(row.get(0)?).or_default().push(ArrivedRow {
+                seq: row.get(1)?,
+                sensor: row.get(2)?,
+                at: row.get(3)?,
+                clock: row.get(4)?,
+                mono: row.get(5)?,
+                values: [row.get(6)?, row.get(7)?],
+            });
+        }
+        self.read = end;
+        Ok(())
+    }
+
+    /// Places the next few rows. Returns whether there were any.
+    fn place_some(
+        &mut self,
+        transaction: &Transaction<'_>,
+        cache: &mut WriterCache,
+    ) -> rusqlite::Result<bool> {
+        if self.current.is_none() {
+            let Some((run, mut rows)) = self.runs.pop_first() else { return Ok(false) };
+            rows.sort_by_key(|row| std::cmp::Reverse(row.seq));
+            self.current = Some((run, rows));
+        }
+        let Some((run, rows)) = &mut self.current else { return Ok(false) };
+        // Asked for each time: the clock may have been set since the last step.
+        let synced = synced(transaction, *run)?;
+        for row in rows.drain(rows.len().saturating_sub(PLACED_ROWS)..).rev() {
+            place(transaction, cache, *run, synced, &row)?;
+            self.progress.placed = (*run, row.seq);
+        }
+        if rows.is_empty() {
+            self.current = None;
+        }
+        Ok(true)
+    }
+}
+
+/// Offset in ms and first number with a set clock, of a run whose clock is set.
+fn synced(transaction: &Transaction<'_>, run: i64) -> rusqlite::Result<Option<(i64, i64)>> {
+    transaction
+        .prepare_cached("SELECT offset_ms, synced_seq FROM run WHERE id = ?")?
+        .query_row([run], |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get(1)?)))
+}
+
+/// Deletes the next few rows that have been moved. Returns whether there were any.
+fn delete_moved(transaction: &Transaction<'_>, arrivals: &mut Arrivals) -> rusqlite::Result<bool> {
+    let end = arrivals.unmoved_from.min(arrivals.first + PIECE_ROWS);
+    if end <= arrivals.first {
+        return Ok(false);
+    }
+    transaction.prepare_cached("DELETE FROM arrival WHERE id < ?")?.execute([end])?;
+    arrivals.first = end;
+    Ok(true)
+}
