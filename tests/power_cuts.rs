@@ -1,0 +1,236 @@
+//! Promise 1 where the power goes: what was acknowledged is on the disk, once, whatever the writer was doing.
+//!
+//! A process writes to a log under a preloaded library that keeps, in a second folder, only what was fsynced
+//! (`support/power.c`). It is killed at some moment, and the second folder is what the disk has then. `POWER_CUTS` says
+//! how often.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use humidor::reading::{ClockState, Id};
+use humidor::store::{LOG_FILE, Log, Record, Retention, Selection, Store};
+use humidor::wire::Telemetry;
+use rusqlite::Connection;
+
+const HOUR_MS: i64 = 3_600_000;
+const START_MS: i64 = 489_000 * HOUR_MS;
+/// Between two readings of a run, ms: a hundred commits are five days.
+const INTERVAL_MS: u64 = 600_000;
+const RUNS: u64 = 30;
+/// Readings of each run in a commit.
+const PER_COMMIT: u64 = 8;
+/// Commits that a worker makes when nobody kills it.
+const COMMITS: u64 = 200;
+
+fn cuts() -> u64 {
+    std::env::var("POWER_CUTS").map_or(12, |text| text.parse().expect("POWER_CUTS is a number"))
+}
+
+fn id(text: &str) -> Id {
+    text.parse().unwrap()
+}
+
+fn reading(run: u64, seq: u64) -> Record {
+    let telemetry = Telemetry {
+        boot: id("b"),
+        seq,
+        at: START_MS + (seq * INTERVAL_MS).cast_signed(),
+        // Every third board learns the time late.
+        clock: if run % 3 == 0 && seq < 400 { ClockState::Unsynced } else { ClockState::Synced },
+        mono: seq * INTERVAL_MS,
+        temperature: Some(20.0),
+        humidity: Some(50.0),
+    };
+    Record::Reading { node: id(&format!("n{run}")), sensor: id("air"), telemetry }
+}
+
+/// The process that is killed: appends, moves, retains, and says how many commits are acknowledged.
+#[test]
+#[ignore = "a part of the others: they start it"]
+fn worker() {
+    let folder = PathBuf::from(std::env::var_os("POWER_LIVE").expect("started by another test"));
+    let mut store = Store::open(&folder.join(LOG_FILE)).unwrap();
+    let keep_raw = Some(Duration::from_hours(24));
+    store.retain(Retention { keep_raw, ..Retention::EVERYTHING });
+    for commit in 0..COMMITS {
+        let first = commit * PER_COMMIT + 1;
+        let records: Vec<Record> = (first..first + PER_COMMIT)
+            .flat_map(|seq| (0..RUNS).map(move |run| reading(run, seq)))
+            .collect();
+        store.append(&records.iter().collect::<Vec<_>>()).unwrap();
+        // Past the harness of the tests, which keeps what a test prints.
+        writeln!(std::io::stderr(), "acknowledged {}", commit + 1).unwrap();
+        for _ in 0..25 {
+            if commit % 20 == 19 {
+                store
+                    .maintain(START_MS + ((first + PER_COMMIT) * INTERVAL_MS).cast_signed())
+                    .unwrap();
+            } else if commit % 5 > 2 {
+                store.move_arrived(Duration::ZERO).unwrap();
+            }
+        }
+    }
+}
+
+/// Builds the library that is preloaded.
+fn library() -> PathBuf {
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "power-{}-{:?}.so",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/power.c");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+        .args([&library, &source])
+        .args(["-ldl", "-lpthread"])
+        .status()
+        .expect("cc runs, which links every Rust program here");
+    assert!(built.success());
+    library
+}
+
+struct Cut {
+    folder: tempfile::TempDir,
+    acknowledged: u64,
+}
+
+impl Cut {
+    /// Starts a worker and kills it `delay` after it has acknowledged `commits`.
+    fn make(library: &Path, commits: u64, delay: Duration, ignores_sync: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["live", "disk"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["worker", "--exact", "--ignored", "--nocapture"])
+            .env("LD_PRELOAD", library)
+            .env("POWER_LIVE", folder.path().join("live"))
+            .env("POWER_DISK", folder.path().join("disk"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if ignores_sync {
+            command.env("POWER_IGNORES_SYNC", "1");
+        }
+        let mut worker = command.spawn().unwrap();
+        let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines();
+        let mut acknowledged = 0;
+        let mut read = |until: u64| {
+            for line in lines.by_ref().map_while(Result::ok) {
+                let number = line.strip_prefix("acknowledged ").map(str::parse::<u64>);
+                acknowledged = number.map_or(acknowledged, Result::unwrap);
+                if acknowledged >= until {
+                    break;
+                }
+            }
+        };
+        read(commits);
+        std::thread::sleep(delay);
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        // What it said before it was killed and nobody had read.
+        read(u64::MAX);
+        assert!(acknowledged >= commits, "{acknowledged} of {commits} commits");
+        Self { folder, acknowledged }
+    }
+
+    fn log(&self, side: &str) -> PathBuf {
+        self.folder.path().join(side).join(LOG_FILE)
+    }
+
+    /// The numbers in a log, by board, and that each is there once.
+    fn numbers(path: &Path) -> BTreeSet<(String, i64)> {
+        let log = Log::open(path).unwrap();
+        assert_eq!(log.check().unwrap(), Vec::<String>::new(), "the file is sound");
+        let mut numbers = BTreeSet::new();
+        log.export(&Selection::default(), |row| {
+            assert!(numbers.insert((row.node, row.seq)), "twice: {}", row.seq);
+            Ok::<_, rusqlite::Error>(())
+        })
+        .unwrap();
+        let sql = Connection::open(path).unwrap();
+        let rows: i64 =
+            sql.query_row("SELECT count(*) FROM readings", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, i64::try_from(numbers.len()).unwrap(), "the view says the same");
+        // What retention deleted was there.
+        let deleted: Vec<(String, i64, i64)> = sql
+            .prepare(
+                "SELECT node.name, first, last FROM pruned JOIN run ON run.id = pruned.run
+                 JOIN node ON node.id = run.node",
+            )
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        for (node, first, last) in deleted {
+            for seq in first..=last {
+                assert!(numbers.insert((node.clone(), seq)), "kept and deleted: {seq}");
+            }
+        }
+        numbers
+    }
+
+    /// Whether all that was acknowledged is in the log.
+    fn is_whole(&self, path: &Path) -> bool {
+        let numbers = Self::numbers(path);
+        let last = (self.acknowledged * PER_COMMIT).cast_signed();
+        (0..RUNS).all(|run| (1..=last).all(|seq| numbers.contains(&(format!("n{run}"), seq))))
+    }
+
+    /// The log goes on: a repeat of everything is a repeat, and all of it ends in its place.
+    fn goes_on(&self, path: &Path) {
+        let mut store = Store::open(path).unwrap();
+        let before = Self::numbers(path);
+        let last = self.acknowledged * PER_COMMIT;
+        let repeats: Vec<Record> =
+            (1..=last).flat_map(|seq| (0..RUNS).map(move |run| reading(run, seq))).collect();
+        let again = store.append(&repeats.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(again.readings, 0, "a repeat is not stored again");
+        while store.move_arrived(Duration::from_millis(1)).unwrap() {}
+        assert_eq!(Self::numbers(path), before);
+    }
+}
+
+#[test]
+fn a_power_cut_loses_and_doubles_nothing() {
+    let library = library();
+    let mut rng = fastrand::Rng::with_seed(14);
+    for _ in 0..cuts() {
+        let (commits, delay) = (rng.u64(1..100), Duration::from_micros(rng.u64(0..8_000)));
+        let cut = Cut::make(&library, commits, delay, false);
+        let disk = cut.log("disk");
+        assert!(cut.is_whole(&disk), "after {} commits", cut.acknowledged);
+        cut.goes_on(&disk);
+    }
+    let _ = std::fs::remove_file(library);
+}
+
+#[test]
+fn a_killed_writer_loses_and_doubles_nothing() {
+    let library = library();
+    let mut rng = fastrand::Rng::with_seed(15);
+    for _ in 0..cuts() {
+        let (commits, delay) = (rng.u64(1..100), Duration::from_micros(rng.u64(0..8_000)));
+        let cut = Cut::make(&library, commits, delay, false);
+        let live = cut.log("live");
+        assert!(cut.is_whole(&live), "after {} commits", cut.acknowledged);
+        cut.goes_on(&live);
+    }
+    let _ = std::fs::remove_file(library);
+}
+
+/// The control: where a sync does nothing, the cut must lose something, or these tests see nothing.
+#[test]
+fn without_a_sync_a_power_cut_loses_readings() {
+    let library = library();
+    let cut = Cut::make(&library, 20, Duration::ZERO, true);
+    let disk = cut.log("disk");
+    let kept = Log::open(&disk).is_ok_and(|_| cut.is_whole(&disk));
+    assert!(!kept, "nothing was lost");
+    let _ = std::fs::remove_file(library);
+}
