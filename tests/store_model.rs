@@ -1,38 +1,56 @@
-//! Promise 2 against a model: the log is a set of (node, boot, seq), whatever is sent how often, in
-//! which batches, across restarts.
+//! Promise 2 against a model: the log is a set of (node, boot, seq), whatever is sent how often, in which batches, with
+//! clocks set or not, across moves, corrections, retention, restarts and cuts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
 
 use humidor::reading::{ClockState, Id};
-use humidor::store::{Appended, Gap, LOG_FILE, Log, Record, Selection, Store, Tail};
+use humidor::store::{Appended, Gap, LOG_FILE, Log, Record, Retention, Selection, Store, Tail};
 use humidor::wire::Telemetry;
 use proptest::prelude::*;
 
 type Key = (u8, u8, u64);
 
+const HOUR_MS: i64 = 3_600_000;
+const START_MS: i64 = 489_000 * HOUR_MS;
+/// The clock of the second run of each node is set from this number on.
+const SYNCED_FROM: u64 = 7;
+
 #[derive(Debug, Clone)]
 enum Op {
     Append(Vec<Key>),
+    /// So many pieces of a move.
+    Move(usize),
+    /// All maintenance that is due so many hours later: with four hours of rows kept, some go.
+    Maintain(i64),
     Restart,
+    /// The files as a killed process leaves them.
+    Cut,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let key = (0..3_u8, 0..2_u8, 1..12_u64);
     let op = prop_oneof![
         8 => proptest::collection::vec(key, 0..6).prop_map(Op::Append),
+        4 => (1..5_usize).prop_map(Op::Move),
+        2 => (0..9_i64).prop_map(Op::Maintain),
         1 => Just(Op::Restart),
+        1 => Just(Op::Cut),
     ];
-    proptest::collection::vec(op, 0..25)
+    proptest::collection::vec(op, 0..40)
 }
 
 fn record((node, boot, seq): Key) -> Record {
     let id = |text: String| text.parse::<Id>().unwrap();
+    let mono = seq.cast_signed() * HOUR_MS;
+    let synced = boot == 0 || seq >= SYNCED_FROM;
     let telemetry = Telemetry {
         boot: id(format!("b{boot}")),
         seq,
-        at: i64::try_from(seq).unwrap() * 1000,
-        clock: ClockState::Synced,
-        mono: seq,
+        at: mono + if synced { START_MS } else { 0 },
+        clock: if synced { ClockState::Synced } else { ClockState::Unsynced },
+        mono: mono.cast_unsigned(),
         temperature: Some(20.0),
         humidity: None,
     };
@@ -61,21 +79,62 @@ fn gaps(model: &BTreeSet<Key>) -> Vec<Gap> {
     gaps
 }
 
+fn open(path: &Path) -> Store {
+    let mut store = Store::open(path).unwrap();
+    let keep_raw = Some(Duration::from_hours(4));
+    store.retain(Retention { keep_raw, ..Retention::EVERYTHING });
+    store
+}
+
+/// The keys of the rows, each of which must be there once.
+fn rows(log: &Log) -> BTreeSet<(String, String, u64)> {
+    let mut found = BTreeSet::new();
+    log.export(&Selection::default(), |row| {
+        let key = (row.node, row.boot, row.seq.cast_unsigned());
+        assert!(found.insert(key.clone()), "twice: {key:?}");
+        Ok::<_, rusqlite::Error>(())
+    })
+    .unwrap();
+    found
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_is_a_set(ops in ops()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(LOG_FILE);
-        let mut store = Store::open(&path).unwrap();
-        let (_, mut tail) = Tail::start(Log::open(&path).unwrap(), 0).unwrap();
-        let mut model = BTreeSet::new();
+        let mut folder = tempfile::tempdir().unwrap();
+        let mut path = folder.path().join(LOG_FILE);
+        let mut store = open(&path);
+        let (mut model, mut now_ms, mut retained) = (BTreeSet::new(), START_MS, false);
         for op in ops {
             match op {
                 Op::Restart => {
                     drop(store);
-                    store = Store::open(&path).unwrap();
+                    store = open(&path);
+                }
+                Op::Cut => {
+                    let after = tempfile::tempdir().unwrap();
+                    for file in std::fs::read_dir(folder.path()).unwrap() {
+                        let file = file.unwrap();
+                        if !file.file_name().to_string_lossy().ends_with("-shm") {
+                            std::fs::copy(file.path(), after.path().join(file.file_name())).unwrap();
+                        }
+                    }
+                    drop(store);
+                    folder = after;
+                    path = folder.path().join(LOG_FILE);
+                    store = open(&path);
+                }
+                Op::Move(pieces) => {
+                    for _ in 0..pieces {
+                        store.move_arrived(Duration::ZERO).unwrap();
+                    }
+                }
+                Op::Maintain(hours) => {
+                    now_ms += hours * HOUR_MS;
+                    retained = true;
+                    while store.maintain(now_ms).unwrap() {}
                 }
                 Op::Append(keys) => {
                     let records: Vec<Record> = keys.iter().copied().map(record).collect();
@@ -85,20 +144,21 @@ proptest! {
                     prop_assert_eq!(appended, Appended { readings: new, repeats, ..Appended::default() });
                 }
             }
+            let log = Log::open(&path).unwrap();
+            let found = rows(&log);
+            let accepted: BTreeSet<_> =
+                model.iter().map(|(n, b, seq)| (format!("n{n}"), format!("b{b}"), *seq)).collect();
+            prop_assert!(found.is_subset(&accepted));
+            if !retained {
+                prop_assert_eq!(&found, &accepted);
+            }
+            prop_assert_eq!(log.stats().unwrap().readings, i64::try_from(found.len()).unwrap());
+            // What retention deleted is no hole.
+            let mut holes = log.gaps().unwrap();
+            holes.sort_by(|a, b| (&a.node, &a.boot, a.from).cmp(&(&b.node, &b.boot, b.from)));
+            prop_assert_eq!(holes, gaps(&model));
         }
-        let log = Log::open(&path).unwrap();
-        let mut found = BTreeSet::new();
-        log.export(&Selection::default(), |row| {
-            found.insert((row.node, row.boot, u64::try_from(row.seq).unwrap()));
-            Ok::<_, rusqlite::Error>(())
-        }).unwrap();
-        let expected: BTreeSet<_> = model.iter().map(|(n, b, seq)| (format!("n{n}"), format!("b{b}"), *seq)).collect();
-        prop_assert_eq!(&found, &expected);
-        prop_assert_eq!(log.stats().unwrap().readings, i64::try_from(model.len()).unwrap());
-        let mut holes = log.gaps().unwrap();
-        holes.sort_by(|a, b| (&a.node, &a.boot, a.from).cmp(&(&b.node, &b.boot, b.from)));
-        prop_assert_eq!(holes, gaps(&model));
-        let _ = tail.read_new().unwrap();
+        prop_assert_eq!(Log::open(&path).unwrap().check().unwrap(), Vec::<String>::new());
     }
 }
 
@@ -119,4 +179,28 @@ fn a_tail_shows_every_reading_once_and_in_each_nodes_order() {
     let of = |node: &str, boot: &str, seq| (node.to_owned(), boot.to_owned(), seq);
     assert_eq!(new, [of("n0", "b0", 3), of("n0", "b1", 1), of("n1", "b0", 1)]);
     assert!(tail.read_new().unwrap().is_empty());
+}
+
+#[test]
+fn a_tail_shows_what_is_moved_between_two_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(LOG_FILE);
+    let mut store = Store::open(&path).unwrap();
+    let (_, mut tail) = Tail::start(Log::open(&path).unwrap(), 0).unwrap();
+    let mut shown = Vec::new();
+    for seq in 1..=40 {
+        store.append(&[&record((0, 0, seq))]).unwrap();
+        match seq % 4 {
+            // Moved before it is looked for, after it was shown, and both.
+            0 => while store.move_arrived(Duration::ZERO).unwrap() {},
+            1 => {}
+            2 => shown.extend(tail.read_new().unwrap()),
+            _ => {
+                store.move_arrived(Duration::ZERO).unwrap();
+                shown.extend(tail.read_new().unwrap());
+            }
+        }
+    }
+    shown.extend(tail.read_new().unwrap());
+    assert_eq!(shown.iter().map(|row| row.seq).collect::<Vec<_>>(), (1..=40).collect::<Vec<_>>());
 }
