@@ -131,3 +131,37 @@ impl Arrivals {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    /// Two segments are moved, and the numbers of what is not moved yet are known all the same.
+    #[test]
+    fn numbers_are_known_until_their_rows_are_in_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let transaction = store.connection.transaction().unwrap();
+        let mut arrivals = Arrivals::load(&transaction).unwrap();
+        let telemetry = |seq| Telemetry {
+            boot: "b".parse().unwrap(),
+            seq,
+            at: 0,
+            clock: ClockState::Synced,
+            mono: 0,
+            temperature: Some(20.0),
+            humidity: None,
+        };
+        let mut is_new = |arrivals: &mut Arrivals, seq| {
+            arrivals.append(&transaction, 1, 1, &telemetry(seq)).unwrap()
+        };
+        assert!((1..=10).all(|seq| is_new(&mut arrivals, seq)));
+        for moved in [3, 5, 7] {
+            arrivals.moved(moved);
+            let unmoved = (moved.cast_unsigned() + 1)..=10;
+            assert!(unmoved.clone().all(|seq| !is_new(&mut arrivals, seq)), "after {moved}");
+            assert_eq!(arrivals.unmoved(), 10 - moved);
+        }
+    }
+}
