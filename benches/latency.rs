@@ -8,7 +8,7 @@
 //! what the writer does with every burst there are roll-ups to compute. Exits with 1 when a reading that was acknowledged
 //! is not in the log.
 //!
-//! `LOAD_SECONDS` (5) and `LOAD_ROUNDS` (3) change how long it looks; `LOAD_FOLDER` is where the log is.
+//! `LOAD_SECONDS` (4) and `LOAD_ROUNDS` (3) change how long it looks; `LOAD_FOLDER` is where the log is.
 
 mod load;
 mod measure;
@@ -26,8 +26,8 @@ use peers::Broker;
 use serde_json::{Value, json};
 
 /// Name, readings a second.
-const RATES: [(&str, u32); 2] = [("1000 a second", 1000), ("20000 a second", 20_000)];
-const MAINTAINED: &str = "1000 a second during maintenance";
+const RATES: [(&str, u32); 2] = [("1000/s", 1000), ("20000/s", 20_000)];
+const MAINTAINED: &str = "1000/s-during-maintenance";
 const BOARDS: usize = 20;
 /// Appends that are timed before, and after.
 const SYNCS: u64 = 1000;
@@ -49,7 +49,7 @@ fn main() {
         }
     }
     if measure::wanted(MAINTAINED) {
-        measure_rate(MAINTAINED, RATES[0].1, &[Broker::humidor()], measure::lasting(5));
+        measure_rate(MAINTAINED, RATES[0].1, &[Broker::humidor()], measure::lasting(4));
     }
 }
 
@@ -66,7 +66,7 @@ fn measure_rate(name: &str, per_second: u32, brokers: &[Broker], backlog: Durati
             if !backlog.is_zero() {
                 kept += closed_loop(running.target, BACKLOG, backlog).acknowledged_in_all;
             }
-            let latencies = open_loop(running.target, rate, measure::lasting(5));
+            let latencies = open_loop(running.target, rate, measure::lasting(4));
             drop(running);
             if broker.is_humidor() {
                 kept += latencies.acknowledged_in_all;

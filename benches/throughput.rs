@@ -1,5 +1,5 @@
 //! Acknowledgements and deliveries a second with full windows, beside other brokers on the same machine in the same run:
-//! `cargo bench --bench throughput`; some loads: `cargo bench --bench throughput -- "900 x 4"`.
+//! `cargo bench --bench throughput`; some loads: `cargo bench --bench throughput -- 900x4`.
 //!
 //! Prints one line of JSON a load and broker: the median of the rounds with the least and the most, the ratio of humidor's
 //! median to this broker's, and the CPU seconds of the generator and the broker. humidor acknowledges what is committed;
@@ -24,12 +24,12 @@ use peers::Broker;
 use serde_json::{Value, json};
 
 const LOADS: &[Load] = &[
-    load("20 x 20", 20, 20, 0, 0),
-    load("900 x 4", 900, 4, 0, 0),
-    load("20 x 20, 1 subscriber of QoS 0", 20, 20, 1, 0),
-    load("20 x 20, 1 subscriber of QoS 1", 20, 20, 1, 1),
-    load("fan-out 1 to 100, QoS 0", 1, 20, 100, 0),
-    load("fan-in 100 to 1, QoS 1", 100, 4, 1, 1),
+    load("20x20", 20, 20, 0, 0),
+    load("900x4", 900, 4, 0, 0),
+    load("20x20-with-subscriber-qos0", 20, 20, 1, 0),
+    load("20x20-with-subscriber-qos1", 20, 20, 1, 1),
+    load("fan-out-1-to-100-qos0", 1, 20, 100, 0),
+    load("fan-in-100-to-1-qos1", 100, 4, 1, 1),
 ];
 
 const fn load(name: &'static str, boards: usize, window: u64, subscribers: usize, qos: u8) -> Load {

@@ -1,4 +1,4 @@
-//! Bytes that humidor writes to the disk for a stored reading: `cargo bench --bench wear`; some: `-- "900 x 4"`.
+//! Bytes that humidor writes to the disk for a stored reading: `cargo bench --bench wear`; some: `-- 900x4`.
 //!
 //! Prints one line of JSON a load, from `write_bytes` of `/proc/PID/io` (see [`measure::process::written_bytes`]): while
 //! it publishes, until the broker has written nothing more for a while, so with what maintenance does later, and until
@@ -25,13 +25,11 @@ use serde_json::json;
 use support::wait_until;
 
 /// One board a reading a second each.
-const SLOW: [(&str, Rate); 2] = [
-    ("1 a second", Rate { boards: 1, per_second: 1 }),
-    ("20 a second", Rate { boards: 20, per_second: 20 }),
-];
+const SLOW: [(&str, Rate); 2] =
+    [("1/s", Rate { boards: 1, per_second: 1 }), ("20/s", Rate { boards: 20, per_second: 20 })];
 const FULL: [Load; 2] = [
-    Load { name: "20 x 20", boards: 20, window: 20, subscribers: 0, qos: 0, age: Duration::ZERO },
-    Load { name: "900 x 4", boards: 900, window: 4, subscribers: 0, qos: 0, age: Duration::ZERO },
+    Load { name: "20x20", boards: 20, window: 20, subscribers: 0, qos: 0, age: Duration::ZERO },
+    Load { name: "900x4", boards: 900, window: 4, subscribers: 0, qos: 0, age: Duration::ZERO },
 ];
 /// A broker that has written nothing for so long has no maintenance to do: it looks for some every 5 s.
 const SETTLED_AFTER: Duration = Duration::from_secs(11);
