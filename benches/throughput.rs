@@ -52,6 +52,12 @@ impl Rounds {
         self.spread(|round| float(round.delivered) / round.seconds)
     }
 
+    /// Acknowledgements in a second of the broker's CPU time: on a busy machine the steadier figure.
+    fn acks_per_cpu_s(&self) -> f64 {
+        let acknowledged: u64 = self.of.iter().map(|round| round.acknowledged).sum();
+        float(acknowledged) / self.seconds(|round| round.broker_cpu.as_secs_f64())
+    }
+
     fn spread(&self, figure: impl Fn(&Throughput) -> f64) -> Spread {
         Spread::of(self.of.iter().map(figure).collect())
     }
@@ -106,6 +112,7 @@ fn figure(load: Load, rounds: &Rounds, humidor: &Rounds) -> Value {
         "of_s": rounds.seconds(|round| round.seconds),
         "load_cpu_s": rounds.seconds(|round| round.load_cpu.as_secs_f64()),
         "broker_cpu_s": rounds.seconds(|round| round.broker_cpu.as_secs_f64()),
+        "acks_per_broker_cpu_s": rounds.acks_per_cpu_s().round(),
         "resident_mb": round(rounds.resident_mb, 1),
     });
     if load.subscribers > 0 {

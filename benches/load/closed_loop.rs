@@ -17,6 +17,9 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// A subscriber that has got nothing for so long gets no more.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
+/// The generator sleeps so long between two looks at its sockets. Else a broker that acknowledges one by one would wake it
+/// for each: a tenth of a millisecond costs a window little, and a wake-up costs the broker's thread much.
+const PACE: Duration = Duration::from_micros(100);
 
 /// Who publishes and who subscribes.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +107,7 @@ pub fn closed_loop(target: Target, load: Load, lasting: Duration) -> Throughput 
         }
         assert!(now < progress + PATIENCE, "the broker acknowledges nothing more");
         let at_ms = clock::unix_ms() - age_ms;
+        std::thread::sleep(PACE);
         for index in readiness.wait(LOOK) {
             let taken = if let Some(board) = boards.get_mut(index) {
                 let freed = board.take_acknowledgements();
