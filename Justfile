@@ -37,9 +37,9 @@ test-web:
 test-hardware *CHECKS:
     tests/hardware/run {{CHECKS}}
 
-# Figures beside mosquitto on this machine, one line of JSON each; or some: just bench --bench ingest
+# Figures beside other brokers on this machine, one line of JSON each; or some: just bench --bench throughput -- 900x4
 bench *ARGS:
-    cargo bench {{ARGS}}
+    SERIES_DAYS="${SERIES_DAYS:-90}" cargo bench {{ARGS}}
 
 # Each fuzz target for so many seconds (nightly; docker/setup.sh fuzz; cargo install --locked cargo-fuzz). What it finds stays in fuzz/artifacts
 fuzz SECONDS='60':

@@ -4,9 +4,12 @@
 //! Prints one line of JSON a figure. Two brokers, one after the other in each round so that the machine is the same
 //! for both, have the same log (`humidor sim`, 10 boards, `RETENTION_DAYS` (60) days); one keeps everything, the other
 //! a day. `RETENTION_SECONDS` (10) and `RETENTION_ROUNDS` (3) change how long it looks. Exits with 1 when fewer rows
-//! went than came: then it has not kept up, or not deleted at all.
+//! went than came, as then it has not kept up or not deleted at all; or when an acknowledged reading is not in the log of
+//! the one that keeps everything.
 
 mod load;
+mod measure;
+mod peers;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -14,16 +17,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use humidor::store::LOG_FILE;
-use load::{STEADY_PER_SECOND, latencies, ms, round};
+use load::{Rate, open_loop};
+use measure::spread::ms;
+use measure::{round, setting};
+use peers::Running;
 use serde_json::json;
-use support::{broker, humidor, stored, wait_until};
+use support::{humidor, stored, wait_until};
 
-/// Before it counts: names are interned, files are in the page cache.
-const WARM_UP: Duration = Duration::from_secs(1);
+const RATE: Rate = Rate { boards: 20, per_second: 1000 };
 
 fn main() {
     let lasting = Duration::from_secs(setting("RETENTION_SECONDS", 10));
-    let folder = tempfile::tempdir().expect("a folder for the logs");
+    let folder = measure::folder();
     let (kept, deleted) = (folder.path().join("kept"), folder.path().join("deleted"));
     let days = setting("RETENTION_DAYS", 60).to_string();
     let filled = humidor()
@@ -36,9 +41,9 @@ fn main() {
     std::fs::copy(kept.join(LOG_FILE), deleted.join(LOG_FILE)).expect("a log can be copied");
 
     let (mut without, mut with, mut gone) = (Vec::new(), Vec::new(), 0);
-    for round in 0..setting("RETENTION_ROUNDS", 3).max(1) {
-        without.extend(measure(&kept, "forever", round, lasting).0);
-        let (times, fewer) = measure(&deleted, "1d", round, lasting);
+    for _ in 0..setting("RETENTION_ROUNDS", 3).max(1) {
+        without.extend(measure_with(&kept, "forever", lasting).0);
+        let (times, fewer) = measure_with(&deleted, "1d", lasting);
         with.extend(times);
         gone += fewer;
     }
@@ -48,7 +53,7 @@ fn main() {
         println!(
             "{}",
             json!({
-                "bench": "retention", "puback": name, "per_s": STEADY_PER_SECOND, "messages": times.len(),
+                "bench": "retention", "puback": name, "per_s": RATE.per_second, "messages": times.len(),
                 "p50_ms": ms(times, 0.5), "p90_ms": ms(times, 0.9), "p99_ms": ms(times, 0.99), "max_ms": ms(times, 1.0),
             })
         );
@@ -67,22 +72,19 @@ fn main() {
 }
 
 /// Latencies with a broker on the log in `data`, and how many rows went meanwhile.
-fn measure(data: &Path, keep: &str, round: u64, lasting: Duration) -> (Vec<Duration>, i64) {
-    let (process, address) = broker(data, "127.0.0.1:0", &["--keep-raw", keep]);
-    let deletes = keep != "forever";
-    let begun = stored(data);
-    if deletes {
+fn measure_with(data: &Path, keep: &str, lasting: Duration) -> (Vec<Duration>, i64) {
+    let running = Running::humidor(data, &["--keep-raw", keep]);
+    if keep != "forever" {
+        let begun = stored(data);
         wait_until("rows go", || stored(data) < begun);
     }
-    latencies(address, &format!("w{keep}{round}"), WARM_UP);
     let before = stored(data);
-    let times = latencies(address, &format!("l{keep}{round}"), lasting);
-    let came = i64::try_from(times.len()).expect("fits");
+    let latencies = open_loop(running.target, RATE, lasting);
+    let came = i64::try_from(latencies.acknowledged_in_all).expect("fits");
     let gone = before + came - stored(data);
-    assert_eq!(process.terminate(), Some(0));
-    (times, gone)
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    drop(running);
+    if keep == "forever" {
+        measure::kept::check(data, u64::try_from(before + came).expect("a count"));
+    }
+    (latencies.acknowledged, gone)
 }

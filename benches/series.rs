@@ -3,7 +3,7 @@
 //!
 //! Prints one line of JSON a figure. The log is a year of 10 boards at 10 s, 31 million readings, made by
 //! `humidor sim` in a temporary folder (about 4 GB); `SERIES_LOG` names a folder that has one already and
-//! `SERIES_DAYS` makes a shorter one. Exits with 1 when an export has not every reading.
+//! `SERIES_DAYS` makes a shorter one, of which no longer ranges are asked. Exits with 1 when an export has not every reading.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,8 @@ fn charts(path: &Path) {
     figure("readings", &json!(stats.readings));
     let overview = log.overview().expect("the log can be read");
     let last = stats.last_ms.expect("there are readings");
-    let first = last - 365 * DAY_MS;
+    let whole_days = (last - stats.first_ms.expect("there are readings")) / DAY_MS + 1;
+    let first = last - whole_days * DAY_MS;
     let mut rng = fastrand::Rng::with_seed(1);
     for (name, length, points) in [
         ("10 minutes", DAY_MS / 144, None),
@@ -85,10 +86,13 @@ fn charts(path: &Path) {
         ("1 year", 365 * DAY_MS, None),
         ("1 year, most points", 365 * DAY_MS, Some(2_000)),
     ] {
+        if length > last - first {
+            continue;
+        }
         let times = (0..QUERIES)
             .map(|_| {
                 let sensor = &overview.sensors[rng.usize(..overview.sensors.len())];
-                let from = first + rng.i64(0..=(365 * DAY_MS - length));
+                let from = first + rng.i64(0..=(last - first - length));
                 let step = points.map(|points: i64| (length / points + 1).cast_unsigned());
                 let query = SeriesQuery {
                     node: sensor.node.parse().expect("an id"),

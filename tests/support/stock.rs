@@ -27,7 +27,7 @@ pub fn stock_broker() -> SocketAddr {
             },
         };
         let router = RouterConfig {
-            max_connections: 100,
+            max_connections: 2000,
             max_outgoing_packet_count: 200,
             max_segment_size: 1024 * 1024,
             max_segment_count: 10,
