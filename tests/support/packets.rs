@@ -46,6 +46,27 @@ pub fn connect(client_id: &str, clean_session: bool) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// CONNECT with a will at QoS 1; the keep-alive is in seconds, 0 for none.
+pub fn connect_with_will(
+    client_id: &str,
+    clean_session: bool,
+    keep_alive_s: u16,
+    topic: &str,
+    payload: &[u8],
+    retain: bool,
+) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, "MQTT");
+    let flags = 0x0c | if clean_session { 2 } else { 0 } | if retain { 0x20 } else { 0 };
+    body.extend([4, flags]);
+    body.extend(keep_alive_s.to_be_bytes());
+    text(&mut body, client_id);
+    text(&mut body, topic);
+    body.extend(u16::try_from(payload.len()).expect("a short will").to_be_bytes());
+    body.extend_from_slice(payload);
+    packet(0x10, &body)
+}
+
 /// SUBSCRIBE to each filter with its QoS.
 pub fn subscribe(packet_id: u16, filters: &[(&str, u8)]) -> Vec<u8> {
     let mut body = packet_id.to_be_bytes().to_vec();
@@ -77,6 +98,11 @@ pub fn publish(topic: &str, qos: u8, retain: bool, packet_id: u16, payload: &[u8
 /// PUBACK.
 pub fn puback(packet_id: u16) -> Vec<u8> {
     packet(0x40, &packet_id.to_be_bytes())
+}
+
+/// DISCONNECT.
+pub fn disconnect() -> Vec<u8> {
+    packet(0xe0, &[])
 }
 
 /// PINGREQ.

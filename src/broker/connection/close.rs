@@ -75,6 +75,20 @@ impl End {
         })
     }
 
+    /// Whether the broker ends the connection for a reason other than the client's packets, so that packets which have
+    /// arrived are still to be read.
+    pub const fn leaves_packets_unread(&self) -> bool {
+        matches!(
+            self,
+            Self::Io(_)
+                | Self::Withdrawn
+                | Self::Silent
+                | Self::Stalled
+                | Self::TakenOver
+                | Self::Stopping
+        )
+    }
+
     /// Whether the client broke the protocol.
     pub const fn is_breach(&self) -> bool {
         matches!(

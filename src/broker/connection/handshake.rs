@@ -23,8 +23,9 @@ use crate::mqtt::codec::{
     write_refusal,
 };
 
-/// How long a connection that takes a client id over waits for the previous one to leave.
-const TAKEOVER: Duration = Duration::from_secs(1);
+/// How long a connection that takes a client id over waits for the previous one to leave: that one takes the packets
+/// that have arrived, and publishes its will.
+const TAKEOVER: Duration = Duration::from_secs(3);
 /// Longest keep-alive of MQTT 5.0 clients, seconds. With half an hour, a node without power would be `online` for that
 /// long. 0, which asks for no keep-alive, stays 0.
 const KEEP_ALIVE_MAX_S: u16 = 60;
@@ -95,7 +96,8 @@ pub async fn open<S: Stream>(
     connack.session_present = opened.lease.session_present;
     let mut bytes = BytesMut::new();
     write_connack(version, &connack, &mut bytes);
-    transport.write_all(&bytes).await?;
+    // A client may be gone before it reads its CONNACK. The packets that it sent behind its CONNECT count.
+    let _ = transport.write_all(&bytes).await;
     Traffic::count(&services.fan_out.traffic.connections);
     Ok(opened)
 }
