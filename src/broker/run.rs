@@ -99,12 +99,12 @@ impl Broker {
     /// [`BrokerError`] when it cannot start. [`Broker::ended`] returns later errors.
     pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
         // The ports first: a broker that cannot listen does not touch the log.
-        let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen).await?;
+        let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen)?;
         let mut listeners = vec![(listener, None)];
         let tls_address = match config.tls {
             None => None,
             Some(tls) => {
-                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen).await?;
+                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen)?;
                 listeners.push((listener, Some(Tls::start(tls, shutdown.clone()).await?)));
                 Some(address)
             }

@@ -79,6 +79,8 @@ pub async fn serve<S: Stream>(
         Ok(never) => match never {},
         Err(end) => end,
     };
+    // A board that comes back may need this place.
+    permit.leave_place();
     let taken_over = matches!(end, End::TakenOver);
     if end.leaves_packets_unread() {
         end = take_arrived(&mut transport, &mut client, end).await;

@@ -59,6 +59,7 @@ pub async fn open<S: Stream>(
     inbound: &mut BytesMut,
     services: &Services,
 ) -> Result<Opened, End> {
+    let mut evicted = false;
     let connect = loop {
         match codec::connect(inbound) {
             Ok(Some(connect)) => break connect,
@@ -70,14 +71,23 @@ pub async fn open<S: Stream>(
                 return Err(error.into());
             }
         }
+        if evicted {
+            return Err(End::Evicted);
+        }
+        permit.holds(inbound.len());
         let read = tokio::select! {
             read = transport.read(inbound) => read?,
-            () = permit.evicted() => return Err(End::Evicted),
+            () = permit.evicted() => {
+                evicted = true;
+                // A CONNECT that lay in the socket is no reason to turn its client away.
+                transport.read_arrived(inbound).await?.unwrap_or(1)
+            }
         };
         if read == 0 {
             return Err(End::Closed);
         }
     };
+    permit.take_connect();
     let version = connect.version;
     let (mut opened, mut connack) = match accept(connect, peer, permit, services).await {
         Ok(accepted) => accepted,
@@ -151,7 +161,7 @@ async fn accept(
     let permissions = services.access.admit(peer, &connect.client_id, login).await;
     let permissions =
         permissions.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
-    permit.admit_client().map_err(|full| (Reason::QuotaExceeded, full.into()))?;
+    permit.admit_client().await.map_err(|full| (Reason::QuotaExceeded, full.into()))?;
     let client_id = permissions.session();
     let will = connect.will.take().map(|will| Will::new(will, &client_id));
     if let Some(will) = &will {
