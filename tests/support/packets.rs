@@ -105,6 +105,11 @@ pub fn disconnect() -> Vec<u8> {
     packet(0xe0, &[])
 }
 
+/// DISCONNECT of MQTT 5.0 with a reason and without properties.
+pub fn disconnect_v5(reason: u8) -> Vec<u8> {
+    packet(0xe0, &[reason])
+}
+
 /// PINGREQ.
 pub fn pingreq() -> Vec<u8> {
     packet(0xc0, &[])
@@ -116,6 +121,7 @@ pub struct Message {
     pub topic: String,
     pub qos: u8,
     pub retain: bool,
+    pub dup: bool,
     /// 0 at QoS 0.
     pub packet_id: u16,
     pub payload: Vec<u8>,
@@ -239,6 +245,7 @@ fn parse(first: u8, body: &[u8]) -> Packet {
     let topic = String::from_utf8(body[2..topic_end].to_vec()).expect("a topic is UTF-8");
     let (packet_id, payload) =
         if qos == 0 { (0, topic_end) } else { (number(topic_end), topic_end + 2) };
-    let (retain, payload) = (first & 1 == 1, body[payload..].to_vec());
-    Packet::Message(Message { topic, qos, retain, packet_id, payload })
+    let (retain, dup) = (first & 1 == 1, first & 8 == 8);
+    let payload = body[payload..].to_vec();
+    Packet::Message(Message { topic, qos, retain, dup, packet_id, payload })
 }

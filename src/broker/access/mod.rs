@@ -266,6 +266,23 @@ impl Access {
         }
     }
 
+    /// Whether the client of this session may still publish to `topic`: its user may have been changed or removed since
+    /// its connection ended.
+    pub(in crate::broker) fn may_still_write(&self, session: &str, topic: &str) -> bool {
+        let directory = Arc::clone(&self.inner.directory.borrow());
+        let acl = match permissions::parts_of_session(session) {
+            (Some(name), client_id) => directory.accounts.get(name).map(|account| {
+                let rules = [directory.rules.as_slice(), account.rules.as_slice()];
+                CompiledAcl::new(&rules, account.role, Some(name), client_id)
+            }),
+            (None, client_id) => self
+                .inner
+                .admits_anonymous(&directory)
+                .then(|| CompiledAcl::new(&[&directory.rules], Role::Admin, None, client_id)),
+        };
+        acl.is_some_and(|acl| acl.is_ok_and(|acl| acl.may_write(topic)))
+    }
+
     /// Whether a client on any machine may connect without a login.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -23,6 +23,10 @@ pub enum End {
     NotAdmitted(#[from] NotAdmitted),
     #[error("{0}")]
     Full(#[from] Full),
+    #[error("no whole CONNECT in time")]
+    NoConnect,
+    #[error("the session was not committed in time")]
+    NotCommitted,
     #[error("evicted before its CONNECT for a new connection")]
     Evicted,
     #[error("its user or its rules have changed")]
@@ -59,6 +63,8 @@ impl End {
             | Self::Refused(_)
             | Self::NotAdmitted(_)
             | Self::Full(_)
+            | Self::NoConnect
+            | Self::NotCommitted
             | Self::Evicted
             | Self::Stalled => {
                 return None;

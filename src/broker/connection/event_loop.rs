@@ -23,8 +23,6 @@ use crate::clock;
 use crate::mqtt::codec::{self, Version};
 use crate::shutdown::Shutdown;
 
-/// How long a client may take from the connection to its whole CONNECT.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that reads nothing from its socket for this long is disconnected.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a closing connection still waits for its last commit and acknowledgements.
@@ -49,26 +47,18 @@ pub async fn serve<S: Stream>(
     transport
         .set_rate_limit(RateLimiter::new(services.admission.limits(), std::time::Instant::now()));
     let mut inbound = BytesMut::with_capacity(1024);
-    let opening = timeout(
-        CONNECT_TIMEOUT,
-        handshake::open(&mut transport, peer, &mut permit, &mut inbound, &services),
-    )
-    .await;
+    let opening = handshake::open(&mut transport, peer, &mut permit, &mut inbound, &services).await;
     let mut opened = match opening {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(end)) => {
+        Ok(opened) => opened,
+        Err(end) => {
             if end.is_breach() {
                 Traffic::count(&services.fan_out.traffic.malformed);
             }
             debug!(%peer, reason = %end, "no connection");
-            // An evicted connection closes at once.
-            if !matches!(end, End::Evicted) {
+            // These close at once.
+            if !matches!(end, End::Evicted | End::NoConnect | End::NotCommitted) {
                 let _ = timeout(CLOSE_TIMEOUT, transport.hang_up()).await;
             }
-            return;
-        }
-        Err(_) => {
-            debug!(%peer, "no CONNECT within {CONNECT_TIMEOUT:?}");
             return;
         }
     };
@@ -112,11 +102,15 @@ pub async fn serve<S: Stream>(
     client.abandon();
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
     let mut changes = opened.lease.leave(expiry_s, clock::unix_ms());
+    // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
+    let mut will = opened.will.take();
+    if polite && let Some(will) = will.take() {
+        changes.extend(will.discard());
+    }
     if timeout(FINISH_TIMEOUT, services.recorder.note(&mut changes)).await.is_err() {
         services.registry.take_back(changes);
     }
-    // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
-    if let Some(will) = opened.will.take().filter(|_| !polite) {
+    if let Some(will) = will {
         will.publish_for(&opened.lease, expiry_s, &services, shutdown).await;
     }
     // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before

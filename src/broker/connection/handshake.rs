@@ -23,9 +23,15 @@ use crate::mqtt::codec::{
     write_refusal,
 };
 
+/// How long a client may take from the connection to its whole CONNECT.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client waits for the commit of its session.
+const SESSION_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that takes a client id over waits for the previous one to leave: that one takes the packets
 /// that have arrived, and publishes its will.
 const TAKEOVER: Duration = Duration::from_secs(3);
+/// How long a CONNECT waits for a place for its will in the writer's queue: a store that cannot commit turns no client away.
+const NOTE_WILL: Duration = Duration::from_secs(1);
 /// Longest keep-alive of MQTT 5.0 clients, seconds. With half an hour, a node without power would be `online` for that
 /// long. 0, which asks for no keep-alive, stays 0.
 const KEEP_ALIVE_MAX_S: u16 = 60;
@@ -59,10 +65,50 @@ pub async fn open<S: Stream>(
     inbound: &mut BytesMut,
     services: &Services,
 ) -> Result<Opened, End> {
+    let connect = read_connect(transport, permit, inbound);
+    let connect = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| End::NoConnect)??;
+    permit.take_connect();
+    let version = connect.version;
+    let (mut opened, mut connack) = match accept(connect, peer, permit, services).await {
+        Ok(accepted) => accepted,
+        Err((reason, end)) => {
+            refuse(transport, version, reason).await?;
+            return Err(end);
+        }
+    };
+    if let Some(previous) = opened.lease.previous.take() {
+        let _ = timeout(TAKEOVER, previous).await;
+    }
+    let mut stored_will =
+        opened.will.as_mut().and_then(|will| will.store(&services.registry, opened.silence));
+    if !opened.lease.changes.is_empty() {
+        opened.lease.changes.extend(stored_will.take());
+        // A CONNACK with Session Present must be true after a restart too.
+        let commit = services.recorder.commit_changes(&mut opened.lease.changes);
+        timeout(SESSION_COMMIT_TIMEOUT, commit).await.map_err(|_| End::NotCommitted)??;
+    }
+    if let Some(stored) = stored_will {
+        // The session needs no commit, and the CONNACK does not wait for this one.
+        let _ = timeout(NOTE_WILL, services.recorder.note(&mut vec![stored])).await;
+    }
+    connack.session_present = opened.lease.session_present;
+    let mut bytes = BytesMut::new();
+    write_connack(version, &connack, &mut bytes);
+    // A client may be gone before it reads its CONNACK. The packets that it sent behind its CONNECT count.
+    let _ = transport.write_all(&bytes).await;
+    Traffic::count(&services.fan_out.traffic.connections);
+    Ok(opened)
+}
+
+async fn read_connect<S: Stream>(
+    transport: &mut Transport<S>,
+    permit: &mut Permit,
+    inbound: &mut BytesMut,
+) -> Result<Connect, End> {
     let mut evicted = false;
-    let connect = loop {
+    loop {
         match codec::connect(inbound) {
-            Ok(Some(connect)) => break connect,
+            Ok(Some(connect)) => return Ok(connect),
             Ok(None) => {}
             Err(error) => {
                 if let Some(version) = answers_in(&error, inbound) {
@@ -86,30 +132,7 @@ pub async fn open<S: Stream>(
         if read == 0 {
             return Err(End::Closed);
         }
-    };
-    permit.take_connect();
-    let version = connect.version;
-    let (mut opened, mut connack) = match accept(connect, peer, permit, services).await {
-        Ok(accepted) => accepted,
-        Err((reason, end)) => {
-            refuse(transport, version, reason).await?;
-            return Err(end);
-        }
-    };
-    if let Some(previous) = opened.lease.previous.take() {
-        let _ = timeout(TAKEOVER, previous).await;
     }
-    if !opened.lease.changes.is_empty() {
-        // A CONNACK with Session Present must be true after a restart too.
-        services.recorder.commit_changes(&mut opened.lease.changes).await?;
-    }
-    connack.session_present = opened.lease.session_present;
-    let mut bytes = BytesMut::new();
-    write_connack(version, &connack, &mut bytes);
-    // A client may be gone before it reads its CONNACK. The packets that it sent behind its CONNECT count.
-    let _ = transport.write_all(&bytes).await;
-    Traffic::count(&services.fan_out.traffic.connections);
-    Ok(opened)
 }
 
 /// In which version a CONNECT that is refused with `error` is answered, if at all: one of 3.1.1 that is malformed gets

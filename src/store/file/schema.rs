@@ -5,7 +5,7 @@ use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database =
-    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4] };
+    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V6] };
 
 /// Readings, samples and refusals.
 ///
@@ -22,6 +22,10 @@ const V2: &str = include_str!("migrations/2_mqtt.sql");
 
 /// The history of alarms.
 const V3: &str = include_str!("migrations/3_alarms.sql");
+
+/// Wills of clients that are connected, or whose will is delayed: `due_at` is null while the client is connected.
+/// `session.sent` is the highest number of a message that was ever sent to the client; null when that is not known.
+const V6: &str = include_str!("migrations/6_wills.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -50,7 +54,13 @@ mod tests {
             LOG.migrations.iter().map(|script| format!("{:016x}", fingerprint(script))).collect();
         assert_eq!(
             found,
-            ["8835881ff49f3dbd", "4e95994fedf2e44b", "7131e2453c69fb77", "9dc0f4f9238c7528"]
+            [
+                "8835881ff49f3dbd",
+                "4e95994fedf2e44b",
+                "7131e2453c69fb77",
+                "9dc0f4f9238c7528",
+                "ffc63bcca235f7a8"
+            ]
         );
     }
 }
