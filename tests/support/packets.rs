@@ -46,6 +46,17 @@ pub fn connect(client_id: &str, clean_session: bool) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// CONNECT with a clean session, a user name and a password.
+pub fn connect_with_login(client_id: &str, user: &str, password: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, "MQTT");
+    body.extend([4, 0xc2, 0, 0]);
+    for part in [client_id, user, password] {
+        text(&mut body, part);
+    }
+    packet(0x10, &body)
+}
+
 /// CONNECT with a will at QoS 1; the keep-alive is in seconds, 0 for none.
 pub fn connect_with_will(
     client_id: &str,

@@ -251,14 +251,12 @@ impl Permit {
             table.queue.push_back((self.origin, place));
             waiter
         };
-        match timeout(PLACE_WAIT, waiter).await {
-            Ok(Ok(place)) => self.place = Some(place),
-            Ok(Err(_)) | Err(_) => {
-                self.admission.lock().queue.retain(|(_, place)| !place.is_closed());
-                return Err(Full);
-            }
+        if let Ok(Ok(place)) = timeout(PLACE_WAIT, waiter).await {
+            self.place = Some(place);
+            return Ok(());
         }
-        Ok(())
+        self.admission.lock().queue.retain(|(_, place)| !place.is_closed());
+        Err(Full)
     }
 
     /// Leaves the client's place when its connection has ended, before its last work is done. Where too many clients
