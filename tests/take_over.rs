@@ -12,7 +12,9 @@ use support::{PATIENCE, broker};
 
 /// Take-overs of one kind.
 const ROUNDS: u32 = 40;
-/// The same in the long form.
+/// Connections that wait for no answer at once.
+const IN_FLIGHT: usize = 40;
+/// Take-overs in the long form.
 const MANY_ROUNDS: u32 = 1000;
 
 /// What a connection sends before its DISCONNECT.
@@ -65,13 +67,17 @@ fn take_over(kind: Kind, rounds: u32, answered: bool, arguments: &[&str]) -> (Ve
     let (_broker, address) = broker(data.path(), "127.0.0.1:0", arguments);
     let mut watcher = Wire::connect(address, "watcher", true);
     assert_eq!(watcher.subscribe(&[("m", 0), ("will", 0), ("end", 0)]), [0, 0, 0]);
-    let connections: Vec<TcpStream> = (0..rounds)
-        .map(|round| one(address, kind, round, answered))
-        .filter(|_| !answered)
-        .collect();
-    for mut connection in connections {
-        // The broker closes it when it has taken everything.
-        let _ = connection.read_to_end(&mut Vec::new());
+    let all: Vec<u32> = (0..rounds).collect();
+    for some in all.chunks(IN_FLIGHT) {
+        let connections: Vec<TcpStream> = some
+            .iter()
+            .map(|round| one(address, kind, *round, answered))
+            .filter(|_| !answered)
+            .collect();
+        for mut connection in connections {
+            // The broker closes it when it has taken everything.
+            let _ = connection.read_to_end(&mut Vec::new());
+        }
     }
     // It waits for the connection before it.
     let mut last = Wire::connect(address, "same", true);

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::close::End;
 use super::will::Will;
@@ -15,6 +16,7 @@ use crate::broker::context::Services;
 use crate::broker::counters::Traffic;
 use crate::broker::delivery::outbound::ClientCapabilities;
 use crate::broker::net::admission::Permit;
+use crate::broker::net::throttled_log::ThrottledLog;
 use crate::broker::net::transport::{Stream, Transport};
 use crate::broker::session::take_over::Lease;
 use crate::clock;
@@ -30,6 +32,8 @@ const SESSION_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that takes a client id over waits for the previous one to leave: that one takes the packets
 /// that have arrived, and publishes its will.
 const TAKEOVER: Duration = Duration::from_secs(3);
+/// A client can cause this line with each CONNECT.
+static RESERVED_WILL_LINE: ThrottledLog = ThrottledLog::new(Duration::from_hours(24));
 /// How long a CONNECT waits for a place for its will in the writer's queue: a store that cannot commit turns no client away.
 const NOTE_WILL: Duration = Duration::from_secs(1);
 /// Longest keep-alive of MQTT 5.0 clients, seconds. With half an hour, a node without power would be `online` for that
@@ -187,13 +191,23 @@ async fn accept(
     permit.admit_client().await.map_err(|full| (Reason::QuotaExceeded, full.into()))?;
     let client_id = permissions.session();
     let will = connect.will.take().map(|will| Will::new(will, &client_id));
+    // The notifications of mosquitto's bridges. As a PUBLISH there, it is dropped and the client goes on.
+    let (reserved, will): (Option<Will>, Option<Will>) = match will {
+        Some(will) if will.is_reserved() => (Some(will), None),
+        will => (None, will),
+    };
+    if let Some(will) = reserved
+        && let Some(left_out) = RESERVED_WILL_LINE.due(Instant::now())
+    {
+        let (client, topic) = (&connect.client_id, will.topic());
+        warn!(
+            ?client,
+            ?topic,
+            left_out,
+            "the will of a client is left out: topics that begin with `$` are the broker's own"
+        );
+    }
     if let Some(will) = &will {
-        if will.is_reserved() {
-            return Err((
-                Reason::NotAuthorized,
-                End::Refused("a will to a topic that begins with `$`"),
-            ));
-        }
         if !permissions.may_write(will.topic()) {
             return Err((
                 Reason::NotAuthorized,
