@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -14,6 +14,9 @@ use crate::shutdown::Shutdown;
 /// Silence after which the kernel asks whether the other machine is still there: a client that vanished without a
 /// word would hold its place for ever.
 const TCP_KEEPALIVE: Duration = Duration::from_mins(2);
+/// Connections that the kernel keeps until they are accepted; the system may allow fewer (`net.core.somaxconn`). The usual
+/// 128 overflow when a hall of boards comes back at once, and each board beyond tries again after 1 s, 3 s, 7 s.
+const BACKLOG: u32 = 4096;
 /// Pause after a failed accept: out of file descriptors is the usual cause, and passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,14 +39,22 @@ pub struct ListenError {
 ///
 /// # Errors
 /// When the address is taken, or is none of this machine's.
-pub async fn listen(
+pub fn listen(
     setting: &'static str,
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), ListenError> {
     let refused = |source| ListenError { setting, address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let listener = bind(address).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     Ok((listener, address))
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does: a restart need not wait for connections that are closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The tasks of connections. Dropping it ends them.

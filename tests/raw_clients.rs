@@ -181,3 +181,76 @@ fn nothing_new_is_delivered_after_an_unsuback() {
     let next = subscriber.message();
     assert_eq!((next.topic.as_str(), &next.payload[..]), ("plant/b", &b"2"[..]));
 }
+
+#[test]
+fn a_limit_on_user_properties_has_its_own_code_in_every_packet() {
+    let data = tempfile::tempdir().unwrap();
+    let (_broker, address) = broker(data.path(), "127.0.0.1:0", &[]);
+    let user_properties = |count: usize| {
+        let properties = [0x26, 0, 1, b'k', 0, 1, b'v'].repeat(count);
+        let length = properties.len();
+        let length =
+            [u8::try_from(length % 128).unwrap() | 0x80, u8::try_from(length / 128).unwrap()];
+        [&length[..], &properties].concat()
+    };
+    let many = user_properties(65);
+    let will = [&[0, 0, 1, b'a'][..], &many, &[0, 1, b'w', 0, 1, b'x']].concat();
+    assert_eq!(answer(address, &connect(5, 0x26, &will)), [0x20, 3, 0, 0x97, 0], "a will");
+    let accepts = connect(5, 2, &[0, 0, 1, b'a']);
+    for (name, first, head, tail) in [
+        ("PUBLISH", 0x30, &[0, 1, b't'][..], &b"x"[..]),
+        ("PUBLISH at QoS 1", 0x32, &[0, 1, b't', 0, 1], b"x"),
+        ("SUBSCRIBE", 0x82, &[0, 1], &[0, 1, b't', 0]),
+        ("UNSUBSCRIBE", 0xa2, &[0, 1], &[0, 1, b't']),
+        ("PUBACK", 0x40, &[0, 1, 0], &[]),
+        ("PUBREC", 0x50, &[0, 1, 0], &[]),
+        ("PUBREL", 0x62, &[0, 1, 0], &[]),
+        ("PUBCOMP", 0x70, &[0, 1, 0], &[]),
+        ("DISCONNECT", 0xe0, &[0], &[]),
+    ] {
+        let packet = packets::packet(first, &[head, &many, tail].concat());
+        let answers = answer(address, &[&accepts[..], &packet].concat());
+        assert!(answers.ends_with(&[0xe0, 2, 0x97, 0]), "{name}: {answers:02x?}");
+    }
+    let publish = [&[0, 1, b't', 0, 1][..], &user_properties(64), b"x"].concat();
+    let answers = answer(address, &[&accepts[..], &packets::packet(0x32, &publish)].concat());
+    assert!(answers.windows(4).any(|bytes| bytes == [0x40, 2, 0, 1]), "64: {answers:02x?}");
+}
+
+#[test]
+fn a_wrong_will_topic_does_not_invite_its_client_to_try_again() {
+    let data = tempfile::tempdir().unwrap();
+    let (_broker, address) = broker(data.path(), "127.0.0.1:0", &[]);
+    let long = "t".repeat(1025);
+    for topic in ["", "a/+", "#", &long] {
+        let mut will = vec![0, 1, b'a'];
+        will.extend(u16::try_from(topic.len()).unwrap().to_be_bytes());
+        will.extend(topic.as_bytes());
+        will.extend([0, 1, b'x']);
+        // As mosquitto: closed without the CONNACK "server unavailable", since no code of 3.1.1 fits.
+        let answered = answer(address, &connect(4, 6, &will));
+        assert!(answered.is_empty(), "{topic}: {answered:02x?}");
+        let v5 = [&will[..3], &[0], &will[3..]].concat();
+        let v5 = [&[0], &v5[..]].concat();
+        assert_eq!(answer(address, &connect(5, 6, &v5)), [0x20, 3, 0, 0x90, 0], "{topic}");
+    }
+}
+
+#[test]
+fn what_is_left_of_an_expiry_interval_is_at_least_a_second() {
+    let data = tempfile::tempdir().unwrap();
+    let (_broker, address) = broker(data.path(), "127.0.0.1:0", &[]);
+    let own = |id: u8| connect(5, 2, &[0, 0, 1, id]);
+    let subscribe = packets::packet(0x82, &[0, 1, 0, 0, 1, b't', 0]);
+    let expiring: Vec<u8> = (0..60)
+        .flat_map(|_| packets::packet(0x30, &[0, 1, b't', 5, 2, 0, 0, 0, 1, b'x']))
+        .collect();
+    // It gets its own messages, some of them after milliseconds.
+    let answers = answer(address, &[&own(b's')[..], &subscribe, &expiring].concat());
+    let left: Vec<&[u8]> = answers
+        .windows(12)
+        .filter(|bytes| bytes.starts_with(&[0x30, 10, 0, 1, b't', 5, 2]))
+        .map(|bytes| &bytes[7..11])
+        .collect();
+    assert!(!left.is_empty() && left.iter().all(|left| *left == [0, 0, 0, 1]), "{left:?}");
+}

@@ -334,3 +334,74 @@ fn what_is_retained_while_a_session_subscribes_is_not_missed() {
         }
     }
 }
+
+/// Payloads of the next `count` messages, acknowledged, and whether each is marked as a duplicate.
+fn take_marked(client: &mut Client, count: usize) -> Vec<(String, bool)> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let Some(Packet::Publish(publish)) = client.receive() else { panic!("no message") };
+        client.send(&Packet::PubAck(PubAck::new(publish.pkid)));
+        taken.push((String::from_utf8(publish.payload.to_vec()).unwrap(), publish.dup));
+    }
+    taken
+}
+
+#[test]
+fn only_what_was_sent_before_is_a_duplicate_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let (process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
+    let (mut subscriber, _) = Client::connect_with(address, &persistent("subscriber"));
+    subscriber.subscribe("t", QoS::AtLeastOnce);
+    let (mut away, _) = Client::connect_with(address, &persistent("away"));
+    away.subscribe("t", QoS::AtLeastOnce);
+    away.send(&Packet::Disconnect);
+    assert_eq!(away.receive(), None);
+    let mut publisher = Client::connect(address, "publisher");
+    let mut publish = |pkid: u16| {
+        publisher.publish("t", QoS::AtLeastOnce, pkid, pkid.to_string().as_bytes());
+        publisher.expect_puback(pkid);
+    };
+    publish(1);
+    // Sent, and not acknowledged.
+    assert!(matches!(subscriber.receive(), Some(Packet::Publish(publish)) if !publish.dup));
+    subscriber.send(&Packet::Disconnect);
+    assert_eq!(subscriber.receive(), None);
+    publish(2);
+    publish(3);
+    assert_eq!(process.terminate(), Some(0));
+    // A broker that dies while the client is away has sent it nothing.
+    let (process, _) = support::broker(data.path(), "127.0.0.1:0", &[]);
+    process.kill_9();
+    let (_process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
+    let (mut subscriber, present) = Client::connect_with(address, &persistent("subscriber"));
+    assert!(present);
+    let marked = |numbers: [(&str, bool); 3]| numbers.map(|(n, dup)| (n.to_owned(), dup)).to_vec();
+    let taken = take_marked(&mut subscriber, 3);
+    assert_eq!(taken, marked([("1", true), ("2", false), ("3", false)]));
+    let (mut away, _) = Client::connect_with(address, &persistent("away"));
+    assert_eq!(take_marked(&mut away, 3), marked([("1", false), ("2", false), ("3", false)]));
+}
+
+#[test]
+fn what_waited_behind_the_window_is_no_duplicate() {
+    /// Messages in flight to a client, and more.
+    const MESSAGES: (u16, u16) = (256, 300);
+    let data = tempfile::tempdir().unwrap();
+    let (_process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
+    let (mut subscriber, _) = Client::connect_with(address, &persistent("subscriber"));
+    subscriber.subscribe("t", QoS::AtLeastOnce);
+    let mut publisher = Client::connect(address, "publisher");
+    for pkid in 1..=MESSAGES.1 {
+        publisher.publish("t", QoS::AtLeastOnce, pkid, pkid.to_string().as_bytes());
+        publisher.expect_puback(pkid);
+    }
+    for _ in 0..MESSAGES.0 {
+        assert!(matches!(subscriber.receive(), Some(Packet::Publish(publish)) if !publish.dup));
+    }
+    subscriber.ping();
+    drop(subscriber);
+    let (mut subscriber, _) = Client::connect_with(address, &persistent("subscriber"));
+    let taken = take_marked(&mut subscriber, usize::from(MESSAGES.1));
+    let expected = (1..=MESSAGES.1).map(|n| (n.to_string(), n <= MESSAGES.0));
+    assert_eq!(taken, expected.collect::<Vec<_>>());
+}

@@ -33,7 +33,7 @@ impl Server {
     pub async fn start(config: ServerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
         // The port first: a broker that cannot have it leaves the log alone.
         let listener = match config.http_listen {
-            Some(address) => Some(listen("HUMIDOR_HTTP_LISTEN", address).await?),
+            Some(address) => Some(listen("HUMIDOR_HTTP_LISTEN", address)?),
             None => None,
         };
         let broker = Broker::start(config.broker, shutdown.clone()).await?;

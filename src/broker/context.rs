@@ -9,7 +9,7 @@ use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
 use super::session::registry::Registry;
 use crate::mqtt::{Filter, Message};
-use crate::store::Queued;
+use crate::store::{Change, Queued};
 
 /// The request was not carried out: the broker is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,19 @@ impl Services {
     /// # Errors
     /// When the store has stopped.
     pub async fn publish(&self, message: Message) -> Result<(), Stopped> {
-        let mut batch = Batch::default();
+        self.publish_with(message, Vec::new()).await
+    }
+
+    /// As [`Services::publish`], with `changes` in the same commit.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub async fn publish_with(
+        &self,
+        message: Message,
+        changes: Vec<Change>,
+    ) -> Result<(), Stopped> {
+        let mut batch = Batch { changes, ..Batch::default() };
         batch.accept(message, &self.fan_out, &self.logged);
         if batch.needs_commit() {
             self.recorder.commit(batch).await

@@ -15,6 +15,7 @@ use crate::broker::access::{Access, AccessConfig, AccessError};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
+use crate::broker::connection::will;
 use crate::broker::context::Services;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
@@ -29,7 +30,7 @@ use crate::broker::status::sys;
 use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::shutdown::{self, Shutdown};
-use crate::store::{LOG_FILE, OpenError, Queued, Retention, Store};
+use crate::store::{LOG_FILE, OpenError, Queued, Retention, Store, StoredWill};
 use crate::tls::TlsError;
 use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
 
@@ -99,12 +100,12 @@ impl Broker {
     /// [`BrokerError`] when it cannot start. [`Broker::ended`] returns later errors.
     pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
         // The ports first: a broker that cannot listen does not touch the log.
-        let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen).await?;
+        let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen)?;
         let mut listeners = vec![(listener, None)];
         let tls_address = match config.tls {
             None => None,
             Some(tls) => {
-                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen).await?;
+                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen)?;
                 listeners.push((listener, Some(Tls::start(tls, shutdown.clone()).await?)));
                 Some(address)
             }
@@ -124,10 +125,11 @@ impl Broker {
         let left = store.alarms().map_err(BrokerError::Damaged)?;
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
         let (retained, sessions) = store.mqtt_state().map_err(sqlite)?;
+        let wills = store.wills().map_err(sqlite)?;
         let queued = Queued::open(&path).map_err(sqlite)?;
         info!(
             database = %path.display(), retained = retained.len(), sessions = sessions.len(),
-            "log open"
+            wills = wills.len(), "log open"
         );
         let retained = Retained::new(retained);
         let registry = Registry::new(sessions, clock::unix_ms());
@@ -165,7 +167,7 @@ impl Broker {
         let (alarms, watching) =
             watch::start(config.alarms, &left, &services, discovery, alarms_end);
         let (handoff, handoffs) = listener::handoff();
-        let ports = Ports { listeners, handoffs };
+        let ports = Ports { listeners, handoffs, wills };
         let serving = run(ports, services.clone(), writer, lost, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
@@ -244,10 +246,12 @@ impl Broker {
     }
 }
 
-/// The sources of connections.
+/// The sources of connections, and what the previous run's connections have left.
 struct Ports {
     listeners: Vec<(TcpListener, Option<Tls>)>,
     handoffs: Handoffs,
+    /// Wills of clients that were connected when the previous run died.
+    wills: Vec<StoredWill>,
 }
 
 async fn run(
@@ -262,6 +266,8 @@ async fn run(
     let (close, closing) = shutdown::channel();
     let mut requested = shutdown;
     let mut serving = JoinSet::new();
+    // Before the first connection.
+    will::publish_left(ports.wills, &services, &closing);
     for (listener, tls) in ports.listeners {
         serving.spawn(listener::serve(listener, tls, services.clone(), closing.clone()));
     }

@@ -6,7 +6,7 @@
 //! - `file` opens the database: it locks, checks and migrates the file, or moves a damaged one aside.
 //! - `rollup` computes each series by minute, quarter of an hour and hour.
 //! - `retention` decides which data stays, and deletes the rest.
-//! - `mqtt` keeps sessions, the messages that wait for them, and retained messages.
+//! - `mqtt` keeps sessions, the messages that wait for them, retained messages, and wills.
 //! - `write` commits records and changes in one transaction, and maintains the log between two commits.
 //! - `read` answers queries: tail, export, gaps, statistics, overview and the series of a chart.
 //!
@@ -35,6 +35,7 @@ pub use mqtt::change::Change;
 pub use mqtt::queue::Target;
 pub use mqtt::queue_reader::{Queued, Waiting};
 pub use mqtt::sessions::{Options, Stored};
+pub use mqtt::wills::{STORED_WILL_MAX_BYTES, StoredWill};
 pub use read::export::{Foreign, PAGE_ROWS, Pages};
 pub use read::gaps::Gap;
 pub use read::log::{Log, Reading, Selection};

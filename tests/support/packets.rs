@@ -46,6 +46,38 @@ pub fn connect(client_id: &str, clean_session: bool) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// CONNECT with a clean session, a user name and a password.
+pub fn connect_with_login(client_id: &str, user: &str, password: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, "MQTT");
+    body.extend([4, 0xc2, 0, 0]);
+    for part in [client_id, user, password] {
+        text(&mut body, part);
+    }
+    packet(0x10, &body)
+}
+
+/// CONNECT with a will at QoS 1; the keep-alive is in seconds, 0 for none.
+pub fn connect_with_will(
+    client_id: &str,
+    clean_session: bool,
+    keep_alive_s: u16,
+    topic: &str,
+    payload: &[u8],
+    retain: bool,
+) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, "MQTT");
+    let flags = 0x0c | if clean_session { 2 } else { 0 } | if retain { 0x20 } else { 0 };
+    body.extend([4, flags]);
+    body.extend(keep_alive_s.to_be_bytes());
+    text(&mut body, client_id);
+    text(&mut body, topic);
+    body.extend(u16::try_from(payload.len()).expect("a short will").to_be_bytes());
+    body.extend_from_slice(payload);
+    packet(0x10, &body)
+}
+
 /// SUBSCRIBE to each filter with its QoS.
 pub fn subscribe(packet_id: u16, filters: &[(&str, u8)]) -> Vec<u8> {
     let mut body = packet_id.to_be_bytes().to_vec();
@@ -79,6 +111,16 @@ pub fn puback(packet_id: u16) -> Vec<u8> {
     packet(0x40, &packet_id.to_be_bytes())
 }
 
+/// DISCONNECT.
+pub fn disconnect() -> Vec<u8> {
+    packet(0xe0, &[])
+}
+
+/// DISCONNECT of MQTT 5.0 with a reason and without properties.
+pub fn disconnect_v5(reason: u8) -> Vec<u8> {
+    packet(0xe0, &[reason])
+}
+
 /// PINGREQ.
 pub fn pingreq() -> Vec<u8> {
     packet(0xc0, &[])
@@ -90,6 +132,7 @@ pub struct Message {
     pub topic: String,
     pub qos: u8,
     pub retain: bool,
+    pub dup: bool,
     /// 0 at QoS 0.
     pub packet_id: u16,
     pub payload: Vec<u8>,
@@ -213,6 +256,7 @@ fn parse(first: u8, body: &[u8]) -> Packet {
     let topic = String::from_utf8(body[2..topic_end].to_vec()).expect("a topic is UTF-8");
     let (packet_id, payload) =
         if qos == 0 { (0, topic_end) } else { (number(topic_end), topic_end + 2) };
-    let (retain, payload) = (first & 1 == 1, body[payload..].to_vec());
-    Packet::Message(Message { topic, qos, retain, packet_id, payload })
+    let (retain, dup) = (first & 1 == 1, first & 8 == 8);
+    let payload = body[payload..].to_vec();
+    Packet::Message(Message { topic, qos, retain, dup, packet_id, payload })
 }

@@ -1,30 +1,26 @@
-//! Password checks: one at a time, off the async threads, and bounded by address; right passwords are remembered. A
-//! flood of logins costs one core and does not stop the broker.
+//! Password checks: one at a time, off the async threads, and only for guesses that are left; right and wrong passwords
+//! are remembered. A flood of logins costs one core at most and does not stop the broker.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ring::hmac;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep_until;
 
+use crate::broker::access::guesses::{Guess, Guesses, Login, Verdict};
 use crate::broker::access::users::{self, Account, PASSWORD_MAX_BYTES};
 use crate::broker::net::limits::origin;
-use crate::broker::net::token_bucket::TokenBucket;
 
 /// Checks that run at once. Each takes 7 MiB and a core.
 const CHECKS: usize = 1;
 /// Checks that run or wait. Beyond it a client has to try again later.
 const CHECKS_WAITING: usize = 64;
-/// Wrong passwords of one address in a row, and how long it takes to forget one. Right ones do not count.
-const MISTAKES: f64 = 10.0;
-const MISTAKE_FORGOTTEN: Duration = Duration::from_secs(5);
-/// Addresses whose mistakes are counted.
-const ADDRESSES: usize = 1024;
-/// Checked for an unknown user, so that the answer takes as long as for a known one. It is the hash of no password, and
-/// as costly as those of `users::hash`.
+/// Checked for an unknown user until it is known how long a check takes. It is the hash of no password, and as costly
+/// as those of `users::hash`.
 const DECOY: &str = "$argon2id$v=19$m=7168,t=5,p=1$ZGVjb3lkZWNveWRlY295$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Why a login failed.
@@ -33,9 +29,17 @@ pub enum LoginError {
     /// An unknown user or a wrong password. The error does not tell which.
     #[error("unknown user or wrong password")]
     Wrong,
-    /// Too many checks wait, or too many logins from this address have failed.
+    /// Too many checks wait, or too many logins of this user from this address have failed.
     #[error("too many logins wait or have failed; try again later")]
     Busy,
+}
+
+/// A try to log in.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    pub from: IpAddr,
+    pub client_id: &'a str,
+    pub user: &'a str,
 }
 
 /// The checks under way, and their results.
@@ -45,10 +49,9 @@ pub struct Checks {
     waiting: Arc<Semaphore>,
     /// Random, of this process.
     key: hmac::Key,
-    /// Of each user whose password was right: the hash that it was right for, and its tag under `key`. A hall
-    /// of boards that comes back after a broken switch costs no second check.
-    proven: Mutex<HashMap<String, (String, hmac::Tag)>>,
-    mistakes: Mutex<HashMap<IpAddr, TokenBucket>>,
+    guesses: Arc<Mutex<Guesses>>,
+    /// Time of a check for each unit of its cost (`users::cost`), ns; 0: not known yet.
+    unit_ns: Arc<AtomicU64>,
 }
 
 impl Checks {
@@ -63,74 +66,123 @@ impl Checks {
             running: Arc::new(Semaphore::new(CHECKS)),
             waiting: Arc::new(Semaphore::new(CHECKS_WAITING)),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            proven: Mutex::default(),
-            mistakes: Mutex::default(),
+            guesses: Arc::default(),
+            unit_ns: Arc::default(),
         })
     }
 
-    /// Checks the password of user `name` with `account`, for a client at `from`.
+    /// Checks the password of a user with `account`. `costliest` is the cost of the costliest hash of all users: a
+    /// refusal takes that long, whether there is such a user or not, and whatever its hash costs.
     ///
     /// # Errors
     /// [`LoginError`].
     pub async fn check(
         &self,
-        from: IpAddr,
-        name: &str,
+        attempt: Attempt<'_>,
+        account: Option<&Account>,
+        costliest: u64,
+        password: &[u8],
+    ) -> Result<(), LoginError> {
+        let answer_at = self.answer_at(costliest);
+        let outcome = if password.len() > PASSWORD_MAX_BYTES {
+            Err(LoginError::Wrong)
+        } else {
+            self.decide(attempt, account, password).await
+        };
+        if outcome == Err(LoginError::Wrong) {
+            sleep_until(answer_at.into()).await;
+        }
+        outcome
+    }
+
+    /// When a password that is wrong is answered: after the checks that wait now and one of the costliest.
+    fn answer_at(&self, costliest: u64) -> Instant {
+        let waiting = CHECKS_WAITING - self.waiting.available_permits();
+        let ns = self.unit_ns.load(Relaxed).saturating_mul(costliest);
+        Instant::now() + Duration::from_nanos(ns.saturating_mul(waiting as u64 + 1))
+    }
+
+    async fn decide(
+        &self,
+        Attempt { from, client_id, user: name }: Attempt<'_>,
         account: Option<&Account>,
         password: &[u8],
     ) -> Result<(), LoginError> {
-        if account.is_some_and(|account| self.is_proven(name, account, password)) {
-            return Ok(());
-        }
-        self.count_mistake(from, Instant::now())?;
-        if password.len() > PASSWORD_MAX_BYTES {
-            return Err(LoginError::Wrong);
-        }
-        let waiting = Arc::clone(&self.waiting);
-        let waiting = waiting.try_acquire_owned().map_err(|_| LoginError::Busy)?;
-        let running = Arc::clone(&self.running);
-        let running = running.acquire_owned().await.map_err(|_| LoginError::Busy)?;
-        let hash = account.map_or(DECOY, |account| &account.hash).to_owned();
-        let secret = password.to_vec();
-        let right = spawn_blocking(move || {
-            // Held here, since the check of a client that does not wait still runs.
-            let _places = (waiting, running);
-            users::matches(&hash, &secret)
-        });
-        let right = right.await.unwrap_or(false);
-        match account.filter(|_| right) {
-            None => Err(LoginError::Wrong),
-            Some(account) => {
-                let tag = hmac::sign(&self.key, password);
-                lock(&self.proven).insert(name.to_owned(), (account.hash.clone(), tag));
-                if let Some(bucket) = lock(&self.mistakes).get_mut(&origin(from)) {
-                    bucket.give_back(1.0);
+        let tag = hmac::sign(&self.key, password);
+        let tag = tag.as_ref().try_into().map_err(|_| LoginError::Wrong)?;
+        let hash = account.map(|account| account.hash.as_str());
+        let login = Login { origin: origin(from), client_id, name, hash, password: tag };
+        loop {
+            let verdict = lock(&self.guesses).judge(login, Instant::now());
+            match verdict {
+                Verdict::Right => return Ok(()),
+                Verdict::Wrong => return Err(LoginError::Wrong),
+                Verdict::Refused => return Err(LoginError::Busy),
+                Verdict::Awaited(mut done) => {
+                    let _ = done.changed().await;
                 }
-                Ok(())
+                Verdict::Unknown(guess) => {
+                    let guess =
+                        PendingGuess { guesses: Arc::clone(&self.guesses), guess: Some(guess) };
+                    if hash.is_none() && self.unit_ns.load(Relaxed) > 0 {
+                        // It takes the time of a check and no core.
+                        guess.end(false);
+                        return Err(LoginError::Wrong);
+                    }
+                    return self.run(guess, hash.unwrap_or(DECOY), password).await;
+                }
             }
         }
     }
 
-    fn is_proven(&self, name: &str, account: &Account, password: &[u8]) -> bool {
-        let proven = lock(&self.proven);
-        proven.get(name).is_some_and(|(hash, tag)| {
-            *hash == account.hash && hmac::verify(&self.key, password, tag.as_ref()).is_ok()
-        })
-    }
-
-    /// Counts a check as a mistake until its password was right.
-    fn count_mistake(&self, from: IpAddr, now: Instant) -> Result<(), LoginError> {
-        let mut mistakes = lock(&self.mistakes);
-        if mistakes.len() >= ADDRESSES {
-            mistakes.retain(|_, bucket| !bucket.is_full(now));
-        }
-        if mistakes.len() >= ADDRESSES {
-            return Err(LoginError::Busy);
-        }
-        let bucket = mistakes.entry(origin(from)).or_insert_with(|| {
-            TokenBucket::new(MISTAKES, MISTAKE_FORGOTTEN.as_secs_f64().recip(), now)
+    /// Checks a password. Cancelled before it has begun, the guess is given back.
+    async fn run(
+        &self,
+        guess: PendingGuess,
+        hash: &str,
+        password: &[u8],
+    ) -> Result<(), LoginError> {
+        let waiting = Arc::clone(&self.waiting);
+        let waiting = waiting.try_acquire_owned().map_err(|_| LoginError::Busy)?;
+        let running = Arc::clone(&self.running);
+        let running = running.acquire_owned().await.map_err(|_| LoginError::Busy)?;
+        let (hash, password, unit_ns) =
+            (hash.to_owned(), password.to_vec(), Arc::clone(&self.unit_ns));
+        let right = spawn_blocking(move || {
+            // Held here, since the check of a client that does not wait still runs.
+            let _places = (waiting, running);
+            let started = Instant::now();
+            let right = users::matches(&hash, &password);
+            let took_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let latest = took_ns / users::cost(&hash).max(1);
+            // Mostly the longest of late.
+            unit_ns.store(latest.max(unit_ns.load(Relaxed) / 8 * 7).max(1), Relaxed);
+            guess.end(right);
+            right
         });
-        if bucket.take(1.0, now) { Ok(()) } else { Err(LoginError::Busy) }
+        if right.await.unwrap_or(false) { Ok(()) } else { Err(LoginError::Wrong) }
+    }
+}
+
+/// A guess whose password is to be checked. Dropped without a result, it is given back.
+struct PendingGuess {
+    guesses: Arc<Mutex<Guesses>>,
+    guess: Option<Guess>,
+}
+
+impl PendingGuess {
+    fn end(mut self, right: bool) {
+        if let Some(guess) = self.guess.take() {
+            lock(&self.guesses).end(guess, Some(right), Instant::now());
+        }
+    }
+}
+
+impl Drop for PendingGuess {
+    fn drop(&mut self) {
+        if let Some(guess) = self.guess.take() {
+            lock(&self.guesses).end(guess, None, Instant::now());
+        }
     }
 }
 
@@ -143,37 +195,86 @@ mod tests {
     use super::*;
     use crate::broker::access::acl::Role;
 
+    fn account(password: &[u8]) -> Account {
+        Account { hash: users::hash(password).unwrap(), role: Role::None, rules: Vec::new() }
+    }
+
+    async fn login(
+        checks: &Checks,
+        (from, client_id, user): (u8, &str, &str),
+        account: Option<&Account>,
+        password: &[u8],
+    ) -> Result<(), LoginError> {
+        let attempt = Attempt { from: [192, 0, 2, from].into(), client_id, user };
+        checks.check(attempt, account, users::STANDARD_COST, password).await
+    }
+
     #[tokio::test]
     async fn a_right_password_is_remembered_and_wrong_ones_are_counted() {
         let checks = Checks::new().unwrap();
-        let hash = users::hash(b"secret").unwrap();
-        let account = Account { hash, role: Role::None, rules: Vec::new() };
-        let from: IpAddr = "192.0.2.7".parse().unwrap();
-        let login = async |address: IpAddr, password: &[u8]| {
-            checks.check(address, "press", Some(&account), password).await
-        };
-        assert_eq!(login(from, b"secret").await, Ok(()));
+        let press = account(b"secret");
         let decoy = DECOY.rsplit_once('$').unwrap().0;
-        let made = account.hash.split('$').take(4).collect::<Vec<_>>().join("$");
+        let made = press.hash.split('$').take(4).collect::<Vec<_>>().join("$");
         assert!(
             decoy.starts_with(&made)
                 && argon2::password_hash::phc::PasswordHash::new(DECOY).is_ok()
         );
-        assert!(lock(&checks.mistakes)[&origin(from)].is_full(Instant::now()));
-
-        // Guesses, all at once: no more than one address may get wrong in a row.
-        let now = Instant::now();
-        for _ in 0..10 {
-            assert_eq!(checks.count_mistake(from, now), Ok(()));
+        let board = (7, "humidor-press", "press");
+        assert_eq!(login(&checks, board, Some(&press), b"secret").await, Ok(()));
+        // Guesses, until no more are left to this address.
+        let mut guesses = Vec::new();
+        for n in 0..10 {
+            let guess = format!("guess-{n}");
+            guesses.push(
+                login(&checks, (7, "guesser", "press"), Some(&press), guess.as_bytes()).await,
+            );
         }
-        assert_eq!(checks.count_mistake(from, now), Err(LoginError::Busy));
-        assert_eq!(login(from, b"secret").await, Ok(()), "proven needs no check");
-        let other = "192.0.2.8".parse().unwrap();
-        assert_eq!(login(other, b"guess").await, Err(LoginError::Wrong));
-        assert_eq!(checks.check(other, "nobody", None, b"secret").await, Err(LoginError::Wrong));
+        assert_eq!(guesses[0], Err(LoginError::Wrong));
+        assert_eq!(guesses[9], Err(LoginError::Busy));
+        assert_eq!(
+            login(&checks, board, Some(&press), b"secret").await,
+            Ok(()),
+            "it was right before"
+        );
+        let oven = account(b"other");
+        let right = login(&checks, (7, "humidor-oven", "oven"), Some(&oven), b"other").await;
+        assert_eq!(right, Ok(()), "guesses at another name do not count");
+        let stranger = login(&checks, (8, "c", "nobody"), None, b"secret").await;
+        assert_eq!(stranger, Err(LoginError::Wrong));
+        let changed = account(b"new");
+        let old = login(&checks, (8, "c", "press"), Some(&changed), b"secret").await;
+        assert_eq!(old, Err(LoginError::Wrong), "right for the old hash only");
+    }
 
-        let changed = Account { hash: users::hash(b"new").unwrap(), ..account.clone() };
-        let old = checks.check(other, "press", Some(&changed), b"secret").await;
-        assert_eq!(old, Err(LoginError::Wrong), "proven for the old hash only");
+    #[tokio::test]
+    async fn a_refusal_takes_as_long_for_an_unknown_user_as_for_the_costliest_hash() {
+        let checks = Checks::new().unwrap();
+        assert_eq!(login(&checks, (7, "c", "nobody"), None, b"1").await, Err(LoginError::Wrong));
+        let unit = Duration::from_nanos(checks.unit_ns.load(Relaxed));
+        assert!(!unit.is_zero(), "the first check has shown what one takes");
+        let costliest = 3 * users::STANDARD_COST;
+        let began = Instant::now();
+        let attempt = Attempt { from: [192, 0, 2, 7].into(), client_id: "c", user: "nobody" };
+        assert_eq!(checks.check(attempt, None, costliest, b"2").await, Err(LoginError::Wrong));
+        assert!(began.elapsed() >= unit * u32::try_from(costliest).unwrap());
+        assert_eq!(checks.waiting.available_permits(), CHECKS_WAITING);
+    }
+
+    #[tokio::test]
+    async fn a_hall_that_logs_in_at_once_with_one_password_needs_one_check() {
+        let checks = Arc::new(Checks::new().unwrap());
+        let plant = Arc::new(account(b"secret"));
+        let logins: Vec<_> = (0..1400)
+            .map(|n| {
+                let (checks, plant) = (Arc::clone(&checks), Arc::clone(&plant));
+                tokio::spawn(async move {
+                    let id = format!("board-{n}");
+                    login(&checks, (7, &id, "plant"), Some(&plant), b"secret").await
+                })
+            })
+            .collect();
+        for login in logins {
+            assert_eq!(login.await.unwrap(), Ok(()));
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Access: logins, roles and rules, and the permissions of each client.
 
 pub(in crate::broker) mod acl;
+mod config;
+mod guesses;
 pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
 pub(in crate::broker) mod users;
@@ -11,16 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+pub use config::{AccessConfig, AccessError, Anonymous, Password};
+
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::broker::access::acl::{CompiledAcl, Role, UnfitClientId};
-use crate::broker::access::login_attempts::{Checks, LoginError};
+use crate::broker::access::login_attempts::{Attempt, Checks, LoginError};
 use crate::broker::access::permissions::Permissions;
-use crate::broker::access::users::{Account, Directory, HashError, UsersError};
+use crate::broker::access::users::{Account, Directory};
 use crate::broker::net::reload::Watched;
-use crate::broker::net::throttled_log::ThrottledLog;
+use crate::broker::net::throttled_log::{ThrottledLog, ThrottledLogs};
 use crate::mqtt::codec::Reason;
 use crate::shutdown::Shutdown;
 
@@ -30,66 +34,6 @@ const CLIENT_ID_MAX_BYTES: usize = 256;
 const SHOWN_BYTES: usize = 64;
 /// Refusals of one kind are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Whether a client may connect without a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Anonymous {
-    /// While there is no user and only this machine reaches the port.
-    #[default]
-    Auto,
-    /// From any machine.
-    Yes,
-    /// Never.
-    No,
-}
-
-/// A password in memory. Its debug form does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub String);
-
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
-
-/// The settings of access.
-#[derive(Debug, Clone, Default)]
-pub struct AccessConfig {
-    /// The users file.
-    pub users_file: Option<PathBuf>,
-    /// Whether a setting names it: then it must exist.
-    pub users_file_named: bool,
-    /// The single user of `HUMIDOR_USER`, who may do everything.
-    pub user: Option<(String, Password)>,
-    /// Whether a client may connect without a login.
-    pub anonymous: Anonymous,
-}
-
-/// Why access cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum AccessError {
-    /// The users file is missing or wrong.
-    #[error(transparent)]
-    Users(#[from] UsersError),
-    /// The password of `HUMIDOR_USER` cannot be hashed.
-    #[error("HUMIDOR_PASSWORD: {0}")]
-    Password(#[from] HashError),
-    /// A user is defined twice.
-    #[error("user {0} is both in HUMIDOR_USER and in the users file; keep one")]
-    Twice(String),
-    /// Other machines can reach the port, and there is no user.
-    #[error(
-        "{0} can be reached from other machines, and there is no user yet. Choose one:\n\
-         \x20 - a user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
-         \x20 - no login (anyone on the network may do anything; for a first try only): HUMIDOR_ANONYMOUS=yes\n\
-         \x20 - this machine only: HUMIDOR_MQTT_LISTEN=127.0.0.1:1883"
-    )]
-    Open(SocketAddr),
-    /// SIGHUP cannot be caught.
-    #[error("cannot watch the users file: {0}")]
-    Watch(std::io::Error),
-}
 
 /// Counts of refusals since the start.
 #[derive(Debug, Default)]
@@ -142,7 +86,7 @@ struct Inner {
     directory: watch::Sender<Arc<Directory>>,
     checks: Checks,
     refusals: Refusals,
-    login_line: ThrottledLog,
+    login_lines: ThrottledLogs,
     publish_line: ThrottledLog,
 }
 
@@ -168,6 +112,7 @@ impl Access {
         if let Some(path) = there.filter(|path| users::is_world_readable(path)) {
             warn!(file = %path.display(), "every user of this machine can read the password hashes; run chmod 640");
         }
+        warn_of_weak_hashes(&directory);
         let open = listen.iter().find(|address| !address.ip().is_loopback());
         if let (Some(address), Anonymous::Auto, true) =
             (open, config.anonymous, directory.accounts.is_empty())
@@ -182,7 +127,7 @@ impl Access {
             directory: watch::Sender::new(Arc::new(directory)),
             checks: Checks::new()?,
             refusals: Refusals::default(),
-            login_line: ThrottledLog::new(COMPLAINT_INTERVAL),
+            login_lines: ThrottledLogs::new(COMPLAINT_INTERVAL),
             publish_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         };
         let access = Self { inner: Arc::new(inner) };
@@ -226,6 +171,7 @@ impl Access {
                 match read {
                     Ok(directory) => {
                         info!(users = directory.accounts.len(), "users read again");
+                        warn_of_weak_hashes(&directory);
                         inner.directory.send_replace(Arc::new(directory));
                     }
                     Err(error) => error!(%error, "the users stay as they were"),
@@ -266,6 +212,23 @@ impl Access {
         }
     }
 
+    /// Whether the client of this session may still publish to `topic`: its user may have been changed or removed since
+    /// its connection ended.
+    pub(in crate::broker) fn may_still_write(&self, session: &str, topic: &str) -> bool {
+        let directory = Arc::clone(&self.inner.directory.borrow());
+        let acl = match permissions::parts_of_session(session) {
+            (Some(name), client_id) => directory.accounts.get(name).map(|account| {
+                let rules = [directory.rules.as_slice(), account.rules.as_slice()];
+                CompiledAcl::new(&rules, account.role, Some(name), client_id)
+            }),
+            (None, client_id) => self
+                .inner
+                .admits_anonymous(&directory)
+                .then(|| CompiledAcl::new(&[&directory.rules], Role::Admin, None, client_id)),
+        };
+        acl.is_some_and(|acl| acl.is_ok_and(|acl| acl.may_write(topic)))
+    }
+
     /// Whether a client on any machine may connect without a login.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -283,18 +246,19 @@ impl Access {
         password: &[u8],
     ) -> Result<Role, LoginError> {
         let directory = Arc::clone(&self.inner.directory.borrow());
-        self.account(&directory, from, name, password).await.map(|account| account.role)
+        let attempt = Attempt { from, client_id: "", user: name };
+        self.account(&directory, attempt, password).await.map(|account| account.role)
     }
 
     async fn account(
         &self,
         directory: &Directory,
-        from: IpAddr,
-        name: &str,
+        attempt: Attempt<'_>,
         password: &[u8],
     ) -> Result<Arc<Account>, LoginError> {
-        let account = directory.accounts.get(name);
-        self.inner.checks.check(from, name, account.map(AsRef::as_ref), password).await?;
+        let account = directory.accounts.get(attempt.user);
+        let checked = account.map(AsRef::as_ref);
+        self.inner.checks.check(attempt, checked, directory.costliest, password).await?;
         account.cloned().ok_or(LoginError::Wrong)
     }
 
@@ -311,9 +275,10 @@ impl Access {
         let admitted = self.try_admit(peer.ip(), client_id, login).await;
         if let Err(refusal) = &admitted {
             self.inner.refusals.logins.fetch_add(1, Ordering::Relaxed);
-            if let Some(left_out) = self.inner.login_line.due(Instant::now()) {
-                // Debug form: it escapes control characters in names that come from the network.
-                let user = login.map_or("", |(name, _)| start(name));
+            // Debug form: it escapes control characters in names that come from the network.
+            let user = login.map_or("", |(name, _)| start(name));
+            // For each address and user, so that those with many refusals do not hide the others.
+            if let Some(left_out) = self.inner.login_lines.due((peer.ip(), user), Instant::now()) {
                 let client = start(client_id);
                 warn!(%peer, ?user, ?client, left_out, "login refused: {refusal}");
             }
@@ -332,7 +297,8 @@ impl Access {
         let known = match login {
             // Where there are no users, an anonymous client may send any name.
             Some((name, password)) if !directory.accounts.is_empty() => {
-                match self.account(&directory, from, name, password).await {
+                let attempt = Attempt { from, client_id, user: name };
+                match self.account(&directory, attempt, password).await {
                     Ok(account) => Some((name.to_owned(), account)),
                     Err(LoginError::Wrong) => return Err(NotAdmitted::NotAuthorized),
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
@@ -383,6 +349,16 @@ fn directory(
         return Err(AccessError::Twice(name.clone()));
     }
     Ok(directory)
+}
+
+fn warn_of_weak_hashes(directory: &Directory) {
+    let users = directory.weak();
+    if !users.is_empty() {
+        warn!(
+            ?users,
+            "the hashes of these users are cheap to guess at; run `humidor user passwd NAME`"
+        );
+    }
 }
 
 /// The start of a name from the network, for the log: at most [`SHOWN_BYTES`].

@@ -95,6 +95,11 @@ impl Permissions {
     }
 }
 
+/// The user's name, if any, and the client id in the name of a session.
+pub(super) fn parts_of_session(session: &str) -> (Option<&str>, &str) {
+    session.split_once('\u{1}').map_or((None, session), |(name, client_id)| (Some(name), client_id))
+}
+
 /// Why a filter was not granted; the client sees it in its SUBACK.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotGranted {

@@ -25,6 +25,8 @@ pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// argon2id with 7 MiB, five passes, one lane: the entry of OWASP's password storage cheat sheet with the
 /// least memory.
 const PARAMS: (u32, u32, u32) = (7 * 1024, 5, 1);
+/// The cost of a hash with [`PARAMS`], see [`cost`].
+pub const STANDARD_COST: u64 = 7 * 1024 * 5;
 /// Most that a hash made elsewhere may cost to check: 64 MiB, ten passes. A board has 512 MB for everything.
 const PARAMS_MAX: (u32, u32) = (64 * 1024, 10);
 
@@ -61,10 +63,12 @@ pub struct Account {
 }
 
 /// All users, and the rules for all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
     /// By name.
     pub accounts: BTreeMap<String, Arc<Account>>,
+    /// The cost of the costliest hash, at least [`STANDARD_COST`].
+    pub costliest: u64,
     /// Rules before each user's own. They also apply to clients without a login.
     pub rules: Vec<Rule>,
 }
@@ -88,7 +92,19 @@ struct RawAccount {
     rules: Vec<String>,
 }
 
+impl Default for Directory {
+    fn default() -> Self {
+        Self { accounts: BTreeMap::new(), costliest: STANDARD_COST, rules: Vec::new() }
+    }
+}
+
 impl Directory {
+    /// The users whose hashes are cheaper to guess at than humidor's own.
+    pub fn weak(&self) -> Vec<&str> {
+        let weak = self.accounts.iter().filter(|(_, account)| cost(&account.hash) < STANDARD_COST);
+        weak.map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Reads a users file.
     ///
     /// # Errors
@@ -117,7 +133,9 @@ impl Directory {
             let account = Account { hash: raw.password, role: raw.role, rules };
             accounts.insert(name, Arc::new(account));
         }
-        Ok(Self { accounts, rules: rules("rules", raw.rules)? })
+        let costs = accounts.values().map(|account: &Arc<Account>| cost(&account.hash));
+        let costliest = costs.max().unwrap_or(0).max(STANDARD_COST);
+        Ok(Self { accounts, costliest, rules: rules("rules", raw.rules)? })
     }
 }
 
@@ -191,6 +209,13 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
     Ok(hash.to_string())
 }
 
+/// What a check of `hash` costs: its memory in KiB times its passes; 0 for a text that is no hash.
+#[must_use]
+pub fn cost(hash: &str) -> u64 {
+    let params = PasswordHash::new(hash).ok().and_then(|hash| Params::try_from(&hash).ok());
+    params.map_or(0, |params| u64::from(params.m_cost()) * u64::from(params.t_cost()))
+}
+
 /// Whether `password` is the one of `hash`. As costly as [`hash`].
 #[must_use]
 pub fn matches(hash: &str, password: &[u8]) -> bool {
@@ -215,6 +240,7 @@ mod tests {
         let (one, other) = (hash(b"secret").unwrap(), hash(b"secret").unwrap());
         assert_ne!(one, other, "a salt each");
         assert!(one.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"));
+        assert_eq!(cost(&one), STANDARD_COST);
         assert!(matches(&one, b"secret") && !matches(&one, b"Secret") && !matches(&one, b""));
         assert!(hash(b"").is_err() && hash(&[b'x'; PASSWORD_MAX_BYTES + 1]).is_err());
     }
@@ -230,6 +256,10 @@ mod tests {
         assert_eq!(directory.accounts.len(), 2);
         assert_eq!(directory.accounts["press"].role, Role::Node);
         assert_eq!(directory.accounts["plc.1"].rules.len(), 1);
+        assert_eq!(
+            (directory.weak(), directory.costliest),
+            (vec!["plc.1", "press"], STANDARD_COST)
+        );
         let costly = hash.replace("m=8,", "m=1048576,");
         for (wrong, said) in [
             (format!("[user.a]\npassword = '{hash}'\nrole = 'king'"), "unknown variant `king`"),

@@ -23,6 +23,10 @@ pub enum End {
     NotAdmitted(#[from] NotAdmitted),
     #[error("{0}")]
     Full(#[from] Full),
+    #[error("no whole CONNECT in time")]
+    NoConnect,
+    #[error("the session was not committed in time")]
+    NotCommitted,
     #[error("evicted before its CONNECT for a new connection")]
     Evicted,
     #[error("its user or its rules have changed")]
@@ -59,6 +63,8 @@ impl End {
             | Self::Refused(_)
             | Self::NotAdmitted(_)
             | Self::Full(_)
+            | Self::NoConnect
+            | Self::NotCommitted
             | Self::Evicted
             | Self::Stalled => {
                 return None;
@@ -73,6 +79,20 @@ impl End {
             Self::Withdrawn => Reason::AdministrativeAction,
             Self::Store(_) | Self::Queued(_) => Reason::ImplementationSpecificError,
         })
+    }
+
+    /// Whether the broker ends the connection for a reason other than the client's packets, so that packets which have
+    /// arrived are still to be read.
+    pub const fn leaves_packets_unread(&self) -> bool {
+        matches!(
+            self,
+            Self::Io(_)
+                | Self::Withdrawn
+                | Self::Silent
+                | Self::Stalled
+                | Self::TakenOver
+                | Self::Stopping
+        )
     }
 
     /// Whether the client broke the protocol.

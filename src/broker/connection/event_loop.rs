@@ -10,6 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::arrived::take_arrived;
 use super::client::{Client, committed, read, released};
 use super::close::End;
 use super::handshake::{self, Opened};
@@ -22,13 +23,11 @@ use crate::clock;
 use crate::mqtt::codec::{self, Version};
 use crate::shutdown::Shutdown;
 
-/// How long a client may take from the connection to its whole CONNECT.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that reads nothing from its socket for this long is disconnected.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a closing connection still waits for its last commit and acknowledgements.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The same after a take-over; the other connection waits for twice as long before it reads on.
+/// The same when the client id is taken over meanwhile.
 const TAKE_OVER_FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a client may go on sending after it was told the reason: if the socket were closed at once, the system
 /// would discard that packet.
@@ -48,26 +47,18 @@ pub async fn serve<S: Stream>(
     transport
         .set_rate_limit(RateLimiter::new(services.admission.limits(), std::time::Instant::now()));
     let mut inbound = BytesMut::with_capacity(1024);
-    let opening = timeout(
-        CONNECT_TIMEOUT,
-        handshake::open(&mut transport, peer, &mut permit, &mut inbound, &services),
-    )
-    .await;
+    let opening = handshake::open(&mut transport, peer, &mut permit, &mut inbound, &services).await;
     let mut opened = match opening {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(end)) => {
+        Ok(opened) => opened,
+        Err(end) => {
             if end.is_breach() {
                 Traffic::count(&services.fan_out.traffic.malformed);
             }
             debug!(%peer, reason = %end, "no connection");
-            // An evicted connection closes at once.
-            if !matches!(end, End::Evicted) {
+            // These close at once.
+            if !matches!(end, End::Evicted | End::NoConnect | End::NotCommitted) {
                 let _ = timeout(CLOSE_TIMEOUT, transport.hang_up()).await;
             }
-            return;
-        }
-        Err(_) => {
-            debug!(%peer, "no CONNECT within {CONNECT_TIMEOUT:?}");
             return;
         }
     };
@@ -78,6 +69,12 @@ pub async fn serve<S: Stream>(
         Ok(never) => match never {},
         Err(end) => end,
     };
+    // A board that comes back may need this place.
+    permit.leave_place();
+    let taken_over = matches!(end, End::TakenOver);
+    if end.leaves_packets_unread() {
+        end = take_arrived(&mut transport, &mut client, end).await;
+    }
     let (mut polite, expiry_s) = match &end {
         // [MQTT-3.14.4-3]: only a normal disconnection takes the will along.
         End::Disconnect(disconnect) => (disconnect.reason == 0, disconnect.session_expiry_s),
@@ -92,25 +89,28 @@ pub async fn serve<S: Stream>(
         Traffic::count(&services.fan_out.traffic.malformed);
     }
     debug!(%peer, client = &*client_id, reason = %end, "disconnected");
-    // Who takes over relies on what its session has taken: that is settled before it reads on.
-    let finished = if matches!(end, End::TakenOver) {
-        timeout(TAKE_OVER_FINISH_TIMEOUT, client.finish()).await
-    } else {
+    // Who takes over relies on what its session has taken: that is settled before it reads on. After a take-over the
+    // commit was waited for already.
+    if !taken_over {
         tokio::select! {
-            finished = timeout(FINISH_TIMEOUT, client.finish()) => finished,
-            _ = &mut opened.lease.taken_over => timeout(TAKE_OVER_FINISH_TIMEOUT, client.finish()).await,
+            _ = timeout(FINISH_TIMEOUT, client.finish()) => {}
+            _ = &mut opened.lease.taken_over => {
+                let _ = timeout(TAKE_OVER_FINISH_TIMEOUT, client.finish()).await;
+            }
         }
-    };
-    if finished.is_err() {
-        client.abandon();
     }
+    client.abandon();
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
     let mut changes = opened.lease.leave(expiry_s, clock::unix_ms());
+    // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
+    let mut will = opened.will.take();
+    if polite && let Some(will) = will.take() {
+        changes.extend(will.discard());
+    }
     if timeout(FINISH_TIMEOUT, services.recorder.note(&mut changes)).await.is_err() {
         services.registry.take_back(changes);
     }
-    // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
-    if let Some(will) = opened.will.take().filter(|_| !polite) {
+    if let Some(will) = will {
         will.publish_for(&opened.lease, expiry_s, &services, shutdown).await;
     }
     // Only now: who has taken the client id over waits for it, so that this will's `offline` comes before
@@ -160,6 +160,10 @@ async fn run<S: Stream>(
     let session = Arc::clone(&opened.lease.session);
     let permissions = Arc::clone(&opened.permissions);
     let withdrawn = permissions.withdrawn();
+    // It may have been taken over during its own handshake: then it gets no deliveries.
+    if taken_over.try_recv().is_ok() {
+        return Err(End::TakenOver);
+    }
     let started = Instant::now();
     let (mut last_read, mut last_written) = (started, started);
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
@@ -218,7 +222,12 @@ async fn run<S: Stream>(
                     last_read = now;
                 }
                 if listening && silence.is_some_and(|limit| now >= last_read + limit) {
-                    return Err(End::Silent);
+                    // Its packet may have arrived in the same moment, or while the whole machine stood still.
+                    match transport.read_arrived(&mut client.inbound).await? {
+                        None => return Err(End::Silent),
+                        Some(0) => return Err(End::Closed),
+                        Some(_) => last_read = now,
+                    }
                 }
                 if !transport.is_idle(&client.out) && now >= last_written + WRITE_STALL {
                     return Err(End::Stalled);

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::close::End;
 use super::will::Will;
@@ -15,6 +16,7 @@ use crate::broker::context::Services;
 use crate::broker::counters::Traffic;
 use crate::broker::delivery::outbound::ClientCapabilities;
 use crate::broker::net::admission::Permit;
+use crate::broker::net::throttled_log::ThrottledLog;
 use crate::broker::net::transport::{Stream, Transport};
 use crate::broker::session::take_over::Lease;
 use crate::clock;
@@ -23,8 +25,17 @@ use crate::mqtt::codec::{
     write_refusal,
 };
 
-/// How long a connection that takes a client id over waits for the previous one to leave.
-const TAKEOVER: Duration = Duration::from_secs(1);
+/// How long a client may take from the connection to its whole CONNECT.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client waits for the commit of its session.
+const SESSION_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that takes a client id over waits for the previous one to leave: that one takes the packets
+/// that have arrived, and publishes its will.
+const TAKEOVER: Duration = Duration::from_secs(3);
+/// A client can cause this line with each CONNECT.
+static RESERVED_WILL_LINE: ThrottledLog = ThrottledLog::new(Duration::from_hours(24));
+/// How long a CONNECT waits for a place for its will in the writer's queue: a store that cannot commit turns no client away.
+const NOTE_WILL: Duration = Duration::from_secs(1);
 /// Longest keep-alive of MQTT 5.0 clients, seconds. With half an hour, a node without power would be `online` for that
 /// long. 0, which asks for no keep-alive, stays 0.
 const KEEP_ALIVE_MAX_S: u16 = 60;
@@ -58,25 +69,9 @@ pub async fn open<S: Stream>(
     inbound: &mut BytesMut,
     services: &Services,
 ) -> Result<Opened, End> {
-    let connect = loop {
-        match codec::connect(inbound) {
-            Ok(Some(connect)) => break connect,
-            Ok(None) => {}
-            Err(error) => {
-                if let Some(version) = answers_in(&error, inbound) {
-                    refuse(transport, version, error.reason()).await?;
-                }
-                return Err(error.into());
-            }
-        }
-        let read = tokio::select! {
-            read = transport.read(inbound) => read?,
-            () = permit.evicted() => return Err(End::Evicted),
-        };
-        if read == 0 {
-            return Err(End::Closed);
-        }
-    };
+    let connect = read_connect(transport, permit, inbound);
+    let connect = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| End::NoConnect)??;
+    permit.take_connect();
     let version = connect.version;
     let (mut opened, mut connack) = match accept(connect, peer, permit, services).await {
         Ok(accepted) => accepted,
@@ -88,16 +83,60 @@ pub async fn open<S: Stream>(
     if let Some(previous) = opened.lease.previous.take() {
         let _ = timeout(TAKEOVER, previous).await;
     }
+    let mut stored_will =
+        opened.will.as_mut().and_then(|will| will.store(&services.registry, opened.silence));
     if !opened.lease.changes.is_empty() {
+        opened.lease.changes.extend(stored_will.take());
         // A CONNACK with Session Present must be true after a restart too.
-        services.recorder.commit_changes(&mut opened.lease.changes).await?;
+        let commit = services.recorder.commit_changes(&mut opened.lease.changes);
+        timeout(SESSION_COMMIT_TIMEOUT, commit).await.map_err(|_| End::NotCommitted)??;
+    }
+    if let Some(stored) = stored_will {
+        // The session needs no commit, and the CONNACK does not wait for this one.
+        let _ = timeout(NOTE_WILL, services.recorder.note(&mut vec![stored])).await;
     }
     connack.session_present = opened.lease.session_present;
     let mut bytes = BytesMut::new();
     write_connack(version, &connack, &mut bytes);
-    transport.write_all(&bytes).await?;
+    // A client may be gone before it reads its CONNACK. The packets that it sent behind its CONNECT count.
+    let _ = transport.write_all(&bytes).await;
     Traffic::count(&services.fan_out.traffic.connections);
     Ok(opened)
+}
+
+async fn read_connect<S: Stream>(
+    transport: &mut Transport<S>,
+    permit: &mut Permit,
+    inbound: &mut BytesMut,
+) -> Result<Connect, End> {
+    let mut evicted = false;
+    loop {
+        match codec::connect(inbound) {
+            Ok(Some(connect)) => return Ok(connect),
+            Ok(None) => {}
+            Err(error) => {
+                if let Some(version) = answers_in(&error, inbound) {
+                    refuse(transport, version, error.reason()).await?;
+                }
+                return Err(error.into());
+            }
+        }
+        if evicted {
+            return Err(End::Evicted);
+        }
+        permit.holds(inbound.len());
+        let read = tokio::select! {
+            read = transport.read(inbound) => read?,
+            () = permit.evicted() => {
+                evicted = true;
+                // A CONNECT that lay in the socket is no reason to turn its client away.
+                transport.read_arrived(inbound).await?.unwrap_or(1)
+            }
+        };
+        if read == 0 {
+            return Err(End::Closed);
+        }
+    }
 }
 
 /// In which version a CONNECT that is refused with `error` is answered, if at all: one of 3.1.1 that is malformed gets
@@ -149,16 +188,26 @@ async fn accept(
     let permissions = services.access.admit(peer, &connect.client_id, login).await;
     let permissions =
         permissions.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
-    permit.admit_client().map_err(|full| (Reason::QuotaExceeded, full.into()))?;
+    permit.admit_client().await.map_err(|full| (Reason::QuotaExceeded, full.into()))?;
     let client_id = permissions.session();
     let will = connect.will.take().map(|will| Will::new(will, &client_id));
+    // The notifications of mosquitto's bridges. As a PUBLISH there, it is dropped and the client goes on.
+    let (reserved, will): (Option<Will>, Option<Will>) = match will {
+        Some(will) if will.is_reserved() => (Some(will), None),
+        will => (None, will),
+    };
+    if let Some(will) = reserved
+        && let Some(left_out) = RESERVED_WILL_LINE.due(Instant::now())
+    {
+        let (client, topic) = (&connect.client_id, will.topic());
+        warn!(
+            ?client,
+            ?topic,
+            left_out,
+            "the will of a client is left out: topics that begin with `$` are the broker's own"
+        );
+    }
     if let Some(will) = &will {
-        if will.is_reserved() {
-            return Err((
-                Reason::NotAuthorized,
-                End::Refused("a will to a topic that begins with `$`"),
-            ));
-        }
         if !permissions.may_write(will.topic()) {
             return Err((
                 Reason::NotAuthorized,

@@ -171,6 +171,8 @@ impl Outbound {
             Envelope { qos, packet_id, dup, retain, identifiers: &identifiers, alias: None };
         if self.put(&message, envelope, now_ms, out) {
             self.in_flight.sent(qos, packet_id, Some(number));
+            let mut state = self.session.state();
+            state.sent = state.sent.max(number);
             return None;
         }
         Some(number)

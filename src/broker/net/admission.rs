@@ -1,35 +1,96 @@
-//! Admission: permits for connections without a CONNECT and for clients, bounded in all and by address. A connection
-//! that has sent no CONNECT is evicted for a new one, oldest first, so that a flood of silent sockets locks no client
-//! out.
+//! Admission: permits for connections without a CONNECT and for clients, bounded in all and by address. A silent
+//! connection is evicted for a new one, oldest first, so that a flood of silent sockets locks no client out. A client
+//! that finds no place waits a moment for one: places of clients whose end has arrived become free as it is read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::broker::net::limits::{Limits, origin};
 
-/// Connections without a CONNECT, TLS handshakes among them: in all, and of one address. Each may hold a
-/// handshake's 20 KiB.
+/// Connections without a CONNECT, TLS handshakes among them, beside the places that clients have left free: in all, and
+/// of one address. Each may hold a handshake's 20 KiB.
 pub const WITHOUT_CONNECT: usize = 256;
 pub const WITHOUT_CONNECT_PER_ADDRESS: usize = 128;
+/// Bytes of incomplete CONNECTs. Beyond it the largest is evicted, of the address with most of them.
+const INCOMPLETE_BYTES: usize = 4 * 1024 * 1024;
+/// How long a client waits for a place.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
+/// Clients that have ended and whose last work goes on after they have left their place.
+pub const ENDING: usize = 256;
+
+#[derive(Debug)]
+struct Waiting {
+    origin: IpAddr,
+    evict: oneshot::Sender<()>,
+    /// Bytes of its incomplete CONNECT.
+    bytes: usize,
+}
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Connections without a CONNECT, by age; the sender evicts.
-    waiting: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
+    /// Connections without a CONNECT, by age.
+    waiting: BTreeMap<u64, Waiting>,
     waiting_of: HashMap<IpAddr, usize>,
+    incomplete_bytes: usize,
     admitted: usize,
     admitted_of: HashMap<IpAddr, usize>,
+    /// Clients that wait for a place, in the order of their CONNECTs.
+    queue: VecDeque<(IpAddr, oneshot::Sender<Place>)>,
+    ending: usize,
     tickets: u64,
 }
 
 impl Table {
-    fn leave(&mut self, ticket: u64) {
-        if let Some((origin, _)) = self.waiting.remove(&ticket) {
-            count_down(&mut self.waiting_of, origin);
+    fn leave(&mut self, ticket: u64) -> Option<oneshot::Sender<()>> {
+        let left = self.waiting.remove(&ticket)?;
+        count_down(&mut self.waiting_of, left.origin);
+        self.incomplete_bytes -= left.bytes;
+        Some(left.evict)
+    }
+
+    fn evict(&mut self, ticket: Option<u64>) {
+        if let Some(evict) = ticket.and_then(|ticket| self.leave(ticket)) {
+            let _ = evict.send(());
         }
+    }
+
+    /// The connection that has been without a CONNECT for longest, of `origin` or of all.
+    fn oldest(&self, origin: Option<IpAddr>) -> Option<u64> {
+        let mut oldest = self.waiting.iter();
+        oldest
+            .find(|(_, other)| origin.is_none_or(|origin| other.origin == origin))
+            .map(|(ticket, _)| *ticket)
+    }
+
+    /// The largest incomplete CONNECT, of the address with most of them.
+    fn largest(&self) -> Option<u64> {
+        let mut by_origin: HashMap<IpAddr, usize> = HashMap::new();
+        for waiting in self.waiting.values() {
+            *by_origin.entry(waiting.origin).or_default() += waiting.bytes;
+        }
+        let (origin, _) = by_origin.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+        let of_origin = self.waiting.iter().filter(|(_, waiting)| waiting.origin == origin);
+        of_origin.max_by_key(|(_, waiting)| waiting.bytes).map(|(ticket, _)| *ticket)
+    }
+
+    fn has_place(&self, origin: IpAddr, limits: &Limits) -> bool {
+        let of_origin = self.admitted_of.get(&origin).copied().unwrap_or(0);
+        self.admitted < limits.connections && of_origin < limits.connections_per_address
+    }
+
+    fn occupy(&mut self, origin: IpAddr) {
+        self.admitted += 1;
+        *self.admitted_of.entry(origin).or_default() += 1;
+    }
+
+    fn vacate(&mut self, origin: IpAddr) {
+        self.admitted -= 1;
+        count_down(&mut self.admitted_of, origin);
     }
 }
 
@@ -54,6 +115,15 @@ pub struct Admission {
 #[error("too many clients, in all or from this address")]
 pub struct Full;
 
+/// A client's place. Dropping it gives it to the next client in the queue.
+#[derive(Debug)]
+struct Place {
+    admission: Admission,
+    origin: IpAddr,
+    /// False once the place is given back.
+    held: bool,
+}
+
 /// A connection's permit. Dropping it gives the place back.
 #[derive(Debug)]
 pub struct Permit {
@@ -61,7 +131,9 @@ pub struct Permit {
     origin: IpAddr,
     ticket: u64,
     evicted: oneshot::Receiver<()>,
-    admitted: bool,
+    has_connect: bool,
+    place: Option<Place>,
+    ending: bool,
 }
 
 impl Admission {
@@ -78,24 +150,25 @@ impl Admission {
         let origin = origin(from);
         let (evict, evicted) = oneshot::channel();
         let mut table = self.lock();
-        let crowded =
-            table.waiting_of.get(&origin).is_some_and(|n| *n >= WITHOUT_CONNECT_PER_ADDRESS);
-        if crowded || table.waiting.len() >= WITHOUT_CONNECT {
-            let mut oldest = table.waiting.iter();
-            let oldest = oldest.find(|(_, (other, _))| !crowded || *other == origin);
-            if let Some(ticket) = oldest.map(|(ticket, _)| *ticket)
-                && let Some((other, evict)) = table.waiting.remove(&ticket)
-            {
-                count_down(&mut table.waiting_of, other);
-                let _ = evict.send(());
-            }
+        let Limits { connections, connections_per_address, .. } = self.limits;
+        let of = |counts: &HashMap<IpAddr, usize>| counts.get(&origin).copied().unwrap_or(0);
+        // They may use the places that clients have left free: they are to become clients.
+        let room = WITHOUT_CONNECT + connections.saturating_sub(table.admitted);
+        let room_of_origin = WITHOUT_CONNECT_PER_ADDRESS
+            + connections_per_address.saturating_sub(of(&table.admitted_of));
+        let crowded = of(&table.waiting_of) >= room_of_origin;
+        if crowded || table.waiting.len() >= room {
+            let oldest = table.oldest(crowded.then_some(origin));
+            table.evict(oldest);
         }
         table.tickets += 1;
         let ticket = table.tickets;
-        table.waiting.insert(ticket, (origin, evict));
+        table.waiting.insert(ticket, Waiting { origin, evict, bytes: 0 });
         *table.waiting_of.entry(origin).or_default() += 1;
         drop(table);
-        Permit { admission: self.clone(), origin, ticket, evicted, admitted: false }
+        let admission = self.clone();
+        let (has_connect, place, ending) = (false, None, false);
+        Permit { admission, origin, ticket, evicted, has_connect, place, ending }
     }
 
     /// Limits on clients.
@@ -104,47 +177,120 @@ impl Admission {
         &self.limits
     }
 
+    /// A place whose occupation the caller has counted.
+    fn place(&self, origin: IpAddr) -> Place {
+        Place { admission: self.clone(), origin, held: true }
+    }
+
+    /// Gives the places that are free to the clients in the queue.
+    fn serve_queue(&self, table: &mut Table) {
+        while let Some(next) =
+            table.queue.iter().position(|(origin, _)| table.has_place(*origin, &self.limits))
+            && let Some((origin, waiter)) = table.queue.remove(next)
+        {
+            table.occupy(origin);
+            if let Err(mut unwanted) = waiter.send(self.place(origin)) {
+                unwanted.held = false;
+                table.vacate(origin);
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit {
-    /// Resolves when it is evicted; never for the permit of a client.
+    /// Resolves when it is evicted; never once its CONNECT has arrived.
     pub async fn evicted(&mut self) {
-        if self.admitted || (&mut self.evicted).await.is_err() {
+        if self.has_connect || (&mut self.evicted).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Makes it the permit of a client.
+    /// Notes that so many bytes of an incomplete CONNECT have arrived. Where all of them are too many, a connection is
+    /// evicted.
+    pub fn holds(&self, bytes: usize) {
+        let mut table = self.admission.lock();
+        let Some(waiting) = table.waiting.get_mut(&self.ticket) else { return };
+        let before = std::mem::replace(&mut waiting.bytes, bytes);
+        table.incomplete_bytes = table.incomplete_bytes - before + bytes;
+        while table.incomplete_bytes > INCOMPLETE_BYTES {
+            let largest = table.largest();
+            table.evict(largest);
+        }
+    }
+
+    /// Notes that the CONNECT has arrived: it is not evicted any more.
+    pub fn take_connect(&mut self) {
+        self.has_connect = true;
+        self.admission.lock().leave(self.ticket);
+    }
+
+    /// Makes it the permit of a client. Where there is no place, it waits for one for up to [`PLACE_WAIT`].
     ///
     /// # Errors
     /// [`Full`] when the limit of clients is reached.
-    pub fn admit_client(&mut self) -> Result<(), Full> {
-        let Limits { connections, connections_per_address, .. } = self.admission.limits;
-        let mut table = self.admission.lock();
-        let of_origin = table.admitted_of.get(&self.origin).copied().unwrap_or(0);
-        if table.admitted >= connections || of_origin >= connections_per_address {
-            return Err(Full);
+    pub async fn admit_client(&mut self) -> Result<(), Full> {
+        let waiter = {
+            let mut table = self.admission.lock();
+            let limits = &self.admission.limits;
+            if table.has_place(self.origin, limits) {
+                table.occupy(self.origin);
+                self.place = Some(self.admission.place(self.origin));
+                return Ok(());
+            }
+            let of_origin = table.queue.iter().filter(|(other, _)| *other == self.origin).count();
+            if table.queue.len() >= limits.connections
+                || of_origin >= limits.connections_per_address
+            {
+                return Err(Full);
+            }
+            let (place, waiter) = oneshot::channel();
+            table.queue.push_back((self.origin, place));
+            waiter
+        };
+        if let Ok(Ok(place)) = timeout(PLACE_WAIT, waiter).await {
+            self.place = Some(place);
+            return Ok(());
         }
-        table.leave(self.ticket);
-        table.admitted += 1;
-        *table.admitted_of.entry(self.origin).or_default() += 1;
-        drop(table);
-        self.admitted = true;
-        Ok(())
+        self.admission.lock().queue.retain(|(_, place)| !place.is_closed());
+        Err(Full)
+    }
+
+    /// Leaves the client's place when its connection has ended, before its last work is done. Where too many clients
+    /// are ending, it keeps the place until then.
+    pub fn leave_place(&mut self) {
+        if self.place.is_none() {
+            return;
+        }
+        let mut table = self.admission.lock();
+        if table.ending < ENDING {
+            table.ending += 1;
+            self.ending = true;
+            drop(table);
+            self.place = None;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.held {
+            let mut table = self.admission.lock();
+            table.vacate(self.origin);
+            self.admission.serve_queue(&mut table);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut table = self.admission.lock();
-        if self.admitted {
-            table.admitted -= 1;
-            count_down(&mut table.admitted_of, self.origin);
-        } else {
-            table.leave(self.ticket);
+        table.leave(self.ticket);
+        if self.ending {
+            table.ending -= 1;
         }
     }
 }
@@ -159,38 +305,113 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_connection_evicts_the_oldest_without_a_connect_and_never_a_client() {
-        let admission = Admission::new(Limits { connections: 300, ..Limits::default() });
+        let limits = Limits { connections: 3, connections_per_address: 1, ..Limits::default() };
+        let admission = Admission::new(limits);
         let mut named = admission.enter(address(1));
-        named.admit_client().unwrap();
+        named.take_connect();
+        named.admit_client().await.unwrap();
         let mut first = admission.enter(address(1));
         let mut other = admission.enter(address(2));
         let crowd: Vec<_> =
             (0..WITHOUT_CONNECT_PER_ADDRESS).map(|_| admission.enter(address(1))).collect();
         first.evicted().await;
         assert!(other.evicted.try_recv().is_err(), "another address is not evicted");
-        let many: Vec<_> = (3..=130).map(|n| admission.enter(address(n))).collect();
+        // Two places are free, which they may use.
+        let many: Vec<_> = (3..=132).map(|n| admission.enter(address(n))).collect();
         other.evicted().await;
-        assert_eq!(admission.lock().waiting.len(), WITHOUT_CONNECT);
+        assert_eq!(admission.lock().waiting.len(), WITHOUT_CONNECT + 2);
         drop((crowd, many, first, other, named));
+        assert_empty(&admission);
+    }
+
+    fn assert_empty(admission: &Admission) {
         let table = admission.lock();
         assert!(table.waiting.is_empty() && table.waiting_of.is_empty());
+        assert_eq!(table.incomplete_bytes, 0);
         assert!(table.admitted == 0 && table.admitted_of.is_empty());
+        assert!(table.queue.is_empty() && table.ending == 0);
     }
 
     #[test]
-    fn clients_are_bounded_in_all_and_by_address() {
+    fn the_address_with_most_bytes_of_incomplete_connects_loses_its_largest() {
+        let admission = Admission::new(Limits::default());
+        let mut modest = admission.enter(address(1));
+        modest.holds(200_000);
+        let mut greedy: Vec<_> = (0..100).map(|_| admission.enter(address(2))).collect();
+        for (n, permit) in greedy.iter().enumerate() {
+            permit.holds(50_000 + n);
+        }
+        assert!(admission.lock().incomplete_bytes <= INCOMPLETE_BYTES);
+        assert!(modest.evicted.try_recv().is_err());
+        let evicted = greedy.iter_mut().filter_map(|permit| permit.evicted.try_recv().ok()).count();
+        assert!((20..=24).contains(&evicted), "{evicted}");
+        drop((modest, greedy));
+        assert_empty(&admission);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_are_bounded_in_all_and_by_address() {
         let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
         let admission = Admission::new(limits);
-        let admit = |n| {
+        let admit = async |n| {
             let mut permit = admission.enter(address(n));
-            permit.admit_client().map(|()| permit)
+            permit.take_connect();
+            permit.admit_client().await.map(|()| permit)
         };
-        let (one, two) = (admit(1).unwrap(), admit(1).unwrap());
-        assert!(admit(1).is_err(), "two of one address");
-        let _three = admit(2).unwrap();
-        assert!(admit(3).is_err(), "three in all");
+        let (one, two) = (admit(1).await.unwrap(), admit(1).await.unwrap());
+        assert!(admit(1).await.is_err(), "two of one address");
+        let three = admit(2).await.unwrap();
+        assert!(admit(3).await.is_err(), "three in all");
         drop(one);
-        assert!(admit(3).is_ok());
-        drop(two);
+        drop(admit(3).await.unwrap());
+        drop((two, three));
+        assert_empty(&admission);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_place_of_a_client_that_has_ended_goes_to_the_next_of_the_queue_that_may_have_it() {
+        let limits = Limits { connections: 2, connections_per_address: 1, ..Limits::default() };
+        let admission = Admission::new(limits);
+        let permit = |n| admission.enter(address(n));
+        let (mut one, mut two) = (permit(1), permit(2));
+        one.admit_client().await.unwrap();
+        two.admit_client().await.unwrap();
+        let (mut of_two, mut three) = (permit(2), permit(3));
+        let (second_of_two, third, ()) =
+            tokio::join!(of_two.admit_client(), three.admit_client(), async {
+                tokio::task::yield_now().await;
+                // Its connection has ended, its last commit is still awaited.
+                one.leave_place();
+            });
+        assert_eq!((second_of_two, third), (Err(Full), Ok(())));
+        drop((one, two, of_two, three));
+        assert_empty(&admission);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_given_to_a_client_that_is_gone_is_free_again() {
+        let limits = Limits { connections: 1, connections_per_address: 1, ..Limits::default() };
+        let admission = Admission::new(limits);
+        let mut one = admission.enter(address(1));
+        one.admit_client().await.unwrap();
+        let mut gone = admission.enter(address(1));
+        {
+            let mut admitting = std::pin::pin!(gone.admit_client());
+            assert!(poll_once(admitting.as_mut()).await.is_none());
+            drop(one);
+        }
+        drop(gone);
+        assert_empty(&admission);
+    }
+
+    /// Polls once.
+    async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+        std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(cx) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
     }
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::yield_now;
 
 use crate::broker::net::rate_limit::RateLimiter;
 
@@ -97,6 +98,26 @@ impl<S: Stream> Transport<S> {
             if moved == Moved::default() { Poll::Pending } else { Poll::Ready(Ok(moved)) }
         })
         .await
+    }
+
+    /// Reads bytes that have arrived already, without regard to the rate limiter; `None` when there are none, 0 when the
+    /// client has closed its side.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn read_arrived(&mut self, inbound: &mut BytesMut) -> io::Result<Option<usize>> {
+        for attempt in 0..2 {
+            if attempt > 0 {
+                // The runtime asks the system what has arrived before this task goes on.
+                yield_now().await;
+            }
+            inbound.reserve(READ_BYTES);
+            let read = poll_fn(|cx| Poll::Ready(pin!(self.stream.read_buf(inbound)).poll(cx)));
+            if let Poll::Ready(count) = read.await {
+                return count.map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for bytes; 0 when the client has closed its side.

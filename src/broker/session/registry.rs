@@ -2,6 +2,7 @@
 //! [`Change`]s for the state that must survive a restart; the caller commits them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -49,6 +50,8 @@ pub(super) struct Table {
     /// Highest number given to a persistent session.
     pub highest: i64,
     pub persistent: usize,
+    /// Clients that were connected when the broker's previous run died, and whose wills wait for their return.
+    pub returns: HashMap<String, oneshot::Sender<()>>,
     /// Ends of sessions that are still to be committed.
     uncommitted: Vec<Change>,
 }
@@ -84,6 +87,8 @@ pub struct Registry {
     table: Arc<Mutex<Table>>,
     /// The subscription index.
     pub subscriptions: Subscriptions,
+    /// Highest number given to a will.
+    wills: Arc<AtomicI64>,
 }
 
 /// There are [`PERSISTENT_SESSIONS`] already, all of them connected.
@@ -108,8 +113,9 @@ impl Registry {
             let state = State {
                 subscriptions,
                 received: stored.received.into_iter().collect(),
-                // The log does not tell which messages were sent. DUP on too many is better than on too few.
-                sent: stored.latest,
+                // Where the broker died, the log does not tell which messages were sent. DUP on too many is better than on
+                // too few.
+                sent: stored.sent.unwrap_or(stored.latest),
                 expiry_s: stored.expiry_s,
                 left_at_ms: stored.left_at_ms.unwrap_or(now_ms),
                 ..State::default()
@@ -146,6 +152,31 @@ impl Registry {
         let expired: Vec<String> = expired.map(|(id, _)| id.clone()).collect();
         changes.extend(expired.iter().filter_map(|id| table.end(id, &self.subscriptions)));
         changes
+    }
+
+    /// Expects the return of a client that was connected when the broker's previous run died. Resolves to `Ok` when it
+    /// is back.
+    pub fn expect_return(&self, client_id: &str) -> oneshot::Receiver<()> {
+        let (returned, waiting) = oneshot::channel();
+        self.lock().returns.insert(client_id.to_owned(), returned);
+        waiting
+    }
+
+    /// No longer expects it; returns whether the client is connected.
+    pub fn give_up_return(&self, client_id: &str) -> bool {
+        let mut table = self.lock();
+        table.returns.remove(client_id);
+        table.entries.get(client_id).is_some_and(|entry| entry.takeover.is_some())
+    }
+
+    /// A new number for a will.
+    pub fn number_will(&self) -> i64 {
+        self.wills.fetch_add(1, Relaxed) + 1
+    }
+
+    /// The wills of the broker's previous run have the numbers up to `highest`.
+    pub fn number_wills_after(&self, highest: i64) {
+        self.wills.store(highest, Relaxed);
     }
 
     /// The numbers of connected clients and of persistent sessions.

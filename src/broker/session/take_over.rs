@@ -40,6 +40,24 @@ pub enum SessionOutcome {
     Alone(oneshot::Receiver<()>),
 }
 
+impl SessionOutcome {
+    fn alone(session: &Session) -> Self {
+        let (will, waiting) = oneshot::channel();
+        session.state().will = Some(will);
+        Self::Alone(waiting)
+    }
+
+    /// The outcome of the session of `client_id`, for a delayed will of the broker's previous run.
+    pub fn of(registry: &Registry, client_id: &str) -> Self {
+        let table = registry.lock();
+        let Some(entry) = table.entries.get(client_id) else { return Self::Over };
+        if entry.takeover.is_some() {
+            return Self::Back;
+        }
+        entry.persistent.as_ref().map_or(Self::Over, |session| Self::alone(session))
+    }
+}
+
 impl Lease {
     /// Takes `client_id` for a new connection and ends the previous one ([MQTT-3.1.4-2]). `clean_start` ends an
     /// existing session. The session outlives the new connection by `expiry_s` seconds.
@@ -93,6 +111,7 @@ impl Lease {
         }
         table.leases += 1;
         let number = table.leases;
+        let _ = table.returns.remove(client_id).map(|expected| expected.send(()));
         let entry = table.entries.entry(client_id.to_owned()).or_default();
         if let Some(other) = entry.takeover.replace(takeover) {
             let _ = other.send(());
@@ -139,7 +158,8 @@ impl Lease {
             return Vec::new();
         };
         if expiry_s > 0 {
-            return vec![Change::Left { session, at_ms: now_ms, expiry_s }];
+            let sent = self.session.state().sent;
+            return vec![Change::Left { session, at_ms: now_ms, expiry_s, sent }];
         }
         table.end(client_id, &self.registry.subscriptions).into_iter().collect()
     }
@@ -156,9 +176,7 @@ impl Lease {
         if entry.lease != self.number {
             return SessionOutcome::Back;
         }
-        let (will, waiting) = oneshot::channel();
-        self.session.state().will = Some(will);
-        SessionOutcome::Alone(waiting)
+        SessionOutcome::alone(&self.session)
     }
 }
 

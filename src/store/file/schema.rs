@@ -5,7 +5,7 @@ use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database =
-    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5] };
+    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6] };
 
 /// Readings, samples and refusals.
 ///
@@ -25,6 +25,10 @@ const V3: &str = include_str!("migrations/3_alarms.sql");
 
 /// The table in which readings arrive.
 const V5: &str = include_str!("migrations/5_arrival.sql");
+
+/// Wills of clients that are connected, or whose will is delayed: `due_at` is null while the client is connected.
+/// `session.sent` is the highest number of a message that was ever sent to the client; null when that is not known.
+const V6: &str = include_str!("migrations/6_wills.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -58,7 +62,8 @@ mod tests {
                 "4e95994fedf2e44b",
                 "7131e2453c69fb77",
                 "9dc0f4f9238c7528",
-                "6eed11eb37766975"
+                "6eed11eb37766975",
+                "ffc63bcca235f7a8"
             ]
         );
     }

@@ -9,6 +9,7 @@ use crate::store::mqtt::queue::{Target, enqueue, size_of};
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{Options, delete};
+use crate::store::mqtt::wills::{self, StoredWill};
 
 /// A change of the state that survives a restart. `session` is the number of a session, `number` that of a message
 /// which waits for it.
@@ -17,8 +18,8 @@ use crate::store::mqtt::sessions::{Options, delete};
 pub enum Change {
     /// A session begins, or goes on with another expiry interval (seconds; `u32::MAX`: never).
     Begin { session: i64, client_id: Arc<str>, expiry_s: u32 },
-    /// Its client went away.
-    Left { session: i64, at_ms: i64, expiry_s: u32 },
+    /// Its client went away. `sent` is the highest number of a message that was ever sent to it.
+    Left { session: i64, at_ms: i64, expiry_s: u32, sent: i64 },
     /// It is over.
     End { session: i64 },
     /// A subscription, new or with other options.
@@ -37,6 +38,12 @@ pub enum Change {
     Released { session: i64, packet_id: u16 },
     /// The retained message of a topic; an empty one deletes it.
     Retain(Arc<Message>),
+    /// The will of a client that connects, in place of an earlier one.
+    Will(Box<StoredWill>),
+    /// The will's client went away, and the will is delayed.
+    WillDue { id: i64, at_ms: i64 },
+    /// The will was published, or will not be.
+    WillGone { id: i64 },
     /// Deletes the retained messages that have expired by then, Unix ms UTC.
     Expire { at_ms: i64 },
 }
@@ -63,13 +70,14 @@ pub(in crate::store) fn apply(
             counts.begin(*session);
             run(
                 "INSERT INTO session (id, client_id, expiry_s, left_at) VALUES (?, ?, ?, NULL)
-                 ON CONFLICT (id) DO UPDATE SET expiry_s = excluded.expiry_s, left_at = NULL",
+                 ON CONFLICT (id) DO UPDATE SET expiry_s = excluded.expiry_s, left_at = NULL,
+                 sent = NULL",
                 &[session, &&**client_id, expiry_s],
             )
         }
-        Change::Left { session, at_ms, expiry_s } => run(
-            "UPDATE session SET left_at = ?2, expiry_s = ?3 WHERE id = ?1",
-            &[session, at_ms, expiry_s],
+        Change::Left { session, at_ms, expiry_s, sent } => run(
+            "UPDATE session SET left_at = ?2, expiry_s = ?3, sent = ?4 WHERE id = ?1",
+            &[session, at_ms, expiry_s, sent],
         ),
         Change::End { session } => end(transaction, counts, *session),
         // A connection that was taken over may still send changes of an ended session.
@@ -124,6 +132,9 @@ pub(in crate::store) fn apply(
             run("DELETE FROM received WHERE session = ? AND packet_id = ?", &[session, packet_id])
         }
         Change::Retain(message) => retained::retain(transaction, message),
+        Change::Will(will) => wills::put(transaction, will),
+        Change::WillDue { id, at_ms } => wills::set_due(transaction, *id, *at_ms),
+        Change::WillGone { id } => wills::delete(transaction, *id),
         Change::Expire { at_ms } => retained::expire(transaction, *at_ms),
     }
 }

@@ -1,4 +1,5 @@
-//! The state that MQTT asks a server to keep over a restart: sessions, the messages that wait for them, retained messages.
+//! The state that MQTT asks a server to keep over a restart: sessions, the messages that wait for them, retained
+//! messages, wills.
 //!
 //! [`change`] makes all changes, in the writer's transaction. [`queue_reader`] reads beside it.
 
@@ -9,3 +10,4 @@ pub(in crate::store) mod queue_counts;
 pub(in crate::store) mod queue_reader;
 pub(in crate::store) mod retained;
 pub(in crate::store) mod sessions;
+pub(in crate::store) mod wills;

@@ -35,6 +35,8 @@ pub struct Stored {
     pub received: Vec<u16>,
     /// Number of the latest waiting message, 0 when there is none.
     pub latest: i64,
+    /// Highest number of a message that was ever sent; `None`: the broker ended while its client was connected.
+    pub sent: Option<i64>,
 }
 
 /// All sessions, without their messages. The session whose client has been away for longest comes first; those whose
@@ -42,7 +44,7 @@ pub struct Stored {
 pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
     let mut sessions: Vec<Stored> = connection
         .prepare(
-            "SELECT id, client_id, expiry_s, left_at,
+            "SELECT id, client_id, expiry_s, left_at, sent,
                     (SELECT coalesce(max(number), 0) FROM queued WHERE session = id)
              FROM session ORDER BY left_at IS NULL, left_at, id",
         )?
@@ -54,7 +56,8 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
                 left_at_ms: row.get(3)?,
                 subscriptions: Vec::new(),
                 received: Vec::new(),
-                latest: row.get(4)?,
+                sent: row.get(4)?,
+                latest: row.get(5)?,
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -139,7 +142,7 @@ mod tests {
             let client_id = Arc::from(format!("c{session}"));
             store.commit(&[], &[&Change::Begin { session, client_id, expiry_s: 9 }]).unwrap();
         }
-        let left = |session, at_ms| Change::Left { session, at_ms, expiry_s: 9 };
+        let left = |session, at_ms| Change::Left { session, at_ms, expiry_s: 9, sent: 0 };
         store.commit(&[], &[&left(2, 2000), &left(3, 1000)]).unwrap();
         let order: Vec<i64> =
             load(&store.connection).unwrap().iter().map(|stored| stored.session).collect();

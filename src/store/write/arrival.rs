@@ -153,7 +153,7 @@ mod tests {
             temperature: Some(20.0),
             humidity: None,
         };
-        let mut is_new = |arrivals: &mut Arrivals, seq| {
+        let is_new = |arrivals: &mut Arrivals, seq| {
             arrivals.append(&transaction, 1, 1, &telemetry(seq)).unwrap()
         };
         assert!((1..=10).all(|seq| is_new(&mut arrivals, seq)));

@@ -28,8 +28,6 @@ impl Client<'_> {
         if let Some(last) = page.last() {
             self.may_wait = true;
             self.page_after = last.number;
-            let mut state = self.session.state();
-            state.sent = state.sent.max(last.number);
         }
         self.outbound.queue_page(page);
     }

@@ -25,7 +25,7 @@ use crate::broker::delivery::outbound::Outbound;
 use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::broker::session::state::Session;
 use crate::mqtt::Topic;
-use crate::mqtt::codec::{self, Packet, PacketType, Version};
+use crate::mqtt::codec::{self, CodecError, Packet, PacketType, Version};
 use crate::store::Change;
 
 /// Most PUBLISH packets of one connection in one commit.
@@ -99,6 +99,23 @@ impl<'a> Client<'a> {
     /// The reason to end that the client's packets gave, when everything before them is done.
     pub fn has_ended(&mut self) -> Option<End> {
         if self.pending.is_none() { self.ending.take() } else { None }
+    }
+
+    /// Drops the whole packets in the read buffer up to a DISCONNECT, which is returned as the reason to end. So does a
+    /// DISCONNECT that was taken and waits for the commit of the packets before it.
+    ///
+    /// # Errors
+    /// When a packet is malformed.
+    pub fn skip_to_disconnect(&mut self) -> Result<Option<End>, CodecError> {
+        if let Some(End::Disconnect(_)) = self.ending {
+            return Ok(self.ending.take());
+        }
+        while let Some(packet) = codec::next(self.version, &mut self.inbound)? {
+            if let Packet::Disconnect(disconnect) = packet {
+                return Ok(Some(End::Disconnect(disconnect)));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether more packets are taken.
