@@ -280,6 +280,30 @@ fn health_tells_a_board_that_waits_from_one_that_loses() {
 }
 
 #[test]
+fn a_disk_that_is_full_now_and_then_is_one_pair_of_lines_a_minute() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = FakeBroker::start(vec![Conduct::right()]);
+    let running = Process::start(node("flaps", data.path(), &broker, "fan=11"));
+    running.said("connected");
+    let text = || {
+        let mut health = humidor();
+        health.args(["health", "--node", "flaps", "--mqtt-listen", "127.0.0.1:1"]);
+        String::from_utf8(health.output().unwrap().stdout).unwrap()
+    };
+    // Another program holds the write lock, which refuses as a full disk does.
+    let file = rusqlite::Connection::open(data.path().join(humidor::node::OUTBOX_FILE)).unwrap();
+    for _ in 0..4 {
+        wait_until("the lock is free", || file.execute_batch("BEGIN IMMEDIATE").is_ok());
+        wait_until("it cannot write", || text().contains("cannot write"));
+        file.execute_batch("ROLLBACK").unwrap();
+        wait_until("it writes again", || text().starts_with("node: healthy"));
+    }
+    let said = running.last_words();
+    let lines = |text: &str| said.lines().filter(|line| line.contains(text)).count();
+    assert_eq!((lines("outbox cannot write"), lines("outbox can write again")), (1, 1), "{said}");
+}
+
+#[test]
 fn outbox_files_that_were_deleted_are_written_anew() {
     let data = tempfile::tempdir().unwrap();
     fill(data.path(), 30);

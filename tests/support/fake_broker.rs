@@ -202,7 +202,12 @@ impl FakeBroker {
 
     /// All connections, and what came on them.
     pub fn seen(&self) -> Vec<Seen> {
-        lock(&self.shared.seen).clone()
+        self.with_seen(<[Seen]>::to_vec)
+    }
+
+    /// Looks at all connections without a copy.
+    pub fn with_seen<T>(&self, look: impl FnOnce(&[Seen]) -> T) -> T {
+        look(&lock(&self.shared.seen))
     }
 
     /// Connections whose CONNECT came.

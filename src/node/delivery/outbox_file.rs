@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use tracing::warn;
 
@@ -210,6 +211,9 @@ impl OutboxFile {
         let mut anew = Self::open(&path)?;
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
         self.copy_to(&mut anew.connection).map_err(sqlite)?;
+        // Closing the deleted file would else remove its write-ahead log by name, which is the new file's now.
+        let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        self.connection.set_db_config(keep, true).map_err(sqlite)?;
         *self = anew;
         Ok(())
     }
@@ -238,4 +242,41 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleted_files_are_written_anew_and_survive_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox.db");
+        let entry = |id| Entry { id, sensor: "hall".parse().unwrap(), telemetry: b"{}".to_vec() };
+        let names = ["outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.db.lock"];
+        for deleted in [&names[..], &names[..3], &names[..1], &names[1..2]] {
+            let mut file = OutboxFile::open(&path).unwrap();
+            let (counts, last) = file.counts().unwrap();
+            let entries = [entry(last + 1), entry(last + 2)];
+            let counts = Counts { dropped: counts.dropped + 1, ..counts };
+            file.append(entries.iter(), counts, 100).unwrap();
+            assert_eq!(file.deleted(), None);
+            for name in deleted {
+                std::fs::remove_file(folder.path().join(name)).unwrap();
+            }
+            assert!(file.deleted().is_some(), "{deleted:?}");
+            file.write_anew().unwrap();
+            assert_eq!(file.deleted(), None, "{deleted:?}");
+            file.append([entry(last + 3)].iter(), file.counts().unwrap().0, 100).unwrap();
+            let (expected, _) = file.counts().unwrap();
+            assert_eq!(expected, Counts { depth: counts.depth + 3, dropped: counts.dropped });
+            // As a killed process leaves the files, but for the lock, which ends with it.
+            let copy = tempfile::tempdir().unwrap();
+            for name in &names[..2] {
+                std::fs::copy(folder.path().join(name), copy.path().join(name)).unwrap();
+            }
+            let again = OutboxFile::open(&copy.path().join("outbox.db")).unwrap();
+            assert_eq!(again.counts().unwrap().0, expected);
+        }
+    }
 }

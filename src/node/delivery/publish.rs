@@ -132,6 +132,11 @@ impl<'a> Publisher<'a> {
         self.publish_states()
     }
 
+    /// The connection is about to end: nothing is subscribed to any more.
+    pub const fn closing(&mut self) {
+        self.open = true;
+    }
+
     fn subscribe_next(&mut self) -> Result<(), PublishError> {
         if let Some((filter, qos)) = self.all.subscriptions.next(Instant::now()) {
             self.client.try_subscribe(filter, qos)?;
@@ -220,7 +225,6 @@ impl<'a> Publisher<'a> {
 
     /// Publishes the last states and health, then `offline`.
     pub fn publish_offline(&mut self, health: &Health) -> Result<(), PublishError> {
-        self.open()?;
         self.publish_states()?;
         self.publish_health(health)?;
         self.publish(self.all.topics.status(), OFFLINE.into())

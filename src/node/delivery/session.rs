@@ -81,8 +81,16 @@ struct Lost {
     stood: Option<Duration>,
     /// Readings acknowledged on it.
     acknowledged: u64,
-    /// Whether the broker closed it without a word.
+    /// Whether the broker ended it, and whether it did so without a word.
+    by_broker: bool,
     closed: bool,
+}
+
+impl Lost {
+    /// The connection was never made.
+    const fn before(reason: String) -> Self {
+        Self { reason, stood: None, acknowledged: 0, by_broker: true, closed: false }
+    }
 }
 
 /// What connections have in common, for the log and the next wait.
@@ -152,7 +160,7 @@ impl Session {
                 );
             }
             let stood = lost.stood.is_some_and(|stood| stood >= PROVED_AFTER);
-            if let Some(filter) = self.publishing.subscriptions.ended(stood, now) {
+            if let Some(filter) = self.publishing.subscriptions.ended(lost.by_broker, stood, now) {
                 warn!(
                     filter,
                     "the broker ends the connection at this subscription: it is left out, and tried again from time to time; its messages do not arrive"
@@ -184,7 +192,7 @@ impl Session {
                 Ok(tunnel) => tunnel,
                 Err(error) => {
                     let reason = format!("no connection to the broker: {error}");
-                    return End::Lost(Lost { reason, stood: None, acknowledged: 0, closed: false });
+                    return End::Lost(Lost::before(reason));
                 }
             },
             () = shutdown.requested() => return End::Shutdown,
@@ -204,6 +212,7 @@ impl Session {
             Ok(()) => return End::Shutdown,
             Err(error) => error,
         };
+        let by_broker = matches!(error, PublishError::Connection(_));
         let (reason, closed) = match (error, stream_error) {
             (PublishError::Connection(_), Some(error)) => {
                 let connected = if stood.is_some() {
@@ -220,7 +229,7 @@ impl Session {
             }
             (error, _) => (error.to_string(), false),
         };
-        End::Lost(Lost { reason, stood, acknowledged, closed })
+        End::Lost(Lost { reason, stood, acknowledged, by_broker, closed })
     }
 }
 
@@ -283,6 +292,7 @@ impl Delivery<'_> {
         events: &mut EventLoop,
         publisher: &mut Publisher<'_>,
     ) -> Result<(), PublishError> {
+        publisher.closing();
         let drain = async {
             publisher.publish_readings().await?;
             while publisher.has_readings_in_flight() {
@@ -323,7 +333,7 @@ mod tests {
 
     fn lost(stood: Option<u64>, acknowledged: u64, closed: bool) -> Lost {
         let stood = stood.map(Duration::from_secs);
-        Lost { reason: String::new(), stood, acknowledged, closed }
+        Lost { reason: String::new(), stood, acknowledged, by_broker: true, closed }
     }
 
     #[test]

@@ -122,9 +122,10 @@ impl Subscriptions {
         }
     }
 
-    /// The connection has ended. Returns the filter that is left out for the first time, if there is one. `stood` is whether
-    /// the connection lasted: where it did not and the filter was left out already, the cause is another one.
-    pub fn ended(&mut self, stood: bool, now: Instant) -> Option<String> {
+    /// The connection has ended; `by_broker` is whether the broker ended it. Returns the filter that is left out for the first
+    /// time, if there is one. `stood` is whether the connection lasted: where it did not and the filter was left out already,
+    /// the cause is another one.
+    pub fn ended(&mut self, by_broker: bool, stood: bool, now: Instant) -> Option<String> {
         self.settle(now);
         let mut left_out = None;
         for one in &mut self.list {
@@ -133,7 +134,7 @@ impl Subscriptions {
                 State::Granted { at } => now < at + SETTLED_AFTER,
                 State::Idle | State::Refused => false,
             };
-            if suspect {
+            if suspect && by_broker {
                 one.endings += 1;
                 if one.endings == ENDINGS_MAX {
                     one.left_out_until = Some(now + LEFT_OUT_FOR.0);
@@ -141,7 +142,7 @@ impl Subscriptions {
                 } else if one.endings > ENDINGS_MAX {
                     one.left_out_until = Some(now + LEFT_OUT_FOR.1);
                 }
-            } else if one.left_out_until.is_some() && !stood {
+            } else if one.left_out_until.is_some() && by_broker && !stood {
                 (one.left_out_until, one.endings) = (None, 0);
             }
             one.state = State::Idle;
@@ -214,7 +215,7 @@ mod tests {
             all.answered(2, true, now);
             assert_eq!((all.next(now), all.missing(now)), (None, vec!["set".to_owned()]));
             all.settle(now + SETTLED_AFTER);
-            assert_eq!(all.ended(true, now + SETTLED_AFTER), None);
+            assert_eq!(all.ended(true, true, now + SETTLED_AFTER), None);
         }
         // Without an answer the other one is asked for all the same.
         ask(&mut all, 1, now);
@@ -231,7 +232,7 @@ mod tests {
             if answered {
                 all.answered(1, true, now);
             }
-            all.ended(false, now)
+            all.ended(true, false, now)
         };
         assert_eq!((end(false, start), end(true, start)), (None, None));
         assert_eq!(end(false, start).as_deref(), Some("set"));
@@ -241,11 +242,19 @@ mod tests {
         all.settle(later);
         assert_eq!(all.missing(start), ["set"]);
         assert_eq!(ask(&mut all, 2, later).as_deref(), Some("set"), "tried again");
-        assert_eq!((all.ended(true, later), all.missing(later)), (None, vec!["set".to_owned()]));
+        assert_eq!(
+            (all.ended(true, true, later), all.missing(later)),
+            (None, vec!["set".to_owned()])
+        );
         assert_eq!(ask(&mut all, 2, later + LEFT_OUT_FOR.0).as_deref(), Some("birth"));
         all.answered(2, true, later);
         // Where connections end without it too, it was not the cause.
-        assert_eq!(all.ended(false, later + LEFT_OUT_FOR.0), None);
+        assert_eq!(all.ended(true, false, later + LEFT_OUT_FOR.0), None);
+        // A connection that the node itself ended proves nothing.
+        for _ in 0..=ENDINGS_MAX {
+            ask(&mut all, 1, later);
+            assert_eq!(all.ended(false, false, later), None);
+        }
         assert_eq!(ask(&mut all, 1, later).as_deref(), Some("set"));
     }
 }
