@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The range of the first wait.
 const FIRST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// The range of the longest ones.
-const LONGEST: (Duration, Duration) = (Duration::from_secs(15), Duration::from_mins(1));
+const LONGEST: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(30));
 
 /// The waits of one board.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_minute_and_begin_anew_after_a_reset() {
+    fn waits_grow_to_half_a_minute_and_begin_anew_after_a_reset() {
         let mut waits = BackOff::new();
         for factor in [1, 2, 4, 8, 16, 30, 30, 30] {
             let wait = waits.next_wait();

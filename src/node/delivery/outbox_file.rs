@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use tracing::warn;
 
@@ -211,9 +210,6 @@ impl OutboxFile {
         let mut anew = Self::open(&path)?;
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
         self.copy_to(&mut anew.connection).map_err(sqlite)?;
-        // Closing the deleted file would else remove its write-ahead log by name, which is the new file's now.
-        let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        self.connection.set_db_config(keep, true).map_err(sqlite)?;
         *self = anew;
         Ok(())
     }
