@@ -35,6 +35,7 @@ let
           "CMD"
           "/humidor"
           "health"
+          "--alive"
         ];
         Interval = 30000000000;
         Timeout = 5000000000;

@@ -55,7 +55,7 @@ pub enum Task {
     /// Manage the broker's users; a running broker applies changes within seconds
     User(User),
     /// Check the broker or node that runs on this machine; for container health checks
-    Health(Settings<Health>),
+    Health(HealthCheck),
     /// Show every setting with its value and origin, and report every mistake
     Config(Settings<All>),
 }
@@ -80,6 +80,17 @@ pub struct NodeCommand {
     /// Settings.
     #[command(flatten)]
     pub settings: Settings<Node>,
+}
+
+/// `humidor health`
+#[derive(Debug, Args)]
+pub struct HealthCheck {
+    /// Exit with 0, not 75, while a node is degraded: for checks that restart a container, which would not help it
+    #[arg(long)]
+    pub alive: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<Health>,
 }
 
 /// `humidor broker`

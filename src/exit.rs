@@ -18,6 +18,8 @@ pub enum Code {
     Internal = 70,
     /// The disk or the line failed.
     Io = 74,
+    /// It works, and somebody should look at it: a node whose readings do not leave.
+    Degraded = 75,
     /// Not allowed.
     Permission = 77,
     /// The configuration is wrong.

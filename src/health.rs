@@ -18,14 +18,38 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest answer, in bytes.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 
+/// How a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It works.
+    Healthy,
+    /// It works, and somebody should look at it. A restart does not help.
+    Degraded,
+    /// It does not work.
+    Unhealthy,
+}
+
+impl State {
+    /// The word for the operator.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "not healthy",
+        }
+    }
+}
+
 /// The health of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answer {
     /// `broker` or `node`.
     pub role: String,
-    /// Whether it works.
-    pub healthy: bool,
-    /// The cause if it does not work, else its counters.
+    /// How it is.
+    pub state: State,
+    /// The cause if it is not healthy, and its counters.
     pub detail: String,
 }
 

@@ -50,6 +50,7 @@ pub mod clock;
 pub mod export_format;
 pub mod health;
 pub mod shutdown;
+pub mod throttled_log;
 pub mod tls;
 
 pub mod app;

@@ -28,6 +28,7 @@ const ROOMS: &[&str] = &[
     "clock",
     "reading",
     "shutdown",
+    "throttled_log",
     "export_format",
     "exit",
 ];

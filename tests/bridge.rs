@@ -51,11 +51,11 @@ fn mosquitto_bridges_both_ways_as_the_manual_shows() {
         .replace("broker.plant:1883", &address.to_string())
         .lines()
         .filter(|line| !line.starts_with("remote_"))
-        .map(|line| format!("{line}\n"))
-        .collect::<String>();
+        .collect::<Vec<_>>()
+        .join("\n");
     let file = data.path().join("bridge.conf");
     let own = format!("listener {} 127.0.0.1\nallow_anonymous true\n", local.port());
-    fs::write(&file, format!("{own}{bridge}restart_timeout 1\n")).unwrap();
+    fs::write(&file, format!("{own}{bridge}\nrestart_timeout 1\n")).unwrap();
     let mut command = Command::new(mosquitto);
     command.arg("-v").arg("-c").arg(&file);
     let _mosquitto = Process::start(command);

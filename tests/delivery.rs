@@ -247,7 +247,9 @@ fn commands_that_containers_run_exist() {
     let program = Invocation::command();
     let exists = |name: &str| program.find_subcommand(name).is_some();
     let dockerfile = file("docker/Dockerfile");
-    assert!(dockerfile.contains("CMD [\"/humidor\", \"health\"]") && exists("health"));
+    let health = "CMD [\"/humidor\", \"health\", \"--alive\"]";
+    assert!(dockerfile.contains(health) && exists("health"));
+    assert!(file("nix/image.nix").contains("\"health\"\n          \"--alive\""));
     for path in ["docker/compose.yaml", "docker/compose.node.yaml"] {
         let compose = file(path);
         for command in after(&compose, "command: [") {

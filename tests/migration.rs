@@ -47,7 +47,7 @@ fn view(path: &Path, name: &str) -> (Vec<String>, BTreeSet<String>) {
     let connection = Connection::open(path).unwrap();
     let sql = format!("SELECT * FROM {name}");
     let statement = connection.prepare(&sql).unwrap();
-    let columns = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns = statement.column_names().map(str::to_owned).collect();
     drop(statement);
     (columns, rows(&connection, &sql))
 }

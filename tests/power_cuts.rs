@@ -39,7 +39,11 @@ fn reading(run: u64, seq: u64) -> Record {
         seq,
         at: START_MS + (seq * INTERVAL_MS).cast_signed(),
         // Every third board learns the time late.
-        clock: if run % 3 == 0 && seq < 400 { ClockState::Unsynced } else { ClockState::Synced },
+        clock: if run.is_multiple_of(3) && seq < 400 {
+            ClockState::Unsynced
+        } else {
+            ClockState::Synced
+        },
         mono: seq * INTERVAL_MS,
         temperature: Some(20.0),
         humidity: Some(50.0),

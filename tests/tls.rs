@@ -120,7 +120,11 @@ fn a_broker_that_asks_for_certificates_gets_them() {
     let broker = Process::start(strict);
     let tls = address(&broker, "listening for MQTT over TLS");
     let without = Process::start(node(data.path(), "without", tls, &authority.ca()));
-    without.said("readings wait in the outbox");
+    let line = without.said("readings wait in the outbox");
+    assert!(
+        line.contains("the broker asks for a client certificate: set HUMIDOR_TLS_CERT"),
+        "{line}"
+    );
     let (certificate, key) = authority.sign("client", 2100);
     let mut with = node(data.path(), "with", tls, &authority.ca());
     with.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);

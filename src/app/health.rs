@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use super::failure::Failure;
 use crate::config::{self, Layers};
 use crate::exit::Code;
-use crate::health::{self, Answer};
+use crate::health::{self, Answer, State};
 
-/// Checks each role; exit 69 when none answers or one is not healthy.
-pub fn run(layers: Layers) -> Result<(), Failure> {
+/// Checks each role; exit 69 when none answers or one is not healthy, else 75 when one is degraded. With `alive` a
+/// degraded role is no failure: restarting it would not help.
+pub fn run(alive: bool, layers: Layers) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let answers: Vec<Answer> =
         names(&config::health(layers)).iter().filter_map(|name| ask(name)).collect();
@@ -21,14 +22,16 @@ pub fn run(layers: Layers) -> Result<(), Failure> {
         ));
     }
     for answer in &answers {
-        let state = if answer.healthy { "healthy" } else { "not healthy" };
-        writeln!(out, "{}: {state}: {}", answer.role, answer.detail)?;
+        writeln!(out, "{}: {}: {}", answer.role, answer.state.as_str(), answer.detail)?;
     }
-    if answers.iter().all(|answer| answer.healthy) {
-        Ok(())
-    } else {
-        Err(Failure::new(Code::Unavailable, anyhow::anyhow!("not healthy")))
-    }
+    let worst = answers.iter().map(|answer| answer.state).max().unwrap_or(State::Unhealthy);
+    let code = match worst {
+        State::Healthy => return Ok(()),
+        State::Degraded if alive => return Ok(()),
+        State::Degraded => Code::Degraded,
+        State::Unhealthy => Code::Unavailable,
+    };
+    Err(Failure::new(code, anyhow::anyhow!("{}", worst.as_str())))
 }
 
 /// `None` when no such role runs here. A role that runs and does not answer is not healthy.
@@ -38,7 +41,7 @@ fn ask(name: &str) -> Option<Answer> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
         Err(error) => Some(Answer {
             role: name.to_owned(),
-            healthy: false,
+            state: State::Unhealthy,
             detail: format!("no answer: {error}"),
         }),
     }

@@ -54,7 +54,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
         },
         Task::Sim(sim) => sim::run(&sim, layers(&sim.settings.flags)),
         Task::User(user) => user::run(&user.task),
-        Task::Health(settings) => health::run(layers(&settings.flags)),
+        Task::Health(check) => health::run(check.alive, layers(&check.settings.flags)),
         Task::Config(settings) => config::run(&layers(&settings.flags)),
     }
 }

@@ -10,8 +10,8 @@ use super::{block_on, print, start_log};
 use crate::broker::Counters;
 use crate::config::{self, Layers};
 use crate::exit::Code;
-use crate::health::{self, Answer};
-use crate::node::{Node, Outbox};
+use crate::health::{self, Answer, State};
+use crate::node::{Node, NodeHealth};
 use crate::shutdown::{self, Signals, Trigger};
 
 /// Runs the board's role.
@@ -23,8 +23,8 @@ pub fn node(layers: Layers) -> Result<(), Failure> {
         let (trigger, shutdown) = shutdown::channel();
         let health_name = health::name("node", config.node.as_str());
         let node = Node::start(config, shutdown.clone())?;
-        let outbox = std::sync::Arc::clone(node.outbox());
-        tokio::spawn(health::serve(health_name, move || node_health(&outbox), shutdown));
+        let health = std::sync::Arc::clone(node.health());
+        tokio::spawn(health::serve(health_name, move || node_health(&health), shutdown));
         until_signalled(node.ended(), signals, &trigger).await?;
         info!("stopped");
         Ok(())
@@ -57,24 +57,9 @@ pub fn forget(layers: Layers) -> Result<(), Failure> {
     })
 }
 
-fn node_health(outbox: &Outbox) -> Answer {
-    let write_error = outbox.write_error();
-    Answer {
-        role: "node".to_owned(),
-        healthy: write_error.is_none(),
-        detail: write_error.map_or_else(
-            || {
-                format!(
-                    "{} readings taken in this run, {} queued ({}), {} lost",
-                    outbox.taken(),
-                    outbox.depth(),
-                    outbox.kind().as_str(),
-                    outbox.dropped()
-                )
-            },
-            |cause| format!("the outbox cannot write: {cause}"),
-        ),
-    }
+fn node_health(health: &NodeHealth) -> Answer {
+    let (state, detail) = health.assess();
+    Answer { role: "node".to_owned(), state, detail }
 }
 
 /// Runs the broker's role.
@@ -104,7 +89,7 @@ fn broker_health(counters: &Counters) -> Answer {
     let blocked = counters.blocked();
     Answer {
         role: "broker".to_owned(),
-        healthy: blocked.is_none(),
+        state: if blocked.is_none() { State::Healthy } else { State::Unhealthy },
         detail: blocked.map_or_else(
             || {
                 format!(

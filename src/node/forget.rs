@@ -74,15 +74,10 @@ impl Forget {
     /// # Errors
     /// [`ForgetError`]. Messages deleted before the error stay deleted.
     pub async fn run(&self) -> Result<Forgotten, ForgetError> {
-        let tunnel = match &self.tls {
-            Some(files) => {
-                let opened = Tunnel::open(files, &self.broker).await;
-                Some(opened.map_err(|error| self.failed(error.to_string()))?)
-            }
-            None => None,
-        };
+        let opened = Tunnel::open(self.tls.as_ref(), &self.broker).await;
+        let tunnel = opened.map_err(|error| self.failed(error.to_string()))?;
         let password = self.password.as_deref();
-        let options = client::options(&self.node, &self.broker, password, tunnel.as_ref());
+        let options = client::options(&self.node, &self.broker, password, &tunnel);
         let (client, mut events) = AsyncClient::new(options, TOPICS_MAX + OTHER_REQUESTS);
         let found = self.find(&client, &mut events).await?;
         self.delete(&found.topics, &client, &mut events).await?;

@@ -11,6 +11,7 @@
 //! - `io` opens lines, reads inputs and drives outputs.
 //! - `discovery` describes the node to Home Assistant.
 //! - `delivery` has the outbox and the MQTT session. It and `forget` alone use rumqttc.
+//! - `health` says how the node is.
 //! - `run` starts and ends all of it.
 
 mod address;
@@ -18,6 +19,7 @@ mod config;
 mod delivery;
 mod discovery;
 mod forget;
+mod health;
 mod io;
 mod run;
 mod sampling;
@@ -30,6 +32,7 @@ pub use config::{
 pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind};
 pub use delivery::tunnel::TunnelError;
 pub use forget::{Forget, ForgetError, Forgotten};
+pub use health::NodeHealth;
 pub use io::lines::{Lines, LinesError};
 pub use run::{Node, NodeError};
 pub use sampling::sampler::{LISTEN, SETTLE, Sensor};

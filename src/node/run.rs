@@ -10,9 +10,12 @@ use tracing::info;
 
 use super::config::{NodeConfig, OutputConfig};
 use super::delivery::outbox::Outbox;
+use super::delivery::publishing::Publishing;
 use super::delivery::session::Session;
 use super::delivery::tunnel;
+use super::delivery::vitals::Vitals;
 use super::discovery::DiscoveryMessage;
+use super::health::NodeHealth;
 use super::io::inputs;
 use super::io::lines::{Lines, LinesError, OpenLines};
 use super::io::outputs;
@@ -22,10 +25,12 @@ use crate::clock::{Stamper, unix_ms};
 use crate::reading::Id;
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::OpenError;
-use crate::wire::Health;
+use crate::wire::NodeTopics;
 
 /// Longest silence on the connection before a ping.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Pause between two looks whether the outbox's files are still there.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The reason why the node did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,7 @@ pub enum NodeError {
 /// A node that samples and delivers.
 pub struct Node {
     outbox: Arc<Outbox>,
+    health: Arc<NodeHealth>,
     running: JoinHandle<Result<(), NodeError>>,
 }
 
@@ -74,8 +80,15 @@ impl Node {
         let outbox = Arc::new(Outbox::open(&config.data, boot, config.outbox_capacity)?);
         let stamper = Stamper::start(config.clock);
         let failures = Failures::default();
-        let (switches, from_broker) = Switches::new();
-        let switches = Arc::new(switches);
+        let switches = Arc::new(Switches::new(config.outputs.iter().map(|it| it.name.clone())));
+        let vitals = Arc::new(Vitals::new());
+        let health = Arc::new(NodeHealth {
+            outbox: Arc::clone(&outbox),
+            stamper,
+            failures: failures.clone(),
+            switches: Arc::clone(&switches),
+            vitals: Arc::clone(&vitals),
+        });
 
         let sampler = {
             let (outbox, failures) = (Arc::clone(&outbox), failures.clone());
@@ -94,32 +107,44 @@ impl Node {
                 }
             })?
         };
+        let discovery =
+            config.discovery.as_ref().map(|prefix| DiscoveryMessage::new(&config, prefix));
         let session = Session {
-            discovery: config
-                .discovery
-                .as_ref()
-                .map(|prefix| DiscoveryMessage::new(&config, prefix)),
+            publishing: Publishing::new(
+                NodeTopics::new(config.node.clone()),
+                Arc::clone(&outbox),
+                Arc::clone(&switches),
+                discovery,
+                vitals,
+                !outputs.is_empty(),
+            ),
             keep_alive: keep_alive(&config.outputs),
-            commanded: !outputs.is_empty(),
             node: config.node,
             broker: config.broker,
             password: config.password,
             tls: config.tls,
-            outbox: Arc::clone(&outbox),
-            switches: Arc::clone(&switches),
-            health: health(Arc::clone(&outbox), stamper, failures),
+            health: {
+                let health = Arc::clone(&health);
+                Box::new(move || health.message())
+            },
         };
-        let outputs = Task::spawn(|end| outputs::run(outputs, from_broker, switches, end));
-        let session = Task::spawn(|end| async move { session.run(end).await });
+        let outputs = Task::spawn(|end| outputs::run(outputs, switches, end));
+        let session = Task::spawn(|end| session.run(end));
         let parts = Parts { sampler, inputs, outputs, session };
         let running = tokio::spawn(parts.run(Arc::clone(&outbox), shutdown));
-        Ok(Self { outbox, running })
+        Ok(Self { outbox, health, running })
     }
 
-    /// The outbox, for health.
+    /// The outbox.
     #[must_use]
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn health(&self) -> &Arc<NodeHealth> {
+        &self.health
     }
 
     /// Waits until the node has ended: after `shutdown`, when sampling has stopped and `offline` is published.
@@ -149,6 +174,7 @@ impl Parts {
         let outcome = tokio::select! {
             () = shutdown.requested() => Ok(()),
             () = outbox.damaged() => Err(NodeError::Damaged),
+            never = look_after_file(&outbox) => match never {},
         };
         // Outputs take their safe level before anything else is waited for.
         self.outputs.end().await;
@@ -213,11 +239,27 @@ impl Task {
     }
 }
 
-/// Keep-alive of the connection: the broker is pinged three times within the shortest limit of an output, which counts
-/// from the broker's last packet.
+/// Writes the outbox's files anew when they were deleted.
+async fn look_after_file(outbox: &Arc<Outbox>) -> std::convert::Infallible {
+    let mut check = tokio::time::interval(FILE_CHECK_INTERVAL);
+    check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        check.tick().await;
+        let outbox = Arc::clone(outbox);
+        if let Err(error) = spawn_blocking(move || outbox.restore_deleted()).await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// Keep-alive of the connection. CONNECT carries whole seconds, and rumqttc pings in the same pace. Two pings fit into the
+/// shortest limit of an output, which counts from the broker's last packet: one may come late.
 fn keep_alive(outputs: &[OutputConfig]) -> Duration {
-    let limits = outputs.iter().map(|output| output.safety.away / 3);
-    limits.chain([KEEP_ALIVE]).min().unwrap_or(KEEP_ALIVE).max(Duration::from_secs(1))
+    let limits = outputs.iter().map(|output| output.safety.away * 2 / 5);
+    let shortest = limits.chain([KEEP_ALIVE]).min().unwrap_or(KEEP_ALIVE);
+    Duration::from_secs(shortest.as_secs().max(1))
 }
 
 /// An id for this run that no other run of this node has. The time orders runs for a reader; the random part keeps the
@@ -234,24 +276,21 @@ fn new_boot() -> Id {
         .expect("hexadecimal digits and a dash are an id")
 }
 
-fn health(
-    outbox: Arc<Outbox>,
-    stamper: Stamper,
-    failures: Failures,
-) -> Box<dyn Fn() -> Health + Send + Sync> {
-    Box::new(move || {
-        let now = stamper.now();
-        Health {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: option_env!("HUMIDOR_REVISION").map(str::to_owned),
-            boot: outbox.boot().clone(),
-            at: now.at_ms,
-            clock: now.clock,
-            taken: outbox.taken(),
-            outbox: outbox.depth(),
-            dropped: outbox.dropped(),
-            outbox_kind: outbox.kind().as_str().to_owned(),
-            failures: failures.snapshot(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::config::example;
+
+    #[test]
+    fn the_keep_alive_is_whole_seconds_and_leaves_room_for_a_late_ping() {
+        for away_ms in (3_000..200_000).step_by(500) {
+            let mut outputs = example(1, 8).outputs;
+            outputs[0].safety.away = Duration::from_millis(away_ms);
+            let keep_alive = keep_alive(&outputs);
+            assert_eq!(keep_alive.subsec_nanos(), 0, "CONNECT has no fractions");
+            assert!(keep_alive >= Duration::from_secs(1) && keep_alive <= KEEP_ALIVE);
+            assert!(keep_alive * 2 < outputs[0].safety.away, "{away_ms}: {keep_alive:?}");
         }
-    })
+        assert_eq!(keep_alive(&[]), KEEP_ALIVE);
+    }
 }

@@ -153,6 +153,33 @@ pub struct Health {
     pub outbox_kind: String,
     /// Per sensor: reads that gave nothing, by cause.
     pub failures: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What somebody should look at; empty on a healthy node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub complaints: Vec<String>,
+    /// Since when the broker has accepted the connection, Unix ms UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_at: Option<i64>,
+    /// The last acknowledgement of a reading in this run, Unix ms UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_at: Option<i64>,
+    /// Time of the oldest reading that waits, Unix ms UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_at: Option<i64>,
+    /// Why the last connection failed or ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When that was, Unix ms UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_at: Option<i64>,
+    /// Topic filters that the broker refuses or does not answer, or that are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
+    /// Free bytes where the outbox is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_free: Option<u64>,
+    /// Commands that a later one replaced before the output was switched, since the start.
+    #[serde(default)]
+    pub passed_over: u64,
 }
 
 /// The numbers found in a foreign message, by field; a plain number has the empty field name.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // every test binary uses its part
 
+pub mod fake_broker;
 pub mod flood;
 pub mod http;
 pub mod packets;

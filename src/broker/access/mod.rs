@@ -24,9 +24,9 @@ use crate::broker::access::login_attempts::{Attempt, Checks, LoginError};
 use crate::broker::access::permissions::Permissions;
 use crate::broker::access::users::{Account, Directory};
 use crate::broker::net::reload::Watched;
-use crate::broker::net::throttled_log::{ThrottledLog, ThrottledLogs};
 use crate::mqtt::codec::Reason;
 use crate::shutdown::Shutdown;
+use crate::throttled_log::{ThrottledLog, ThrottledLogs};
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;

@@ -16,7 +16,6 @@ use crate::broker::context::Services;
 use crate::broker::counters::Traffic;
 use crate::broker::delivery::outbound::ClientCapabilities;
 use crate::broker::net::admission::Permit;
-use crate::broker::net::throttled_log::ThrottledLog;
 use crate::broker::net::transport::{Stream, Transport};
 use crate::broker::session::take_over::Lease;
 use crate::clock;
@@ -24,6 +23,7 @@ use crate::mqtt::codec::{
     self, CodecError, ConnAck, Connect, PACKET_MAX_BYTES, Reason, Version, write_connack,
     write_refusal,
 };
+use crate::throttled_log::ThrottledLog;
 
 /// How long a client may take from the connection to its whole CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -207,13 +207,13 @@ async fn accept(
             "the will of a client is left out: topics that begin with `$` are the broker's own"
         );
     }
-    if let Some(will) = &will {
-        if !permissions.may_write(will.topic()) {
-            return Err((
-                Reason::NotAuthorized,
-                End::Refused("a will to a topic that this user may not write"),
-            ));
-        }
+    if let Some(will) = &will
+        && !permissions.may_write(will.topic())
+    {
+        return Err((
+            Reason::NotAuthorized,
+            End::Refused("a will to a topic that this user may not write"),
+        ));
     }
     let (expiry_s, now_ms) = (connect.session_expiry_s, clock::unix_ms());
     let lease = Lease::take(&services.registry, &client_id, connect.clean_start, expiry_s, now_ms);

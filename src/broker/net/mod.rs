@@ -4,7 +4,6 @@ pub(in crate::broker) mod admission;
 pub(in crate::broker) mod limits;
 pub(in crate::broker) mod rate_limit;
 pub(in crate::broker) mod reload;
-pub(in crate::broker) mod throttled_log;
 pub(in crate::broker) mod tls;
 pub(in crate::broker) mod token_bucket;
 pub(in crate::broker) mod transport;

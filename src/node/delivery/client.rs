@@ -2,34 +2,29 @@
 
 use std::error::Error as _;
 
-use rumqttc::{ConnectReturnCode, ConnectionError, MqttOptions, StateError, Transport};
+use rumqttc::{ConnectReturnCode, ConnectionError, MqttOptions, StateError, Transport, mqttbytes};
 
+use super::inbound::PASSED_MAX_BYTES;
 use super::tunnel::Tunnel;
 use crate::node::address::BrokerAddress;
 use crate::reading::Id;
 use crate::wire::CLIENT_ID_PREFIX;
 
-/// Largest packet from the broker in bytes: commands, and Home Assistant's birth message.
-const PACKET_IN_MAX_BYTES: usize = 64 * 1024;
 /// Largest packet to the broker in bytes: the discovery message of forty sensors, inputs and outputs with the longest
 /// names. Usual ones have 4 KiB.
 const PACKET_OUT_MAX_BYTES: usize = 128 * 1024;
 
-/// Options of a client with the node's own client id, which decides what it may publish. It connects through `tunnel`
-/// where there is one.
+/// Options of a client with the node's own client id, which decides what it may publish. It connects through `tunnel`.
 pub fn options(
     node: &Id,
     broker: &BrokerAddress,
     password: Option<&str>,
-    tunnel: Option<&Tunnel>,
+    tunnel: &Tunnel,
 ) -> MqttOptions {
     let client_id = format!("{CLIENT_ID_PREFIX}{node}");
-    let host = tunnel.map_or(&broker.host, |tunnel| &tunnel.entrance);
-    let mut options = MqttOptions::new(client_id, host.clone(), broker.port);
-    if tunnel.is_some() {
-        options.set_transport(Transport::unix());
-    }
-    options.set_max_packet_size(PACKET_IN_MAX_BYTES, PACKET_OUT_MAX_BYTES);
+    let mut options = MqttOptions::new(client_id, tunnel.entrance.clone(), broker.port);
+    options.set_transport(Transport::unix());
+    options.set_max_packet_size(PASSED_MAX_BYTES, PACKET_OUT_MAX_BYTES);
     if let Some(user) = &broker.user {
         options.set_credentials(user, password.unwrap_or_default());
     }
@@ -47,8 +42,24 @@ pub fn reason(error: &ConnectionError, node: &Id, broker: &BrokerAddress) -> Str
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
             "the broker closed the connection".to_owned()
         }
-        ConnectionError::MqttState(StateError::Io(cause)) => {
+        ConnectionError::MqttState(
+            StateError::Io(cause) | StateError::Deserialization(mqttbytes::Error::Io(cause)),
+        ) => {
             format!("connection to the broker lost: {cause}")
+        }
+        ConnectionError::MqttState(StateError::Deserialization(
+            mqttbytes::Error::InvalidConnectReturnCode(code),
+        )) => format!(
+            "broker refused the connection with a code that MQTT 3.1.1 does not have ({code}): is it an MQTT broker of version 3.1.1?"
+        ),
+        ConnectionError::MqttState(StateError::Deserialization(cause)) => {
+            format!("connection to the broker lost: it sent a malformed packet ({cause})")
+        }
+        ConnectionError::MqttState(StateError::WrongPacket | StateError::Unsolicited(_)) => {
+            "connection to the broker lost: it sent a packet out of turn".to_owned()
+        }
+        ConnectionError::NotConnAck(_) => {
+            "no connection to the broker: what answers there is no MQTT broker".to_owned()
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             "connection to the broker lost: no answer to a ping".to_owned()

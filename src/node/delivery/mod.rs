@@ -1,8 +1,16 @@
 //! From readings to acknowledgements: the outbox on the disk and the MQTT session that empties it.
 
+pub mod back_off;
 pub mod client;
+pub mod frames;
+pub mod inbound;
 pub mod inflight;
+pub mod lanes;
 pub mod outbox;
+pub mod outbox_file;
 pub mod publish;
+pub mod publishing;
 pub mod session;
+pub mod subscriptions;
 pub mod tunnel;
+pub mod vitals;

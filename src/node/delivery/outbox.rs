@@ -1,15 +1,17 @@
 //! The outbox: every reading waits here, on the disk, until the broker has acknowledged it.
 
-use std::collections::VecDeque;
-use std::path::Path;
+use std::collections::{HashSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
+use super::outbox_file::{Counts, Entry, Order, OutboxFile};
 use crate::reading::{Id, Measurement, Stamp};
-use crate::store::{Database, Lock, OpenError, is_damage, open_checked};
+use crate::store::{OpenError, is_damage};
+use crate::throttled_log::ThrottledLog;
 use crate::wire::Telemetry;
 
 /// File name of the outbox inside the data folder.
@@ -18,20 +20,8 @@ pub const OUTBOX_FILE: &str = "outbox.db";
 pub const OUTBOX_MEMORY_CAPACITY_READINGS: u64 = 5_000;
 /// Most readings that wait in memory while the disk takes none.
 const UNSAVED_READINGS_MAX: usize = 1_000;
-
-// AUTOINCREMENT remembers the highest id ever saved, so that ids go on growing after the outbox was empty.
-const SCHEMA: Database = Database {
-    application_id: 0x686d_6f78, // `hmox`
-    migrations: &["
-        CREATE TABLE waiting (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            sensor TEXT NOT NULL,
-            telemetry TEXT NOT NULL
-        ) STRICT;
-        CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-        INSERT INTO counter VALUES ('dropped', 0);
-    "],
-};
+/// Time between two lines that the disk takes nothing.
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The place where readings wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,31 +43,24 @@ impl OutboxKind {
     }
 }
 
-/// A reading in the outbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its place in the queue: later readings have greater ids.
-    pub id: i64,
-    /// The sensor.
-    pub sensor: Id,
-    /// The payload to publish, JSON.
-    pub telemetry: Vec<u8>,
-}
-
 #[derive(Debug)]
 struct Inner {
-    connection: Connection,
+    file: OutboxFile,
     capacity: u64,
-    depth: u64,
+    /// As the file has them.
+    saved: Counts,
+    /// Readings dropped, of which the file may not know yet.
     dropped: u64,
-    /// `dropped` as the file has it.
-    dropped_saved: u64,
     next_seq: u64,
     next_id: i64,
+    /// Since when the outbox is not empty.
+    waiting_since: Option<Instant>,
     /// Readings that the disk did not take. They are sent from here, and go to the disk before anything newer.
     unsaved: VecDeque<Entry>,
     /// The error of the last write; `None` after one that succeeded.
     write_error: Option<String>,
+    /// Whether that error was logged.
+    error_said: bool,
 }
 
 /// The outbox of one run of a node.
@@ -85,10 +68,12 @@ struct Inner {
 pub struct Outbox {
     boot: Id,
     kind: OutboxKind,
+    folder: Option<PathBuf>,
     inner: Mutex<Inner>,
     changed: Notify,
     damaged: Notify,
-    _lock: Option<Lock>,
+    write_line: ThrottledLog,
+    anew_line: ThrottledLog,
 }
 
 impl Outbox {
@@ -100,9 +85,9 @@ impl Outbox {
     /// other than a missing permission or a full disk.
     pub fn open(data: &Path, boot: Id, capacity: u64) -> Result<Self, OpenError> {
         let path = data.join(OUTBOX_FILE);
-        match open_checked(&path, SCHEMA) {
-            Ok((connection, lock)) => {
-                let outbox = Self::with(connection, OutboxKind::Disk, boot, capacity, Some(lock));
+        match OutboxFile::open(&path) {
+            Ok(file) => {
+                let outbox = Self::with(file, OutboxKind::Disk, boot, capacity, Some(data));
                 let outbox =
                     outbox.map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
                 info!(outbox = %path.display(), waiting = outbox.depth(), "outbox open");
@@ -126,50 +111,38 @@ impl Outbox {
     /// # Errors
     /// SQLite's.
     pub fn memory(boot: Id, capacity: u64) -> rusqlite::Result<Self> {
-        let connection = Connection::open_in_memory()?;
-        for script in SCHEMA.migrations {
-            connection.execute_batch(script)?;
-        }
-        Self::with(connection, OutboxKind::Memory, boot, capacity, None)
+        Self::with(OutboxFile::memory()?, OutboxKind::Memory, boot, capacity, None)
     }
 
     fn with(
-        connection: Connection,
+        file: OutboxFile,
         kind: OutboxKind,
         boot: Id,
         capacity: u64,
-        lock: Option<Lock>,
+        folder: Option<&Path>,
     ) -> rusqlite::Result<Self> {
-        let depth = connection.query_row("SELECT count(*) FROM waiting", [], |row| row.get(0))?;
-        let dropped = connection.query_row(
-            "SELECT value FROM counter WHERE name = 'dropped'",
-            [],
-            |row| row.get(0),
-        )?;
-        let last_id = connection.query_row(
-            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'waiting'), 0)",
-            [],
-            |row| row.get::<_, i64>(0),
-        )?;
+        let (saved, last_id) = file.counts()?;
         let inner = Inner {
-            connection,
+            file,
             capacity: capacity.max(1),
-            depth,
-            dropped,
-            dropped_saved: dropped,
+            saved,
+            dropped: saved.dropped,
             next_seq: 1,
             next_id: last_id + 1,
+            waiting_since: (saved.depth > 0).then(Instant::now),
             unsaved: VecDeque::new(),
             write_error: None,
+            error_said: false,
         };
-        let damaged = Notify::new();
         Ok(Self {
             boot,
             kind,
+            folder: folder.map(Path::to_owned),
             inner: Mutex::new(inner),
             changed: Notify::new(),
-            damaged,
-            _lock: lock,
+            damaged: Notify::new(),
+            write_line: ThrottledLog::new(COMPLAINT_INTERVAL),
+            anew_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         })
     }
 
@@ -195,6 +168,7 @@ impl Outbox {
         inner.next_seq += 1;
         inner.next_id += 1;
         inner.unsaved.push_back(reading);
+        inner.waiting_since.get_or_insert_with(Instant::now);
         self.save(&mut inner);
         drop(inner);
         self.changed.notify_one();
@@ -205,30 +179,57 @@ impl Outbox {
     /// # Errors
     /// SQLite's.
     pub fn peek(&self, after: i64, count: usize) -> rusqlite::Result<Vec<Entry>> {
+        self.peek_between(after, i64::MAX, count)
+    }
+
+    /// As [`Self::peek`], up to id `last`.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn peek_between(
+        &self,
+        after: i64,
+        last: i64,
+        count: usize,
+    ) -> rusqlite::Result<Vec<Entry>> {
         let inner = self.lock();
-        let mut statement = inner.connection.prepare_cached(
-            "SELECT id, sensor, telemetry FROM waiting WHERE id > ? ORDER BY id LIMIT ?",
-        )?;
-        let rows = statement.query_map(params![after, count], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
-        })?;
-        let mut entries = Vec::new();
-        for row in rows {
-            let (id, sensor, telemetry) = row?;
-            match sensor.parse() {
-                Ok(sensor) => {
-                    entries.push(Entry { id, sensor, telemetry: telemetry.into_bytes() });
-                }
-                // Only another program could have written it.
-                Err(error) => {
-                    warn!(id, %error, "skipped a reading in the outbox: its sensor is not an id");
-                }
-            }
-        }
+        let mut entries = inner.file.read((after, last), Order::OldestFirst, count, |_| true)?;
         let room = count.saturating_sub(entries.len());
-        entries
-            .extend(inner.unsaved.iter().filter(|reading| reading.id > after).take(room).cloned());
+        let unsaved = inner.unsaved.iter().filter(|entry| entry.id > after && entry.id <= last);
+        entries.extend(unsaved.take(room).cloned());
         Ok(entries)
+    }
+
+    /// Up to `count` readings with an id above `above` that is not one of `but`, newest first. They stay in the outbox.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn peek_newest(
+        &self,
+        above: i64,
+        count: usize,
+        but: &HashSet<i64>,
+    ) -> rusqlite::Result<Vec<Entry>> {
+        let inner = self.lock();
+        let wanted = |id: i64| id > above && !but.contains(&id);
+        let unsaved = inner.unsaved.iter().rev().filter(|entry| wanted(entry.id));
+        let mut entries: Vec<Entry> = unsaved.take(count).cloned().collect();
+        let room = count - entries.len();
+        entries.extend(inner.file.read((above, i64::MAX), Order::NewestFirst, room, wanted)?);
+        Ok(entries)
+    }
+
+    /// Id of the newest reading ever taken; 0 before the first.
+    #[must_use]
+    pub fn newest_id(&self) -> i64 {
+        self.lock().next_id - 1
+    }
+
+    /// Time of the oldest reading that waits, Unix ms UTC by the node's clock of then.
+    #[must_use]
+    pub fn oldest_at(&self) -> Option<i64> {
+        let oldest = self.peek(0, 1).ok()?.pop()?;
+        Telemetry::parse(&oldest.telemetry).ok().map(|telemetry| telemetry.at)
     }
 
     /// Removes acknowledged readings.
@@ -238,16 +239,13 @@ impl Outbox {
     pub fn remove(&self, ids: &[i64]) -> rusqlite::Result<()> {
         let mut inner = self.lock();
         inner.unsaved.retain(|reading| !ids.contains(&reading.id));
-        let transaction = inner.connection.transaction()?;
-        let mut removed = 0;
-        for id in ids {
-            removed +=
-                transaction.prepare_cached("DELETE FROM waiting WHERE id = ?")?.execute([id])?;
-        }
-        transaction.commit()?;
-        inner.depth = inner.depth.saturating_sub(removed as u64);
+        let removed = inner.file.remove(ids)?;
+        inner.saved.depth = inner.saved.depth.saturating_sub(removed);
         // This made room: a disk that was full may take the unsaved readings now.
         self.save(&mut inner);
+        if inner.saved.depth + inner.unsaved.len() as u64 == 0 {
+            inner.waiting_since = None;
+        }
         Ok(())
     }
 
@@ -255,7 +253,26 @@ impl Outbox {
     #[must_use]
     pub fn depth(&self) -> u64 {
         let inner = self.lock();
-        inner.depth + inner.unsaved.len() as u64
+        inner.saved.depth + inner.unsaved.len() as u64
+    }
+
+    /// Readings that it holds.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.lock().capacity
+    }
+
+    /// Since when it is not empty.
+    #[must_use]
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.lock().waiting_since
+    }
+
+    /// Free bytes of the file's volume; `None` in memory.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        let volume = rustix::fs::statvfs(self.folder.as_deref()?).ok()?;
+        Some(volume.f_bavail.saturating_mul(volume.f_frsize))
     }
 
     /// Readings dropped because there was no room, since the outbox was created.
@@ -286,11 +303,30 @@ impl Outbox {
         self.changed.notified().await;
     }
 
+    /// Writes files anew that were deleted while they were open. Else a restart would lose what waits.
+    pub fn restore_deleted(&self) {
+        let mut inner = self.lock();
+        let Some(path) = inner.file.deleted().map(Path::to_owned) else { return };
+        let outcome = inner.file.write_anew();
+        drop(inner);
+        let Some(left_out) = self.anew_line.due(Instant::now()) else { return };
+        match outcome {
+            Ok(()) => warn!(
+                outbox = %path.display(), left_out,
+                "the outbox's files were deleted while the node runs; written anew, no reading is lost"
+            ),
+            Err(error) => error!(
+                %error, left_out,
+                "the outbox's files were deleted, and cannot be written anew: what waits is lost when this process ends. Make the data folder writable"
+            ),
+        }
+    }
+
     /// Writes unsaved readings, or notes the error.
     fn save(&self, inner: &mut Inner) {
         match inner.try_save() {
             Ok(()) => {
-                if inner.write_error.take().is_some() {
+                if inner.write_error.take().is_some() && std::mem::take(&mut inner.error_said) {
                     info!("outbox can write again");
                 }
             }
@@ -298,9 +334,11 @@ impl Outbox {
                 if is_damage(&cause) {
                     self.damaged.notify_one();
                 }
-                if inner.write_error.replace(cause.to_string()).is_none() {
+                let first = inner.write_error.replace(cause.to_string()).is_none();
+                if first && let Some(left_out) = self.write_line.due(Instant::now()) {
+                    inner.error_said = true;
                     error!(
-                        %cause,
+                        %cause, left_out,
                         "outbox cannot write; new readings wait in memory. Make room on its volume, or make the volume writable"
                     );
                 }
@@ -320,41 +358,18 @@ impl Outbox {
 impl Inner {
     /// Writes unsaved readings, oldest first, in one transaction.
     fn try_save(&mut self) -> rusqlite::Result<()> {
-        if self.unsaved.is_empty() && self.dropped == self.dropped_saved {
+        if self.unsaved.is_empty() && self.dropped == self.saved.dropped {
             return Ok(());
         }
-        let transaction = self.connection.transaction()?;
-        let (mut depth, mut dropped) = (self.depth, self.dropped);
-        for reading in &self.unsaved {
-            transaction
-                .prepare_cached("INSERT INTO waiting (id, sensor, telemetry) VALUES (?, ?, ?)")?
-                .execute(params![
-                    reading.id,
-                    reading.sensor.as_str(),
-                    String::from_utf8_lossy(&reading.telemetry)
-                ])?;
-            depth += 1;
-            if depth > self.capacity {
-                transaction
-                    .prepare_cached("DELETE FROM waiting WHERE id = (SELECT min(id) FROM waiting)")?
-                    .execute([])?;
-                depth -= 1;
-                dropped += 1;
-            }
-        }
-        if dropped != self.dropped_saved {
-            transaction
-                .prepare_cached("UPDATE counter SET value = ? WHERE name = 'dropped'")?
-                .execute(params![dropped])?;
-        }
-        transaction.commit()?;
-        if dropped != 0 && self.dropped_saved == 0 {
+        let before = Counts { dropped: self.dropped, ..self.saved };
+        let saved = self.file.append(self.unsaved.iter(), before, self.capacity)?;
+        if saved.dropped != 0 && self.saved.dropped == 0 {
             warn!(
                 capacity = self.capacity,
                 "outbox is full: the oldest readings are dropped, and counted"
             );
         }
-        (self.depth, self.dropped, self.dropped_saved) = (depth, dropped, dropped);
+        (self.saved, self.dropped) = (saved, saved.dropped);
         self.unsaved.clear();
         Ok(())
     }

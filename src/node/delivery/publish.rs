@@ -1,21 +1,31 @@
 //! Publishing over one connection: drains the outbox within the in-flight window, removes a reading only on its PUBACK,
 //! and publishes the states of switches beside them.
+//!
+//! Readings come first: subscriptions and states follow when the broker has acknowledged a reading, or shortly after.
+//! Nothing that a subscription brings can then keep readings from leaving.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rumqttc::{AsyncClient, ClientError, ConnectionError, Event, Outgoing, Packet, Publish, QoS};
-use tracing::{debug, info, warn};
+use rumqttc::{AsyncClient, ClientError, ConnectionError, Event, Outgoing, Packet, QoS, SubAck};
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use super::inflight::{InFlight, Published};
+use super::lanes::Lanes;
 use super::outbox::Outbox;
-use crate::node::discovery::DiscoveryMessage;
+use super::publishing::Publishing;
 use crate::node::io::switches::{Direction, Switches};
-use crate::wire::{Command, Health, NodeTopics, OFFLINE, ONLINE};
+use crate::wire::{Health, OFFLINE, ONLINE};
 
 /// Most publishes in flight that are not readings. Further states wait, and later states replace them.
 const OTHERS_IN_FLIGHT: usize = 16;
-/// Acknowledged readings are removed from the outbox this many at a time while it drains.
+/// Acknowledged readings are removed from the outbox this many at a time while it drains, and at each tick.
 const REMOVE_BATCH: usize = 64;
+/// Longest wait for the first acknowledgement of a reading before subscriptions and states follow.
+const READINGS_FIRST: Duration = Duration::from_secs(1);
+/// A publish that is not acknowledged for this long is sent again, on a new connection.
+pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The reason why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +39,14 @@ pub enum PublishError {
     /// The outbox could not be read.
     #[error("outbox: {0}")]
     Outbox(#[from] rusqlite::Error),
+    /// PUBACK is missing.
+    #[error(
+        "the broker is connected but has acknowledged nothing of what was sent {ACKNOWLEDGED_WITHIN:?} ago; sending it again"
+    )]
+    Unacknowledged,
+    /// PUBACK is missing, and those of later publishes came.
+    #[error("the broker has acknowledged later messages but left one out; sending it again")]
+    LeftOut,
 }
 
 impl From<ClientError> for PublishError {
@@ -44,45 +62,105 @@ impl From<ConnectionError> for PublishError {
 }
 
 /// The publishes of one connection.
-pub struct Publisher {
+pub struct Publisher<'a> {
     client: AsyncClient,
-    topics: NodeTopics,
-    outbox: Arc<Outbox>,
-    switches: Arc<Switches>,
-    discovery: Option<DiscoveryMessage>,
+    all: &'a mut Publishing,
     /// Whether the discovery message is to be published.
     discovery_due: bool,
     in_flight: InFlight,
+    lanes: Lanes,
+    /// When the connection was accepted.
+    accepted: Option<Instant>,
+    /// Whether subscriptions and states follow.
+    open: bool,
+    /// Readings acknowledged on this connection.
+    acknowledged: u64,
 }
 
-impl Publisher {
+impl<'a> Publisher<'a> {
     /// A publisher for a connection that is about to be made.
-    pub fn new(
-        client: AsyncClient,
-        topics: NodeTopics,
-        outbox: Arc<Outbox>,
-        switches: Arc<Switches>,
-        discovery: Option<DiscoveryMessage>,
-    ) -> Self {
-        let discovery_due = discovery.is_some();
-        let in_flight = InFlight::default();
-        Self { client, topics, outbox, switches, discovery, discovery_due, in_flight }
+    pub fn new(client: AsyncClient, all: &'a mut Publishing) -> Self {
+        Self {
+            client,
+            discovery_due: all.discovery.is_some(),
+            all,
+            in_flight: InFlight::default(),
+            lanes: Lanes::new(),
+            accepted: None,
+            open: false,
+            acknowledged: 0,
+        }
     }
 
-    /// The connection stands. Subscribes and publishes everything, since the broker may have lost it. Commands are
-    /// subscribed to before `online` is published: a client that waits for `online` may command at once.
-    pub async fn connected(&mut self, commanded: bool) -> Result<(), PublishError> {
-        self.switches.packet_received();
-        if commanded {
-            self.client.try_subscribe(self.topics.commands(), QoS::AtLeastOnce)?;
+    /// The broker has accepted the connection. Publishes readings; everything else at once only if none waits.
+    pub async fn accepted(&mut self) -> Result<(), PublishError> {
+        self.accepted = Some(Instant::now());
+        self.all.vitals.connected();
+        self.publish_readings().await?;
+        if self.in_flight.has_readings() { Ok(()) } else { self.open() }
+    }
+
+    /// Where readings and states come from.
+    pub fn sources(&self) -> (Arc<Outbox>, Arc<Switches>) {
+        (Arc::clone(&self.all.outbox), Arc::clone(&self.all.switches))
+    }
+
+    /// When the broker accepted the connection; `None` before.
+    pub const fn since(&self) -> Option<Instant> {
+        self.accepted
+    }
+
+    /// Readings acknowledged on this connection.
+    pub const fn readings_acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Whether states may be published.
+    pub const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Subscribes and publishes everything, since the broker may have lost it. Commands are subscribed to before `online`
+    /// is published: a client that waits for `online` may command at once.
+    fn open(&mut self) -> Result<(), PublishError> {
+        if std::mem::replace(&mut self.open, true) {
+            return Ok(());
         }
-        if let Some(discovery) = &self.discovery {
-            self.client.try_subscribe(&discovery.birth, QoS::AtMostOnce)?;
+        self.subscribe_next()?;
+        self.publish(self.all.topics.status(), ONLINE.into())?;
+        self.all.switches.republish_all();
+        self.publish_states()
+    }
+
+    /// The connection is about to end: nothing is subscribed to any more.
+    pub const fn closing(&mut self) {
+        self.open = true;
+    }
+
+    fn subscribe_next(&mut self) -> Result<(), PublishError> {
+        if let Some((filter, qos)) = self.all.subscriptions.next(Instant::now()) {
+            self.client.try_subscribe(filter, qos)?;
         }
-        self.publish(self.topics.status(), ONLINE.into())?;
-        self.switches.republish_all();
-        self.publish_states()?;
-        self.publish_readings().await
+        Ok(())
+    }
+
+    /// Once a second: what is due by the passing of time.
+    pub async fn tick(&mut self) -> Result<(), PublishError> {
+        let now = Instant::now();
+        if self.in_flight.oldest().is_some_and(|at| at + ACKNOWLEDGED_WITHIN <= now) {
+            return Err(PublishError::Unacknowledged);
+        }
+        if self.accepted.is_some_and(|at| at + READINGS_FIRST <= now) {
+            self.open()?;
+        }
+        if self.open {
+            self.subscribe_next()?;
+            self.publish_states()?;
+        }
+        self.all.subscriptions.settle(now);
+        self.all.vitals.refused(self.all.subscriptions.missing(now));
+        self.remove_acknowledged().await;
+        Ok(())
     }
 
     /// Publishes as many readings as the window has room for.
@@ -91,30 +169,43 @@ impl Publisher {
         if room == 0 {
             return Ok(());
         }
-        let (outbox, last_id) = (Arc::clone(&self.outbox), self.in_flight.last_id());
-        let entries = blocking(move || outbox.peek(last_id, room)).await?;
+        let (outbox, mut lanes) = (Arc::clone(&self.all.outbox), self.lanes);
+        let backlog = self.in_flight.readings_up_to(lanes.backlog_end());
+        let published = self.in_flight.published_above(lanes.backlog_end());
+        let (entries, lanes) = blocking(move || {
+            let entries = lanes.take(&outbox, room, backlog, &published)?;
+            Ok((entries, lanes))
+        })
+        .await?;
+        self.lanes = lanes;
+        let now = Instant::now();
         for entry in entries {
-            let topic = self.topics.sensor(&entry.sensor);
+            let topic = self.all.topics.sensor(&entry.sensor);
             self.client.try_publish(topic, QoS::AtLeastOnce, false, entry.telemetry)?;
-            self.in_flight.push(Published::Reading(entry.id));
+            self.in_flight.push(Published::Reading(entry.id), now);
         }
         Ok(())
     }
 
     /// Publishes the discovery message, if it is due, and changed states, as far as there is room.
     pub fn publish_states(&mut self) -> Result<(), PublishError> {
+        if !self.open {
+            return Ok(());
+        }
         if self.discovery_due
             && self.in_flight.others() < OTHERS_IN_FLIGHT
-            && let Some(discovery) = self.discovery.clone()
+            && let Some(discovery) = self.all.discovery.clone()
+            // Home Assistant's birth message may come at once.
+            && self.all.subscriptions.is_dealt_with(&discovery.birth)
         {
             self.discovery_due = false;
             self.publish(discovery.topic, discovery.payload)?;
         }
         let room = OTHERS_IN_FLIGHT.saturating_sub(self.in_flight.others());
-        for (direction, name, state) in self.switches.take_unpublished(room) {
+        for (direction, name, state) in self.all.switches.take_unpublished(room) {
             let topic = match direction {
-                Direction::Input => self.topics.input(&name),
-                Direction::Output => self.topics.output(&name),
+                Direction::Input => self.all.topics.input(&name),
+                Direction::Output => self.all.topics.output(&name),
             };
             self.publish(topic, state.as_str().into())?;
         }
@@ -124,7 +215,7 @@ impl Publisher {
     /// Publishes the node's health.
     pub fn publish_health(&mut self, health: &Health) -> Result<(), PublishError> {
         match serde_json::to_vec(health) {
-            Ok(payload) => self.publish(self.topics.health(), payload),
+            Ok(payload) => self.publish(self.all.topics.health(), payload),
             Err(error) => {
                 warn!(%error, "could not write the health message");
                 Ok(())
@@ -136,7 +227,7 @@ impl Publisher {
     pub fn publish_offline(&mut self, health: &Health) -> Result<(), PublishError> {
         self.publish_states()?;
         self.publish_health(health)?;
-        self.publish(self.topics.status(), OFFLINE.into())
+        self.publish(self.all.topics.status(), OFFLINE.into())
     }
 
     /// Ends the connection with a DISCONNECT.
@@ -145,7 +236,7 @@ impl Publisher {
     }
 
     /// Whether any reading waits for its PUBACK.
-    pub const fn has_readings_in_flight(&self) -> bool {
+    pub fn has_readings_in_flight(&self) -> bool {
         self.in_flight.has_readings()
     }
 
@@ -157,25 +248,39 @@ impl Publisher {
     /// Publishes a retained message that is no reading.
     fn publish(&mut self, topic: String, payload: Vec<u8>) -> Result<(), PublishError> {
         self.client.try_publish(topic, QoS::AtLeastOnce, true, payload)?;
-        self.in_flight.push(Published::Other);
+        self.in_flight.push(Published::Other, Instant::now());
         Ok(())
     }
 
     /// Handles an event of the connection: acknowledgements, commands, sent packets.
     pub async fn handle_event(&mut self, event: &Event) -> Result<(), PublishError> {
-        if let Event::Incoming(_) = event {
-            self.switches.packet_received();
+        if matches!(event, Event::Incoming(_)) {
+            self.all.packet_received();
         }
         match event {
-            Event::Incoming(Packet::Publish(publish)) if self.is_birth(publish) => {
+            Event::Incoming(Packet::Publish(publish)) if self.all.is_birth(publish) => {
                 debug!("Home Assistant has started");
                 self.discovery_due = true;
                 self.publish_states()?;
             }
-            Event::Incoming(Packet::Publish(publish)) => self.handle_command(publish),
+            Event::Incoming(Packet::Publish(publish)) => {
+                self.all.handle_command(publish);
+                // In a burst of commands the outputs get their turn.
+                tokio::task::yield_now().await;
+            }
+            Event::Incoming(Packet::SubAck(ack)) => self.handle_suback(ack)?,
+            Event::Outgoing(Outgoing::Subscribe(packet_id)) => {
+                self.all.subscriptions.sent(*packet_id);
+            }
             Event::Outgoing(Outgoing::Publish(packet_id)) => self.in_flight.sent(*packet_id),
+            // All packet ids were used since, and this one is still in use.
+            Event::Outgoing(Outgoing::AwaitAck(_)) => return Err(PublishError::LeftOut),
             Event::Incoming(Packet::PubAck(ack)) => {
-                self.in_flight.acknowledge(ack.pkid);
+                if self.in_flight.acknowledge(ack.pkid) {
+                    self.acknowledged += 1;
+                    self.all.vitals.acknowledged();
+                    self.open()?;
+                }
                 self.publish_states()?;
                 let acknowledged = self.in_flight.acknowledged().len();
                 if acknowledged.is_multiple_of(REMOVE_BATCH) || !self.in_flight.has_readings() {
@@ -188,29 +293,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// Whether this is Home Assistant's birth message. A retained one is from before this connection, which publishes
-    /// the discovery message anyway.
-    fn is_birth(&self, publish: &Publish) -> bool {
-        self.discovery.as_ref().is_some_and(|discovery| discovery.birth == publish.topic)
-            && publish.payload == ONLINE.as_bytes()
-            && !publish.retain
-    }
-
-    /// Passes a command on to its output. A retained command may be old, so it is not carried out. The output's
-    /// state is retained too, and is the present one.
-    fn handle_command(&self, publish: &Publish) {
-        let Some(name) = self.topics.commanded(&publish.topic) else {
-            debug!(topic = %publish.topic, "message on a topic without a use here");
-            return;
-        };
-        if publish.retain {
-            info!(output = %name, "a retained command is not carried out; send commands without `retain`");
-            return;
-        }
-        match Command::parse(&publish.payload) {
-            Ok(command) => self.switches.send_command(name, command),
-            Err(error) => warn!(output = %name, %error, "payload is not a command"),
-        }
+    fn handle_suback(&mut self, ack: &SubAck) -> Result<(), PublishError> {
+        self.all.subscription_answered(ack);
+        self.subscribe_next()?;
+        self.publish_states()
     }
 
     /// Removes acknowledged readings from the outbox.
@@ -219,7 +305,7 @@ impl Publisher {
         if ids.is_empty() {
             return;
         }
-        let outbox = Arc::clone(&self.outbox);
+        let outbox = Arc::clone(&self.all.outbox);
         match blocking(move || outbox.remove(&ids)).await {
             Ok(()) => self.in_flight.clear_acknowledged(),
             // Delivery goes on with later readings. These are removed with the next, or sent once more after a

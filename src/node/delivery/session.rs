@@ -4,38 +4,50 @@
 //! The outbox already has every reading that is not acknowledged, so each connection gets a fresh client and starts
 //! again from the outbox's head.
 
+use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use backon::BackoffBuilder;
-use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS,
+    StateError,
+};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
+use super::back_off::BackOff;
 use super::client;
 use super::inflight::READINGS_IN_FLIGHT;
-use super::outbox::Outbox;
 use super::publish::{PublishError, Publisher};
+use super::publishing::Publishing;
 use super::tunnel::Tunnel;
 use crate::node::address::BrokerAddress;
 use crate::node::config::{HEALTH_INTERVAL, TlsFiles};
-use crate::node::discovery::DiscoveryMessage;
-use crate::node::io::switches::Switches;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
+use crate::throttled_log::ThrottledLog;
 use crate::wire::{Health, NodeTopics, OFFLINE};
 
 /// Room in the client for what is no reading: status, health, two subscriptions, discovery and the states of switches.
 const OTHER_REQUESTS: usize = 32;
-/// First and longest wait before a reconnect. Jitter keeps a hall of boards from reconnecting at the same instant.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+/// Packet ids that rumqttc uses in turn. It stops at one that is still in use, so there are many more than publishes in
+/// flight: one lost PUBACK then stops nothing until all others came round.
+const PACKET_IDS: u16 = 1024;
 /// Longest time for draining the outbox at the end of the process.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time for `offline` and DISCONNECT after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time between two warnings that there is no connection.
-const WARNING_INTERVAL: Duration = Duration::from_mins(1);
+/// Time between two warnings that there is no connection, and between two lines that there is one.
+const LINE_INTERVAL: Duration = Duration::from_mins(1);
+/// Pause between two looks at what is due.
+const TICK: Duration = Duration::from_secs(1);
+/// A connection that stood this long with a reading acknowledged has proved itself: the next wait is short again.
+const PROVED_AFTER: Duration = Duration::from_secs(10);
+/// So many acknowledged readings prove a connection too, however short: the outbox drains.
+const PROVED_BY_READINGS: u64 = 32;
+/// So many connections in a row that the broker closed, within this time, look like two boards of one id.
+const CLOSED_CONNECTIONS: usize = 3;
+const CLOSED_WITHIN: Duration = Duration::from_mins(10);
 
 /// Everything that a session needs.
 pub struct Session {
@@ -47,15 +59,9 @@ pub struct Session {
     pub password: Option<String>,
     /// Where the address asks for TLS.
     pub tls: Option<TlsFiles>,
-    /// The readings to deliver.
-    pub outbox: Arc<Outbox>,
-    /// The states to publish, and the receiver of commands.
-    pub switches: Arc<Switches>,
-    /// Whether there are outputs to command.
-    pub commanded: bool,
-    /// The message for Home Assistant.
-    pub discovery: Option<DiscoveryMessage>,
-    /// Silence after which the broker is pinged.
+    /// Readings, states and subscriptions.
+    pub publishing: Publishing,
+    /// Silence after which the broker is pinged: whole seconds, since CONNECT carries it so.
     pub keep_alive: Duration,
     /// Composes the health message.
     pub health: Box<dyn Fn() -> Health + Send + Sync>,
@@ -66,115 +72,200 @@ enum End {
     /// Shutdown was requested.
     Shutdown,
     /// The connection broke, or was never made.
-    Lost { reason: String, connected: bool },
+    Lost(Lost),
+}
+
+struct Lost {
+    reason: String,
+    /// How long it stood after the broker had accepted it; `None` where it never did.
+    stood: Option<Duration>,
+    /// Readings acknowledged on it.
+    acknowledged: u64,
+    /// Whether the broker ended it, and whether it did so without a word.
+    by_broker: bool,
+    closed: bool,
+}
+
+impl Lost {
+    /// The connection was never made.
+    const fn before(reason: String) -> Self {
+        Self { reason, stood: None, acknowledged: 0, by_broker: true, closed: false }
+    }
+}
+
+/// What connections have in common, for the log and the next wait.
+struct History {
+    waits: BackOff,
+    lost_line: ThrottledLog,
+    connected_line: ThrottledLog,
+    twin_line: ThrottledLog,
+    /// When the broker closed connections that it had accepted, one after the other.
+    closed: VecDeque<Instant>,
+}
+
+impl History {
+    fn new() -> Self {
+        Self {
+            waits: BackOff::new(),
+            lost_line: ThrottledLog::new(LINE_INTERVAL),
+            connected_line: ThrottledLog::new(LINE_INTERVAL),
+            twin_line: ThrottledLog::new(CLOSED_WITHIN),
+            closed: VecDeque::new(),
+        }
+    }
+
+    /// Notes the end of a connection. Returns whether the pattern is that of two boards with one id: each connects, and the
+    /// broker closes the other one's connection (MQTT 3.1.1, 3.1.4).
+    fn lost(&mut self, lost: &Lost, now: Instant) -> bool {
+        let stood = lost.stood.is_some_and(|stood| stood >= PROVED_AFTER);
+        if (stood && lost.acknowledged > 0) || lost.acknowledged >= PROVED_BY_READINGS {
+            self.waits.reset();
+            if stood {
+                self.lost_line = ThrottledLog::new(LINE_INTERVAL);
+                self.connected_line = ThrottledLog::new(LINE_INTERVAL);
+            }
+        }
+        // A broker that is away in between is one that restarts.
+        if !lost.closed || lost.stood.is_none() {
+            self.closed.clear();
+            return false;
+        }
+        self.closed.push_back(now);
+        self.closed.retain(|at| *at + CLOSED_WITHIN > now);
+        self.closed.len() >= CLOSED_CONNECTIONS
+    }
 }
 
 impl Session {
     /// Delivers until `shutdown`, across any number of connections.
-    pub async fn run(&self, mut shutdown: Shutdown) {
-        let mut waits = back_off();
-        let mut warned: Option<Instant> = None;
+    pub async fn run(mut self, mut shutdown: Shutdown) {
+        let mut history = History::new();
         loop {
-            let (reason, connected) = match self.connection(&mut shutdown).await {
+            let lost = match self.connection(&history.connected_line, &mut shutdown).await {
                 End::Shutdown => return,
-                End::Lost { reason, connected } => (reason, connected),
+                End::Lost(lost) => lost,
             };
-            if connected {
-                waits = back_off();
-                warned = None;
+            let now = Instant::now();
+            let waiting = self.publishing.outbox.depth();
+            let twin = history.lost(&lost, now);
+            self.publishing.vitals.lost(&lost.reason);
+            if let Some(left_out) = history.lost_line.due(now.into_std()) {
+                warn!(broker = %self.broker, waiting, left_out, "{}; readings wait in the outbox", lost.reason);
             }
-            if warned.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
-                warned = Some(Instant::now());
-                warn!(broker = %self.broker, waiting = self.outbox.depth(), "{reason}; readings wait in the outbox");
+            if twin && history.twin_line.due(now.into_std()).is_some() {
+                warn!(
+                    node = %self.node,
+                    "the broker accepts connections and closes them: does another board have the id `{}` too? Give each board its own HUMIDOR_NODE; the broker's log may say more",
+                    self.node
+                );
             }
-            let wait = waits.next().unwrap_or(BACK_OFF.1);
+            let stood = lost.stood.is_some_and(|stood| stood >= PROVED_AFTER);
+            if let Some(filter) = self.publishing.subscriptions.ended(lost.by_broker, stood, now) {
+                warn!(
+                    filter,
+                    "the broker ends the connection at this subscription: it is left out, and tried again from time to time; its messages do not arrive"
+                );
+            }
+            self.publishing.vitals.refused(self.publishing.subscriptions.missing(now));
             tokio::select! {
-                () = sleep(wait) => {}
+                () = sleep(history.waits.next_wait()) => {}
                 () = shutdown.requested() => return,
             }
         }
     }
 
-    fn options(&self, tunnel: Option<&Tunnel>) -> MqttOptions {
-        let mut options =
-            client::options(&self.node, &self.broker, self.password.as_deref(), tunnel);
+    fn options(&self, tunnel: &Tunnel) -> MqttOptions {
+        let password = self.password.as_deref();
+        let mut options = client::options(&self.node, &self.broker, password, tunnel);
         let status = NodeTopics::new(self.node.clone()).status();
         options
             .set_keep_alive(self.keep_alive)
-            .set_inflight(u16::try_from(READINGS_IN_FLIGHT + OTHER_REQUESTS).unwrap_or(u16::MAX))
+            .set_inflight(PACKET_IDS)
             .set_last_will(LastWill::new(status, OFFLINE, QoS::AtLeastOnce, true));
         options
     }
 
     /// One connection, from CONNECT to its end.
-    async fn connection(&self, shutdown: &mut Shutdown) -> End {
-        let tunnel = match &self.tls {
-            None => None,
-            Some(files) => tokio::select! {
-                opened = Tunnel::open(files, &self.broker) => match opened {
-                    Ok(tunnel) => Some(tunnel),
-                    Err(error) => {
-                        let reason = format!("no connection to the broker: {error}");
-                        return End::Lost { reason, connected: false };
-                    }
-                },
-                () = shutdown.requested() => return End::Shutdown,
+    async fn connection(&mut self, connected_line: &ThrottledLog, shutdown: &mut Shutdown) -> End {
+        let tunnel = tokio::select! {
+            opened = Tunnel::open(self.tls.as_ref(), &self.broker) => match opened {
+                Ok(tunnel) => tunnel,
+                Err(error) => {
+                    let reason = format!("no connection to the broker: {error}");
+                    return End::Lost(Lost::before(reason));
+                }
             },
+            () = shutdown.requested() => return End::Shutdown,
         };
-        let options = self.options(tunnel.as_ref());
+        let options = self.options(&tunnel);
         let (client, mut events) = AsyncClient::new(options, READINGS_IN_FLIGHT + OTHER_REQUESTS);
-        events.network_options.set_tcp_nodelay(true);
-        let mut publisher = Publisher::new(
-            client,
-            NodeTopics::new(self.node.clone()),
-            Arc::clone(&self.outbox),
-            Arc::clone(&self.switches),
-            self.discovery.clone(),
-        );
-        let mut connected = false;
-        let outcome = self.deliver(&mut events, &mut publisher, &mut connected, shutdown).await;
+        let mut publisher = Publisher::new(client, &mut self.publishing);
+        let delivery = Delivery { broker: &self.broker, connected_line, health: &*self.health };
+        let outcome = delivery.run(&mut events, &mut publisher, shutdown).await;
         // Readings acknowledged before the end must not be sent again.
         publisher.remove_acknowledged().await;
+        let stood = publisher.since().map(|since| since.elapsed());
+        let acknowledged = publisher.readings_acknowledged();
         drop((events, publisher));
-        let tls_error = match tunnel {
-            Some(tunnel) => tunnel.close().await,
-            None => None,
+        let stream_error = tunnel.close().await;
+        let error = match outcome {
+            Ok(()) => return End::Shutdown,
+            Err(error) => error,
         };
-        match outcome {
-            Ok(()) => End::Shutdown,
-            Err(PublishError::Connection(error)) => {
-                let reason = match tls_error {
-                    Some(error) if connected => format!("connection to the broker lost: {error}"),
-                    Some(error) => format!("no connection to the broker: {error}"),
-                    None => client::reason(&error, &self.node, &self.broker),
+        let by_broker = matches!(error, PublishError::Connection(_));
+        let (reason, closed) = match (error, stream_error) {
+            (PublishError::Connection(_), Some(error)) => {
+                let connected = if stood.is_some() {
+                    "connection to the broker lost"
+                } else {
+                    "no connection to the broker"
                 };
-                End::Lost { reason, connected }
+                (format!("{connected}: {error}"), error.is_end())
             }
-            Err(error) => End::Lost { reason: error.to_string(), connected },
-        }
+            (PublishError::Connection(error), None) => {
+                let aborted = ConnectionError::MqttState(StateError::ConnectionAborted);
+                let closed = error.to_string() == aborted.to_string();
+                (client::reason(&error, &self.node, &self.broker), closed)
+            }
+            (error, _) => (error.to_string(), false),
+        };
+        End::Lost(Lost { reason, stood, acknowledged, by_broker, closed })
     }
+}
 
-    async fn deliver(
+/// Delivery over one connection.
+struct Delivery<'a> {
+    broker: &'a BrokerAddress,
+    connected_line: &'a ThrottledLog,
+    health: &'a (dyn Fn() -> Health + Send + Sync),
+}
+
+impl Delivery<'_> {
+    async fn run(
         &self,
         events: &mut EventLoop,
-        publisher: &mut Publisher,
-        connected: &mut bool,
+        publisher: &mut Publisher<'_>,
         shutdown: &mut Shutdown,
     ) -> Result<(), PublishError> {
         let mut health = interval(HEALTH_INTERVAL);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (outbox, switches) = publisher.sources();
         loop {
             let event = {
                 // Kept across the other branches: dropping a poll half-way could lose what it read.
                 let mut poll = pin!(events.poll());
                 loop {
+                    let (connected, open) = (publisher.since().is_some(), publisher.is_open());
                     tokio::select! {
                         event = &mut poll => break Some(event?),
-                        () = self.outbox.changed(), if *connected => publisher.publish_readings().await?,
-                        () = self.switches.changed(), if *connected => publisher.publish_states()?,
-                        _ = health.tick(), if *connected => publisher.publish_health(&(self.health)())?,
+                        () = outbox.changed(), if connected => publisher.publish_readings().await?,
+                        () = switches.changed(), if open => publisher.publish_states()?,
+                        _ = health.tick(), if open => publisher.publish_health(&(self.health)())?,
+                        _ = tick.tick(), if connected => publisher.tick().await?,
                         () = shutdown.requested() => {
-                            if !*connected {
+                            if !connected {
                                 return Ok(());
                             }
                             break None;
@@ -185,9 +276,10 @@ impl Session {
             match event {
                 None => return self.close(events, publisher).await,
                 Some(Event::Incoming(Packet::ConnAck(_))) => {
-                    *connected = true;
-                    info!(broker = %self.broker, waiting = self.outbox.depth(), "connected");
-                    publisher.connected(self.commanded).await?;
+                    if let Some(left_out) = self.connected_line.due(std::time::Instant::now()) {
+                        info!(broker = %self.broker, waiting = outbox.depth(), left_out, "connected");
+                    }
+                    publisher.accepted().await?;
                 }
                 Some(event) => publisher.handle_event(&event).await?,
             }
@@ -198,8 +290,9 @@ impl Session {
     async fn close(
         &self,
         events: &mut EventLoop,
-        publisher: &mut Publisher,
+        publisher: &mut Publisher<'_>,
     ) -> Result<(), PublishError> {
+        publisher.closing();
         let drain = async {
             publisher.publish_readings().await?;
             while publisher.has_readings_in_flight() {
@@ -212,7 +305,7 @@ impl Session {
             drained?;
         } else {
             info!(
-                waiting = self.outbox.depth(),
+                waiting = publisher.sources().0.depth(),
                 "stopping before the outbox is empty; the next start sends the rest"
             );
         }
@@ -234,11 +327,44 @@ impl Session {
     }
 }
 
-fn back_off() -> impl Iterator<Item = Duration> {
-    backon::ExponentialBuilder::default()
-        .with_min_delay(BACK_OFF.0)
-        .with_max_delay(BACK_OFF.1)
-        .with_jitter()
-        .without_max_times()
-        .build()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(stood: Option<u64>, acknowledged: u64, closed: bool) -> Lost {
+        let stood = stood.map(Duration::from_secs);
+        Lost { reason: String::new(), stood, acknowledged, by_broker: true, closed }
+    }
+
+    #[test]
+    fn only_a_connection_that_proved_itself_makes_the_next_wait_short() {
+        let short = |lost: &Lost| {
+            let mut history = History::new();
+            for _ in 0..9 {
+                history.waits.next_wait();
+            }
+            history.lost(lost, Instant::now());
+            history.waits.next_wait() <= Duration::from_secs(2)
+        };
+        for (stood, acknowledged, proved) in [
+            (None, 0, false),
+            (Some(1), 1, false),
+            (Some(60), 0, false),
+            (Some(10), 1, true),
+            (Some(1), PROVED_BY_READINGS, true),
+        ] {
+            assert_eq!(short(&lost(stood, acknowledged, true)), proved, "{stood:?} {acknowledged}");
+        }
+    }
+
+    #[test]
+    fn closed_connections_in_a_row_look_like_two_boards_and_a_restarting_broker_does_not() {
+        let (mut history, start) = (History::new(), Instant::now());
+        let closed = lost(Some(3), 1, true);
+        assert!(!history.lost(&closed, start) && !history.lost(&closed, start));
+        assert!(history.lost(&closed, start) && history.lost(&closed, start));
+        history.lost(&lost(None, 0, false), start);
+        assert!(!history.lost(&closed, start) && !history.lost(&closed, start));
+        assert!(!history.lost(&closed, start + CLOSED_WITHIN), "too long ago");
+    }
 }

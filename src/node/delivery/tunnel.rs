@@ -1,25 +1,30 @@
-//! TLS to the broker, through an abstract Unix socket between rumqttc and the TLS connection.
+//! The connection to the broker, over TCP or TLS, and an abstract Unix socket where rumqttc finds it.
 //!
-//! rumqttc's own TLS features pin versions with open advisories, and it takes no stream that is already open. But it can
-//! connect to a Unix socket. So this file makes the TLS connection, and rumqttc gets the name of an abstract socket that
-//! accepts this process alone.
+//! rumqttc takes no stream that is already open, but it can connect to a Unix socket. So this file makes the connection,
+//! gives rumqttc the name of an abstract socket that accepts this process alone, and copies between the two. What the
+//! broker sends passes the check of `inbound` on its way; and TLS needs none of rumqttc's features, which pin versions with
+//! open advisories.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
+use rustls::{AlertDescription, ClientConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tracing::warn;
 
+use super::inbound::{Breach, Inbound, Outbound, Sent};
 use crate::node::address::BrokerAddress;
 use crate::node::config::TlsFiles;
+use crate::throttled_log::ThrottledLog;
 use crate::tls::{TlsError, identity, provider, roots};
 
 /// Longest time for TCP and the handshake together. A small board signs in a tenth of a second.
@@ -28,6 +33,12 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for sending the last bytes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for the broker's reason after writing to it has failed.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes copied at once.
+const CHUNK_BYTES: usize = 4 * 1024;
+/// Time between two lines on acknowledgements of nothing.
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// rustls's configuration of a client, from the files.
 ///
@@ -46,7 +57,7 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     }))
 }
 
-/// The reason why there is no TLS connection.
+/// The reason why there is no connection, or none any more.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     /// A file is missing or wrong.
@@ -55,57 +66,138 @@ pub enum TunnelError {
     /// The host's name cannot be in a certificate.
     #[error("`{0}` is not a host name or address that a certificate can be for")]
     Name(String),
-    /// The network, or the broker's certificate.
+    /// The network.
+    #[error("{0}")]
+    Io(std::io::Error),
+    /// The handshake, or the broker's certificate.
     #[error("TLS: {0}")]
-    Io(#[from] std::io::Error),
+    Tls(std::io::Error),
+    /// The broker refused by a TLS alert.
+    #[error("TLS: {0}")]
+    Refused(String),
     /// The broker does not answer.
-    #[error("no TLS connection within {OPEN_TIMEOUT:?}")]
+    #[error("no answer within {OPEN_TIMEOUT:?}")]
     Silent,
+    /// The broker broke the protocol.
+    #[error(transparent)]
+    Breach(#[from] Breach),
 }
 
-/// A TLS connection to the broker, and the socket where rumqttc finds it.
+impl TunnelError {
+    /// An error of the stream: the network's, TLS's, or the broker's alert.
+    fn of_stream(error: std::io::Error, has_certificate: bool) -> Self {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match tls {
+            None => Self::Io(error),
+            Some(rustls::Error::AlertReceived(alert)) => {
+                Self::Refused(refusal(*alert, has_certificate))
+            }
+            Some(_) => Self::Tls(error),
+        }
+    }
+
+    /// Whether the broker ended a connection that it had accepted, without a word.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Io(_))
+    }
+}
+
+/// A TLS alert in words (RFC 8446, 6.2).
+fn refusal(alert: AlertDescription, has_certificate: bool) -> String {
+    use AlertDescription as A;
+    let remedy = "set HUMIDOR_TLS_CERT and HUMIDOR_TLS_KEY";
+    match alert {
+        A::CertificateRequired => format!("the broker asks for a client certificate: {remedy}"),
+        A::HandshakeFailure if !has_certificate => {
+            format!("the broker ended the handshake; if it asks for a client certificate, {remedy}")
+        }
+        A::BadCertificate
+        | A::UnsupportedCertificate
+        | A::CertificateUnknown
+        | A::UnknownCA
+        | A::AccessDenied
+        | A::DecryptError => format!(
+            "the broker does not accept this node's certificate ({alert:?}): check HUMIDOR_TLS_CERT and which authority the broker trusts"
+        ),
+        A::CertificateExpired | A::CertificateRevoked => format!(
+            "the broker does not accept this node's certificate any more ({alert:?}): renew HUMIDOR_TLS_CERT"
+        ),
+        A::ProtocolVersion | A::HandshakeFailure | A::InsufficientSecurity => {
+            format!("the broker and this node have no TLS version or cipher in common ({alert:?})")
+        }
+        A::UnrecognisedName => "the broker does not serve the name in HUMIDOR_BROKER".to_owned(),
+        other => format!("the broker ended the connection with alert {other:?}"),
+    }
+}
+
+/// A connection to the broker, and the socket where rumqttc finds it.
 #[derive(Debug)]
 pub struct Tunnel {
     /// Name of rumqttc's end: an abstract Unix socket.
     pub entrance: String,
-    copying: JoinHandle<std::io::Result<()>>,
+    copying: JoinHandle<Result<(), TunnelError>>,
 }
 
 impl Tunnel {
-    /// Connects to the broker and makes the TLS handshake.
+    /// Connects to the broker; with `tls`, makes the TLS handshake.
     ///
     /// # Errors
     /// [`TunnelError`].
-    pub async fn open(files: &TlsFiles, broker: &BrokerAddress) -> Result<Self, TunnelError> {
+    pub async fn open(tls: Option<&TlsFiles>, broker: &BrokerAddress) -> Result<Self, TunnelError> {
+        let connecting = async {
+            let socket = TcpStream::connect((broker.host.as_str(), broker.port)).await;
+            let socket = socket.map_err(TunnelError::Io)?;
+            socket.set_nodelay(true).map_err(TunnelError::Io)?;
+            Ok::<_, TunnelError>(socket)
+        };
+        let Some(files) = tls else {
+            let stream =
+                timeout(OPEN_TIMEOUT, connecting).await.map_err(|_| TunnelError::Silent)??;
+            return Self::to(stream, false);
+        };
+        let has_certificate = files.identity.is_some();
         let files = files.clone();
         let read = spawn_blocking(move || client_config(&files)).await;
         let config = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         let name = ServerName::try_from(broker.host.clone());
         let name = name.map_err(|_| TunnelError::Name(broker.host.clone()))?;
         let opening = async {
-            let socket = TcpStream::connect((broker.host.as_str(), broker.port)).await?;
-            socket.set_nodelay(true)?;
-            TlsConnector::from(config).connect(name, socket).await
+            let connected = TlsConnector::from(config).connect(name, connecting.await?).await;
+            connected.map_err(|error| TunnelError::of_stream(error, has_certificate))
         };
         let stream = timeout(OPEN_TIMEOUT, opening).await.map_err(|_| TunnelError::Silent)??;
+        Self::to(stream, has_certificate)
+    }
 
+    fn to(
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        has_certificate: bool,
+    ) -> Result<Self, TunnelError> {
         let entrance =
             format!("humidor-tunnel-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-        let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&entrance)?)?;
-        listener.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(listener)?;
-        let copying = tokio::spawn(copy(listener, stream));
+        let listen = || {
+            let name = SocketAddr::from_abstract_name(&entrance)?;
+            let listener = StdListener::bind_addr(&name)?;
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        };
+        let listener = listen().map_err(TunnelError::Io)?;
+        let copying = tokio::spawn(async move {
+            let Ok(Some(client)) = timeout(ACCEPT_TIMEOUT, own_client(listener)).await else {
+                return Ok(());
+            };
+            copy(client, stream, has_certificate).await
+        });
         // The leading zero byte means an abstract socket (unix(7)).
         Ok(Self { entrance: format!("\0{entrance}"), copying })
     }
 
-    /// Waits until the last bytes are sent, after rumqttc has closed its end. Returns the TLS error that ended the
-    /// connection, which rumqttc sees as a closed socket: a broker that asks for the node's certificate refuses
-    /// only after the handshake.
+    /// Waits until the last bytes are sent, after rumqttc has closed its end. Returns the error that ended the connection,
+    /// which rumqttc sees as a closed socket: a broker that asks for the node's certificate refuses only after the
+    /// handshake.
     pub async fn close(mut self) -> Option<TunnelError> {
-        let error = timeout(CLOSE_TIMEOUT, &mut self.copying).await.ok()?.ok()?.err()?;
-        error.get_ref()?.downcast_ref::<rustls::Error>()?;
-        Some(TunnelError::Io(error))
+        timeout(CLOSE_TIMEOUT, &mut self.copying).await.ok()?.ok()?.err()
     }
 }
 
@@ -116,11 +208,59 @@ impl Drop for Tunnel {
 }
 
 /// Copies both ways until either end closes.
-async fn copy(listener: UnixListener, mut stream: TlsStream<TcpStream>) -> std::io::Result<()> {
-    let Ok(Some(mut client)) = timeout(ACCEPT_TIMEOUT, own_client(listener)).await else {
-        return Ok(());
+async fn copy(
+    client: UnixStream,
+    broker: impl AsyncRead + AsyncWrite + Send,
+    has_certificate: bool,
+) -> Result<(), TunnelError> {
+    let sent = Sent::default();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_broker, mut to_broker) = tokio::io::split(broker);
+    let to_the_broker = async {
+        let (mut outbound, mut chunk) = (Outbound::new(), vec![0; CHUNK_BYTES]);
+        loop {
+            let count = from_client.read(&mut chunk).await?;
+            if count == 0 {
+                return to_broker.shutdown().await;
+            }
+            outbound.note(&chunk[..count], &sent).map_err(std::io::Error::other)?;
+            to_broker.write_all(&chunk[..count]).await?;
+            to_broker.flush().await?;
+        }
     };
-    tokio::io::copy_bidirectional(&mut client, &mut stream).await.map(drop)
+    let to_the_client = async {
+        let (mut inbound, mut chunk) = (Inbound::new(), vec![0; CHUNK_BYTES]);
+        let (mut passed, complaint) = (Vec::new(), ThrottledLog::new(COMPLAINT_INTERVAL));
+        loop {
+            let read = from_broker.read(&mut chunk).await;
+            let count = read.map_err(|error| TunnelError::of_stream(error, has_certificate))?;
+            if count == 0 {
+                return Ok(());
+            }
+            passed.clear();
+            let outcome = inbound.take(&chunk[..count], &sent, &mut passed);
+            if inbound.take_ignored() > 0
+                && let Some(left_out) = complaint.due(std::time::Instant::now())
+            {
+                warn!(left_out, "the broker acknowledges what was not sent, or twice; ignored");
+            }
+            // rumqttc may be gone already; the broker's reason is still of interest.
+            let _ = to_client.write_all(&passed).await;
+            outcome?;
+        }
+    };
+    let (mut up, mut down) = (pin!(to_the_broker), pin!(to_the_client));
+    tokio::select! {
+        ended = &mut down => ended,
+        ended = &mut up => match ended {
+            Ok(()) => down.await,
+            // The broker has closed its end. It may have said why before.
+            Err(error) => match timeout(REASON_TIMEOUT, down).await {
+                Ok(Err(reason)) => Err(reason),
+                _ => Err(TunnelError::of_stream(error, has_certificate)),
+            },
+        },
+    }
 }
 
 /// The first connection from this process. In the host's network namespace other processes see the name too.

@@ -1,18 +1,20 @@
-//! The exchange between io and the MQTT session: states of inputs and outputs one way; commands, and the time of the
-//! broker's last packet, the other way.
+//! The exchange between io and the MQTT session: states of inputs and outputs one way; commands, and the time at which the
+//! broker was last heard, the other way.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::reading::Id;
-use crate::wire::{Command, Switch};
+use crate::throttled_log::ThrottledLog;
+use crate::wire::{Command, Switch, Wanted};
 
-/// Most commands that wait for the outputs, which carry one out in microseconds.
-const COMMANDS_MAX: usize = 64;
+/// Time between two lines on commands for outputs that are not configured.
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Whether a switch is read or driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,39 +28,86 @@ pub enum Direction {
 /// A state to publish.
 pub type StateChange = (Direction, Id, Switch);
 
+/// The state that a command, or a row of commands, leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// This state.
+    Be(Switch),
+    /// The other state, or the same one after an even number of toggles.
+    Toggle(bool),
+}
+
+/// The commands of one output that have arrived and are not carried out yet, as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// Where all of them together lead.
+    pub to: Change,
+    /// The hold time of the last one.
+    pub hold: Option<Duration>,
+    /// Commands before the last one, which are not carried out by themselves.
+    pub passed_over: u64,
+}
+
+impl Pending {
+    /// One command.
+    #[must_use]
+    pub const fn new(command: Command) -> Self {
+        let to = match command.to {
+            Wanted::Be(state) => Change::Be(state),
+            Wanted::Toggle => Change::Toggle(true),
+        };
+        Self { to, hold: command.hold, passed_over: 0 }
+    }
+
+    /// Adds a later command. The result leads to the state that carrying out each in turn leads to.
+    const fn then(self, command: Command) -> Self {
+        let to = match (command.to, self.to) {
+            (Wanted::Be(state), _) => Change::Be(state),
+            (Wanted::Toggle, Change::Be(state)) => Change::Be(state.inverse()),
+            (Wanted::Toggle, Change::Toggle(odd)) => Change::Toggle(!odd),
+        };
+        Self { to, hold: command.hold, passed_over: self.passed_over + 1 }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Commands {
+    /// Of each configured output.
+    pending: BTreeMap<Id, Option<Pending>>,
+    /// Commands that were not carried out by themselves, since the start.
+    passed_over: u64,
+}
+
 /// The latest state of each switch, and whether it was published. A state that changes twice before the session
-/// publishes it is published once.
+/// publishes it is published once. Likewise the commands of an output: those that arrive before it is switched become one.
 #[derive(Debug)]
 pub struct Switches {
     states: Mutex<BTreeMap<(Direction, Id), (Switch, bool)>>,
     changed: Notify,
-    commands: mpsc::Sender<(Id, Command)>,
-    last_packet: watch::Sender<Option<Instant>>,
-}
-
-/// The outputs' end of [`Switches`].
-#[derive(Debug)]
-pub struct FromBroker {
-    /// Commands, each with its output.
-    pub commands: mpsc::Receiver<(Id, Command)>,
-    /// Time of the broker's last packet; `None` before the first.
-    pub last_packet: watch::Receiver<Option<Instant>>,
+    commands: Mutex<Commands>,
+    commanded: Notify,
+    heard: Mutex<Option<Instant>>,
+    unknown_line: ThrottledLog,
 }
 
 impl Switches {
-    /// No switch yet, and the outputs' end.
+    /// No state yet. Commands are taken for these outputs.
     #[must_use]
-    pub fn new() -> (Self, FromBroker) {
-        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let (last_packet, last_packet_receiver) = watch::channel(None);
-        let states = Mutex::default();
-        let switches = Self { states, changed: Notify::new(), commands, last_packet };
-        (switches, FromBroker { commands: receiver, last_packet: last_packet_receiver })
+    pub fn new(outputs: impl IntoIterator<Item = Id>) -> Self {
+        let pending = outputs.into_iter().map(|name| (name, None)).collect();
+        Self {
+            states: Mutex::default(),
+            changed: Notify::new(),
+            commands: Mutex::new(Commands { pending, passed_over: 0 }),
+            commanded: Notify::new(),
+            heard: Mutex::new(None),
+            unknown_line: ThrottledLog::new(COMPLAINT_INTERVAL),
+        }
     }
 
     /// Notes a state. Another one than before is published.
     pub fn set(&self, direction: Direction, name: &Id, state: Switch) {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = lock(&self.states);
         let known = states.get(&(direction, name.clone()));
         if known.is_none_or(|(known, _)| *known != state) {
             states.insert((direction, name.clone()), (state, false));
@@ -73,14 +122,13 @@ impl Switches {
 
     /// All states are to be published again, to a broker that may have lost them.
     pub fn republish_all(&self) {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.values_mut().for_each(|(_, published)| *published = false);
+        lock(&self.states).values_mut().for_each(|(_, published)| *published = false);
     }
 
     /// Up to `room` states to publish. They count as published from now on.
     #[must_use]
     pub fn take_unpublished(&self, room: usize) -> Vec<StateChange> {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = lock(&self.states);
         let unpublished = states.iter_mut().filter(|(_, (_, published))| !published);
         unpublished
             .take(room)
@@ -91,19 +139,59 @@ impl Switches {
             .collect()
     }
 
-    /// Passes a command on to the outputs. Drops it, with a warning, when too many wait.
-    pub fn send_command(&self, name: Id, command: Command) {
-        if self.commands.try_send((name, command)).is_err() {
-            warn!(
-                "command dropped: {COMMANDS_MAX} commands wait already, or the outputs have ended"
-            );
+    /// Passes a command on to its output. The last one always counts, however many came before it.
+    pub fn send_command(&self, name: &Id, command: Command) {
+        let mut commands = lock(&self.commands);
+        let Some(pending) = commands.pending.get_mut(name) else {
+            drop(commands);
+            if let Some(left_out) = self.unknown_line.due(std::time::Instant::now()) {
+                warn!(output = %name, left_out, "command for an output that is not configured");
+            }
+            return;
+        };
+        let earlier = pending.take();
+        *pending = Some(earlier.map_or(Pending::new(command), |earlier| earlier.then(command)));
+        if earlier.is_some() {
+            commands.passed_over += 1;
         }
+        drop(commands);
+        self.commanded.notify_one();
     }
 
-    /// A packet from the broker has arrived.
-    pub fn packet_received(&self) {
-        self.last_packet.send_replace(Some(Instant::now()));
+    /// Waits for a command. Cancelling and calling again is fine.
+    pub async fn commanded(&self) {
+        self.commanded.notified().await;
     }
+
+    /// Takes the command of each output that has one.
+    #[must_use]
+    pub fn take_commands(&self) -> Vec<(Id, Pending)> {
+        let mut commands = lock(&self.commands);
+        let pending = commands.pending.iter_mut();
+        pending.filter_map(|(name, pending)| Some((name.clone(), pending.take()?))).collect()
+    }
+
+    /// Commands since the start that were not carried out by themselves, since a later one came before the output was
+    /// switched.
+    #[must_use]
+    pub fn passed_over(&self) -> u64 {
+        lock(&self.commands).passed_over
+    }
+
+    /// The broker is there and would deliver a command.
+    pub fn broker_heard(&self) {
+        *lock(&self.heard) = Some(Instant::now());
+    }
+
+    /// When the broker was last heard; `None` before the first time.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Instant> {
+        *lock(&self.heard)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -112,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_latest_state_is_published_once_and_all_again_to_a_new_broker() {
-        let (switches, _outputs) = Switches::new();
+        let switches = Switches::new([]);
         let (door, fan): (Id, Id) = ("door".parse().unwrap(), "fan".parse().unwrap());
         switches.set(Direction::Input, &door, Switch::On);
         switches.set(Direction::Input, &door, Switch::Off);
@@ -123,5 +211,34 @@ mod tests {
         assert_eq!(switches.take_unpublished(9), []);
         switches.republish_all();
         assert_eq!(switches.take_unpublished(9).len(), 2);
+    }
+
+    #[test]
+    fn the_last_command_of_a_burst_counts_and_every_toggle_does() {
+        let fan: Id = "fan".parse().unwrap();
+        let switches = Switches::new([fan.clone()]);
+        let to = |to| Command { to, hold: None };
+        let (on, off) = (to(Wanted::Be(Switch::On)), to(Wanted::Be(Switch::Off)));
+        let toggle = to(Wanted::Toggle);
+        let pulse = Command { hold: Some(Duration::from_secs(1)), ..on };
+        let mut passed_over = 0;
+        for (burst, expected) in [
+            ([vec![on; 70], vec![off]].concat(), Change::Be(Switch::Off)),
+            (vec![toggle, toggle], Change::Toggle(false)),
+            (vec![toggle, toggle, toggle], Change::Toggle(true)),
+            (vec![off, toggle], Change::Be(Switch::On)),
+            (vec![pulse, toggle, toggle], Change::Be(Switch::On)),
+        ] {
+            for command in &burst {
+                switches.send_command(&fan, *command);
+            }
+            let [(name, pending)] = switches.take_commands().try_into().unwrap();
+            let earlier = burst.len() as u64 - 1;
+            passed_over += earlier;
+            assert_eq!((name, pending.to), (fan.clone(), expected));
+            assert_eq!((pending.hold, pending.passed_over), (None, earlier));
+        }
+        switches.send_command(&"lamp".parse().unwrap(), on);
+        assert_eq!((switches.take_commands(), switches.passed_over()), (vec![], passed_over));
     }
 }

@@ -28,8 +28,12 @@ const WAL_LIMIT_BYTES: u32 = 4 * 1024 * 1024;
 /// [`OpenError`]. A damaged file is no error: it is kept beside the new one, and logged as an error.
 pub fn open_checked(path: &Path, kind: Database) -> Result<(Connection, Lock), OpenError> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| OpenError::Io { path: folder.to_owned(), source })?;
+        let io = |source| OpenError::Io { path: folder.to_owned(), source };
+        if folder.is_file() {
+            let text = "is a file, not a folder; set HUMIDOR_DATA to a folder";
+            return Err(io(std::io::Error::new(std::io::ErrorKind::NotADirectory, text)));
+        }
+        std::fs::create_dir_all(folder).map_err(io)?;
     }
     let lock = Lock::take(path)?;
     let connection = match open_sound(path, kind) {

@@ -1,0 +1,90 @@
+//! How the connection to the broker is, for health: noted by the session, read by whoever asks.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::clock::unix_ms;
+
+/// A moment, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By the monotonic clock.
+    pub at: Instant,
+    /// Unix time in ms UTC.
+    pub unix_ms: i64,
+}
+
+impl Moment {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { at: Instant::now(), unix_ms: unix_ms() }
+    }
+}
+
+/// The connection at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Since when the broker has accepted the connection; `None` without one.
+    pub connected: Option<Moment>,
+    /// Since when there is no connection, from the start on; `None` with one.
+    pub disconnected: Option<Moment>,
+    /// The broker's last acknowledgement of a reading in this run.
+    pub acknowledged: Option<Moment>,
+    /// Why the last connection failed or ended, and when.
+    pub error: Option<(String, Moment)>,
+    /// Topic filters that the broker refuses, does not answer, or that end the connection.
+    pub refused: Vec<String>,
+}
+
+/// The connection, shared.
+#[derive(Debug)]
+pub struct Vitals(Mutex<Connection>);
+
+impl Vitals {
+    /// Of a run that begins.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Mutex::new(Connection {
+            connected: None,
+            disconnected: Some(Moment::now()),
+            acknowledged: None,
+            error: None,
+            refused: Vec::new(),
+        }))
+    }
+
+    /// The broker has accepted the connection.
+    pub fn connected(&self) {
+        let mut connection = self.lock();
+        (connection.connected, connection.disconnected) = (Some(Moment::now()), None);
+    }
+
+    /// The broker has acknowledged a reading.
+    pub fn acknowledged(&self) {
+        self.lock().acknowledged = Some(Moment::now());
+    }
+
+    /// The connection failed or ended.
+    pub fn lost(&self, reason: &str) {
+        let mut connection = self.lock();
+        connection.connected = None;
+        connection.disconnected.get_or_insert_with(Moment::now);
+        connection.error = Some((reason.to_owned(), Moment::now()));
+    }
+
+    /// These subscriptions are refused now.
+    pub fn refused(&self, filters: Vec<String>) {
+        self.lock().refused = filters;
+    }
+
+    /// How the connection is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Connection {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
