@@ -20,7 +20,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use load::{Latencies, Load, Rate, closed_loop, open_loop};
-use measure::round;
+use measure::cpu::CpuTimes;
+use measure::seconds;
 use measure::spread::{Spread, ms};
 use peers::Broker;
 use serde_json::{Value, json};
@@ -82,11 +83,7 @@ fn measure_rate(name: &str, per_second: u32, brokers: &[Broker], backlog: Durati
 }
 
 fn figure(name: &str, broker: &str, rounds: Vec<Latencies>) -> Value {
-    let seconds = |time: Duration| round(time.as_secs_f64(), 2);
-    let (load_cpu, broker_cpu) = (
-        rounds.iter().map(|round| round.load_cpu).sum(),
-        rounds.iter().map(|round| round.broker_cpu).sum(),
-    );
+    let cpu = rounds.iter().fold(CpuTimes::default(), |sum, round| sum.plus(round.cpu));
     let (mut times, mut written, mut p99) = (Vec::new(), Vec::new(), Vec::new());
     for mut round in rounds {
         round.acknowledged.sort();
@@ -101,7 +98,7 @@ fn figure(name: &str, broker: &str, rounds: Vec<Latencies>) -> Value {
         "bench": "latency", "rate": name, "broker": broker, "readings": times.len(),
         "p50_ms": ms(&times, 0.5), "p90_ms": ms(&times, 0.9), "p99_ms": ms(&times, 0.99), "max_ms": ms(&times, 1.0),
         "p99_least_ms": p99.min, "p99_most_ms": p99.max, "written_p99_ms": ms(&written, 0.99),
-        "load_cpu_s": seconds(load_cpu), "broker_cpu_s": seconds(broker_cpu),
+        "load_cpu_s": seconds(cpu.load), "broker_cpu_s": seconds(cpu.broker), "others_cpu_s": seconds(cpu.others()),
     })
 }
 

@@ -2,7 +2,8 @@
 //! `cargo bench --bench throughput`; some loads: `cargo bench --bench throughput -- 900x4`.
 //!
 //! Prints one line of JSON a load and broker: the median of the rounds with the least and the most, the ratio of humidor's
-//! median to this broker's, and the CPU seconds of the generator and the broker. humidor acknowledges what is committed;
+//! median to this broker's, and the CPU seconds of the generator, the broker and
+//! others, of so many seconds on each processor. humidor acknowledges what is committed;
 //! no other broker keeps anything. Exits with 1 when a reading that was acknowledged is not in the log.
 //!
 //! `LOAD_SECONDS` (2) and `LOAD_ROUNDS` (5) change how long it looks; `LOAD_FOLDER` is where the log is. The brokers are
@@ -17,9 +18,10 @@ mod support;
 use std::time::Duration;
 
 use load::{Load, Throughput, closed_loop};
+use measure::cpu::CpuTimes;
 use measure::process::resident_mb;
 use measure::spread::Spread;
-use measure::{float, round};
+use measure::{float, round, seconds};
 use peers::Broker;
 use serde_json::{Value, json};
 
@@ -45,25 +47,25 @@ struct Rounds {
 
 impl Rounds {
     fn acks_per_s(&self) -> Spread {
-        self.spread(|round| float(round.acknowledged) / round.seconds)
+        self.spread(|round| float(round.acknowledged) / round.lasted.as_secs_f64())
     }
 
     fn deliveries_per_s(&self) -> Spread {
-        self.spread(|round| float(round.delivered) / round.seconds)
+        self.spread(|round| float(round.delivered) / round.lasted.as_secs_f64())
     }
 
     /// Acknowledgements in a second of the broker's CPU time: on a busy machine the steadier figure.
     fn acks_per_cpu_s(&self) -> f64 {
         let acknowledged: u64 = self.of.iter().map(|round| round.acknowledged).sum();
-        float(acknowledged) / self.seconds(|round| round.broker_cpu.as_secs_f64())
+        float(acknowledged) / self.cpu().broker.as_secs_f64()
     }
 
     fn spread(&self, figure: impl Fn(&Throughput) -> f64) -> Spread {
         Spread::of(self.of.iter().map(figure).collect())
     }
 
-    fn seconds(&self, figure: impl Fn(&Throughput) -> f64) -> f64 {
-        round(self.of.iter().map(figure).sum(), 2)
+    fn cpu(&self) -> CpuTimes {
+        self.of.iter().fold(CpuTimes::default(), |sum, round| sum.plus(round.cpu))
     }
 }
 
@@ -103,15 +105,14 @@ fn measure_load(load: Load) -> Vec<Rounds> {
 }
 
 fn figure(load: Load, rounds: &Rounds, humidor: &Rounds) -> Value {
-    let acks = rounds.acks_per_s();
+    let (acks, cpu) = (rounds.acks_per_s(), rounds.cpu());
     let ratio = |own: Spread, other: Spread| round(own.median / other.median, 2);
     let mut figure = json!({
         "bench": "throughput", "load": load.name, "broker": rounds.broker.name,
         "acks_per_s": acks.median.round(), "min": acks.min.round(), "max": acks.max.round(),
         "humidor_ratio": ratio(humidor.acks_per_s(), acks),
-        "of_s": rounds.seconds(|round| round.seconds),
-        "load_cpu_s": rounds.seconds(|round| round.load_cpu.as_secs_f64()),
-        "broker_cpu_s": rounds.seconds(|round| round.broker_cpu.as_secs_f64()),
+        "of_s": seconds(rounds.of.iter().map(|round| round.lasted).sum()),
+        "load_cpu_s": seconds(cpu.load), "broker_cpu_s": seconds(cpu.broker), "others_cpu_s": seconds(cpu.others()),
         "acks_per_broker_cpu_s": rounds.acks_per_cpu_s().round(),
         "resident_mb": round(rounds.resident_mb, 1),
     });

@@ -9,7 +9,7 @@ use super::frame::Run;
 use super::publisher::Publisher;
 use super::readiness::Readiness;
 use super::subscriber::Subscriber;
-use crate::measure::process::cpu;
+use crate::measure::cpu::CpuTimes;
 use crate::support::PATIENCE;
 
 /// Before it counts: names are interned, buffers have their size.
@@ -36,18 +36,17 @@ pub struct Load {
     pub age: Duration,
 }
 
-/// What came of it. Counts and CPU times are those of `seconds`, unless it is said otherwise.
+/// What came of it. Counts and CPU times are those of the time that it `lasted`, unless it is said otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Throughput {
-    pub seconds: f64,
+    pub lasted: Duration,
     pub acknowledged: u64,
     pub delivered: u64,
     /// Readings acknowledged from the first to the last.
     pub acknowledged_in_all: u64,
     /// Of the deliveries from the first to the last, the share that arrived: 1 when none was lost.
     pub complete: Option<f64>,
-    pub load_cpu: Duration,
-    pub broker_cpu: Duration,
+    pub cpu: CpuTimes,
 }
 
 /// The state at one time.
@@ -56,8 +55,7 @@ struct Mark {
     at: Instant,
     acknowledged: u64,
     delivered: u64,
-    load_cpu: Duration,
-    broker_cpu: Duration,
+    cpu: CpuTimes,
 }
 
 /// Publishes for `lasting` after a warm-up, and then waits for what is on its way.
@@ -81,12 +79,9 @@ pub fn closed_loop(target: Target, load: Load, lasting: Duration) -> Throughput 
         board.publish(load.window, clock::unix_ms() - age_ms);
     }
     let (mut acknowledged, mut delivered) = (0, 0);
-    let mark = |at, acknowledged, delivered| Mark {
-        at,
-        acknowledged,
-        delivered,
-        load_cpu: cpu(std::process::id()),
-        broker_cpu: cpu(target.pid),
+    let mark = |at, acknowledged, delivered| {
+        let cpu = CpuTimes::now(target.pid);
+        Mark { at, acknowledged, delivered, cpu }
     };
     let start = Instant::now();
     let (mut begin, mut end) = (None, None);
@@ -129,12 +124,11 @@ pub fn closed_loop(target: Target, load: Load, lasting: Duration) -> Throughput 
     #[allow(clippy::cast_precision_loss)] // below 2^53
     let complete = (expected > 0).then(|| delivered as f64 / expected as f64);
     Throughput {
-        seconds: (end.at - begin.at).as_secs_f64(),
+        lasted: end.at - begin.at,
         acknowledged: end.acknowledged - begin.acknowledged,
         delivered: end.delivered - begin.delivered,
         acknowledged_in_all: acknowledged,
         complete,
-        load_cpu: end.load_cpu.saturating_sub(begin.load_cpu),
-        broker_cpu: end.broker_cpu.saturating_sub(begin.broker_cpu),
+        cpu: end.cpu.since(begin.cpu),
     }
 }

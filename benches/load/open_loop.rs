@@ -8,7 +8,7 @@ use super::Target;
 use super::frame::Run;
 use super::publisher::Publisher;
 use super::readiness::Readiness;
-use crate::measure::process::cpu;
+use crate::measure::cpu::CpuTimes;
 use crate::support::PATIENCE;
 
 /// Before it counts: names are interned, files are in the page cache.
@@ -32,8 +32,7 @@ pub struct Latencies {
     /// Readings acknowledged, the warm-up included.
     pub acknowledged_in_all: u64,
     /// Of all of it.
-    pub load_cpu: Duration,
-    pub broker_cpu: Duration,
+    pub cpu: CpuTimes,
 }
 
 /// Publishes for `lasting` after a warm-up, and waits for all acknowledgements.
@@ -48,8 +47,7 @@ pub fn open_loop(target: Target, rate: Rate, lasting: Duration) -> Latencies {
     for (index, board) in boards.iter().enumerate() {
         readiness.add(&board.socket, index);
     }
-    let cpus = || (cpu(std::process::id()), cpu(target.pid));
-    let (load_before, broker_before) = cpus();
+    let before = CpuTimes::now(target.pid);
     let total = arrivals(rate, WARM_UP + lasting);
     let warm = arrivals(rate, WARM_UP);
     let start = Instant::now();
@@ -61,8 +59,7 @@ pub fn open_loop(target: Target, rate: Rate, lasting: Duration) -> Latencies {
         acknowledged: Vec::new(),
         written: Vec::new(),
         acknowledged_in_all: 0,
-        load_cpu: Duration::ZERO,
-        broker_cpu: Duration::ZERO,
+        cpu: CpuTimes::default(),
     };
     let turns = rate.boards as u64;
     let (mut next, mut progress) = (0, start);
@@ -95,9 +92,7 @@ pub fn open_loop(target: Target, rate: Rate, lasting: Duration) -> Latencies {
             latencies.acknowledged_in_all += taken;
         }
     }
-    let (load, broker) = cpus();
-    latencies.load_cpu = load.saturating_sub(load_before);
-    latencies.broker_cpu = broker.saturating_sub(broker_before);
+    latencies.cpu = CpuTimes::now(target.pid).since(before);
     latencies
 }
 

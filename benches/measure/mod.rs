@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // every bench uses its part
 
+pub mod cpu;
 pub mod disk;
 pub mod kept;
 pub mod process;
@@ -40,6 +41,11 @@ pub fn folder() -> TempDir {
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     tempfile::tempdir_in(&parent)
         .unwrap_or_else(|error| panic!("no folder for a log in {}: {error}", parent.display()))
+}
+
+/// Seconds to two decimal digits.
+pub fn seconds(time: Duration) -> f64 {
+    round(time.as_secs_f64(), 2)
 }
 
 /// To so many decimal digits.

@@ -14,6 +14,16 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / clock_ticks_per_second())
 }
 
+/// CPU time of the whole machine: user, nice, system and interrupts.
+pub fn machine_cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    // proc(5): "cpu", user, nice, system, idle, iowait, irq, softirq.
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace();
+    let ticks = fields.skip(1).take(7).enumerate().filter(|(at, _)| ![3, 4].contains(at));
+    let ticks: u64 = ticks.filter_map(|(_, field)| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / clock_ticks_per_second())
+}
+
 /// Resident memory in MB.
 pub fn resident_mb(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
