@@ -124,7 +124,9 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     /// Telemetry of acknowledged readings: boot and number.
     stored: Mutex<Vec<(String, u64)>>,
-    /// The socket of each connection, for commands from outside.
+    /// The socket of each connection, for commands from outside. Whoever writes holds it: packets must not mix.
+    writers: Mutex<Vec<Writer>>,
+    /// The same sockets, to end connections.
     sockets: Mutex<Vec<TcpStream>>,
     connections: AtomicUsize,
 }
@@ -149,6 +151,7 @@ impl FakeBroker {
             script: Mutex::new(script),
             seen: Mutex::default(),
             stored: Mutex::default(),
+            writers: Mutex::default(),
             sockets: Mutex::default(),
             connections: AtomicUsize::new(0),
         });
@@ -173,12 +176,16 @@ impl FakeBroker {
                     disconnected: false,
                     ended: None,
                 });
-                lock(&serving.shared.sockets).push(stream.try_clone().expect("a clone"));
+                let clone = || stream.try_clone().expect("a clone");
+                let writer = Arc::new(Mutex::new(clone()));
+                lock(&serving.shared.writers).push(Arc::clone(&writer));
+                lock(&serving.shared.sockets).push(clone());
                 let connection = Connection {
                     number,
                     conduct,
                     shared: Arc::clone(&serving.shared),
                     stream,
+                    writer,
                     publishes: 0,
                 };
                 thread::Builder::new()
@@ -232,8 +239,8 @@ impl FakeBroker {
 
     /// Writes to the latest connection.
     pub fn write(&self, bytes: &[u8]) {
-        let sockets = lock(&self.shared.sockets);
-        let _ = sockets.last().expect("a connection").write_all(bytes);
+        let writer = lock(&self.shared.writers).last().map(Arc::clone).expect("a connection");
+        let _ = lock(&writer).write_all(bytes);
     }
 
     /// Sends a command to output `fan` of node `node` on the latest connection, at QoS 1.
@@ -268,11 +275,15 @@ struct Connection {
     conduct: Conduct,
     shared: Arc<Shared>,
     stream: TcpStream,
+    writer: Writer,
     publishes: usize,
 }
 
 /// Why a connection ends.
 struct Closed;
+
+/// The writing side of a connection.
+type Writer = Arc<Mutex<TcpStream>>;
 
 impl Connection {
     fn serve(mut self) {
@@ -311,9 +322,8 @@ impl Connection {
             }
             match Packet::read(&mut inbound, usize::MAX) {
                 Ok(Packet::Connect(connect)) => {
-                    let node = connect.client_id.trim_start_matches("humidor-").to_owned();
                     self.note(|seen| seen.connect = Some(connect));
-                    self.connect(&node)?;
+                    self.connect()?;
                     connected = true;
                 }
                 Ok(packet) => self.answer(packet)?,
@@ -335,7 +345,7 @@ impl Connection {
         }
     }
 
-    fn connect(&mut self, _node: &str) -> Result<(), Closed> {
+    fn connect(&self) -> Result<(), Closed> {
         match self.conduct.connect {
             OnConnect::Accept => self.write(&[0x20, 2, 0, 0])?,
             OnConnect::Refuse(code) => {
@@ -419,7 +429,7 @@ impl Connection {
         Ok(())
     }
 
-    fn publish(&mut self, publish: &Publish) -> Result<(), Closed> {
+    fn publish(&self, publish: &Publish) -> Result<(), Closed> {
         thread::sleep(self.conduct.slow);
         let ack = |pkid: u16| encode(&Packet::PubAck(PubAck::new(pkid)));
         let times = match self.conduct.publish {
@@ -443,7 +453,7 @@ impl Connection {
         Ok(())
     }
 
-    fn strangers(&mut self) -> Result<(), Closed> {
+    fn strangers(&self) -> Result<(), Closed> {
         if !self.conduct.strangers {
             return Ok(());
         }
@@ -453,13 +463,12 @@ impl Connection {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+    fn write(&self, bytes: &[u8]) -> Result<(), Closed> {
+        let mut writer = lock(&self.writer);
         if self.conduct.dribble {
-            return bytes
-                .iter()
-                .try_for_each(|byte| self.stream.write_all(&[*byte]))
-                .map_err(|_| Closed);
+            let one_by_one = bytes.iter().try_for_each(|byte| writer.write_all(&[*byte]));
+            return one_by_one.map_err(|_| Closed);
         }
-        self.stream.write_all(bytes).map_err(|_| Closed)
+        writer.write_all(bytes).map_err(|_| Closed)
     }
 }

@@ -106,7 +106,7 @@ impl Subscriptions {
             one.refusal_said = false;
             return Answer::AsBefore;
         }
-        one.state = State::Refused;
+        (one.state, one.endings) = (State::Refused, 0);
         if std::mem::replace(&mut one.refusal_said, true) {
             return Answer::AsBefore;
         }
