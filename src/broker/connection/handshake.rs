@@ -207,13 +207,13 @@ async fn accept(
             "the will of a client is left out: topics that begin with `$` are the broker's own"
         );
     }
-    if let Some(will) = &will {
-        if !permissions.may_write(will.topic()) {
-            return Err((
-                Reason::NotAuthorized,
-                End::Refused("a will to a topic that this user may not write"),
-            ));
-        }
+    if let Some(will) = &will
+        && !permissions.may_write(will.topic())
+    {
+        return Err((
+            Reason::NotAuthorized,
+            End::Refused("a will to a topic that this user may not write"),
+        ));
     }
     let (expiry_s, now_ms) = (connect.session_expiry_s, clock::unix_ms());
     let lease = Lease::take(&services.registry, &client_id, connect.clean_start, expiry_s, now_ms);
