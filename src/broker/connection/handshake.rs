@@ -73,7 +73,7 @@ pub async fn open<S: Stream>(
     let connect = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| End::NoConnect)??;
     permit.take_connect();
     let version = connect.version;
-    let (mut opened, mut connack) = match accept(connect, peer, permit, services).await {
+    let (mut opened, mut connack) = match Box::pin(accept(connect, peer, permit, services)).await {
         Ok(accepted) => accepted,
         Err((reason, end)) => {
             refuse(transport, version, reason).await?;
