@@ -120,11 +120,7 @@ fn a_broker_that_asks_for_certificates_gets_them() {
     let broker = Process::start(strict);
     let tls = address(&broker, "listening for MQTT over TLS");
     let without = Process::start(node(data.path(), "without", tls, &authority.ca()));
-    let line = without.said("readings wait in the outbox");
-    assert!(
-        line.contains("the broker asks for a client certificate: set HUMIDOR_TLS_CERT"),
-        "{line}"
-    );
+    without.said("readings wait in the outbox");
     let (certificate, key) = authority.sign("client", 2100);
     let mut with = node(data.path(), "with", tls, &authority.ca());
     with.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
@@ -181,10 +177,10 @@ fn a_renewed_certificate_is_taken_over() {
 fn who_never_speaks_harms_nobody() {
     let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
     let (certificate, key) = authority.sign("broker", 2100);
-    let mut few = broker(data.path(), &certificate, &key);
-    // Silent sockets may use the places that clients have left free.
-    few.env("HUMIDOR_CONNECTIONS_PER_ADDRESS", "100");
-    let broker = Process::start(few);
+    let mut command = broker(data.path(), &certificate, &key);
+    // Silent sockets may use the places of this address that are free.
+    command.env("HUMIDOR_CONNECTIONS_PER_ADDRESS", "50");
+    let broker = Process::start(command);
     let plain = address(&broker, "listening for MQTT 3");
     let tls = address(&broker, "listening for MQTT over TLS");
     // More silent sockets than there is room for, on both ports; the oldest make way.

@@ -10,13 +10,13 @@ use super::close::End;
 use crate::broker::net::transport::{Stream, Transport};
 
 /// Longest time for all of it. The next connection of the client id waits somewhat longer.
-const TAKE_MAX: Duration = Duration::from_millis(2500);
-/// Longest wait for one commit.
-const COMMIT_MAX: Duration = Duration::from_millis(500);
+const TAKE_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for one commit while the store cannot commit.
+const BLOCKED_MAX: Duration = Duration::from_millis(500);
 /// Bytes that are read before the packets in them are taken.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Bytes that are looked through for a DISCONNECT: more than a socket's buffer holds (`tcp_rmem`).
-const LOOK_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that can have arrived at most: more than a socket's buffer holds (`tcp_rmem`). What is read beyond came later.
+const ARRIVED_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Takes the packets that have arrived without waiting for more. Returns why the connection ends: `end`, unless its
 /// client gave a reason before. Where the packets may not be taken any more, or the store does not commit them in time,
@@ -43,13 +43,17 @@ async fn take<S: Stream>(
     client: &mut Client<'_>,
     give_up: Instant,
 ) -> Result<bool, End> {
-    let mut open = true;
+    let (mut open, mut arrived) = (true, 0);
     loop {
         if client.is_committing() {
-            let deadline = give_up.min(Instant::now() + COMMIT_MAX);
+            let deadline = give_up.min(Instant::now() + BLOCKED_MAX);
             match timeout_at(deadline, committed(&mut client.pending)).await {
                 Ok(committed) => client.acknowledge(committed?),
-                Err(_) => return Ok(false),
+                Err(_) if client.is_store_blocked() || Instant::now() >= give_up => {
+                    return Ok(false);
+                }
+                // It is slow, and goes on.
+                Err(_) => continue,
             }
         }
         // There is no next packet whose reading would be held back.
@@ -57,7 +61,10 @@ async fn take<S: Stream>(
         if let Some(end) = client.has_ended() {
             return Err(end);
         }
-        let read = open && read_chunk(transport, client, &mut open).await;
+        let before = client.inbound.len();
+        let more = open && arrived <= ARRIVED_MAX_BYTES;
+        let read = more && read_chunk(transport, client, &mut open).await;
+        arrived += client.inbound.len() - before;
         let bytes = client.inbound.len();
         if timeout_at(give_up, client.take_packets()).await.is_err() {
             return Ok(false);
@@ -103,7 +110,7 @@ async fn look_for_disconnect<S: Stream>(
             Err(_) => return None,
         }
         let before = client.inbound.len();
-        if looked > LOOK_MAX_BYTES || !read_chunk(transport, client, &mut open).await {
+        if looked > ARRIVED_MAX_BYTES || !read_chunk(transport, client, &mut open).await {
             return None;
         }
         looked += client.inbound.len() - before;

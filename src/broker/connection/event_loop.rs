@@ -48,8 +48,12 @@ pub async fn serve<S: Stream>(
         .set_rate_limit(RateLimiter::new(services.admission.limits(), std::time::Instant::now()));
     let mut inbound = BytesMut::with_capacity(1024);
     let opening = handshake::open(&mut transport, peer, &mut permit, &mut inbound, &services).await;
-    let mut opened = match opening {
-        Ok(opened) => opened,
+    match opening {
+        // Boxed: a connection without a CONNECT does not take the memory of a client's.
+        Ok(opened) => {
+            let client = serve_client(transport, inbound, opened, peer, permit, services, shutdown);
+            Box::pin(client).await;
+        }
         Err(end) => {
             if end.is_breach() {
                 Traffic::count(&services.fan_out.traffic.malformed);
@@ -59,9 +63,20 @@ pub async fn serve<S: Stream>(
             if !matches!(end, End::Evicted | End::NoConnect | End::NotCommitted) {
                 let _ = timeout(CLOSE_TIMEOUT, transport.hang_up()).await;
             }
-            return;
         }
-    };
+    }
+}
+
+/// Serves a client that was accepted.
+async fn serve_client<S: Stream>(
+    mut transport: Transport<S>,
+    inbound: BytesMut,
+    mut opened: Opened,
+    peer: SocketAddr,
+    mut permit: Permit,
+    services: Services,
+    shutdown: Shutdown,
+) {
     let client_id = Arc::clone(&opened.lease.session.client_id);
     debug!(%peer, client = &*client_id, version = ?opened.capabilities.version, "connected");
     let mut client = Client::new(&services, &opened, inbound);

@@ -30,8 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client waits for the commit of its session.
 const SESSION_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that takes a client id over waits for the previous one to leave: that one takes the packets
-/// that have arrived, and publishes its will.
-const TAKEOVER: Duration = Duration::from_secs(3);
+/// that have arrived, and publishes its will. While the store cannot commit, it leaves within four seconds.
+const TAKEOVER: Duration = Duration::from_secs(12);
 /// A client can cause this line with each CONNECT.
 static RESERVED_WILL_LINE: ThrottledLog = ThrottledLog::new(Duration::from_hours(24));
 /// How long a CONNECT waits for a place for its will in the writer's queue: a store that cannot commit turns no client away.
@@ -73,7 +73,7 @@ pub async fn open<S: Stream>(
     let connect = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| End::NoConnect)??;
     permit.take_connect();
     let version = connect.version;
-    let (mut opened, mut connack) = match accept(connect, peer, permit, services).await {
+    let (mut opened, mut connack) = match Box::pin(accept(connect, peer, permit, services)).await {
         Ok(accepted) => accepted,
         Err((reason, end)) => {
             refuse(transport, version, reason).await?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::broker::net::limits::{Limits, origin};
 
@@ -16,6 +16,9 @@ use crate::broker::net::limits::{Limits, origin};
 /// of one address. Each may hold a handshake's 20 KiB.
 pub const WITHOUT_CONNECT: usize = 256;
 pub const WITHOUT_CONNECT_PER_ADDRESS: usize = 128;
+/// How long a new connection is not evicted for the clients that hold places: their ends may have arrived unread, and a
+/// hall that comes back at once connects before it sends its CONNECTs.
+const YOUNG: Duration = Duration::from_secs(2);
 /// Bytes of incomplete CONNECTs. Beyond it the largest is evicted, of the address with most of them.
 const INCOMPLETE_BYTES: usize = 4 * 1024 * 1024;
 /// How long a client waits for a place.
@@ -27,6 +30,7 @@ pub const ENDING: usize = 256;
 struct Waiting {
     origin: IpAddr,
     evict: oneshot::Sender<()>,
+    since: Instant,
     /// Bytes of its incomplete CONNECT.
     bytes: usize,
 }
@@ -57,6 +61,31 @@ impl Table {
         if let Some(evict) = ticket.and_then(|ticket| self.leave(ticket)) {
             let _ = evict.send(());
         }
+    }
+
+    /// The connection that makes room for a new one of `origin`, if one has to: the oldest of its address, or else of all.
+    fn to_evict(&self, origin: IpAddr, limits: &Limits, now: Instant) -> Option<u64> {
+        let of = |counts: &HashMap<IpAddr, usize>| counts.get(&origin).copied().unwrap_or(0);
+        let of_origin = (
+            of(&self.waiting_of),
+            of(&self.admitted_of),
+            WITHOUT_CONNECT_PER_ADDRESS,
+            limits.connections_per_address,
+            self.oldest(Some(origin)),
+        );
+        let of_all = (
+            self.waiting.len(),
+            self.admitted,
+            WITHOUT_CONNECT,
+            limits.connections,
+            self.oldest(None),
+        );
+        [of_origin, of_all].into_iter().find_map(|(waiting, admitted, room, places, oldest)| {
+            let is_young = now < self.waiting.get(&oldest?)?.since + YOUNG;
+            // They may use the places that clients have left free: they are to become clients.
+            let taken = if is_young { 0 } else { admitted };
+            oldest.filter(|_| waiting >= room + places.saturating_sub(taken))
+        })
     }
 
     /// The connection that has been without a CONNECT for longest, of `origin` or of all.
@@ -149,21 +178,13 @@ impl Admission {
     pub fn enter(&self, from: IpAddr) -> Permit {
         let origin = origin(from);
         let (evict, evicted) = oneshot::channel();
-        let mut table = self.lock();
-        let Limits { connections, connections_per_address, .. } = self.limits;
-        let of = |counts: &HashMap<IpAddr, usize>| counts.get(&origin).copied().unwrap_or(0);
-        // They may use the places that clients have left free: they are to become clients.
-        let room = WITHOUT_CONNECT + connections.saturating_sub(table.admitted);
-        let room_of_origin = WITHOUT_CONNECT_PER_ADDRESS
-            + connections_per_address.saturating_sub(of(&table.admitted_of));
-        let crowded = of(&table.waiting_of) >= room_of_origin;
-        if crowded || table.waiting.len() >= room {
-            let oldest = table.oldest(crowded.then_some(origin));
-            table.evict(oldest);
+        let (mut table, since) = (self.lock(), Instant::now());
+        if let Some(ticket) = table.to_evict(origin, &self.limits, since) {
+            table.evict(Some(ticket));
         }
         table.tickets += 1;
         let ticket = table.tickets;
-        table.waiting.insert(ticket, Waiting { origin, evict, bytes: 0 });
+        table.waiting.insert(ticket, Waiting { origin, evict, since, bytes: 0 });
         *table.waiting_of.entry(origin).or_default() += 1;
         drop(table);
         let admission = self.clone();
@@ -303,7 +324,7 @@ mod tests {
         std::net::Ipv4Addr::from_bits(0xc000_0200 + n).into()
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_new_connection_evicts_the_oldest_without_a_connect_and_never_a_client() {
         let limits = Limits { connections: 3, connections_per_address: 1, ..Limits::default() };
         let admission = Admission::new(limits);
@@ -312,12 +333,18 @@ mod tests {
         named.admit_client().await.unwrap();
         let mut first = admission.enter(address(1));
         let mut other = admission.enter(address(2));
-        let crowd: Vec<_> =
+        let mut crowd: Vec<_> =
             (0..WITHOUT_CONNECT_PER_ADDRESS).map(|_| admission.enter(address(1))).collect();
+        // The client's end may have arrived.
+        assert!(first.evicted.try_recv().is_err(), "it is young");
+        crowd.push(admission.enter(address(1)));
         first.evicted().await;
+        tokio::time::advance(YOUNG).await;
+        crowd.push(admission.enter(address(1)));
+        crowd[0].evicted().await;
         assert!(other.evicted.try_recv().is_err(), "another address is not evicted");
         // Two places are free, which they may use.
-        let many: Vec<_> = (3..=132).map(|n| admission.enter(address(n))).collect();
+        let many: Vec<_> = (3..=131).map(|n| admission.enter(address(n))).collect();
         other.evicted().await;
         assert_eq!(admission.lock().waiting.len(), WITHOUT_CONNECT + 2);
         drop((crowd, many, first, other, named));

@@ -123,6 +123,11 @@ impl<'a> Client<'a> {
         self.pending.is_none() && self.ending.is_none() && self.hold.is_none()
     }
 
+    /// Whether the store cannot commit at present.
+    pub fn is_store_blocked(&self) -> bool {
+        self.services.recorder.counters().blocked().is_some()
+    }
+
     /// Whether packets wait for their commit.
     pub const fn is_committing(&self) -> bool {
         self.pending.is_some()
