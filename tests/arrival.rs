@@ -79,3 +79,31 @@ fn the_view_looks_up_a_node_and_does_not_read_the_whole_log() {
         assert!(!plan.iter().any(|step| step.starts_with("SCAN reading")), "{rest}: {plan:#?}");
     }
 }
+
+/// A flood that always leaves enough to move must not keep the round from deleting.
+#[test]
+fn a_flood_does_not_stop_retention() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(LOG_FILE);
+    let mut store = Store::open(&path).unwrap();
+    store.retain(Retention { keep_raw: Some(Duration::from_hours(24)), ..Retention::EVERYTHING });
+    let reader = Connection::open(&path).unwrap();
+    let one = |sql: &str| reader.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let mut seq = 0;
+    for _ in 0..20_000 {
+        while one("SELECT coalesce((SELECT max(id) FROM arrival), moved) - moved FROM arrival_move")
+            < 20_000
+        {
+            let all: Vec<_> = (1..=1000)
+                .map(|n| reading("a", "b", seq + n, START + (seq + n) as i64 * 10_000))
+                .collect();
+            seq += 1000;
+            add(&mut store, &all);
+        }
+        assert!(store.maintain(START + 2000 * HOUR_MS).unwrap());
+        if one("SELECT rows FROM kept") > START {
+            return;
+        }
+    }
+    panic!("not deleted");
+}
