@@ -14,6 +14,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const FAILED_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest pause between two steps of one job.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Longest time of pressing steps between two commits: that of a commit.
+const PRESSING_MAX: Duration = Duration::from_millis(50);
 /// Without a commit for this long the broker is idle.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
 
@@ -90,7 +92,25 @@ impl Schedule {
         if !self.is_due(started, waiting) {
             return Ok(());
         }
-        let outcome = match store.maintain(clock::unix_ms()) {
+        let share = self.pressing_share(started);
+        loop {
+            let outcome = self.attempt(store)?;
+            let now = Instant::now();
+            if outcome != Outcome::Pressing || now >= started + share {
+                self.stepped(started, now, outcome);
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long pressing steps go on at `now`: as long as the commits since the last ones took, since there is one call
+    /// between two commits, however long they are.
+    fn pressing_share(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.ended).min(PRESSING_MAX)
+    }
+
+    fn attempt(&mut self, store: &mut Store) -> rusqlite::Result<Outcome> {
+        Ok(match store.maintain(clock::unix_ms()) {
             Ok(true) if store.is_pressed() => Outcome::Pressing,
             Ok(true) => Outcome::More,
             Ok(false) => {
@@ -104,9 +124,7 @@ impl Schedule {
                 Outcome::Failed
             }
             Err(cause) => return Err(cause),
-        };
-        self.stepped(started, Instant::now(), outcome);
-        Ok(())
+        })
     }
 
     fn is_due(&self, now: Instant, waiting: bool) -> bool {
@@ -178,6 +196,16 @@ mod tests {
         assert!((60..=100).contains(&light), "{light}");
         let idle = share(ms, Duration::from_secs(1), Outcome::More);
         assert!((400..=510).contains(&idle), "{idle}");
+    }
+
+    #[test]
+    fn pressing_steps_take_as_long_as_the_commits_before_them() {
+        let start = Instant::now();
+        let mut schedule = Schedule::start(start);
+        let ms = Duration::from_millis;
+        schedule.stepped(start, start + ms(2), Outcome::Pressing);
+        assert_eq!(schedule.pressing_share(start + ms(32)), ms(30));
+        assert_eq!(schedule.pressing_share(start + ms(3_600_000)), PRESSING_MAX);
     }
 
     #[test]

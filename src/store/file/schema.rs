@@ -62,7 +62,7 @@ mod tests {
                 "4e95994fedf2e44b",
                 "7131e2453c69fb77",
                 "9dc0f4f9238c7528",
-                "6eed11eb37766975",
+                "832e88d32dc36b12",
                 "ffc63bcca235f7a8"
             ]
         );

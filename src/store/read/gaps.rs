@@ -42,7 +42,8 @@ impl Log {
             let next = if arrived_first { arrived.next().map(Ok) } else { placed.next() };
             let Some((run, first, last)) = next.transpose()? else { break };
             let end = if before.0 == run { before.1 } else { 0 };
-            if first > end + 1 {
+            // A row that is moved but not yet deleted comes twice, also with the highest number there is.
+            if first.saturating_sub(1) > end {
                 holes.push((run, end + 1, first - 1));
             }
             before = (run, last.max(end));

@@ -51,11 +51,16 @@ impl Tail {
         // Both from one snapshot: a reading committed in between would be shown twice or not at all.
         let snapshot = log.connection.unchecked_transaction()?;
         let latest = log.latest(count)?;
-        let seen = log
+        let mut seen: HashMap<i64, i64> = log
             .connection
             .prepare("SELECT id, coalesce((SELECT max(seq) FROM reading WHERE run = run.id), 0) FROM run")?
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
+        // Rows that wait to be moved were seen, and are not new once they are in their place.
+        for (run, _, last) in arrived::numbers(&log.connection)? {
+            let seen = seen.entry(run).or_insert(0);
+            *seen = (*seen).max(last);
+        }
         let seen_id = arrived::last_id(&log.connection)?;
         snapshot.finish()?;
         Ok((latest, Self { log, data_version: 0, seen, seen_id }))

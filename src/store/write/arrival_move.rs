@@ -99,11 +99,15 @@ impl ArrivalMove {
     ) -> rusqlite::Result<bool> {
         let Some(segment) = &mut self.segment else {
             let arrivals = cache.arrivals(transaction)?;
+            // Before the next segment, which takes the room.
+            if delete_moved(transaction, arrivals)? {
+                return Ok(true);
+            }
             if arrivals.unmoved_from <= until {
                 self.segment = Some(Segment::begin(transaction, until)?);
                 return Ok(true);
             }
-            return delete_moved(transaction, arrivals);
+            return Ok(false);
         };
         if segment.read < segment.progress.sealed {
             segment.read_more(transaction)?;

@@ -53,6 +53,8 @@ pub(in crate::store) struct Maintenance {
     round_at: Option<i64>,
     pressure: SizePressure,
     arrival_move: ArrivalMove,
+    /// Whether the last step was one of the move.
+    moved: bool,
     /// When progress was last logged.
     logged: Option<Instant>,
 }
@@ -133,7 +135,10 @@ impl Maintenance {
         }
         let moves =
             self.arrival_move.is_running() || arrival_move::is_due(cache.arrivals(connection)?);
-        match if moves { Phase::Move } else { self.phase } {
+        // A flood has always something to move: every other step is the round's, or it would not roll up and delete.
+        let round_waits = !matches!(self.phase, Phase::Move | Phase::Rest);
+        self.moved = moves && !(self.moved && round_waits);
+        match if self.moved { Phase::Move } else { self.phase } {
             Phase::Rest => return Ok(false),
             // Outside of a transaction: a vacuum is one itself.
             Phase::Vacuum => {

@@ -46,14 +46,23 @@ FROM (
            OR (arrival.run, arrival.seq) > (arrival_move.run, arrival_move.seq))
 ) CROSS JOIN kept;
 
+-- Each half has its own joins, and both have columns of the same types, so that a query takes a WHERE and an ORDER BY
+-- into both of them: else it would first copy the whole log.
 DROP VIEW readings;
 CREATE VIEW readings (node, sensor, boot, seq, at, clock, temperature, humidity) AS
-SELECT node.name, sensor.name, run.boot, row.seq, row.at,
-       CASE row.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
-       row.temperature, row.humidity
-FROM (SELECT run, seq, sensor, at, clock, temperature, humidity FROM reading
-      UNION ALL
-      SELECT run, seq, sensor, at, clock, temperature, humidity FROM arrived WHERE is_kept) AS row
-JOIN run ON run.id = row.run
+SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
+       CASE reading.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
+       reading.temperature, reading.humidity
+FROM reading
+JOIN run ON run.id = reading.run
 JOIN node ON node.id = run.node
-JOIN sensor ON sensor.id = row.sensor;
+JOIN sensor ON sensor.id = reading.sensor
+UNION ALL
+SELECT node.name, sensor.name, run.boot, arrived.seq, CAST(arrived.at AS INTEGER),
+       CASE arrived.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
+       arrived.temperature, arrived.humidity
+FROM arrived
+JOIN run ON run.id = arrived.run
+JOIN node ON node.id = run.node
+JOIN sensor ON sensor.id = arrived.sensor
+WHERE arrived.is_kept;
