@@ -20,8 +20,8 @@ fn reading(node: &str, boot: &str, seq: u64, at: i64) -> Record {
     };
     Record::Reading { node: node.parse().unwrap(), sensor: "hall".parse().unwrap(), telemetry }
 }
-fn add(store: &mut Store, r: &[Record]) -> u64 {
-    store.append(&r.iter().collect::<Vec<_>>()).unwrap().readings as u64
+fn add(store: &mut Store, records: &[Record]) {
+    store.append(&records.iter().collect::<Vec<_>>()).unwrap();
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn the_highest_number_counts_once_while_its_row_is_in_both_tables() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(LOG_FILE);
     let mut store = Store::open(&path).unwrap();
-    add(&mut store, &[reading("a", "b", i64::MAX as u64, START)]);
+    add(&mut store, &[reading("a", "b", i64::MAX.cast_unsigned(), START)]);
     let log = Log::open(&path).unwrap();
     loop {
         let more = store.move_arrived(Duration::ZERO).unwrap();
@@ -46,7 +46,8 @@ fn a_tail_does_not_print_what_was_there_before_it_as_new() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(LOG_FILE);
     let mut store = Store::open(&path).unwrap();
-    let all: Vec<_> = (1..=100).map(|s| reading("a", "b", s, START + s as i64 * 1000)).collect();
+    let all: Vec<_> =
+        (1..=100).map(|s| reading("a", "b", s, START + s.cast_signed() * 1000)).collect();
     add(&mut store, &all);
     let (latest, mut tail) = Tail::start(Log::open(&path).unwrap(), 10).unwrap();
     assert_eq!(latest.len(), 10);
@@ -95,7 +96,7 @@ fn a_flood_does_not_stop_retention() {
             < 20_000
         {
             let all: Vec<_> = (1..=1000)
-                .map(|n| reading("a", "b", seq + n, START + (seq + n) as i64 * 10_000))
+                .map(|n| reading("a", "b", seq + n, START + (seq + n).cast_signed() * 10_000))
                 .collect();
             seq += 1000;
             add(&mut store, &all);
