@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use humidor::store::{LOG_FILE, Log, OpenError, Range, SeriesQuery, Store};
+use humidor::store::{Gap, LOG_FILE, Log, OpenError, Range, SeriesQuery, Store};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use serde_json::json;
@@ -113,6 +113,13 @@ fn a_log_of_0_1_0_opens_and_shows_what_it_showed() {
     let table = |name: &&str| view(&path, name);
     let tables_before: Vec<_> = tables.iter().map(table).collect();
 
+    let answers = answers_of_0_1_0();
+    assert_eq!(answers_now(&path, &answers), answers, "a backup is read as it is");
+    let gap = Gap { node: "late".to_owned(), boot: "b".to_owned(), from: 4, to: 4 };
+    assert_eq!(Log::open(&path).unwrap().gaps().unwrap(), [gap]);
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes == std::fs::read(fixture("log-0.1.0.db")).unwrap(), "and stays as it is");
+
     let mut store = Store::open(&path).unwrap();
     for (name, before) in VIEWS.iter().zip(&before) {
         assert!(&view(&path, name) == before, "{name}");
@@ -120,7 +127,6 @@ fn a_log_of_0_1_0_opens_and_shows_what_it_showed() {
     for (name, before) in tables.iter().zip(&tables_before) {
         assert!(&view(&path, name) == before, "{name}");
     }
-    let answers = answers_of_0_1_0();
     assert_eq!(answers_now(&path, &answers), answers);
     assert_eq!(Log::open(&path).unwrap().check().unwrap(), Vec::<String>::new());
 

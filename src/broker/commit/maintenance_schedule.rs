@@ -92,7 +92,7 @@ impl Schedule {
         if !self.is_due(started, waiting) {
             return Ok(());
         }
-        let share = self.pressing_share(started);
+        let share = self.pressing_share(started) * store.pressure();
         loop {
             let outcome = self.attempt(store)?;
             let now = Instant::now();
@@ -103,15 +103,15 @@ impl Schedule {
         }
     }
 
-    /// How long pressing steps go on at `now`: as long as the commits since the last ones took, since there is one call
-    /// between two commits, however long they are.
+    /// How long the commits since the last step took, for pressing steps, since there is one call between two commits,
+    /// however long they are.
     fn pressing_share(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.ended).min(PRESSING_MAX)
     }
 
     fn attempt(&mut self, store: &mut Store) -> rusqlite::Result<Outcome> {
         Ok(match store.maintain(clock::unix_ms()) {
-            Ok(true) if store.is_pressed() => Outcome::Pressing,
+            Ok(true) if store.pressure() > 0 => Outcome::Pressing,
             Ok(true) => Outcome::More,
             Ok(false) => {
                 self.complained = false;

@@ -94,7 +94,29 @@ impl Log {
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         // Fails here, and not in the middle of an export, when the file is no log of ours.
         connection.query_row("SELECT count(*) FROM node", [], |_| Ok(()))?;
-        Ok(Self { connection })
+        let log = Self { connection };
+        log.complete_older()?;
+        Ok(log)
+    }
+
+    /// Gives a log of a version in which readings had their place at once, a backup perhaps that no broker has opened
+    /// since, an empty table of those that wait for it. Temporary: the file stays as it is.
+    fn complete_older(&self) -> rusqlite::Result<()> {
+        let complete: bool = self.connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'arrival')",
+            [],
+            |row| row.get(0),
+        )?;
+        if complete {
+            return Ok(());
+        }
+        self.connection.execute_batch(
+            "CREATE TEMP TABLE arrival (id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
+             CREATE TEMP TABLE arrival_move AS SELECT 0 AS moved, 0 AS sealed;
+             CREATE TEMP TABLE arrived (
+                 id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, sensor INTEGER, at INTEGER, clock INTEGER,
+                 temperature REAL, humidity REAL, is_kept INTEGER);",
+        )
     }
 
     /// Numbers of the selected sensors, by node and name.

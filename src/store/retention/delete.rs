@@ -32,8 +32,9 @@ enum Job {
 }
 
 const JOBS: [Job; 9] = [
-    Job::Readings,
+    // Before the readings: it lets those of runs go whose times are corrected.
     Job::AwaitingClock,
+    Job::Readings,
     Job::Samples,
     Job::ReadingSpans(Tier::Minute),
     Job::ReadingSpans(Tier::Quarter),

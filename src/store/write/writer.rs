@@ -171,12 +171,19 @@ impl Store {
         self.retention = retention;
     }
 
-    /// Whether the maintenance comes before everything but commits: the log was larger than its limit when that was
-    /// last looked at, and data in it can go, or readings arrive faster than they are moved to their place.
+    /// How long the maintenance may take for each unit of time that commits take while it presses; 0 when it does not.
+    /// It does while the log was larger than its limit when that was last looked at, and data in it can go, or readings
+    /// arrive faster than they are moved to their place.
     #[must_use]
-    pub fn is_pressed(&self) -> bool {
-        self.maintenance.is_too_large()
-            || self.cache.known_arrivals().is_some_and(arrival_move::is_behind)
+    pub fn pressure(&self) -> u32 {
+        let arrivals = self.cache.known_arrivals();
+        if arrivals.is_some_and(arrival_move::is_far_behind) {
+            4
+        } else {
+            let presses =
+                self.maintenance.is_too_large() || arrivals.is_some_and(arrival_move::is_behind);
+            u32::from(presses)
+        }
     }
 
     /// Does one step of the maintenance, about half a millisecond long; `now_ms` is Unix ms UTC. Returns whether
