@@ -238,7 +238,8 @@ fn write(
         if live.receiver_count() > 0 && !committed.is_empty() {
             let _ = live.send(Arc::new(committed));
         }
-        schedule.committed(Instant::now());
+        let now = Instant::now();
+        schedule.committed(now, now - started);
         maintain(&mut store, &mut schedule, !queue.is_empty(), counters)?;
     }
 }

@@ -59,6 +59,8 @@ enum Outcome {
 #[derive(Debug)]
 pub(in crate::broker) struct Schedule {
     committed: Instant,
+    /// How long the commits since the latest step took.
+    busy: Duration,
     /// When the latest step ended, and how long it took.
     ended: Instant,
     took: Duration,
@@ -69,12 +71,14 @@ pub(in crate::broker) struct Schedule {
 impl Schedule {
     pub fn start(now: Instant) -> Self {
         let took = Duration::ZERO;
-        Self { committed: now, ended: now, took, outcome: Outcome::More, complained: false }
+        let busy = Duration::ZERO;
+        Self { committed: now, busy, ended: now, took, outcome: Outcome::More, complained: false }
     }
 
-    /// Notes a commit.
-    pub const fn committed(&mut self, now: Instant) {
+    /// Notes a commit and what came with it, which took so long.
+    pub fn committed(&mut self, now: Instant, took: Duration) {
         self.committed = now;
+        self.busy += took;
     }
 
     /// Longest wait for the queue before a step is due.
@@ -92,21 +96,18 @@ impl Schedule {
         if !self.is_due(started, waiting) {
             return Ok(());
         }
-        let share = self.pressing_share(started) * store.pressure();
+        // There is one call between two commits, however long they are.
+        let share = self.busy.min(PRESSING_MAX) * store.pressure();
         loop {
             let outcome = self.attempt(store)?;
             let now = Instant::now();
             if outcome != Outcome::Pressing || now >= started + share {
                 self.stepped(started, now, outcome);
+                // The more it presses, the shorter the pause.
+                self.took /= store.pressure().max(1);
                 return Ok(());
             }
         }
-    }
-
-    /// How long the commits since the last step took, for pressing steps, since there is one call between two commits,
-    /// however long they are.
-    fn pressing_share(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.ended).min(PRESSING_MAX)
     }
 
     fn attempt(&mut self, store: &mut Store) -> rusqlite::Result<Outcome> {
@@ -151,6 +152,7 @@ impl Schedule {
 
     fn stepped(&mut self, started: Instant, ended: Instant, outcome: Outcome) {
         (self.ended, self.took, self.outcome) = (ended, ended - started, outcome);
+        self.busy = Duration::ZERO;
     }
 }
 
@@ -168,7 +170,7 @@ mod tests {
             (start, Schedule::start(start), Duration::ZERO);
         while now < start + Duration::from_secs(10) {
             now += commit;
-            schedule.committed(now);
+            schedule.committed(now, commit);
             let next = now + gap;
             // Right after a commit, and then when the queue has been waited for in vain.
             loop {
@@ -196,16 +198,6 @@ mod tests {
         assert!((60..=100).contains(&light), "{light}");
         let idle = share(ms, Duration::from_secs(1), Outcome::More);
         assert!((400..=510).contains(&idle), "{idle}");
-    }
-
-    #[test]
-    fn pressing_steps_take_as_long_as_the_commits_before_them() {
-        let start = Instant::now();
-        let mut schedule = Schedule::start(start);
-        let ms = Duration::from_millis;
-        schedule.stepped(start, start + ms(2), Outcome::Pressing);
-        assert_eq!(schedule.pressing_share(start + ms(32)), ms(30));
-        assert_eq!(schedule.pressing_share(start + ms(3_600_000)), PRESSING_MAX);
     }
 
     #[test]

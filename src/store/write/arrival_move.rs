@@ -32,12 +32,12 @@ pub(in crate::store) fn is_due(arrivals: &Arrivals) -> bool {
 
 /// Whether rows arrive faster than they are moved.
 pub(in crate::store) fn is_behind(arrivals: &Arrivals) -> bool {
-    arrivals.unmoved() > 2 * SEGMENT_ROWS
+    arrivals.unmoved() > 4 * SEGMENT_ROWS
 }
 
 /// Whether the move falls back although it has half of the time: rows in this table are no roll-ups and cannot be deleted.
 pub(in crate::store) fn is_far_behind(arrivals: &Arrivals) -> bool {
-    arrivals.unmoved() > 4 * SEGMENT_ROWS
+    arrivals.unmoved() > 8 * SEGMENT_ROWS
 }
 
 /// Rows that are moved together.
