@@ -4,8 +4,8 @@
 //! The arrival times are fixed in advance (open loop): a latency counts from when its reading was due, so a pause of the
 //! broker is charged for all that was due meanwhile. Prints one line of JSON a rate and broker, with the generator's own
 //! delay beside, and one for 4 KiB appends with fdatasync in the folder of the log before and after. One part is measured
-//! while the log is being maintained: 900 boards have just delivered a backlog of half an hour ago, so that besides
-//! what the writer does with every burst there are roll-ups to compute. Exits with 1 when a reading that was acknowledged
+//! while the log is maintained: 900 boards have just delivered a backlog of half an hour ago, so there are roll-ups to
+//! compute, besides what the writer itself does after a burst. What retention costs is in the bench of that name. Exits with 1 when a reading that was acknowledged
 //! is not in the log.
 //!
 //! `LOAD_SECONDS` (4) and `LOAD_ROUNDS` (3) change how long it looks; `LOAD_FOLDER` is where the log is.
@@ -16,7 +16,6 @@ mod peers;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::path::Path;
 use std::time::Duration;
 
 use load::{Latencies, Load, Rate, closed_loop, open_loop};
@@ -30,8 +29,6 @@ use serde_json::{Value, json};
 const RATES: [(&str, u32); 2] = [("1000/s", 1000), ("20000/s", 20_000)];
 const MAINTAINED: &str = "1000/s-during-maintenance";
 const BOARDS: usize = 20;
-/// Appends that are timed before, and after.
-const SYNCS: u64 = 1000;
 /// What the log gets before it is measured while it is maintained.
 const BACKLOG: Load = Load {
     name: "backlog",
@@ -58,7 +55,7 @@ fn main() {
 fn measure_rate(name: &str, per_second: u32, brokers: &[Broker], backlog: Duration) {
     let mut all: Vec<Vec<Latencies>> = brokers.iter().map(|_| Vec::new()).collect();
     let data = measure::folder();
-    disk(name, "before", data.path());
+    measure::disk::print("latency", name, "before", data.path());
     let rate = Rate { boards: BOARDS, per_second };
     let mut kept = 0;
     for _ in 0..measure::rounds(3) {
@@ -76,7 +73,7 @@ fn measure_rate(name: &str, per_second: u32, brokers: &[Broker], backlog: Durati
             rounds.push(latencies);
         }
     }
-    disk(name, "after", data.path());
+    measure::disk::print("latency", name, "after", data.path());
     for (broker, rounds) in brokers.iter().zip(all) {
         println!("{}", figure(name, &broker.name, rounds));
     }
@@ -95,20 +92,9 @@ fn figure(name: &str, broker: &str, rounds: Vec<Latencies>) -> Value {
     written.sort();
     let p99 = Spread::of(p99);
     json!({
-        "bench": "latency", "rate": name, "broker": broker, "readings": times.len(),
+        "bench": "latency", "load": name, "broker": broker, "readings": times.len(),
         "p50_ms": ms(&times, 0.5), "p90_ms": ms(&times, 0.9), "p99_ms": ms(&times, 0.99), "max_ms": ms(&times, 1.0),
         "p99_least_ms": p99.min, "p99_most_ms": p99.max, "written_p99_ms": ms(&written, 0.99),
         "load_cpu_s": seconds(cpu.load), "broker_cpu_s": seconds(cpu.broker), "others_cpu_s": seconds(cpu.others()),
     })
-}
-
-fn disk(rate: &str, when: &str, folder: &Path) {
-    let times = measure::disk::syncs(folder, SYNCS);
-    println!(
-        "{}",
-        json!({
-            "bench": "latency", "rate": rate, "disk": when, "syncs": times.len(),
-            "p50_ms": ms(&times, 0.5), "p90_ms": ms(&times, 0.9), "p99_ms": ms(&times, 0.99), "max_ms": ms(&times, 1.0),
-        })
-    );
 }
