@@ -18,7 +18,7 @@ use crate::store::write::restamp;
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
 /// then for the pages that it has written: about a commit's own time on an SSD.
 const STEP_TIME: Duration = Duration::from_micros(500);
-/// The same while the move falls back: longer steps write fewer pages.
+/// The same while readings arrive faster than they are moved: longer steps write fewer pages.
 const BEHIND_STEP_TIME: Duration = Duration::from_millis(2);
 /// From one round over all dirty quarters to the next, ms.
 const ROUND_MS: i64 = QUARTER_MS;
@@ -147,7 +147,7 @@ impl Maintenance {
                 }
             }
             Phase::Move => {
-                let behind = arrival_move::is_far_behind(cache.arrivals(connection)?);
+                let behind = arrival_move::is_behind(cache.arrivals(connection)?);
                 let time = if behind { BEHIND_STEP_TIME } else { STEP_TIME };
                 let more = self.move_some(connection, cache, time)?;
                 if !more && self.phase == Phase::Move {
