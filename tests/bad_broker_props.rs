@@ -19,7 +19,7 @@ use humidor::wire::Switch;
 use support::fake_broker::{Conduct, FakeBroker, OnConnect, OnPublish, OnSubscribe, Seen};
 
 /// Scripts in a usual run.
-const SCRIPTS: u64 = 40;
+const SCRIPTS: u64 = 12;
 /// Scripts that run side by side: each mostly waits.
 const AT_ONCE: u64 = 100;
 /// Longest time for one script: three faulty connections with a missing acknowledgement take half of it, and a busy machine

@@ -26,10 +26,15 @@ use rumqttc::mqttbytes::v4::{Connect, Packet, Publish, Subscribe, SubscribeReaso
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` holds.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+/// Waits until `condition` holds, for what takes long by its nature.
+pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for: {what}");
+        assert!(Instant::now() < deadline, "waited {patience:?} for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
