@@ -9,6 +9,8 @@ use crate::reading::Id;
 
 /// How long a statement waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Prepared statements that are cached: one chart takes up to a dozen, and to compile one costs as much as a look-up.
+const STATEMENTS_CACHED: usize = 64;
 
 /// A stored reading, as the view `readings` has it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -91,6 +93,7 @@ impl Log {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         // Fails here, and not in the middle of an export, when the file is no log of ours.
         connection.query_row("SELECT count(*) FROM node", [], |_| Ok(()))?;
