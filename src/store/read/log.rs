@@ -95,6 +95,8 @@ impl Log {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         connection.pragma_update(None, "temp_store", "MEMORY")?;
+        // Rows that are still to be moved are looked at once; SQLite would make an index of them for that look.
+        connection.pragma_update(None, "automatic_index", "OFF")?;
         // Fails here, and not in the middle of an export, when the file is no log of ours.
         connection.query_row("SELECT count(*) FROM node", [], |_| Ok(()))?;
         let log = Self { connection };
