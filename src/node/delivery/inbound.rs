@@ -82,6 +82,8 @@ impl Outbound {
 #[derive(Debug)]
 pub struct Inbound {
     frames: Frames,
+    /// Whether the first byte has come.
+    begun: bool,
     accepted: bool,
     /// Acknowledgements of nothing, and CONNACKs after the first.
     ignored: u64,
@@ -91,7 +93,7 @@ impl Inbound {
     /// At the beginning of a connection.
     pub const fn new() -> Self {
         let kept = Kept { payload: PAYLOAD_KEPT_BYTES, other: OTHER_MAX_BYTES };
-        Self { frames: Frames::new(kept), accepted: false, ignored: 0 }
+        Self { frames: Frames::new(kept), begun: false, accepted: false, ignored: 0 }
     }
 
     /// Takes bytes as they come; adds to `passed` what rumqttc may see of them.
@@ -99,8 +101,8 @@ impl Inbound {
     /// # Errors
     /// [`Breach`].
     pub fn take(&mut self, bytes: &[u8], sent: &Sent, passed: &mut Vec<u8>) -> Result<(), Breach> {
-        let Self { frames, accepted, ignored } = self;
-        if !*accepted && bytes.first().is_some_and(|first| *first != 0x20) {
+        let Self { frames, begun, accepted, ignored } = self;
+        if !std::mem::replace(begun, true) && bytes.first().is_some_and(|first| *first != 0x20) {
             return Err(Breach::NoBroker);
         }
         frames.feed(bytes, |frame| {
@@ -178,6 +180,18 @@ mod tests {
         let more = [&[0x40, 2, 0, 6][..], &[0x50, 2, 0, 6], CONNACK];
         let (passed, ignored) = take(&[stream.concat(), more.concat()].concat(), &sent).unwrap();
         assert_eq!((passed, ignored), (vec![0x40, 2, 0, 5, 0x40, 2, 0, 6], 5));
+    }
+
+    #[test]
+    fn a_connack_may_come_in_pieces_and_nothing_else_may_come_first() {
+        let sent = Sent::default();
+        let (mut inbound, mut passed) = (Inbound::new(), Vec::new());
+        for byte in CONNACK {
+            inbound.take(&[*byte], &sent, &mut passed).unwrap();
+        }
+        assert_eq!(passed, CONNACK);
+        let outcome = Inbound::new().take(b"HTTP/1.1", &sent, &mut passed);
+        assert!(matches!(outcome, Err(Breach::NoBroker)));
     }
 
     #[test]

@@ -204,13 +204,13 @@ impl OutboxFile {
         let Some(path) = self.path.clone() else { return Ok(()) };
         // The lock file may be another one now, or the one that is held here.
         drop(self.lock.take());
-        for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(with_suffix(&path, suffix));
-        }
-        let mut anew = Self::open(&path)?;
+        remove(&path);
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
-        self.copy_to(&mut anew.connection).map_err(sqlite)?;
-        *self = anew;
+        let copied = Self::open(&path).and_then(|mut anew| {
+            self.copy_to(&mut anew.connection).map(|()| anew).map_err(sqlite)
+        });
+        // Files without the readings must not look as if nothing had been deleted.
+        *self = copied.inspect_err(|_| remove(&path))?;
         Ok(())
     }
 
@@ -240,9 +240,31 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Removes a database's files.
+fn remove(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(with_suffix(path, suffix));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_cannot_be_written_anew_still_count_as_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox.db");
+        let mut file = OutboxFile::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // As when the disk is full: the new file is opened, and the readings do not get into it.
+        file.connection.execute_batch("ALTER TABLE waiting RENAME TO elsewhere").unwrap();
+        assert!(file.write_anew().is_err());
+        assert!(file.deleted().is_some(), "tried again");
+        file.connection.execute_batch("ALTER TABLE elsewhere RENAME TO waiting").unwrap();
+        file.write_anew().unwrap();
+        assert_eq!(file.deleted(), None);
+    }
 
     #[test]
     fn deleted_files_are_written_anew_and_survive_a_kill() {

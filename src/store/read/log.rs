@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
 use crate::reading::Id;
@@ -94,6 +95,8 @@ impl Log {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        // Else a statement whose plan could depend on a bound value is compiled anew each time that value changes.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         // Rows that are still to be moved are looked at once; SQLite would make an index of them for that look.
         connection.pragma_update(None, "automatic_index", "OFF")?;
