@@ -20,6 +20,8 @@ pub const OUTBOX_FILE: &str = "outbox.db";
 pub const OUTBOX_MEMORY_CAPACITY_READINGS: u64 = 5_000;
 /// Most readings that wait in memory while the disk takes none.
 const UNSAVED_READINGS_MAX: usize = 1_000;
+/// Acknowledged readings that are removed in one transaction.
+const REMOVED_AT_ONCE: usize = 64;
 /// Time between two lines that the disk takes nothing.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -238,9 +240,18 @@ impl Outbox {
     /// SQLite's. The readings then stay, and are sent once more after a reconnect.
     pub fn remove(&self, ids: &[i64]) -> rusqlite::Result<()> {
         let mut inner = self.lock();
-        inner.unsaved.retain(|reading| !ids.contains(&reading.id));
-        let removed = inner.file.remove(ids)?;
-        inner.saved.depth = inner.saved.depth.saturating_sub(removed);
+        let gone: HashSet<i64> = ids.iter().copied().collect();
+        inner.unsaved.retain(|reading| !gone.contains(&reading.id));
+        // On a disk that is nearly full one large transaction would never fit, and each small one makes room.
+        for some in ids.chunks(REMOVED_AT_ONCE) {
+            match inner.file.remove(some) {
+                Ok(removed) => inner.saved.depth = inner.saved.depth.saturating_sub(removed),
+                Err(error) => {
+                    inner.write_error = Some(error.to_string());
+                    return Err(error);
+                }
+            }
+        }
         // This made room: a disk that was full may take the unsaved readings now.
         self.save(&mut inner);
         if inner.saved.depth + inner.unsaved.len() as u64 == 0 {

@@ -206,9 +206,8 @@ impl OutboxFile {
         drop(self.lock.take());
         remove(&path);
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
-        let copied = Self::open(&path).and_then(|mut anew| {
-            self.copy_to(&mut anew.connection).map(|()| anew).map_err(sqlite)
-        });
+        let copied = Self::open(&path)
+            .and_then(|mut anew| self.copy_to(&mut anew.connection).map(|()| anew).map_err(sqlite));
         // Files without the readings must not look as if nothing had been deleted.
         *self = copied.inspect_err(|_| remove(&path))?;
         Ok(())
