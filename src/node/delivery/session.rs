@@ -116,9 +116,11 @@ impl History {
 
     /// Notes the end of a connection. Returns whether the pattern is that of two boards with one id: each connects, and the
     /// broker closes the other one's connection (MQTT 3.1.1, 3.1.4).
-    fn lost(&mut self, lost: &Lost, now: Instant) -> bool {
+    fn lost(&mut self, lost: &Lost, waiting: u64, now: Instant) -> bool {
         let stood = lost.stood.is_some_and(|stood| stood >= PROVED_AFTER);
-        if (stood && lost.acknowledged > 0) || lost.acknowledged >= PROVED_BY_READINGS {
+        // Where no reading waits, none can be acknowledged: a board of outputs, say.
+        let served = lost.acknowledged > 0 || waiting == 0;
+        if (stood && served) || lost.acknowledged >= PROVED_BY_READINGS {
             self.waits.reset();
             if stood {
                 self.lost_line = ThrottledLog::new(LINE_INTERVAL);
@@ -147,7 +149,7 @@ impl Session {
             };
             let now = Instant::now();
             let waiting = self.publishing.outbox.depth();
-            let twin = history.lost(&lost, now);
+            let twin = history.lost(&lost, waiting, now);
             self.publishing.vitals.lost(&lost.reason);
             if let Some(left_out) = history.lost_line.due(now.into_std()) {
                 warn!(broker = %self.broker, waiting, left_out, "{}; readings wait in the outbox", lost.reason);
@@ -343,7 +345,7 @@ mod tests {
             for _ in 0..9 {
                 history.waits.next_wait();
             }
-            history.lost(lost, Instant::now());
+            history.lost(lost, 1, Instant::now());
             history.waits.next_wait() <= Duration::from_secs(2)
         };
         for (stood, acknowledged, proved) in [
@@ -355,16 +357,22 @@ mod tests {
         ] {
             assert_eq!(short(&lost(stood, acknowledged, true)), proved, "{stood:?} {acknowledged}");
         }
+        let mut history = History::new();
+        for _ in 0..9 {
+            history.waits.next_wait();
+        }
+        history.lost(&lost(Some(60), 0, true), 0, Instant::now());
+        assert!(history.waits.next_wait() <= Duration::from_secs(2), "no reading waited");
     }
 
     #[test]
     fn closed_connections_in_a_row_look_like_two_boards_and_a_restarting_broker_does_not() {
         let (mut history, start) = (History::new(), Instant::now());
         let closed = lost(Some(3), 1, true);
-        assert!(!history.lost(&closed, start) && !history.lost(&closed, start));
-        assert!(history.lost(&closed, start) && history.lost(&closed, start));
-        history.lost(&lost(None, 0, false), start);
-        assert!(!history.lost(&closed, start) && !history.lost(&closed, start));
-        assert!(!history.lost(&closed, start + CLOSED_WITHIN), "too long ago");
+        assert!(!history.lost(&closed, 1, start) && !history.lost(&closed, 1, start));
+        assert!(history.lost(&closed, 1, start) && history.lost(&closed, 1, start));
+        history.lost(&lost(None, 0, false), 1, start);
+        assert!(!history.lost(&closed, 1, start) && !history.lost(&closed, 1, start));
+        assert!(!history.lost(&closed, 1, start + CLOSED_WITHIN), "too long ago");
     }
 }
