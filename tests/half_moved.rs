@@ -1,6 +1,9 @@
 //! A log whose readings are only partly moved from the table of arrivals to their place says the same as one whose
 //! readings all are: rows, charts, latest, counts and gaps, through corrected times, repeats, retention and restarts.
 
+#[path = "support/killed.rs"]
+mod killed;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,13 +132,7 @@ impl Subject {
     }
 
     fn cut(&mut self) {
-        let folder = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(self.folder.path()).unwrap() {
-            let file = file.unwrap();
-            if !file.file_name().to_string_lossy().ends_with("-shm") {
-                std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-            }
-        }
+        let folder = killed::copy_as_killed(self.folder.path());
         self.store = None;
         self.folder = folder;
         self.open();

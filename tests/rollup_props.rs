@@ -1,6 +1,9 @@
 //! Roll-ups equal a direct aggregation of everything that was accepted, after any sequence of appends,
 //! repeats, corrected times, retention and crashes; and what retention deleted is still known.
 
+#[path = "support/killed.rs"]
+mod killed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -190,14 +193,7 @@ impl World {
 
     /// What a killed process leaves: the files as they are.
     fn crash(&mut self) {
-        let folder = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(self.folder.path()).unwrap() {
-            let file = file.unwrap();
-            // The shared memory is rebuilt from the write-ahead log.
-            if !file.file_name().to_string_lossy().ends_with("-shm") {
-                std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-            }
-        }
+        let folder = killed::copy_as_killed(self.folder.path());
         self.store = None;
         self.folder = folder;
         self.open();

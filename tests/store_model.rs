@@ -1,6 +1,9 @@
 //! Promise 2 against a model: the log is a set of (node, boot, seq), whatever is sent how often, in which batches, with
 //! clocks set or not, across moves, corrections, retention, restarts and cuts.
 
+#[path = "support/killed.rs"]
+mod killed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -114,13 +117,7 @@ proptest! {
                     store = open(&path);
                 }
                 Op::Cut => {
-                    let after = tempfile::tempdir().unwrap();
-                    for file in std::fs::read_dir(folder.path()).unwrap() {
-                        let file = file.unwrap();
-                        if !file.file_name().to_string_lossy().ends_with("-shm") {
-                            std::fs::copy(file.path(), after.path().join(file.file_name())).unwrap();
-                        }
-                    }
+                    let after = killed::copy_as_killed(folder.path());
                     drop(store);
                     folder = after;
                     path = folder.path().join(LOG_FILE);
