@@ -12,12 +12,15 @@ use crate::store::write::arrival::{Arrivals, Progress};
 use crate::store::write::cache::WriterCache;
 use crate::store::write::placement::{ArrivedRow, place};
 
-/// Rows of one segment: 5 MB while they are moved.
-const SEGMENT_ROWS: i64 = 65_536;
+/// Rows of one segment: 10 MB while they are moved. A page of the place that they go to takes as many rows of a run as
+/// there are in a segment, so half as many rows would write half as much again to the disk.
+const SEGMENT_ROWS: i64 = 131_072;
 /// Rows a run at which a move is worth its pages.
-const ROWS_PER_RUN: i64 = 64;
+const ROWS_PER_RUN: i64 = 128;
 /// Below this many rows a move waits for the next round: a query reads so many in two milliseconds.
 const MOVE_ROWS: i64 = 16_384;
+/// Rows that wait when they arrive faster than they are moved.
+const BEHIND_ROWS: i64 = 262_144;
 /// Rows that one piece of work reads into the segment, or deletes.
 const PIECE_ROWS: i64 = 1_000;
 /// Rows that one piece of work places.
@@ -32,12 +35,12 @@ pub(in crate::store) fn is_due(arrivals: &Arrivals) -> bool {
 
 /// Whether rows arrive faster than they are moved.
 pub(in crate::store) fn is_behind(arrivals: &Arrivals) -> bool {
-    arrivals.unmoved() > 4 * SEGMENT_ROWS
+    arrivals.unmoved() > BEHIND_ROWS
 }
 
 /// Whether the move falls back although it has half of the time: rows in this table are no roll-ups and cannot be deleted.
 pub(in crate::store) fn is_far_behind(arrivals: &Arrivals) -> bool {
-    arrivals.unmoved() > 8 * SEGMENT_ROWS
+    arrivals.unmoved() > 2 * BEHIND_ROWS
 }
 
 /// Rows that are moved together.
