@@ -1,4 +1,5 @@
-//! Throttled log lines: any client can cause them, so each comes at most once in an interval.
+//! Throttled log lines: any client can cause them, so each comes at most once in an interval. Where they tell a state, the last
+//! one left out is made up for, so that the log ends with the present state.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
@@ -30,6 +31,19 @@ impl ThrottledLog {
             }
             last => Some(last.replace((now, 0)).map_or(0, |(_, left_out)| left_out)),
         }
+    }
+
+    /// When a line that was left out is to be made up for; `None` where the last one came.
+    pub fn overdue_at(&self) -> Option<Instant> {
+        let last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        last.filter(|(_, left_out)| *left_out > 0).map(|(at, _)| at + self.every)
+    }
+
+    /// As [`Self::due`], for a line on the present state that makes up for those left out. `None` also where none was.
+    pub fn overdue(&self, now: Instant) -> Option<u64> {
+        self.overdue_at().filter(|at| *at <= now)?;
+        // One of those left out comes now.
+        self.due(now).map(|left_out| left_out.saturating_sub(1))
     }
 }
 
@@ -92,6 +106,18 @@ mod tests {
         assert_eq!(line.due(start), Some(0));
         assert_eq!((line.due(start), line.due(start)), (None, None));
         assert_eq!(line.due(start + Duration::from_secs(10)), Some(2));
+    }
+
+    #[test]
+    fn a_line_that_was_left_out_is_made_up_for_once() {
+        let (start, line) = (Instant::now(), ThrottledLog::new(Duration::from_secs(10)));
+        let later = start + Duration::from_secs(10);
+        assert_eq!((line.overdue_at(), line.overdue(start)), (None, None));
+        line.due(start);
+        assert_eq!(line.overdue(later), None, "the last one came");
+        (0..3).for_each(|_| assert_eq!(line.due(start), None));
+        assert_eq!((line.overdue_at(), line.overdue(start)), (Some(later), None));
+        assert_eq!((line.overdue(later), line.overdue(later)), (Some(2), None));
     }
 
     #[test]

@@ -9,13 +9,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use humidor::board::Recognised;
-use humidor::clock::ClockTrust;
-use humidor::gpio::{Level, Pin};
-use humidor::node::{Backend, BrokerAddress, Node, NodeConfig, Outbox, OutputConfig, Safety};
+use humidor::node::{Node, Outbox};
 use humidor::reading::{ClockState, Measurement, Stamp};
 use humidor::shutdown;
-use humidor::wire::Switch;
+use support::board::config;
 use support::fake_broker::{Conduct, FakeBroker, OnConnect, OnPublish, OnSubscribe, Seen};
 
 /// Scripts in a usual run.
@@ -91,32 +88,6 @@ fn conduct(random: &mut Rng) -> Conduct {
     conduct
 }
 
-fn config(data: &std::path::Path, broker: &FakeBroker) -> NodeConfig {
-    let safety = Safety { safe: Switch::Off, away: Duration::from_secs(5) };
-    let fan = OutputConfig {
-        name: "fan".parse().unwrap(),
-        pin: Pin::Header(11),
-        active: Level::High,
-        safety,
-    };
-    NodeConfig {
-        node: "prop".parse().unwrap(),
-        broker: BrokerAddress::new(broker.address.ip().to_string(), broker.address.port()),
-        password: None,
-        tls: None,
-        sensors: Vec::new(),
-        inputs: Vec::new(),
-        outputs: vec![fan],
-        interval: Duration::from_secs(1),
-        data: data.to_owned(),
-        outbox_capacity: 100_000,
-        discovery: Some("homeassistant".parse().unwrap()),
-        backend: Backend::Sim { faults: 0.0 },
-        board: Recognised { board: None, reason: "a test's".to_owned() },
-        clock: ClockTrust::Kernel,
-    }
-}
-
 /// Waits for a condition; `Err` with its name when it does not come.
 async fn until(what: &str, deadline: Instant, condition: impl Fn() -> bool) -> Result<(), String> {
     while !condition() {
@@ -162,7 +133,8 @@ async fn script(seed: u64) -> Result<(), String> {
     last.retained_bytes = one_of(&mut random, &[(1, None), (1, Some(256 * 1024))]);
     let broker = FakeBroker::start(bad.iter().cloned().chain([last]).collect());
     let (trigger, stopped) = shutdown::channel();
-    let node = Node::start(config(data.path(), &broker), stopped).map_err(|it| it.to_string())?;
+    let node = Node::start(config("prop", data.path(), &broker, Duration::from_secs(5)), stopped)
+        .map_err(|it| it.to_string())?;
     let (deadline, fresh) = (Instant::now() + PATIENCE, random.u64(..60));
     for _ in 0..fresh {
         push(node.outbox());

@@ -16,7 +16,7 @@ use crate::config::{self, Demo, Layers};
 use crate::dht::Model;
 use crate::exit::Code;
 use crate::gpio::Pin;
-use crate::node::{Backend, BrokerAddress, Node, NodeConfig, SensorConfig};
+use crate::node::{Backend, BrokerAddress, DeliveryTimes, Node, NodeConfig, SensorConfig};
 use crate::reading::IdError;
 use crate::shutdown;
 use crate::wire::Discovery;
@@ -185,6 +185,7 @@ fn node(
         // Simulated lines need no board.
         board: Recognised { board: None, reason: "simulated".to_owned() },
         clock: ClockTrust::Kernel,
+        times: DeliveryTimes::default(),
     })
 }
 

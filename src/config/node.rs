@@ -10,7 +10,7 @@ use super::settings::{
 };
 use super::values;
 use crate::board::{Recognised, recognise};
-use crate::node::{Backend, BrokerAddress, Forget, NodeConfig, TlsFiles};
+use crate::node::{Backend, BrokerAddress, DeliveryTimes, Forget, NodeConfig, TlsFiles};
 use crate::reading::Id;
 
 /// Here the kernel tells the host name.
@@ -88,6 +88,7 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
         backend: backend?,
         board: board?,
         clock: clock?,
+        times: DeliveryTimes::default(),
     })
 }
 

@@ -90,6 +90,33 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// Times of the delivery. The role runs with the default ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryTimes {
+    /// A publish that is not acknowledged for this long is sent again, on a new connection.
+    pub acknowledged_within: Duration,
+    /// A connection that stood this long, with something acknowledged, has proved itself: the next wait is short again.
+    pub proved_after: Duration,
+    /// Messages may keep the broker's answers from arriving for this long; then their subscription is left out.
+    pub held_up_within: Duration,
+    /// A refused or unanswered subscription is asked for again after this long: the first time, and at most.
+    pub subscribe_again: (Duration, Duration),
+    /// Pause between two discovery messages on one connection, however often they are asked for.
+    pub discovery_pause: Duration,
+}
+
+impl Default for DeliveryTimes {
+    fn default() -> Self {
+        Self {
+            acknowledged_within: Duration::from_secs(30),
+            proved_after: Duration::from_secs(10),
+            held_up_within: Duration::from_mins(2),
+            subscribe_again: (Duration::from_secs(30), Duration::from_mins(5)),
+            discovery_pause: Duration::from_secs(10),
+        }
+    }
+}
+
 /// Everything the node role is configured with.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -121,6 +148,8 @@ pub struct NodeConfig {
     pub board: Recognised,
     /// When to trust this machine's clock.
     pub clock: ClockTrust,
+    /// Times of the delivery.
+    pub times: DeliveryTimes,
 }
 
 /// A simulated node with so many sensors, inputs and outputs, each with an id of this length.
@@ -161,5 +190,6 @@ pub(super) fn example(per_kind: usize, id_chars: usize) -> NodeConfig {
         backend: Backend::Sim { faults: 0.0 },
         board: Recognised { board: None, reason: "a test's".to_owned() },
         clock: ClockTrust::Kernel,
+        times: DeliveryTimes::default(),
     }
 }

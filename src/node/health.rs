@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::delivery::inflight::READINGS_IN_FLIGHT;
 use super::delivery::outbox::Outbox;
+use super::delivery::subscriptions::Purpose;
 use super::delivery::vitals::{Connection, Vitals};
 use super::io::switches::Switches;
 use super::sampling::sampler::Failures;
@@ -18,6 +20,9 @@ use crate::wire::Health;
 /// Longest time without a broker, or without an acknowledgement while readings wait, that is no cause to look: a broker
 /// restarts within it.
 const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Longest time that a reading is on its way to the broker and back.
+const ON_THE_WAY: Duration = Duration::from_secs(30);
 
 /// What the node knows of itself.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ struct Facts<'a> {
     capacity: u64,
     waiting_since: Option<Instant>,
     write_error: Option<&'a str>,
+    outputs: &'a [String],
 }
 
 impl Facts<'_> {
@@ -45,31 +51,52 @@ impl Facts<'_> {
         let connection = self.connection;
         let long =
             |since: Instant| Some(now.saturating_duration_since(since)).filter(|it| *it > PATIENCE);
-        let mut complaints = Vec::new();
+        let mut complaints = self.outputs.to_vec();
         if let Some(cause) = self.write_error {
             complaints.push(format!("the outbox cannot write: {cause}"));
         }
-        if self.depth > self.capacity / 2 {
+        if self.depth > self.capacity / 2 && self.is_backlog(now) {
             complaints.push(format!(
                 "the outbox is more than half full ({} of {} readings); beyond that the oldest are lost",
                 self.depth, self.capacity
             ));
         }
+        let unacknowledged = self.waiting_since.and_then(|waiting| {
+            long(connection.acknowledged.map_or(waiting, |last| last.at.max(waiting)))
+        });
         if let Some(time) = connection.disconnected.and_then(|since| long(since.at)) {
             complaints.push(format!("no broker for {}", words(time)));
-        } else if let Some(waiting) = self.waiting_since {
-            let last = connection.acknowledged.map_or(waiting, |last| last.at.max(waiting));
-            if let Some(time) = long(last) {
-                complaints.push(format!("the broker has acknowledged nothing for {}", words(time)));
-            }
-        }
-        if !connection.refused.is_empty() {
+        } else if let Some(time) = unacknowledged {
+            complaints.push(format!("the broker has acknowledged nothing for {}", words(time)));
+        } else if let Some(time) = connection.unproved.and_then(|since| long(since.at)) {
             complaints.push(format!(
-                "no subscription to {}: commands do not arrive",
-                connection.refused.join(" and ")
+                "no connection has lasted for {}, or nothing was acknowledged on it",
+                words(time)
             ));
         }
+        for missing in &connection.refused {
+            let filter = &missing.filter;
+            match (missing.left_out, missing.purpose) {
+                (true, Purpose::Commands) => complaints.push(format!(
+                    "the broker ends the connection at the subscription to {filter}, so it is left out: commands do not arrive"
+                )),
+                (true, Purpose::Birth) => complaints.push(format!(
+                    "the broker ends the connection at the subscription to {filter}, so it is left out"
+                )),
+                (false, Purpose::Commands) => complaints
+                    .push(format!("no subscription to {filter}: commands do not arrive")),
+                // Home Assistant finds the node all the same, at the node's next connection at the latest.
+                (false, Purpose::Birth) => {}
+            }
+        }
         complaints
+    }
+
+    /// Whether readings wait for more than their acknowledgement: a small outbox is half full of those that are on their way.
+    fn is_backlog(&self, now: Instant) -> bool {
+        self.connection.disconnected.is_some()
+            || self.depth > READINGS_IN_FLIGHT as u64
+            || self.waiting_since.is_some_and(|since| since + ON_THE_WAY <= now)
     }
 }
 
@@ -105,6 +132,10 @@ impl NodeHealth {
         if let Some(last) = connection.acknowledged {
             let _ = write!(text, "; last acknowledgement {} ago", ago(last.at));
         }
+        // Not worth a complaint, and said all the same.
+        for missing in connection.refused.iter().filter(|missing| !missing.left_out) {
+            let _ = write!(text, "; no subscription to {}", missing.filter);
+        }
         if let Some((error, at)) = &connection.error {
             let _ = write!(text, "; last error {} ago: {error}", ago(at.at));
         }
@@ -112,13 +143,14 @@ impl NodeHealth {
     }
 
     fn complaints(&self, connection: &Connection, now: Instant) -> Vec<String> {
-        let write_error = self.outbox.write_error();
+        let (write_error, outputs) = (self.outbox.write_error(), self.switches.faults());
         let facts = Facts {
             connection,
             depth: self.outbox.depth(),
             capacity: self.outbox.capacity(),
             waiting_since: self.outbox.waiting_since(),
             write_error: write_error.as_deref(),
+            outputs: &outputs,
         };
         facts.complaints(now)
     }
@@ -145,7 +177,7 @@ impl NodeHealth {
             oldest_at: outbox.oldest_at(),
             last_error: connection.error.as_ref().map(|(error, _)| error.clone()),
             last_error_at: connection.error.as_ref().map(|(_, at)| at.unix_ms),
-            refused: connection.refused,
+            refused: connection.refused.into_iter().map(|missing| missing.filter).collect(),
             disk_free: outbox.free_bytes(),
             passed_over: self.switches.passed_over(),
         }
@@ -154,6 +186,7 @@ impl NodeHealth {
 
 #[cfg(test)]
 mod tests {
+    use super::super::delivery::subscriptions::Missing;
     use super::super::delivery::vitals::Moment;
     use super::*;
 
@@ -168,6 +201,7 @@ mod tests {
         let right = Connection {
             connected: Some(at(start, 1)),
             disconnected: None,
+            unproved: None,
             acknowledged: Some(at(start, 59)),
             error: None,
             refused: Vec::new(),
@@ -175,7 +209,9 @@ mod tests {
         let complaints =
             |connection: &Connection, depth, waiting_since: Option<Moment>, write_error| {
                 let waiting_since = waiting_since.map(|since| since.at);
-                let facts = Facts { connection, depth, capacity: 100, waiting_since, write_error };
+                let capacity = 100;
+                let facts =
+                    Facts { connection, depth, capacity, waiting_since, write_error, outputs: &[] };
                 facts.complaints(now).join(" | ")
             };
         assert_eq!(complaints(&right, 0, None, None), "");
@@ -184,7 +220,7 @@ mod tests {
         assert_eq!(complaints(&paused, 50, Some(at(start, 59)), None), "");
         assert_eq!(complaints(&right, 50, Some(at(start, 2)), None), "");
         for (found, part) in [
-            (complaints(&right, 51, None, None), "more than half full"),
+            (complaints(&right, 51, Some(at(start, 59)), None), "more than half full"),
             (complaints(&right, 0, None, Some("disk full")), "cannot write: disk full"),
             (complaints(&paused, 1, Some(at(start, 2)), None), "acknowledged nothing for 58 min"),
         ] {
@@ -195,7 +231,49 @@ mod tests {
         assert_eq!(complaints(&away, 0, None, None), "no broker for 6 min");
         let restarting = Connection { disconnected: Some(at(start, 56)), ..away };
         assert_eq!(complaints(&restarting, 9, Some(at(start, 56)), None), "");
-        let refused = Connection { refused: vec!["a/+".to_owned()], ..right };
-        assert!(complaints(&refused, 0, None, None).contains("no subscription to a/+"));
+        let missing = |purpose, left_out| Missing { filter: "a/+".to_owned(), purpose, left_out };
+        for (purpose, left_out, part) in [
+            (Purpose::Commands, false, "no subscription to a/+: commands do not arrive"),
+            (Purpose::Commands, true, "left out: commands do not arrive"),
+            (Purpose::Birth, true, "left out"),
+            (Purpose::Birth, false, ""),
+        ] {
+            let refused = Connection { refused: vec![missing(purpose, left_out)], ..right.clone() };
+            let found = complaints(&refused, 0, None, None);
+            assert!(found.contains(part) && found.is_empty() == part.is_empty(), "{found}");
+        }
+        // Connections come and go, and no reading waits.
+        let flapping = Connection { unproved: Some(at(start, 50)), ..right };
+        assert!(complaints(&flapping, 0, None, None).contains("no connection has lasted for 10"));
+    }
+
+    #[test]
+    fn an_outbox_of_one_reading_is_no_cause_to_look_while_readings_leave() {
+        let now = Instant::now() + Duration::from_mins(1);
+        let found = |seconds, disconnected: bool| {
+            let moment = Moment { at: now, unix_ms: 0 };
+            let connection = Connection {
+                connected: (!disconnected).then_some(moment),
+                disconnected: disconnected.then_some(moment),
+                unproved: None,
+                acknowledged: Some(moment),
+                error: None,
+                refused: Vec::new(),
+            };
+            let waiting_since = now.checked_sub(Duration::from_secs(seconds));
+            let facts = Facts {
+                connection: &connection,
+                depth: 1,
+                capacity: 1,
+                waiting_since,
+                write_error: None,
+                outputs: &[],
+            };
+            facts.complaints(now).len()
+        };
+        assert_eq!(
+            (found(0, false), found(29, false), found(30, false), found(0, true)),
+            (0, 0, 1, 1)
+        );
     }
 }

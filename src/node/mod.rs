@@ -26,8 +26,8 @@ mod sampling;
 
 pub use address::{AddressError, BrokerAddress};
 pub use config::{
-    Backend, InputConfig, LINES_PER_KIND_MAX, NodeConfig, OutputConfig, Safety, SensorConfig,
-    TlsFiles,
+    Backend, DeliveryTimes, InputConfig, LINES_PER_KIND_MAX, NodeConfig, OutputConfig, Safety,
+    SensorConfig, TlsFiles,
 };
 pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind};
 pub use delivery::tunnel::TunnelError;

@@ -117,6 +117,7 @@ impl Node {
                 discovery,
                 vitals,
                 !outputs.is_empty(),
+                config.times,
             ),
             keep_alive: keep_alive(&config.outputs),
             node: config.node,

@@ -45,6 +45,8 @@ pub enum OnPublish {
 pub enum OnSubscribe {
     Grant,
     Refuse,
+    /// So many times on one connection, then it grants.
+    RefuseFirst(usize),
     NoCodes,
     Silence,
     Close,
@@ -59,6 +61,10 @@ pub struct Conduct {
     pub subscribe: OnSubscribe,
     /// A retained message of so many bytes on each subscribed topic, `+` and all.
     pub retained_bytes: Option<usize>,
+    /// A slow line: so many bytes of a retained message, then this pause. Whatever follows waits.
+    pub retained_pace: Option<(usize, Duration)>,
+    /// Birth messages of Home Assistant at once, at `QoS` 1, when their subscription is granted.
+    pub births: u16,
     /// A message on a topic that was never subscribed to, after each SUBSCRIBE and PUBLISH.
     pub strangers: bool,
     /// Payloads to the command topic of output `fan`, when its subscription is granted.
@@ -87,6 +93,8 @@ impl Conduct {
             publish: OnPublish::Acknowledge,
             subscribe: OnSubscribe::Grant,
             retained_bytes: None,
+            retained_pace: None,
+            births: 0,
             strangers: false,
             commands: Vec::new(),
             close_after: None,
@@ -98,6 +106,13 @@ impl Conduct {
             slow: Duration::ZERO,
         }
     }
+}
+
+/// A right broker's conduct, but for this.
+pub fn with(change: impl FnOnce(&mut Conduct)) -> Conduct {
+    let mut conduct = Conduct::right();
+    change(&mut conduct);
+    conduct
 }
 
 /// One connection, as the broker saw it.
@@ -187,6 +202,7 @@ impl FakeBroker {
                     stream,
                     writer,
                     publishes: 0,
+                    subscribes: 0,
                 };
                 thread::Builder::new()
                     .stack_size(256 * 1024)
@@ -277,6 +293,7 @@ struct Connection {
     stream: TcpStream,
     writer: Writer,
     publishes: usize,
+    subscribes: usize,
 }
 
 /// Why a connection ends.
@@ -385,9 +402,17 @@ impl Connection {
                     seen.subscribed.extend(filters.iter().cloned());
                 });
                 let [high, low] = subscribe.pkid.to_be_bytes();
+                self.subscribes += 1;
+                let granted = match self.conduct.subscribe {
+                    OnSubscribe::Grant => true,
+                    OnSubscribe::RefuseFirst(count) => self.subscribes > count,
+                    _ => false,
+                };
                 match self.conduct.subscribe {
-                    OnSubscribe::Grant => self.write(&[0x90, 3, high, low, 1])?,
-                    OnSubscribe::Refuse => self.write(&[0x90, 3, high, low, 0x80])?,
+                    _ if granted => self.write(&[0x90, 3, high, low, 1])?,
+                    OnSubscribe::Grant | OnSubscribe::RefuseFirst(_) | OnSubscribe::Refuse => {
+                        self.write(&[0x90, 3, high, low, 0x80])?;
+                    }
                     OnSubscribe::NoCodes => self.write(&[0x90, 2, high, low])?,
                     OnSubscribe::Silence => return Ok(()),
                     OnSubscribe::Close => return Err(Closed),
@@ -397,9 +422,16 @@ impl Connection {
                         let topic = filter.replace('+', "fan");
                         let mut publish = Publish::new(topic, QoS::AtLeastOnce, vec![b'x'; bytes]);
                         (publish.retain, publish.pkid) = (true, 40_000);
-                        self.write(&encode(&Packet::Publish(publish)))?;
+                        self.write_slowly(&encode(&Packet::Publish(publish)))?;
                     }
-                    if self.conduct.subscribe == OnSubscribe::Grant
+                    if granted && filter == "homeassistant/status" {
+                        for pkid in 1..=self.conduct.births {
+                            let mut birth = Publish::new(filter, QoS::AtLeastOnce, "online");
+                            birth.pkid = pkid;
+                            self.write(&encode(&Packet::Publish(birth)))?;
+                        }
+                    }
+                    if granted
                         && let Some(node) = filter
                             .strip_prefix("humidor/")
                             .and_then(|rest| rest.strip_suffix("/output/+/set"))
@@ -459,6 +491,16 @@ impl Connection {
         }
         for (topic, payload) in [("plant/other", "1"), ("humidor/else/output/fan/set", "ON")] {
             self.write(&encode(&Packet::Publish(Publish::new(topic, QoS::AtMostOnce, payload))))?;
+        }
+        Ok(())
+    }
+
+    fn write_slowly(&self, bytes: &[u8]) -> Result<(), Closed> {
+        let Some((count, pause)) = self.conduct.retained_pace else { return self.write(bytes) };
+        let mut writer = lock(&self.writer);
+        for some in bytes.chunks(count) {
+            writer.write_all(some).map_err(|_| Closed)?;
+            thread::sleep(pause);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // every test binary uses its part
 
+pub mod board;
 pub mod fake_broker;
 pub mod flood;
 pub mod http;
@@ -37,6 +38,20 @@ pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -
         assert!(Instant::now() < deadline, "waited {patience:?} for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Runs cases side by side, which mostly wait. Each failure is told.
+pub fn side_by_side(cases: &[(&'static str, fn())]) {
+    let failed: Vec<&str> = std::thread::scope(|scope| {
+        let start = |(name, case): &(&'static str, fn())| {
+            let named = std::thread::Builder::new().name((*name).to_owned());
+            (*name, named.spawn_scoped(scope, *case).expect("a thread"))
+        };
+        let running: Vec<_> = cases.iter().map(start).collect();
+        let ended = running.into_iter().map(|(name, case)| (name, case.join().is_err()));
+        ended.filter(|(_, failed)| *failed).map(|(name, _)| name).collect()
+    });
+    assert!(failed.is_empty(), "failed: {}", failed.join(", "));
 }
 
 /// The binary, or the one that `HUMIDOR_BINARY` names: the shipped one, say. Without any HUMIDOR_ variable of the

@@ -37,6 +37,11 @@ impl BackOff {
         shortest + longest.saturating_sub(shortest).mul_f64(self.random.f64())
     }
 
+    /// A wait of up to `longest` that counts as none: of a connection that the node itself ended.
+    pub fn at_once(&mut self, longest: Duration) -> Duration {
+        longest.mul_f64(self.random.f64())
+    }
+
     /// The connection has proved itself: the next wait is a short one.
     pub const fn reset(&mut self) {
         self.failures = 0;

@@ -112,6 +112,16 @@ impl Frames {
         }
     }
 
+    /// Whether a PUBLISH has begun and not ended.
+    pub const fn is_in_publish(&self) -> bool {
+        match self.state {
+            State::Header => false,
+            State::Body { first, .. } => first & 0xf0 == PUBLISH,
+            // Of other packets nothing is left out.
+            State::Skipping(_) => true,
+        }
+    }
+
     /// How many bytes of the body are to be kept, as far as is known yet.
     fn wanted(&self, first: u8, length: usize) -> usize {
         let wanted = if first & 0xf0 == PUBLISH {

@@ -1,10 +1,10 @@
 //! The check of the broker's packets before rumqttc reads them. rumqttc ends the connection for an acknowledgement that it
 //! does not expect and for a payload over its limit; neither may stand in the way of readings.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use tokio::time::Instant;
 
 use super::frames::{self, Frame, Frames, Kept, LengthError};
+use super::traffic::Traffic;
 
 /// Bytes kept of a message's payload: more than the longest command, so that a longer one is still none.
 const PAYLOAD_KEPT_BYTES: usize = 512;
@@ -37,21 +37,10 @@ pub enum Breach {
     },
 }
 
-/// The packet ids of publishes that were sent and not acknowledged.
-#[derive(Debug, Default)]
-pub struct Sent(Mutex<HashSet<u16>>);
+/// PINGRESP, whole.
+const PONG: [u8; 2] = [0xd0, 0];
 
-impl Sent {
-    fn add(&self, packet_id: u16) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(packet_id);
-    }
-
-    fn remove(&self, packet_id: u16) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&packet_id)
-    }
-}
-
-/// Notes the publishes on their way to the broker.
+/// Notes the publishes and pings on their way to the broker.
 #[derive(Debug)]
 pub struct Outbound(Frames);
 
@@ -61,17 +50,25 @@ impl Outbound {
         Self(Frames::new(Kept { payload: 0, other: 0 }))
     }
 
-    /// Notes the publishes among `bytes`.
+    /// Notes the publishes and pings among `bytes`.
     ///
     /// # Errors
     /// None for the bytes of an MQTT client.
-    pub fn note(&mut self, bytes: &[u8], sent: &Sent) -> Result<(), LengthError> {
+    pub fn note(
+        &mut self,
+        bytes: &[u8],
+        traffic: &Traffic,
+        now: Instant,
+    ) -> Result<(), LengthError> {
         self.0.feed(bytes, |frame| {
+            if frame.first == 0xc0 {
+                traffic.ping(now);
+            }
             if frame.first & 0xf0 == 0x30
                 && frame.first & 0x06 != 0
                 && let Some(packet_id) = frame.body.last_chunk()
             {
-                sent.add(u16::from_be_bytes(*packet_id));
+                traffic.publish(u16::from_be_bytes(*packet_id));
             }
             Ok(())
         })
@@ -100,17 +97,30 @@ impl Inbound {
     ///
     /// # Errors
     /// [`Breach`].
-    pub fn take(&mut self, bytes: &[u8], sent: &Sent, passed: &mut Vec<u8>) -> Result<(), Breach> {
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+        traffic: &Traffic,
+        now: Instant,
+        passed: &mut Vec<u8>,
+    ) -> Result<(), Breach> {
         let Self { frames, begun, accepted, ignored } = self;
         if !std::mem::replace(begun, true) && bytes.first().is_some_and(|first| *first != 0x20) {
             return Err(Breach::NoBroker);
         }
         frames.feed(bytes, |frame| {
-            if !pass(frame, accepted, sent, passed)? {
+            if !pass(frame, accepted, traffic, now, passed)? {
                 *ignored += 1;
             }
-            Ok(())
-        })
+            Ok::<_, Breach>(())
+        })?;
+        if frames.is_in_publish() {
+            traffic.more(now);
+        }
+        if traffic.lend_pong() {
+            passed.extend(PONG);
+        }
+        Ok(())
     }
 
     /// The number of packets ignored since the last call.
@@ -123,7 +133,8 @@ impl Inbound {
 fn pass(
     frame: Frame<'_>,
     accepted: &mut bool,
-    sent: &Sent,
+    traffic: &Traffic,
+    now: Instant,
     passed: &mut Vec<u8>,
 ) -> Result<bool, Breach> {
     let kind = frame.first >> 4;
@@ -141,14 +152,19 @@ fn pass(
         }
         _ if !*accepted => return Err(Breach::NoBroker),
         // The node publishes at QoS 1: PUBREC and PUBCOMP answer nothing.
-        (4, [high, low, ..]) if sent.remove(u16::from_be_bytes([*high, *low])) => {}
+        (4, [high, low, ..]) if traffic.acknowledge(u16::from_be_bytes([*high, *low])) => {}
         (4 | 5 | 7, _) => return Ok(false),
         // One filter is asked for at a time, so one code is due.
         (9, [high, low, codes @ ..]) if codes.first().is_none_or(|code| *code > 2) => {
             refused = [*high, *low, SUBACK_REFUSED];
             body = &refused;
         }
-        (3 | 6 | 9 | 11 | 13, _) => {}
+        (3, [high, low, rest @ ..]) => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            traffic.message(&rest[..length.min(rest.len())], now);
+        }
+        (13, _) => traffic.pong(),
+        (3 | 6 | 9 | 11, _) => {}
         _ => return Err(breach),
     }
     passed.extend(frames::header(frame.first, body.len()));
@@ -162,20 +178,22 @@ mod tests {
 
     const CONNACK: &[u8] = &[0x20, 2, 0, 0];
 
-    fn take(stream: &[u8], sent: &Sent) -> Result<(Vec<u8>, u64), Breach> {
+    fn take(stream: &[u8], sent: &Traffic) -> Result<(Vec<u8>, u64), Breach> {
         let (mut inbound, mut passed) = (Inbound::new(), Vec::new());
-        inbound.take(CONNACK, sent, &mut passed)?;
+        inbound.take(CONNACK, sent, Instant::now(), &mut passed)?;
         passed.clear();
-        inbound.take(stream, sent, &mut passed)?;
+        inbound.take(stream, sent, Instant::now(), &mut passed)?;
         Ok((passed, inbound.take_ignored()))
     }
 
     #[test]
     fn only_an_acknowledgement_of_something_sent_passes_and_only_once() {
-        let sent = Sent::default();
-        let mut outbound = Outbound::new();
-        outbound.note(b"\x32\x07\x00\x01t\x00\x05{}\x30\x04\x00\x01t!\x32\x05\x00", &sent).unwrap();
-        outbound.note(b"\x01t\x00\x06", &sent).unwrap();
+        let sent = Traffic::default();
+        let (mut outbound, now) = (Outbound::new(), Instant::now());
+        outbound
+            .note(b"\x32\x07\x00\x01t\x00\x05{}\x30\x04\x00\x01t!\x32\x05\x00", &sent, now)
+            .unwrap();
+        outbound.note(b"\x01t\x00\x06", &sent, now).unwrap();
         let stream = [&[0x40, 2, 0, 5][..], &[0x40, 2, 0, 5], &[0x40, 2, 0, 0], &[0x40, 1, 0]];
         let more = [&[0x40, 2, 0, 6][..], &[0x50, 2, 0, 6], CONNACK];
         let (passed, ignored) = take(&[stream.concat(), more.concat()].concat(), &sent).unwrap();
@@ -184,19 +202,19 @@ mod tests {
 
     #[test]
     fn a_connack_may_come_in_pieces_and_nothing_else_may_come_first() {
-        let sent = Sent::default();
+        let sent = Traffic::default();
         let (mut inbound, mut passed) = (Inbound::new(), Vec::new());
         for byte in CONNACK {
-            inbound.take(&[*byte], &sent, &mut passed).unwrap();
+            inbound.take(&[*byte], &sent, Instant::now(), &mut passed).unwrap();
         }
         assert_eq!(passed, CONNACK);
-        let outcome = Inbound::new().take(b"HTTP/1.1", &sent, &mut passed);
+        let outcome = Inbound::new().take(b"HTTP/1.1", &sent, Instant::now(), &mut passed);
         assert!(matches!(outcome, Err(Breach::NoBroker)));
     }
 
     #[test]
     fn a_large_message_keeps_its_head_and_a_short_suback_is_a_refusal() {
-        let sent = Sent::default();
+        let sent = Traffic::default();
         let body = [&b"\x00\x01t\x00\x09"[..], &vec![b'x'; 256 * 1024]].concat();
         let stream: Vec<u8> = frames::header(0x33, body.len()).chain(body.clone()).collect();
         let (passed, _) = take(&stream, &sent).unwrap();
@@ -211,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_no_broker_sends_ends_the_connection() {
-        let sent = Sent::default();
+        let sent = Traffic::default();
         for (stream, breach) in [
             (&[0xc0, 0][..], Breach::Packet { kind: 12, length: 0 }),
             (&[0x00, 0], Breach::Packet { kind: 0, length: 0 }),
@@ -224,8 +242,34 @@ mod tests {
         }
         let mut passed = Vec::new();
         for other in [&b"HTTP/1.1 400"[..], &[0xd0, 0], &[0x15, 3, 1]] {
-            let found = Inbound::new().take(other, &sent, &mut passed);
+            let found = Inbound::new().take(other, &sent, Instant::now(), &mut passed);
             assert_eq!(found, Err(Breach::NoBroker));
         }
+    }
+
+    #[test]
+    fn while_a_large_message_comes_rumqttc_gets_its_pong() {
+        let (traffic, start) = (Traffic::default(), Instant::now());
+        let (mut inbound, mut outbound) = (Inbound::new(), Outbound::new());
+        let mut take = |bytes: &[u8], seconds| {
+            let (mut passed, now) = (Vec::new(), start + std::time::Duration::from_secs(seconds));
+            inbound.take(bytes, &traffic, now, &mut passed).unwrap();
+            passed
+        };
+        take(CONNACK, 0);
+        let body = [&b"\x00\x01t"[..], &vec![b'x'; 256 * 1024]].concat();
+        let stream: Vec<u8> = frames::header(0x30, body.len()).chain(body).collect();
+        let kept = take(&stream[..2048], 1);
+        assert_eq!(kept[0], 0x30);
+        for second in 2..60 {
+            outbound.note(&[0xc0, 0], &traffic, start).unwrap();
+            let bytes = &stream[second * 1024..(second + 1) * 1024];
+            assert_eq!(take(bytes, second as u64), PONG, "at {second} s");
+        }
+        let now = start + std::time::Duration::from_mins(1);
+        assert_eq!(traffic.held_up(start, now).unwrap().topic, "t");
+        take(&stream[60 * 1024..], 61);
+        take(&[PONG; 60].concat(), 62);
+        assert_eq!(traffic.held_up(start, now), None);
     }
 }

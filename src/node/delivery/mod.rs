@@ -12,5 +12,6 @@ pub mod publish;
 pub mod publishing;
 pub mod session;
 pub mod subscriptions;
+pub mod traffic;
 pub mod tunnel;
 pub mod vitals;

@@ -345,8 +345,10 @@ impl Outbox {
                 if is_damage(&cause) {
                     self.damaged.notify_one();
                 }
-                let first = inner.write_error.replace(cause.to_string()).is_none();
-                if first && let Some(left_out) = self.write_line.due(Instant::now()) {
+                inner.write_error = Some(cause.to_string());
+                if !inner.error_said
+                    && let Some(left_out) = self.write_line.due(Instant::now())
+                {
                     inner.error_said = true;
                     error!(
                         %cause, left_out,

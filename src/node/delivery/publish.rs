@@ -15,6 +15,7 @@ use super::inflight::{InFlight, Published};
 use super::lanes::Lanes;
 use super::outbox::Outbox;
 use super::publishing::Publishing;
+use super::traffic::{HeldUp, Traffic};
 use crate::node::io::switches::{Direction, Switches};
 use crate::wire::{Health, OFFLINE, ONLINE};
 
@@ -24,8 +25,6 @@ const OTHERS_IN_FLIGHT: usize = 16;
 const REMOVE_BATCH: usize = 64;
 /// Longest wait for the first acknowledgement of a reading before subscriptions and states follow.
 const READINGS_FIRST: Duration = Duration::from_secs(1);
-/// A publish that is not acknowledged for this long is sent again, on a new connection.
-pub const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The reason why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +40,17 @@ pub enum PublishError {
     Outbox(#[from] rusqlite::Error),
     /// PUBACK is missing.
     #[error(
-        "the broker is connected but has acknowledged nothing of what was sent {ACKNOWLEDGED_WITHIN:?} ago; sending it again"
+        "the broker is connected but has acknowledged nothing of what was sent {0:?} ago; sending it again"
     )]
-    Unacknowledged,
+    Unacknowledged(Duration),
+    /// Messages keep the broker's answers from arriving.
+    #[error("messages on topic `{topic}` have kept all answers of the broker from arriving for {} s", time.as_secs())]
+    HeldUp {
+        /// For how long.
+        time: Duration,
+        /// Topic of the last one.
+        topic: String,
+    },
     /// PUBACK is missing, and those of later publishes came.
     #[error("the broker has acknowledged later messages but left one out; sending it again")]
     LeftOut,
@@ -65,8 +72,10 @@ impl From<ConnectionError> for PublishError {
 pub struct Publisher<'a> {
     client: AsyncClient,
     all: &'a mut Publishing,
-    /// Whether the discovery message is to be published.
+    traffic: Arc<Traffic>,
+    /// Whether the discovery message is to be published, and when it was.
     discovery_due: bool,
+    discovered: Option<Instant>,
     in_flight: InFlight,
     lanes: Lanes,
     /// When the connection was accepted.
@@ -75,13 +84,17 @@ pub struct Publisher<'a> {
     open: bool,
     /// Readings acknowledged on this connection.
     acknowledged: u64,
+    /// Whether anything was.
+    answered: bool,
 }
 
 impl<'a> Publisher<'a> {
     /// A publisher for a connection that is about to be made.
-    pub fn new(client: AsyncClient, all: &'a mut Publishing) -> Self {
+    pub fn new(client: AsyncClient, traffic: Arc<Traffic>, all: &'a mut Publishing) -> Self {
         Self {
             client,
+            traffic,
+            discovered: None,
             discovery_due: all.discovery.is_some(),
             all,
             in_flight: InFlight::default(),
@@ -89,15 +102,20 @@ impl<'a> Publisher<'a> {
             accepted: None,
             open: false,
             acknowledged: 0,
+            answered: false,
         }
     }
 
-    /// The broker has accepted the connection. Publishes readings; everything else at once only if none waits.
+    /// The broker has accepted the connection. Publishes readings; everything else at once only if none waits, or if the
+    /// subscriptions are known to do no harm.
     pub async fn accepted(&mut self) -> Result<(), PublishError> {
         self.accepted = Some(Instant::now());
         self.all.vitals.connected();
         self.publish_readings().await?;
-        if self.in_flight.has_readings() { Ok(()) } else { self.open() }
+        if self.in_flight.has_readings() && !self.all.subscribe_first {
+            return Ok(());
+        }
+        self.open()
     }
 
     /// Where readings and states come from.
@@ -147,18 +165,37 @@ impl<'a> Publisher<'a> {
     /// Once a second: what is due by the passing of time.
     pub async fn tick(&mut self) -> Result<(), PublishError> {
         let now = Instant::now();
-        if self.in_flight.oldest().is_some_and(|at| at + ACKNOWLEDGED_WITHIN <= now) {
-            return Err(PublishError::Unacknowledged);
+        let times = self.all.times;
+        if let Some(oldest) =
+            self.in_flight.oldest().filter(|at| *at + times.acknowledged_within <= now)
+        {
+            match self.traffic.held_up(oldest, now) {
+                None => return Err(PublishError::Unacknowledged(times.acknowledged_within)),
+                Some(HeldUp { time, topic }) if time >= times.held_up_within => {
+                    return Err(PublishError::HeldUp { time, topic });
+                }
+                // Its acknowledgement comes behind the messages.
+                Some(_) => {}
+            }
         }
         if self.accepted.is_some_and(|at| at + READINGS_FIRST <= now) {
             self.open()?;
         }
+        if self.answered && self.accepted.is_some_and(|at| at + times.proved_after <= now) {
+            self.all.vitals.proved();
+        }
+        // The answer to a subscription comes behind the messages, too.
+        let answers = !self.traffic.is_flowing(now);
         if self.open {
-            self.subscribe_next()?;
+            if answers {
+                self.subscribe_next()?;
+            }
             self.publish_states()?;
         }
         self.all.subscriptions.settle(now);
-        self.all.vitals.refused(self.all.subscriptions.missing(now));
+        if answers {
+            self.all.note_missing(now);
+        }
         self.remove_acknowledged().await;
         Ok(())
     }
@@ -194,11 +231,12 @@ impl<'a> Publisher<'a> {
         }
         if self.discovery_due
             && self.in_flight.others() < OTHERS_IN_FLIGHT
+            && self.discovered.is_none_or(|at| at.elapsed() >= self.all.times.discovery_pause)
             && let Some(discovery) = self.all.discovery.clone()
             // Home Assistant's birth message may come at once.
             && self.all.subscriptions.is_dealt_with(&discovery.birth)
         {
-            self.discovery_due = false;
+            (self.discovery_due, self.discovered) = (false, Some(Instant::now()));
             self.publish(discovery.topic, discovery.payload)?;
         }
         let room = OTHERS_IN_FLIGHT.saturating_sub(self.in_flight.others());
@@ -254,7 +292,11 @@ impl<'a> Publisher<'a> {
 
     /// Handles an event of the connection: acknowledgements, commands, sent packets.
     pub async fn handle_event(&mut self, event: &Event) -> Result<(), PublishError> {
-        if matches!(event, Event::Incoming(_)) {
+        // While a message takes long to arrive, rumqttc gets answers to its pings that are not the broker's. A command would
+        // not arrive then either.
+        let lent =
+            matches!(event, Event::Incoming(Packet::PingResp)) && self.traffic.take_lent_pong();
+        if matches!(event, Event::Incoming(_)) && !lent {
             self.all.packet_received();
         }
         match event {
@@ -276,6 +318,7 @@ impl<'a> Publisher<'a> {
             // All packet ids were used since, and this one is still in use.
             Event::Outgoing(Outgoing::AwaitAck(_)) => return Err(PublishError::LeftOut),
             Event::Incoming(Packet::PubAck(ack)) => {
+                self.answered = true;
                 if self.in_flight.acknowledge(ack.pkid) {
                     self.acknowledged += 1;
                     self.all.vitals.acknowledged();

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::outbox::Outbox;
-use super::subscriptions::{Answer, Subscriptions};
+use super::subscriptions::{Answer, Purpose, Subscriptions};
 use super::vitals::Vitals;
+use crate::node::config::DeliveryTimes;
 use crate::node::discovery::DiscoveryMessage;
 use crate::node::io::switches::Switches;
 use crate::throttled_log::ThrottledLog;
@@ -33,6 +34,11 @@ pub struct Publishing {
     pub vitals: Arc<Vitals>,
     /// What is subscribed to.
     pub subscriptions: Subscriptions,
+    /// Whether the next connection subscribes before readings are acknowledged: the subscriptions of the one before did no harm,
+    /// and commands are to arrive again soon.
+    pub subscribe_first: bool,
+    /// Its times.
+    pub times: DeliveryTimes,
     complaint: ThrottledLog,
     retained_line: ThrottledLog,
 }
@@ -46,10 +52,13 @@ impl Publishing {
         discovery: Option<DiscoveryMessage>,
         vitals: Arc<Vitals>,
         commanded: bool,
+        times: DeliveryTimes,
     ) -> Self {
-        let commands = commanded.then(|| (topics.commands(), QoS::AtLeastOnce));
-        let birth = discovery.as_ref().map(|it| (it.birth.clone(), QoS::AtMostOnce));
-        let subscriptions = Subscriptions::new(commands.into_iter().chain(birth));
+        let commands = commanded.then(|| (topics.commands(), QoS::AtLeastOnce, Purpose::Commands));
+        let birth =
+            discovery.as_ref().map(|it| (it.birth.clone(), QoS::AtMostOnce, Purpose::Birth));
+        let filters = commands.into_iter().chain(birth);
+        let subscriptions = Subscriptions::new(filters, times.subscribe_again);
         let complaint = ThrottledLog::new(COMPLAINT_INTERVAL);
         let retained_line = ThrottledLog::new(COMPLAINT_INTERVAL);
         Self {
@@ -59,6 +68,8 @@ impl Publishing {
             discovery,
             vitals,
             subscriptions,
+            subscribe_first: false,
+            times,
             complaint,
             retained_line,
         }
@@ -75,13 +86,26 @@ impl Publishing {
     pub fn subscription_answered(&mut self, ack: &SubAck) {
         let granted = matches!(ack.return_codes[..], [SubscribeReasonCode::Success(_), ..]);
         let now = Instant::now();
-        if let Answer::Refused(filter) = self.subscriptions.answered(ack.pkid, granted, now) {
-            warn!(
+        match self.subscriptions.answered(ack.pkid, granted, now) {
+            Answer::Refused(filter) => warn!(
                 filter,
                 "the broker refuses the subscription: allow this user to read the topic; until then its messages do not arrive, and outputs without commands stay safe"
-            );
+            ),
+            Answer::GrantedNow(filter) => info!(filter, "the broker grants the subscription now"),
+            Answer::AsBefore => {}
         }
         self.packet_received();
+        self.vitals.refused(self.subscriptions.missing(now));
+    }
+
+    /// Notes which subscriptions are missing now, and says which are not answered.
+    pub fn note_missing(&mut self, now: Instant) {
+        if let Some(filter) = self.subscriptions.take_unanswered(now) {
+            warn!(
+                filter,
+                "the broker does not answer the subscription: its messages do not arrive, and outputs without commands stay safe"
+            );
+        }
         self.vitals.refused(self.subscriptions.missing(now));
     }
 

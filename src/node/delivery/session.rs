@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
@@ -41,8 +42,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const LINE_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause between two looks at what is due.
 const TICK: Duration = Duration::from_secs(1);
-/// A connection that stood this long with a reading acknowledged has proved itself: the next wait is short again.
-const PROVED_AFTER: Duration = Duration::from_secs(10);
+/// Longest wait before a connection that the node itself ended is replaced.
+const REPLACED_WITHIN: Duration = Duration::from_millis(500);
 /// So many acknowledged readings prove a connection too, however short: the outbox drains.
 const PROVED_BY_READINGS: u64 = 32;
 /// So many connections in a row that the broker closed, within this time, look like two boards of one id.
@@ -84,32 +85,45 @@ struct Lost {
     /// Whether the broker ended it, and whether it did so without a word.
     by_broker: bool,
     closed: bool,
+    /// Topic of messages that kept everything else from arriving.
+    held_up_by: Option<String>,
 }
 
 impl Lost {
     /// The connection was never made.
     const fn before(reason: String) -> Self {
-        Self { reason, stood: None, acknowledged: 0, by_broker: true, closed: false }
+        Self {
+            reason,
+            stood: None,
+            acknowledged: 0,
+            by_broker: true,
+            closed: false,
+            held_up_by: None,
+        }
     }
 }
 
 /// What connections have in common, for the log and the next wait.
 struct History {
+    proved_after: Duration,
     waits: BackOff,
     lost_line: ThrottledLog,
     connected_line: ThrottledLog,
     twin_line: ThrottledLog,
+    held_up_line: ThrottledLog,
     /// When the broker closed connections that it had accepted, one after the other.
     closed: VecDeque<Instant>,
 }
 
 impl History {
-    fn new() -> Self {
+    fn new(proved_after: Duration) -> Self {
         Self {
+            proved_after,
             waits: BackOff::new(),
             lost_line: ThrottledLog::new(LINE_INTERVAL),
             connected_line: ThrottledLog::new(LINE_INTERVAL),
             twin_line: ThrottledLog::new(CLOSED_WITHIN),
+            held_up_line: ThrottledLog::new(CLOSED_WITHIN),
             closed: VecDeque::new(),
         }
     }
@@ -117,7 +131,7 @@ impl History {
     /// Notes the end of a connection. Returns whether the pattern is that of two boards with one id: each connects, and the
     /// broker closes the other one's connection (MQTT 3.1.1, 3.1.4).
     fn lost(&mut self, lost: &Lost, waiting: u64, now: Instant) -> bool {
-        let stood = lost.stood.is_some_and(|stood| stood >= PROVED_AFTER);
+        let stood = lost.stood.is_some_and(|stood| stood >= self.proved_after);
         // Where no reading waits, none can be acknowledged: a board of outputs, say.
         let served = lost.acknowledged > 0 || waiting == 0;
         if (stood && served) || lost.acknowledged >= PROVED_BY_READINGS {
@@ -136,12 +150,21 @@ impl History {
         self.closed.retain(|at| *at + CLOSED_WITHIN > now);
         self.closed.len() >= CLOSED_CONNECTIONS
     }
+
+    /// The wait before the next connection. A connection that stood and that the node itself ended, to send something again,
+    /// is replaced at once: the broker is there, and commands would not arrive meanwhile. Its own time bounds the pace.
+    fn next_wait(&mut self, lost: &Lost) -> Duration {
+        if !lost.by_broker && lost.stood.is_some_and(|stood| stood >= self.proved_after) {
+            return self.waits.at_once(REPLACED_WITHIN);
+        }
+        self.waits.next_wait()
+    }
 }
 
 impl Session {
     /// Delivers until `shutdown`, across any number of connections.
     pub async fn run(mut self, mut shutdown: Shutdown) {
-        let mut history = History::new();
+        let mut history = History::new(self.publishing.times.proved_after);
         loop {
             let lost = match self.connection(&history.connected_line, &mut shutdown).await {
                 End::Shutdown => return,
@@ -161,8 +184,20 @@ impl Session {
                     self.node
                 );
             }
-            let stood = lost.stood.is_some_and(|stood| stood >= PROVED_AFTER);
-            if let Some(filter) = self.publishing.subscriptions.ended(lost.by_broker, stood, now) {
+            let subscriptions = &mut self.publishing.subscriptions;
+            if let Some(filter) =
+                lost.held_up_by.as_deref().and_then(|topic| subscriptions.hold_up(topic, now))
+                && let Some(left_out) = history.held_up_line.due(now.into_std())
+            {
+                warn!(
+                    filter,
+                    left_out,
+                    "messages of this subscription keep everything else from arriving: it is left out, and tried again from time to time; its messages do not arrive"
+                );
+            }
+            let stood = lost.stood.is_some_and(|stood| stood >= history.proved_after);
+            self.publishing.subscribe_first = stood && !lost.by_broker && lost.held_up_by.is_none();
+            if let Some(filter) = subscriptions.ended(lost.by_broker, stood, now) {
                 warn!(
                     filter,
                     "the broker ends the connection at this subscription: it is left out, and tried again from time to time; its messages do not arrive"
@@ -170,7 +205,7 @@ impl Session {
             }
             self.publishing.vitals.refused(self.publishing.subscriptions.missing(now));
             tokio::select! {
-                () = sleep(history.waits.next_wait()) => {}
+                () = sleep(history.next_wait(&lost)) => {}
                 () = shutdown.requested() => return,
             }
         }
@@ -201,7 +236,8 @@ impl Session {
         };
         let options = self.options(&tunnel);
         let (client, mut events) = AsyncClient::new(options, READINGS_IN_FLIGHT + OTHER_REQUESTS);
-        let mut publisher = Publisher::new(client, &mut self.publishing);
+        let traffic = Arc::clone(&tunnel.traffic);
+        let mut publisher = Publisher::new(client, traffic, &mut self.publishing);
         let delivery = Delivery { broker: &self.broker, connected_line, health: &*self.health };
         let outcome = delivery.run(&mut events, &mut publisher, shutdown).await;
         // Readings acknowledged before the end must not be sent again.
@@ -215,6 +251,10 @@ impl Session {
             Err(error) => error,
         };
         let by_broker = matches!(error, PublishError::Connection(_));
+        let held_up_by = match &error {
+            PublishError::HeldUp { topic, .. } => Some(topic.clone()),
+            _ => None,
+        };
         let (reason, closed) = match (error, stream_error) {
             (PublishError::Connection(_), Some(error)) => {
                 let connected = if stood.is_some() {
@@ -231,7 +271,7 @@ impl Session {
             }
             (error, _) => (error.to_string(), false),
         };
-        End::Lost(Lost { reason, stood, acknowledged, by_broker, closed })
+        End::Lost(Lost { reason, stood, acknowledged, by_broker, closed, held_up_by })
     }
 }
 
@@ -265,7 +305,13 @@ impl Delivery<'_> {
                         () = outbox.changed(), if connected => publisher.publish_readings().await?,
                         () = switches.changed(), if open => publisher.publish_states()?,
                         _ = health.tick(), if open => publisher.publish_health(&(self.health)())?,
-                        _ = tick.tick(), if connected => publisher.tick().await?,
+                        _ = tick.tick(), if connected => {
+                            // The last line on the connection is that there is one.
+                            if let Some(left_out) = self.connected_line.overdue(std::time::Instant::now()) {
+                                info!(broker = %self.broker, waiting = outbox.depth(), left_out, "connected");
+                            }
+                            publisher.tick().await?;
+                        }
                         () = shutdown.requested() => {
                             if !connected {
                                 return Ok(());
@@ -335,13 +381,14 @@ mod tests {
 
     fn lost(stood: Option<u64>, acknowledged: u64, closed: bool) -> Lost {
         let stood = stood.map(Duration::from_secs);
-        Lost { reason: String::new(), stood, acknowledged, by_broker: true, closed }
+        let reason = String::new();
+        Lost { reason, stood, acknowledged, by_broker: true, closed, held_up_by: None }
     }
 
     #[test]
     fn only_a_connection_that_proved_itself_makes_the_next_wait_short() {
         let short = |lost: &Lost| {
-            let mut history = History::new();
+            let mut history = History::new(Duration::from_secs(10));
             for _ in 0..9 {
                 history.waits.next_wait();
             }
@@ -357,7 +404,7 @@ mod tests {
         ] {
             assert_eq!(short(&lost(stood, acknowledged, true)), proved, "{stood:?} {acknowledged}");
         }
-        let mut history = History::new();
+        let mut history = History::new(Duration::from_secs(10));
         for _ in 0..9 {
             history.waits.next_wait();
         }
@@ -367,7 +414,7 @@ mod tests {
 
     #[test]
     fn closed_connections_in_a_row_look_like_two_boards_and_a_restarting_broker_does_not() {
-        let (mut history, start) = (History::new(), Instant::now());
+        let (mut history, start) = (History::new(Duration::from_secs(10)), Instant::now());
         let closed = lost(Some(3), 1, true);
         assert!(!history.lost(&closed, 1, start) && !history.lost(&closed, 1, start));
         assert!(history.lost(&closed, 1, start) && history.lost(&closed, 1, start));

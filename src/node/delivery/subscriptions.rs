@@ -1,15 +1,20 @@
 //! What the node subscribes to: one filter at a time, so that it is known which one a broker refuses or answers by ending
-//! the connection. A filter that keeps ending connections is left out: readings come first.
+//! the connection. A filter that keeps ending connections, or whose messages keep all answers from arriving, is left out:
+//! readings come first. One that is refused or not answered is asked for again.
 
 use std::time::Duration;
 
 use rumqttc::QoS;
 use tokio::time::Instant;
 
+use crate::mqtt::Filter;
+
 /// Connections that a subscription may end in a row before it is left out.
 const ENDINGS_MAX: u32 = 3;
 /// A subscription without an answer for this long gives way to the next.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers that may still come for a filter that was asked for again.
+const ASKS_AWAITED: usize = 8;
 /// A connection that ends this soon after the answer ended because of the subscription: its retained messages come then.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
 /// A filter that was left out is tried again after this long: the first time, and later.
@@ -19,27 +24,66 @@ const LEFT_OUT_FOR: (Duration, Duration) = (Duration::from_mins(1), Duration::fr
 enum State {
     /// Not asked for on this connection.
     Idle,
-    /// Asked for; with its packet id once it is sent.
+    /// Asked for.
     Asked {
-        packet_id: Option<u16>,
         at: Instant,
     },
     Granted {
         at: Instant,
     },
-    Refused,
+    Refused {
+        at: Instant,
+    },
+}
+
+/// What a filter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Without it outputs cannot be switched.
+    Commands,
+    /// Without it Home Assistant may miss the node until the node connects anew.
+    Birth,
+}
+
+/// A filter whose messages do not arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The filter.
+    pub filter: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Whether the node leaves it out, since the broker ends connections at it; else the broker refuses or does not answer.
+    pub left_out: bool,
 }
 
 #[derive(Debug)]
 struct Subscription {
     filter: String,
     qos: QoS,
+    purpose: Purpose,
     state: State,
+    /// Packet ids of the SUBSCRIBEs on this connection, the latest ones; `None` until it is sent.
+    packet_ids: Vec<Option<u16>>,
+    /// Refusals and missing answers in a row.
+    failures: u32,
     /// Connections in a row that ended because of it.
     endings: u32,
     left_out_until: Option<Instant>,
-    /// A refusal was said, and nothing was granted since.
-    refusal_said: bool,
+    /// A refusal or a missing answer was said, and nothing was granted since.
+    said: bool,
+}
+
+impl Subscription {
+    /// When an answer is missing or a refusal is old enough to ask once more.
+    fn again_at(&self, again: (Duration, Duration)) -> Option<Instant> {
+        let wait =
+            |failures: u32| again.0.saturating_mul(2_u32.saturating_pow(failures)).min(again.1);
+        match self.state {
+            State::Asked { at } => Some(at + ANSWER_TIMEOUT + wait(self.failures)),
+            State::Refused { at } => Some(at + wait(self.failures.saturating_sub(1))),
+            State::Idle | State::Granted { .. } => None,
+        }
+    }
 }
 
 /// The answer to a subscription, for the log.
@@ -49,6 +93,8 @@ pub enum Answer {
     AsBefore,
     /// Refused for the first time.
     Refused(String),
+    /// Granted after it was said that it is not.
+    GrantedNow(String),
 }
 
 /// The subscriptions of a node, over any number of connections. Time is an argument.
@@ -56,61 +102,103 @@ pub enum Answer {
 pub struct Subscriptions {
     /// In the order of asking.
     list: Vec<Subscription>,
+    /// Time after which a refused or unanswered one is asked for again: the first time, and at most.
+    again: (Duration, Duration),
 }
 
 impl Subscriptions {
-    /// Of these filters, in this order.
-    pub fn new(filters: impl IntoIterator<Item = (String, QoS)>) -> Self {
-        let list = filters.into_iter().map(|(filter, qos)| Subscription {
+    /// Of these filters, in this order. `again` is the time after which a refused or unanswered one is asked for again: the
+    /// first time, and at most.
+    pub fn new(
+        filters: impl IntoIterator<Item = (String, QoS, Purpose)>,
+        again: (Duration, Duration),
+    ) -> Self {
+        let list = filters.into_iter().map(|(filter, qos, purpose)| Subscription {
             filter,
             qos,
+            purpose,
             state: State::Idle,
+            packet_ids: Vec::new(),
+            failures: 0,
             endings: 0,
             left_out_until: None,
-            refusal_said: false,
+            said: false,
         });
-        Self { list: list.collect() }
+        Self { list: list.collect(), again }
     }
 
     /// The next filter to ask for, which counts as asked for from now on; `None` while an answer is awaited or nothing is
     /// left.
     pub fn next(&mut self, now: Instant) -> Option<(String, QoS)> {
-        let awaited = |one: &Subscription| matches!(one.state, State::Asked { at, .. } if now < at + ANSWER_TIMEOUT);
+        let awaited = |one: &Subscription| matches!(one.state, State::Asked { at } if now < at + ANSWER_TIMEOUT);
         if self.list.iter().any(awaited) {
             return None;
         }
-        let due = |one: &&mut Subscription| {
-            one.state == State::Idle && one.left_out_until.is_none_or(|until| until <= now)
+        let again = self.again;
+        let due = |one: &&mut Subscription| match one.again_at(again) {
+            Some(at) => at <= now,
+            None => one.state == State::Idle && one.left_out_until.is_none_or(|until| until <= now),
         };
         let next = self.list.iter_mut().find(due)?;
+        if matches!(next.state, State::Asked { .. }) {
+            next.failures = next.failures.saturating_add(1);
+        }
         next.left_out_until = None;
-        next.state = State::Asked { packet_id: None, at: now };
+        next.state = State::Asked { at: now };
+        if next.packet_ids.len() == ASKS_AWAITED {
+            next.packet_ids.remove(0);
+        }
+        next.packet_ids.push(None);
         Some((next.filter.clone(), next.qos))
     }
 
     /// The SUBSCRIBE was sent with this packet id.
     pub fn sent(&mut self, id: u16) {
-        for one in &mut self.list {
-            if let State::Asked { packet_id: packet_id @ None, .. } = &mut one.state {
-                *packet_id = Some(id);
-            }
-        }
+        let unsent = self.list.iter_mut().flat_map(|one| &mut one.packet_ids);
+        unsent.filter(|sent| sent.is_none()).for_each(|sent| *sent = Some(id));
     }
 
     /// The broker has answered.
     pub fn answered(&mut self, id: u16, granted: bool, now: Instant) -> Answer {
-        let asked = |one: &&mut Subscription| matches!(one.state, State::Asked { packet_id, .. } if packet_id == Some(id));
+        let asked = |one: &&mut Subscription| {
+            matches!(one.state, State::Asked { .. }) && one.packet_ids.contains(&Some(id))
+        };
         let Some(one) = self.list.iter_mut().find(asked) else { return Answer::AsBefore };
         if granted {
-            one.state = State::Granted { at: now };
-            one.refusal_said = false;
-            return Answer::AsBefore;
+            (one.state, one.failures) = (State::Granted { at: now }, 0);
+            return if std::mem::take(&mut one.said) {
+                Answer::GrantedNow(one.filter.clone())
+            } else {
+                Answer::AsBefore
+            };
         }
-        (one.state, one.endings) = (State::Refused, 0);
-        if std::mem::replace(&mut one.refusal_said, true) {
+        (one.state, one.endings) = (State::Refused { at: now }, 0);
+        one.failures = one.failures.saturating_add(1);
+        if std::mem::replace(&mut one.said, true) {
             return Answer::AsBefore;
         }
         Answer::Refused(one.filter.clone())
+    }
+
+    /// A filter without an answer for too long, each once.
+    pub fn take_unanswered(&mut self, now: Instant) -> Option<String> {
+        let unanswered = |one: &&mut Subscription| matches!(one.state, State::Asked { at } if at + ANSWER_TIMEOUT <= now && !one.said);
+        let one = self.list.iter_mut().find(unanswered)?;
+        one.said = true;
+        Some(one.filter.clone())
+    }
+
+    /// Messages on `topic` keep the broker's answers from arriving. Returns the filter that they come by, which is left out.
+    pub fn hold_up(&mut self, topic: &str, now: Instant) -> Option<String> {
+        let of_topic = |one: &&mut Subscription| {
+            one.filter.parse().is_ok_and(|filter: Filter| filter.matches(topic))
+        };
+        let one = self.list.iter_mut().find(of_topic)?;
+        let first = one.endings < ENDINGS_MAX;
+        one.endings = one.endings.max(ENDINGS_MAX - 1) + 1;
+        one.left_out_until = Some(now + if first { LEFT_OUT_FOR.0 } else { LEFT_OUT_FOR.1 });
+        one.state = State::Idle;
+        Some(one.filter.clone())
     }
 
     /// The connection goes on: the subscriptions that were granted some time ago do no harm.
@@ -130,9 +218,9 @@ impl Subscriptions {
         let mut left_out = None;
         for one in &mut self.list {
             let suspect = match one.state {
-                State::Asked { .. } => true,
+                State::Asked { at } => now < at + ANSWER_TIMEOUT,
                 State::Granted { at } => now < at + SETTLED_AFTER,
-                State::Idle | State::Refused => false,
+                State::Idle | State::Refused { .. } => false,
             };
             if suspect && by_broker {
                 one.endings += 1;
@@ -146,6 +234,7 @@ impl Subscriptions {
                 (one.left_out_until, one.endings) = (None, 0);
             }
             one.state = State::Idle;
+            one.packet_ids.clear();
         }
         left_out
     }
@@ -170,14 +259,19 @@ impl Subscriptions {
     }
 
     /// The filters that the broker refuses or does not answer, and those left out.
-    pub fn missing(&self, now: Instant) -> Vec<String> {
+    pub fn missing(&self, now: Instant) -> Vec<Missing> {
         let missing = self.list.iter().filter(|one| match one.state {
-            State::Refused => true,
-            State::Asked { at, .. } => at + ANSWER_TIMEOUT <= now,
+            State::Refused { .. } => true,
+            State::Asked { at } => one.failures > 0 || at + ANSWER_TIMEOUT <= now,
             State::Idle => one.left_out_until.is_some(),
             State::Granted { .. } => false,
         });
-        missing.map(|one| one.filter.clone()).collect()
+        let missing = missing.map(|one| Missing {
+            filter: one.filter.clone(),
+            purpose: one.purpose,
+            left_out: one.left_out_until.is_some(),
+        });
+        missing.collect()
     }
 }
 
@@ -185,11 +279,18 @@ impl Subscriptions {
 mod tests {
     use super::*;
 
+    const AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
+
     fn both() -> Subscriptions {
-        Subscriptions::new([
-            ("set".to_owned(), QoS::AtLeastOnce),
-            ("birth".to_owned(), QoS::AtMostOnce),
-        ])
+        let filters = [
+            ("set".to_owned(), QoS::AtLeastOnce, Purpose::Commands),
+            ("birth".to_owned(), QoS::AtMostOnce, Purpose::Birth),
+        ];
+        Subscriptions::new(filters, AGAIN)
+    }
+
+    fn missing(all: &Subscriptions, now: Instant) -> Vec<String> {
+        all.missing(now).into_iter().map(|one| one.filter).collect()
     }
 
     fn ask(subscriptions: &mut Subscriptions, id: u16, now: Instant) -> Option<String> {
@@ -213,7 +314,7 @@ mod tests {
             assert!(!all.is_granted("birth"), "another packet id");
             assert!(all.is_dealt_with("birth"));
             all.answered(2, true, now);
-            assert_eq!((all.next(now), all.missing(now)), (None, vec!["set".to_owned()]));
+            assert_eq!((all.next(now), missing(&all, now)), (None, vec!["set".to_owned()]));
             all.settle(now + SETTLED_AFTER);
             assert_eq!(all.ended(true, true, now + SETTLED_AFTER), None);
         }
@@ -221,7 +322,7 @@ mod tests {
         ask(&mut all, 1, now);
         let later = now + ANSWER_TIMEOUT;
         assert_eq!(ask(&mut all, 2, later).as_deref(), Some("birth"));
-        assert_eq!(all.missing(later), ["set"]);
+        assert_eq!(missing(&all, later), ["set"]);
     }
 
     #[test]
@@ -240,10 +341,10 @@ mod tests {
         all.answered(1, true, start);
         let later = start + LEFT_OUT_FOR.0;
         all.settle(later);
-        assert_eq!(all.missing(start), ["set"]);
+        assert_eq!(missing(&all, start), ["set"]);
         assert_eq!(ask(&mut all, 2, later).as_deref(), Some("set"), "tried again");
         assert_eq!(
-            (all.ended(true, true, later), all.missing(later)),
+            (all.ended(true, true, later), missing(&all, later)),
             (None, vec!["set".to_owned()])
         );
         assert_eq!(ask(&mut all, 2, later + LEFT_OUT_FOR.0).as_deref(), Some("birth"));
@@ -256,5 +357,59 @@ mod tests {
             assert_eq!(all.ended(false, false, later), None);
         }
         assert_eq!(ask(&mut all, 1, later).as_deref(), Some("set"));
+    }
+
+    #[test]
+    fn a_refused_or_unanswered_filter_is_asked_for_again_less_and_less() {
+        for answers in [true, false] {
+            let (mut all, start) = (both(), Instant::now());
+            assert_eq!(ask(&mut all, 1, start).as_deref(), Some("set"));
+            let mut now = if answers { start } else { start + ANSWER_TIMEOUT };
+            if answers {
+                all.answered(1, false, start);
+            }
+            let said = all.take_unanswered(now);
+            assert_eq!(said.is_some(), !answers);
+            assert_eq!(all.take_unanswered(now), None);
+            assert_eq!(ask(&mut all, 2, now).as_deref(), Some("birth"));
+            all.answered(2, true, now);
+            let mut asks = Vec::new();
+            for id in 3..9 {
+                let begin = now;
+                while ask(&mut all, id, now).is_none() {
+                    now += Duration::from_secs(1);
+                }
+                asks.push((now - begin).as_secs());
+                assert_eq!(missing(&all, now), ["set"]);
+                if answers {
+                    all.answered(id, false, now);
+                }
+            }
+            assert!(asks.is_sorted() && asks[0] >= 30, "{asks:?}");
+            assert!((300..=310).contains(asks.last().unwrap()), "{asks:?}");
+            // A late answer counts too.
+            let answer = all.answered(if answers { 8 } else { 6 }, true, now);
+            if !answers {
+                assert_eq!(answer, Answer::GrantedNow("set".to_owned()));
+                assert_eq!(missing(&all, now), Vec::<String>::new());
+            }
+        }
+    }
+
+    #[test]
+    fn a_filter_whose_messages_hold_everything_up_is_left_out_at_once() {
+        let (mut all, now) = (both(), Instant::now());
+        for wait in [LEFT_OUT_FOR.0, LEFT_OUT_FOR.1] {
+            ask(&mut all, 1, now);
+            all.answered(1, true, now);
+            assert_eq!(all.hold_up("other", now), None);
+            assert_eq!(all.hold_up("set", now).as_deref(), Some("set"));
+            assert_eq!(all.ended(false, true, now), None);
+            assert_eq!(all.missing(now).len(), 1);
+            assert_eq!(ask(&mut all, 2, now).as_deref(), Some("birth"));
+            all.ended(false, true, now);
+            assert_eq!(all.list[0].left_out_until, Some(now + wait));
+            all.list[0].left_out_until = Some(now);
+        }
     }
 }

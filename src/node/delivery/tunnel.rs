@@ -17,11 +17,12 @@ use rustls::{AlertDescription, ClientConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::warn;
 
-use super::inbound::{Breach, Inbound, Outbound, Sent};
+use super::inbound::{Breach, Inbound, Outbound};
+use super::traffic::Traffic;
 use crate::node::address::BrokerAddress;
 use crate::node::config::TlsFiles;
 use crate::throttled_log::ThrottledLog;
@@ -136,6 +137,8 @@ fn refusal(alert: AlertDescription, has_certificate: bool) -> String {
 pub struct Tunnel {
     /// Name of rumqttc's end: an abstract Unix socket.
     pub entrance: String,
+    /// What passes it.
+    pub traffic: Arc<Traffic>,
     copying: JoinHandle<Result<(), TunnelError>>,
 }
 
@@ -183,14 +186,16 @@ impl Tunnel {
             UnixListener::from_std(listener)
         };
         let listener = listen().map_err(TunnelError::Io)?;
+        let traffic = Arc::<Traffic>::default();
+        let noted = Arc::clone(&traffic);
         let copying = tokio::spawn(async move {
             let Ok(Some(client)) = timeout(ACCEPT_TIMEOUT, own_client(listener)).await else {
                 return Ok(());
             };
-            copy(client, stream, has_certificate).await
+            copy(client, stream, &noted, has_certificate).await
         });
         // The leading zero byte means an abstract socket (unix(7)).
-        Ok(Self { entrance: format!("\0{entrance}"), copying })
+        Ok(Self { entrance: format!("\0{entrance}"), traffic, copying })
     }
 
     /// Waits until the last bytes are sent, after rumqttc has closed its end. Returns the error that ended the connection,
@@ -211,9 +216,9 @@ impl Drop for Tunnel {
 async fn copy(
     client: UnixStream,
     broker: impl AsyncRead + AsyncWrite + Send,
+    traffic: &Traffic,
     has_certificate: bool,
 ) -> Result<(), TunnelError> {
-    let sent = Sent::default();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_broker, mut to_broker) = tokio::io::split(broker);
     let to_the_broker = async {
@@ -223,7 +228,8 @@ async fn copy(
             if count == 0 {
                 return to_broker.shutdown().await;
             }
-            outbound.note(&chunk[..count], &sent).map_err(std::io::Error::other)?;
+            let noted = outbound.note(&chunk[..count], traffic, Instant::now());
+            noted.map_err(std::io::Error::other)?;
             to_broker.write_all(&chunk[..count]).await?;
             to_broker.flush().await?;
         }
@@ -238,7 +244,7 @@ async fn copy(
                 return Ok(());
             }
             passed.clear();
-            let outcome = inbound.take(&chunk[..count], &sent, &mut passed);
+            let outcome = inbound.take(&chunk[..count], traffic, Instant::now(), &mut passed);
             if inbound.take_ignored() > 0
                 && let Some(left_out) = complaint.due(std::time::Instant::now())
             {

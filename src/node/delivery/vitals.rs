@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::subscriptions::Missing;
 use crate::clock::unix_ms;
 
 /// A moment, by both clocks.
@@ -29,12 +30,14 @@ pub struct Connection {
     pub connected: Option<Moment>,
     /// Since when there is no connection, from the start on; `None` with one.
     pub disconnected: Option<Moment>,
+    /// Since when no connection has proved itself, from the start on; `None` after one that has.
+    pub unproved: Option<Moment>,
     /// The broker's last acknowledgement of a reading in this run.
     pub acknowledged: Option<Moment>,
     /// Why the last connection failed or ended, and when.
     pub error: Option<(String, Moment)>,
     /// Topic filters that the broker refuses, does not answer, or that end the connection.
-    pub refused: Vec<String>,
+    pub refused: Vec<Missing>,
 }
 
 /// The connection, shared.
@@ -48,6 +51,7 @@ impl Vitals {
         Self(Mutex::new(Connection {
             connected: None,
             disconnected: Some(Moment::now()),
+            unproved: Some(Moment::now()),
             acknowledged: None,
             error: None,
             refused: Vec::new(),
@@ -60,6 +64,11 @@ impl Vitals {
         (connection.connected, connection.disconnected) = (Some(Moment::now()), None);
     }
 
+    /// The connection has stood for some time, and something was acknowledged on it.
+    pub fn proved(&self) {
+        self.lock().unproved = None;
+    }
+
     /// The broker has acknowledged a reading.
     pub fn acknowledged(&self) {
         self.lock().acknowledged = Some(Moment::now());
@@ -70,11 +79,12 @@ impl Vitals {
         let mut connection = self.lock();
         connection.connected = None;
         connection.disconnected.get_or_insert_with(Moment::now);
+        connection.unproved.get_or_insert_with(Moment::now);
         connection.error = Some((reason.to_owned(), Moment::now()));
     }
 
     /// These subscriptions are refused now.
-    pub fn refused(&self, filters: Vec<String>) {
+    pub fn refused(&self, filters: Vec<Missing>) {
         self.lock().refused = filters;
     }
 

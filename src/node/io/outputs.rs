@@ -3,11 +3,14 @@
 //! An output takes its safe level when it is opened, when the node ends, and when the broker was not heard for longer than
 //! the output's limit: a client that switched it on could no longer switch it off. The broker counts as heard only while it
 //! has granted the subscription to commands.
+//!
+//! A line may fail, and an output whose step to the safe level failed is not safe. Therefore a line that failed is driven
+//! again until it holds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::switches::{Change, Direction, Pending, Switches};
@@ -22,6 +25,10 @@ use crate::wire::Switch;
 /// Time between two lines on commands of one output, and between two lines on a line that does not follow.
 const COMMAND_LINE_INTERVAL: Duration = Duration::from_secs(10);
 const FAULT_LINE_INTERVAL: Duration = Duration::from_mins(1);
+/// Wait before a line that failed is driven again: the first, and the longest. It doubles in between.
+const DRIVE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Time for driving a line to its safe level at the end of the node, where it fails.
+const LAST_TRIES_WITHIN: Duration = Duration::from_secs(2);
 
 /// The state that one output should have. Time is an argument, and the caller drives the line.
 #[derive(Debug)]
@@ -70,6 +77,16 @@ impl Target {
     }
 }
 
+/// A line that failed.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    /// When to drive it again, and the wait until then.
+    again_at: Instant,
+    wait: Duration,
+    /// Whether it was logged.
+    said: bool,
+}
+
 /// An output on its line.
 pub struct Output {
     name: Id,
@@ -78,6 +95,7 @@ pub struct Output {
     target: Target,
     command_line: ThrottledLog,
     fault_line: ThrottledLog,
+    fault: Option<Fault>,
 }
 
 impl Output {
@@ -91,6 +109,7 @@ impl Output {
             target: Target::new(safety),
             command_line: ThrottledLog::new(COMMAND_LINE_INTERVAL),
             fault_line: ThrottledLog::new(FAULT_LINE_INTERVAL),
+            fault: None,
         }
     }
 
@@ -103,24 +122,60 @@ impl Output {
         self.drive(state, switches);
     }
 
-    /// Drives the line, and notes the state that the line has afterwards.
+    /// When there is something to do next, if nothing comes before.
+    fn deadline(&self, last_heard: Option<Instant>) -> Option<Instant> {
+        let of_target = self.target.deadline(last_heard);
+        let of_fault = self.fault.map(|fault| fault.again_at);
+        let of_line = self.command_line.overdue_at().map(Instant::from_std);
+        of_target.into_iter().chain(of_fault).chain(of_line).min()
+    }
+
+    /// Does what is due by the passing of time.
+    fn pass_time(&mut self, switches: &Switches, now: Instant) {
+        if let Some((state, away)) = self.target.pass_time(switches.last_heard(), now) {
+            if away {
+                warn!(output = %self.name, state = state.as_str(), "no broker that would deliver commands for {:?}: output takes its safe state", self.target.safety.away);
+            }
+            self.drive(state, switches);
+        } else if self.fault.is_some_and(|fault| fault.again_at <= now) {
+            self.drive(self.target.state, switches);
+        }
+        if let Some(left_out) = self.command_line.overdue(now.into_std()) {
+            info!(output = %self.name, state = self.target.state.as_str(), left_out, "output switched by commands; this is its state now");
+        }
+    }
+
+    /// Drives the line, and notes the state that the line has afterwards. One that fails is driven again later.
     fn drive(&mut self, state: Switch, switches: &Switches) {
         let wanted = level(state, self.active);
-        let read_back = self.line.set(wanted).and_then(|()| self.line.level());
-        match read_back {
-            Ok(found) if found == wanted => switches.set(Direction::Output, &self.name, state),
+        let cause = match self.line.set(wanted).and_then(|()| self.line.level()) {
+            Ok(found) if found == wanted => {
+                switches.set(Direction::Output, &self.name, state);
+                if let Some(fault) = self.fault.take() {
+                    switches.set_fault(&self.name, None);
+                    if fault.said {
+                        info!(output = %self.name, state = state.as_str(), "the output follows again");
+                    }
+                }
+                return;
+            }
             Ok(_) => {
-                if let Some(left_out) = self.fault_line.due(std::time::Instant::now()) {
-                    error!(output = %self.name, wanted = state.as_str(), left_out, "the line does not follow the output: look for a short circuit or a second driver");
-                }
                 switches.set(Direction::Output, &self.name, state.inverse());
+                "the line does not follow: look for a short circuit or a second driver".to_owned()
             }
-            Err(cause) => {
-                if let Some(left_out) = self.fault_line.due(std::time::Instant::now()) {
-                    error!(output = %self.name, %cause, left_out, "could not switch the output");
-                }
-            }
+            Err(cause) => cause.to_string(),
+        };
+        let (now, earlier) = (Instant::now(), self.fault);
+        let wait = earlier.map_or(DRIVE_AGAIN.0, |earlier| (earlier.wait * 2).min(DRIVE_AGAIN.1));
+        let mut said = earlier.is_some_and(|earlier| earlier.said);
+        if let Some(left_out) = self.fault_line.due(now.into_std()) {
+            error!(output = %self.name, wanted = state.as_str(), %cause, left_out, "could not switch the output; trying again");
+            said = true;
         }
+        self.fault = Some(Fault { again_at: now + wait, wait, said });
+        let fault =
+            format!("output `{}` could not be switched {}: {cause}", self.name, state.as_str());
+        switches.set_fault(&self.name, Some(fault));
     }
 }
 
@@ -140,7 +195,7 @@ pub async fn run(mut outputs: Vec<Output>, switches: Arc<Switches>, mut shutdown
     }
     loop {
         let last_heard = switches.last_heard();
-        let next = outputs.iter().filter_map(|output| output.target.deadline(last_heard)).min();
+        let next = outputs.iter().filter_map(|output| output.deadline(last_heard)).min();
         let time = async {
             match next {
                 Some(at) => sleep_until(at).await,
@@ -156,27 +211,45 @@ pub async fn run(mut outputs: Vec<Output>, switches: Arc<Switches>, mut shutdown
                 }
             }
             () = time => {
-                let last_heard = switches.last_heard();
+                let now = Instant::now();
                 for output in &mut outputs {
-                    if let Some((state, away)) = output.target.pass_time(last_heard, Instant::now()) {
-                        if away {
-                            warn!(output = %output.name, state = state.as_str(), "no broker that would deliver commands for {:?}: output takes its safe state", output.target.safety.away);
-                        }
-                        output.drive(state, &switches);
-                    }
+                    output.pass_time(&switches, now);
                 }
             }
             () = shutdown.requested() => break,
         }
     }
-    for output in &mut outputs {
-        output.drive(output.target.safety.safe, &switches);
+    end(outputs, &switches).await;
+}
+
+/// Every output takes its safe state. A line that fails is driven again for a short time: nobody does it afterwards.
+async fn end(mut outputs: Vec<Output>, switches: &Switches) {
+    let give_up = Instant::now() + LAST_TRIES_WITHIN;
+    loop {
+        for output in &mut outputs {
+            output.drive(output.target.safety.safe, switches);
+        }
+        outputs.retain(|output| output.fault.is_some());
+        if outputs.is_empty() {
+            return;
+        }
+        if Instant::now() + DRIVE_AGAIN.0 > give_up {
+            break;
+        }
+        sleep(DRIVE_AGAIN.0).await;
+    }
+    for output in outputs {
+        error!(output = %output.name, safe = output.target.safety.safe.as_str(), "the output did not take its safe state before the end: switch it off by hand");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
     use super::*;
+    use crate::gpio::LineError;
     use crate::shutdown;
     use crate::sim::SimOutput;
     use crate::wire::{Command, Wanted};
@@ -262,5 +335,86 @@ mod tests {
         trigger.throw();
         assert_eq!(next().await, Switch::Off);
         running.await.unwrap();
+    }
+
+    /// A line that fails while it is told to; afterwards it has the level that was set last.
+    #[derive(Clone)]
+    struct Failing {
+        level: Arc<Mutex<Level>>,
+        broken: Arc<AtomicBool>,
+        tries: Arc<AtomicUsize>,
+    }
+
+    impl Failing {
+        fn new() -> Self {
+            let level = Arc::new(Mutex::new(Level::Low));
+            Self { level, broken: Arc::default(), tries: Arc::default() }
+        }
+    }
+
+    impl Line for Failing {
+        fn set(&mut self, level: Level) -> Result<(), LineError> {
+            self.tries.fetch_add(1, Ordering::Relaxed);
+            if self.broken.load(Ordering::Relaxed) {
+                let cause = std::io::Error::from_raw_os_error(libc::EIO);
+                return Err(LineError::Io { line: "GPIO27".to_owned(), cause });
+            }
+            *self.level.lock().unwrap() = level;
+            Ok(())
+        }
+
+        fn level(&self) -> Result<Level, LineError> {
+            Ok(*self.level.lock().unwrap())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_fails_on_the_step_to_safe_is_driven_again_until_it_holds() {
+        let fan: Id = "fan".parse().unwrap();
+        let (switches, line) = (Arc::new(Switches::new([fan.clone()])), Failing::new());
+        let output = Output::new(fan.clone(), Box::new(line.clone()), Level::High, SAFETY);
+        let (trigger, stopped) = shutdown::channel();
+        let running = tokio::spawn(run(vec![output], Arc::clone(&switches), stopped));
+        switches.changed().await;
+        switches.broker_heard();
+        switches.send_command(&fan, Command { to: Wanted::Be(Switch::On), hold: None });
+        switches.changed().await;
+        assert_eq!(line.level().unwrap(), Level::High);
+        line.broken.store(true, Ordering::Relaxed);
+        let before = line.tries.load(Ordering::Relaxed);
+        // An hour without the broker: tried often enough, and not all the time.
+        sleep(Duration::from_hours(1)).await;
+        let tries = line.tries.load(Ordering::Relaxed) - before;
+        assert!((700..800).contains(&tries), "{tries} tries");
+        let faults = switches.faults();
+        assert!(faults[0].contains("`fan`") && faults[0].contains("OFF"), "{faults:?}");
+        assert!(faults[0].contains("GPIO27"), "{faults:?}");
+        line.broken.store(false, Ordering::Relaxed);
+        switches.changed().await;
+        assert_eq!(line.level().unwrap(), Level::Low);
+        assert_eq!(switches.faults(), Vec::<String>::new());
+        // At the end, too: the first tries fail.
+        switches.broker_heard();
+        switches.send_command(&fan, Command { to: Wanted::Be(Switch::On), hold: None });
+        switches.changed().await;
+        line.broken.store(true, Ordering::Relaxed);
+        trigger.throw();
+        sleep(LAST_TRIES_WITHIN / 2).await;
+        line.broken.store(false, Ordering::Relaxed);
+        running.await.unwrap();
+        assert_eq!(line.level().unwrap(), Level::Low);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_never_holds_does_not_keep_the_node_from_ending() {
+        let fan: Id = "fan".parse().unwrap();
+        let (switches, line) = (Arc::new(Switches::new([fan.clone()])), Failing::new());
+        line.broken.store(true, Ordering::Relaxed);
+        let output = Output::new(fan, Box::new(line), Level::High, SAFETY);
+        let (trigger, stopped) = shutdown::channel();
+        trigger.throw();
+        let begin = Instant::now();
+        run(vec![output], switches, stopped).await;
+        assert!(begin.elapsed() <= LAST_TRIES_WITHIN);
     }
 }

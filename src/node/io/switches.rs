@@ -87,6 +87,8 @@ pub struct Switches {
     commands: Mutex<Commands>,
     commanded: Notify,
     heard: Mutex<Option<Instant>>,
+    /// Outputs whose lines fail, and why.
+    faults: Mutex<BTreeMap<Id, String>>,
     unknown_line: ThrottledLog,
 }
 
@@ -101,6 +103,7 @@ impl Switches {
             commands: Mutex::new(Commands { pending, passed_over: 0 }),
             commanded: Notify::new(),
             heard: Mutex::new(None),
+            faults: Mutex::default(),
             unknown_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         }
     }
@@ -176,6 +179,20 @@ impl Switches {
     #[must_use]
     pub fn passed_over(&self) -> u64 {
         lock(&self.commands).passed_over
+    }
+
+    /// Notes that an output's line fails, and why; `None` once it holds.
+    pub fn set_fault(&self, output: &Id, fault: Option<String>) {
+        match fault {
+            Some(fault) => lock(&self.faults).insert(output.clone(), fault),
+            None => lock(&self.faults).remove(output),
+        };
+    }
+
+    /// The outputs that are not in the state that they should have, and why, as text.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        lock(&self.faults).values().cloned().collect()
     }
 
     /// The broker is there and would deliver a command.

@@ -12,13 +12,17 @@ use super::plausibility::{Plausibility, Verdict};
 use crate::dht::{self, Model};
 use crate::gpio::Line;
 use crate::reading::{Id, Measurement};
+use crate::throttled_log::ThrottledLog;
 
 /// Time from power-up to the first read (DHT22 datasheet §7: "within one second to pass the unstable status").
 pub const SETTLE: Duration = Duration::from_secs(1);
 /// Longest time from the release of the line to the end of a frame. A frame of forty ones takes 5.1 ms.
 pub const LISTEN: Duration = Duration::from_millis(12);
-/// Failed reads after which the sampler waits for the sensor's next interval.
+/// Reads without a reading after which the sampler waits for the sensor's next interval.
 const TRIES: u32 = 5;
+
+/// Time between two lines that a sensor gives no readings.
+const SILENCE_LINE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Counts of reads without a reading, by sensor and cause.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +60,7 @@ struct Schedule {
     due: Instant,
     /// When to read next: `due`, or a retry.
     next: Instant,
-    /// Failed reads since the last reading.
+    /// Reads without a reading in this interval.
     tries: u32,
 }
 
@@ -65,7 +69,7 @@ impl Schedule {
         Self { interval, retry, due: first, next: first, tries: 0 }
     }
 
-    /// A read failed. Returns whether it was the last try of this interval.
+    /// A read gave no reading. Returns whether it was the last try of this interval.
     const fn failed(&mut self) -> bool {
         self.tries += 1;
         self.tries >= TRIES
@@ -90,8 +94,37 @@ struct Task {
     sensor: Sensor,
     plausibility: Plausibility,
     schedule: Schedule,
-    /// Whether the last reading failed in all its tries.
-    silent: bool,
+    silence: Silence,
+}
+
+/// Says that a sensor gives no readings, and that it does again: at most one of each in an interval, whatever a loose contact
+/// does, and finally how it is.
+#[derive(Debug)]
+struct Silence {
+    line: ThrottledLog,
+    /// The last line was that there are no readings.
+    said: bool,
+}
+
+impl Silence {
+    const fn new() -> Self {
+        Self { line: ThrottledLog::new(SILENCE_LINE_INTERVAL), said: false }
+    }
+
+    /// All tries of an interval gave no reading. Returns whether to say so, with the number of lines left out.
+    fn begins(&mut self, now: Instant) -> Option<u64> {
+        if self.said {
+            return None;
+        }
+        let due = self.line.due(now);
+        self.said = due.is_some();
+        due
+    }
+
+    /// A reading came. Returns whether to say so.
+    const fn ends(&mut self) -> bool {
+        std::mem::replace(&mut self.said, false)
+    }
 }
 
 /// Reads sensors until `stop` is closed. `accept` takes each reading.
@@ -109,7 +142,7 @@ pub fn run(
             plausibility: Plausibility::new(sensor.model, interval),
             schedule: Schedule::new(started + SETTLE, interval, sensor.model.min_interval()),
             sensor,
-            silent: false,
+            silence: Silence::new(),
         })
         .collect();
     while let Some(task) = tasks.iter_mut().min_by_key(|task| task.schedule.next) {
@@ -123,7 +156,7 @@ pub fn run(
         let name = &task.sensor.name;
         let finished = match outcome {
             Ok(Verdict::Accept(measurement)) => {
-                if std::mem::take(&mut task.silent) {
+                if task.silence.ends() {
                     warn!(sensor = %name, "sensor answers again");
                 }
                 accept(name, measurement);
@@ -132,14 +165,18 @@ pub fn run(
             Ok(Verdict::Hold(hold)) => {
                 debug!(sensor = %name, reason = hold.name(), "measurement held back; reading again");
                 failures.count(name, hold.name());
-                false
+                let exhausted = task.schedule.failed();
+                if exhausted && let Some(left_out) = task.silence.begins(Instant::now()) {
+                    warn!(sensor = %name, left_out, "no reading after {TRIES} tries: no two measurements in a row agree; look at the sensor's supply and its cable. Trying again every interval");
+                }
+                exhausted
             }
             Err(cause) => {
                 debug!(sensor = %name, %cause, "read failed");
                 failures.count(name, cause.name());
                 let exhausted = task.schedule.failed();
-                if exhausted && !std::mem::replace(&mut task.silent, true) {
-                    warn!(sensor = %name, %cause, "no reading after {TRIES} tries; trying again every interval");
+                if exhausted && let Some(left_out) = task.silence.begins(Instant::now()) {
+                    warn!(sensor = %name, %cause, left_out, "no reading after {TRIES} tries; trying again every interval");
                 }
                 exhausted
             }
@@ -210,5 +247,66 @@ mod tests {
         let late = start + INTERVAL * 7;
         schedule.finish(late);
         assert_eq!(schedule.next, late + INTERVAL);
+    }
+
+    #[test]
+    fn a_flaky_sensor_is_a_pair_of_lines_a_minute_and_a_silent_one_is_said_in_the_end() {
+        let (mut silence, start) = (Silence::new(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!((silence.begins(at(0)), silence.begins(at(1))), (Some(0), None));
+        assert!(silence.ends() && !silence.ends());
+        for second in 2..32 {
+            assert_eq!(silence.begins(at(second)), None);
+            assert!(!silence.ends());
+        }
+        // It stays silent: said once, as soon as the minute is over.
+        assert_eq!((silence.begins(at(59)), silence.begins(at(60))), (None, Some(31)));
+        assert_eq!(silence.begins(at(200)), None);
+        assert!(silence.ends());
+    }
+
+    /// A line whose sensor measures something else at each read.
+    struct Jumping {
+        reads: Arc<Mutex<Vec<Instant>>>,
+    }
+
+    impl Line for Jumping {
+        fn exchange(
+            &mut self,
+            _: Duration,
+            _: Duration,
+        ) -> Result<Vec<dht::Edge>, crate::gpio::LineError> {
+            let mut reads = self.reads.lock().unwrap();
+            reads.push(Instant::now());
+            let temperature_dc = if reads.len().is_multiple_of(2) { 100 } else { 400 };
+            let measurement = Measurement { temperature_dc, humidity_dp: 500 };
+            let bytes = dht::frame::encode(measurement, Model::Dht11).unwrap();
+            Ok(dht::train::nominal(bytes))
+        }
+    }
+
+    #[test]
+    fn a_sensor_whose_values_jump_for_ever_is_read_so_many_times_an_interval() {
+        let reads = Arc::<Mutex<Vec<Instant>>>::default();
+        let line = Box::new(Jumping { reads: Arc::clone(&reads) });
+        let sensor = Sensor { name: "hall".parse().unwrap(), model: Model::Dht11, line };
+        let (failures, interval) = (Failures::default(), Duration::from_secs(7));
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let counted = failures.clone();
+        let sampling = std::thread::spawn(move || {
+            run(vec![sensor], interval, &counted, &stopped, |_, found| panic!("{found:?}"));
+        });
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while reads.lock().unwrap().len() <= TRIES as usize {
+            assert!(Instant::now() < deadline, "it is read in the next interval too");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(stop);
+        sampling.join().unwrap();
+        let (reads, tries) = (reads.lock().unwrap(), TRIES as usize);
+        let pause = reads[tries] - reads[tries - 1];
+        assert!(pause > Model::Dht11.min_interval() * 2, "{pause:?} to the next interval");
+        let counts = failures.snapshot();
+        assert!(counts["hall"]["unconfirmed"] >= u64::from(TRIES), "{counts:?}");
     }
 }

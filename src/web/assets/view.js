@@ -104,6 +104,8 @@ export function drawBoards(parent, onSwitch) {
     state.firstChild.dataset.state = status;
     if (board.status_at) state.append(make("span", "quiet", ` ${ago(now() - board.status_at)}`));
     if (health?.clock === "unsynced") state.append(" ", chip("unset", t.unset));
+    // The board's own words.
+    for (const complaint of health?.complaints ?? []) state.append(make("span", "error", complaint));
     const outbox = make("td", "number", health ? count(health.outbox) : "–");
     outbox.dataset.l = t.outbox;
     if (health?.outbox_kind === "memory") outbox.append(" ", chip("stale", t.memory));
