@@ -81,10 +81,11 @@ enum ExportError {
 pub fn check(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let path = log_path(layers)?;
-    let complaints = open(&path)?.check()?;
+    let log = open(&path)?;
+    let complaints = log.check()?;
     if complaints.is_empty() {
         writeln!(out, "{}: no damage found", path.display())?;
-        return Ok(());
+        return notes(&mut out, &log);
     }
     for complaint in &complaints {
         writeln!(out, "{complaint}")?;
@@ -99,16 +100,32 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
     ))
 }
 
+/// What is no damage and still of note: what could not be computed.
+fn notes(out: &mut impl Write, log: &Log) -> Result<(), Failure> {
+    let unknown = log.unknown_means()?;
+    if unknown > 0 {
+        writeln!(
+            out,
+            "{unknown} spans of samples have no mean: an earlier version could not compute it, and their rows are deleted"
+        )?;
+    }
+    for (series, at, cause) in log.set_aside()? {
+        writeln!(out, "set aside: {series} from {} cannot be rolled up: {cause}", time(Some(at)))?;
+    }
+    Ok(())
+}
+
+fn time(ms: Option<i64>) -> String {
+    ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map_or_else(|| "–".to_owned(), |at| at.to_string())
+}
+
 /// Prints counts, sizes and the time range.
 pub fn stats(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let (folder, retention) = config::data_and_retention(layers)?;
     let path = folder.join(LOG_FILE);
     let stats = open(&path)?.stats()?;
-    let time = |ms: Option<i64>| {
-        ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-            .map_or_else(|| "–".to_owned(), |at| at.to_string())
-    };
     let mut rows = vec![
         ("database", path.display().to_string()),
         ("size", format!("{} KiB, {} KiB of it free", stats.bytes / 1024, stats.free_bytes / 1024)),

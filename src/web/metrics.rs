@@ -145,6 +145,12 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "Size of the log's file without its write-ahead log",
         stats.bytes as f64,
     );
+    gauge(
+        registry,
+        "rollups_set_aside",
+        "Quarters of an hour that could not be rolled up; humidor db check lists them",
+        stats.set_aside as f64,
+    );
 }
 
 #[expect(clippy::cast_precision_loss)] // counts of clients and batches stay far below 2^53

@@ -54,6 +54,9 @@ pub enum PayloadError {
     /// Not the JSON object of `docs/PROTOCOL.md`.
     #[error("not a telemetry object: {0}")]
     Json(#[from] serde_json::Error),
+    /// NaN, an infinity, or a number beyond the largest double.
+    #[error("a value is not a finite number: {0}")]
+    NotFinite(serde_json::Error),
     /// A field says what cannot be.
     #[error("`{field}` is out of range")]
     Range {
@@ -72,6 +75,7 @@ impl PayloadError {
         match self {
             Self::Large => "payload-large",
             Self::Json(_) => "payload-json",
+            Self::NotFinite(_) => "payload-not-finite",
             Self::Range { .. } => "payload-range",
             Self::NoValue => "payload-no-value",
         }
@@ -101,7 +105,13 @@ impl Telemetry {
         if payload.len() > PAYLOAD_MAX_BYTES {
             return Err(PayloadError::Large);
         }
-        let telemetry: Self = serde_json::from_slice(payload)?;
+        let telemetry: Self = serde_json::from_slice(payload).map_err(|error| {
+            if names_no_finite_number(payload, &error) {
+                PayloadError::NotFinite(error)
+            } else {
+                PayloadError::Json(error)
+            }
+        })?;
         let checks = [
             // SQLite's integers are signed; a counter that does not fit was never counted.
             ("seq", telemetry.seq >= 1 && i64::try_from(telemetry.seq).is_ok()),
@@ -191,9 +201,12 @@ pub enum NumberError {
     /// More than [`PAYLOAD_MAX_BYTES`].
     #[error("payload over {PAYLOAD_MAX_BYTES} bytes")]
     Large,
-    /// Text, an array, an object without numbers, or a number that is not finite.
+    /// Text, an array, or an object without numbers.
     #[error("no number in the payload")]
     None,
+    /// NaN, an infinity, or a number beyond the largest double.
+    #[error("a number in the payload is not finite")]
+    NotFinite,
     /// More than [`NUMBERS_MAX`].
     #[error("more than {NUMBERS_MAX} numbers in one payload")]
     Many,
@@ -206,6 +219,7 @@ impl NumberError {
         match self {
             Self::Large => "payload-large",
             Self::None => "foreign-no-number",
+            Self::NotFinite => "foreign-not-finite",
             Self::Many => "foreign-too-many",
         }
     }
@@ -226,11 +240,15 @@ pub fn numbers(payload: &[u8]) -> Result<Numbers, NumberError> {
         return if number.is_finite() {
             Ok(vec![(String::new(), number)])
         } else {
-            Err(NumberError::None)
+            Err(NumberError::NotFinite)
         };
     }
-    let Ok(serde_json::Value::Object(members)) = serde_json::from_str(text) else {
-        return Err(NumberError::None);
+    let members = match serde_json::from_str(text) {
+        Ok(serde_json::Value::Object(members)) => members,
+        Err(error) if names_no_finite_number(payload, &error) => {
+            return Err(NumberError::NotFinite);
+        }
+        _ => return Err(NumberError::None),
     };
     let numbers: Numbers = members
         .into_iter()
@@ -242,6 +260,21 @@ pub fn numbers(payload: &[u8]) -> Result<Numbers, NumberError> {
         n if n > NUMBERS_MAX => Err(NumberError::Many),
         _ => Ok(numbers),
     }
+}
+
+/// Whether JSON ends in an error where a number should stand that is not finite: beyond the largest double, or spelled as
+/// JavaScript and Python spell it.
+fn names_no_finite_number(json: &[u8], error: &serde_json::Error) -> bool {
+    if error.to_string().starts_with("number out of range") {
+        return true;
+    }
+    let line = json.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+    // The error points at the first byte that does not fit, or behind it.
+    let rest = line.and_then(|line| line.get(error.column().saturating_sub(2)..)).unwrap_or(b"");
+    let rest = rest.trim_ascii_start();
+    let rest = rest.strip_prefix(b":").unwrap_or(rest).trim_ascii_start();
+    let rest = rest.strip_prefix(b"-").unwrap_or(rest);
+    rest.starts_with(b"NaN") || rest.starts_with(b"Infinity")
 }
 
 #[cfg(test)]
@@ -285,8 +318,62 @@ mod tests {
             numbers(br#"{"t":1,"on":true,"u":"C","n":{"x":2}}"#),
             Ok(vec![("t".to_owned(), 1.0)])
         );
-        for nothing in ["", "ON", "nan", "inf", "[1]", "{}", "null", "\"5\"", "1e999"] {
+        for nothing in ["", "ON", "[1]", "{}", "null", "\"5\"", r#"{"NaN":"NaN"}"#, "{NaN}"] {
             assert_eq!(numbers(nothing.as_bytes()), Err(NumberError::None), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_refused_by_name() {
+        for spelled in ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1.8e308"] {
+            for payload in
+                [format!(r#"{{"t":{spelled}}}"#), format!("{{\"a\":1,\n \"t\" : {spelled} }}")]
+            {
+                assert_eq!(numbers(payload.as_bytes()), Err(NumberError::NotFinite), "{payload}");
+            }
+            let error = Telemetry::parse(GOOD.replace("21.5", spelled).as_bytes()).unwrap_err();
+            assert_eq!(error.name(), "payload-not-finite", "{spelled}: {error}");
+        }
+        for plain in ["nan", "NaN", "inf", "-inf", "Infinity", "1e999"] {
+            assert_eq!(numbers(plain.as_bytes()), Err(NumberError::NotFinite), "{plain}");
+        }
+    }
+
+    /// To the last bit, from either form.
+    #[test]
+    fn every_finite_double_arrives_as_it_was_sent() {
+        let numbers_of = [
+            f64::MAX,
+            -f64::MAX,
+            f64::MIN_POSITIVE,
+            f64::MIN_POSITIVE / 2.0,
+            5e-324,
+            -5e-324,
+            0.0,
+            -0.0,
+            9_007_199_254_740_993.0,
+            1.797e308,
+            0.1 + 0.2,
+            123_456_789.123_456_79,
+            1e23,
+            8.5e-310,
+        ];
+        for number in numbers_of {
+            for text in [format!("{number}"), format!("{number:e}")] {
+                let found =
+                    [numbers(text.as_bytes()), numbers(format!(r#"{{"":{text}}}"#).as_bytes())];
+                for found in found {
+                    assert_eq!(found.unwrap()[0].1.to_bits(), number.to_bits(), "{text}");
+                }
+            }
+        }
+        // Integers above 2^53 become the nearest double.
+        for (text, nearest) in [
+            ("9007199254740993", 9_007_199_254_740_992.0),
+            ("18446744073709551615", 18_446_744_073_709_551_616.0_f64),
+        ] {
+            let found = numbers(format!(r#"{{"n":{text}}}"#).as_bytes()).unwrap()[0].1;
+            assert_eq!(found.to_bits(), f64::to_bits(nearest), "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database =
-    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6] };
+    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6, V7] };
 
 /// Readings, samples and refusals.
 ///
@@ -29,6 +29,9 @@ const V5: &str = include_str!("migrations/5_arrival.sql");
 /// Wills of clients that are connected, or whose will is delayed: `due_at` is null while the client is connected.
 /// `session.sent` is the highest number of a message that was ever sent to the client; null when that is not known.
 const V6: &str = include_str!("migrations/6_wills.sql");
+
+/// Means without sums, newest readings, and times that no step of the clock touches.
+const V7: &str = include_str!("migrations/7_numbers_and_times.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -63,7 +66,8 @@ mod tests {
                 "7131e2453c69fb77",
                 "9dc0f4f9238c7528",
                 "832e88d32dc36b12",
-                "ffc63bcca235f7a8"
+                "ffc63bcca235f7a8",
+                "a318035a2805c8d4"
             ]
         );
     }

@@ -13,6 +13,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements that are cached: one chart takes up to a dozen, and to compile one costs as much as a look-up.
 const STATEMENTS_CACHED: usize = 64;
 
+/// The version of a log that has means without sums and the newest reading of each sensor.
+pub(in crate::store) const NUMBERS_AND_TIMES: usize = 7;
+
 /// A stored reading, as the view `readings` has it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Reading {
@@ -83,6 +86,8 @@ pub(in crate::store) fn reading(row: &rusqlite::Row<'_>) -> rusqlite::Result<Rea
 #[derive(Debug)]
 pub struct Log {
     pub(in crate::store) connection: Connection,
+    /// Version of the file: a backup may be older than this program.
+    pub(in crate::store) version: usize,
 }
 
 impl Log {
@@ -102,29 +107,32 @@ impl Log {
         connection.pragma_update(None, "automatic_index", "OFF")?;
         // Fails here, and not in the middle of an export, when the file is no log of ours.
         connection.query_row("SELECT count(*) FROM node", [], |_| Ok(()))?;
-        let log = Self { connection };
+        let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let log = Self { connection, version };
         log.complete_older()?;
         Ok(log)
     }
 
-    /// Gives a log of a version in which readings had their place at once, a backup perhaps that no broker has opened
-    /// since, an empty table of those that wait for it. Temporary: the file stays as it is.
+    /// Gives a log of an earlier version, a backup perhaps that no broker has opened since, the tables that it lacks.
+    /// Temporary: the file stays as it is.
     fn complete_older(&self) -> rusqlite::Result<()> {
-        let complete: bool = self.connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'arrival')",
-            [],
-            |row| row.get(0),
-        )?;
-        if complete {
-            return Ok(());
+        // Readings had their place at once.
+        if self.version < 5 {
+            self.connection.execute_batch(
+                "CREATE TEMP TABLE arrival (id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
+                 CREATE TEMP TABLE arrival_move AS SELECT 0 AS moved, 0 AS sealed;
+                 CREATE TEMP TABLE arrived (
+                     id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, sensor INTEGER, at INTEGER,
+                     clock INTEGER, temperature REAL, humidity REAL, is_kept INTEGER);",
+            )?;
         }
-        self.connection.execute_batch(
-            "CREATE TEMP TABLE arrival (id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
-             CREATE TEMP TABLE arrival_move AS SELECT 0 AS moved, 0 AS sealed;
-             CREATE TEMP TABLE arrived (
-                 id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, sensor INTEGER, at INTEGER, clock INTEGER,
-                 temperature REAL, humidity REAL, is_kept INTEGER);",
-        )
+        if self.version < NUMBERS_AND_TIMES {
+            self.connection.execute_batch(
+                "CREATE TEMP TABLE newest (sensor INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
+                 CREATE TEMP TABLE set_aside (family INTEGER, series INTEGER, at INTEGER, cause TEXT);",
+            )?;
+        }
+        Ok(())
     }
 
     /// Numbers of the selected sensors, by node and name.

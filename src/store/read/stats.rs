@@ -46,6 +46,8 @@ pub struct QuickStats {
     pub bytes: i64,
     /// Messages acknowledged and refused since the log was begun, by cause.
     pub refused: Vec<(String, i64)>,
+    /// Spans that could not be rolled up.
+    pub set_aside: i64,
 }
 
 impl Log {
@@ -56,7 +58,8 @@ impl Log {
     pub fn quick_stats(&self) -> rusqlite::Result<QuickStats> {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let bytes = one("PRAGMA page_size")? * one("PRAGMA page_count")?;
-        Ok(QuickStats { bytes, refused: self.refused()? })
+        let set_aside = one("SELECT count(*) FROM set_aside")?;
+        Ok(QuickStats { bytes, refused: self.refused()?, set_aside })
     }
 
     /// Counts and sizes: it counts every row, which takes seconds on a large log.

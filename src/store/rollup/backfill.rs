@@ -6,6 +6,7 @@ use tracing::info;
 use crate::store::rollup::aggregate::start_of;
 use crate::store::rollup::compute;
 use crate::store::rollup::schema::{HOUR_MS, READINGS, SAMPLES, SeriesSchema};
+use crate::store::rollup::set_aside::or_set_aside;
 
 /// Rolls up some hours, the newest first. `logs` says when progress is to be logged. Returns whether all
 /// is done.
@@ -72,7 +73,9 @@ fn newest_hour<const N: usize>(
         .query_row(params![series, before], |row| row.get(0))?;
     let Some(newest) = newest else { return Ok(None) };
     let hour = start_of(newest, HOUR_MS);
-    compute::roll_hour(transaction, schema, series, hour)?;
+    or_set_aside(transaction, (schema.code, series, hour), || {
+        compute::roll_hour(transaction, schema, series, hour)
+    })?;
     Ok(Some(hour))
 }
 

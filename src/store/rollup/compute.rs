@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ToSql, Transaction, params};
 
-use crate::store::rollup::aggregate::{Bucket, start_of};
+use crate::store::rollup::aggregate::{Bucket, Total, start_of};
 use crate::store::rollup::schema::{self, HOUR_MS, QUARTER_MS, SeriesSchema, Tier};
 
 /// Computes one quarter of a series and the hour around it from the rows, and removes the dirty mark.
@@ -122,25 +122,33 @@ pub(in crate::store) fn put<const N: usize>(
     series: i64,
     bucket: &Bucket<N>,
 ) -> rusqlite::Result<()> {
-    let places = vec!["?"; 3 + 4 * N].join(", ");
-    let mut statement = transaction
-        .prepare_cached(&format!("REPLACE INTO {} VALUES ({places})", schema.rolled(tier)))?;
+    let places = vec!["?"; 3 + if schema.has_means { 5 } else { 4 } * N].join(", ");
+    let mut statement = transaction.prepare_cached(&format!(
+        "REPLACE INTO {} ({}, at, count, {}) VALUES ({places})",
+        schema.rolled(tier),
+        schema.series,
+        schema.aggregates()
+    ))?;
     let known: Vec<_> = bucket
         .aggregates
         .iter()
         .map(|aggregate| {
-            let some = aggregate.count > 0;
-            (
-                aggregate.count,
-                [aggregate.sum, aggregate.min, aggregate.max].map(|value| some.then_some(value)),
-            )
+            let (sum, mean) = match aggregate.total {
+                Total::Sum(sum) => (Some(sum), None),
+                Total::Mean(mean) => (None, Some(mean)),
+                Total::Unknown => (None, None),
+            };
+            let numbers = [sum, Some(aggregate.min), Some(aggregate.max), mean];
+            (aggregate.count, numbers.map(|number| number.filter(|_| aggregate.count > 0)))
         })
         .collect();
     let mut values: Vec<&dyn ToSql> = vec![&series, &bucket.at, &bucket.count];
     for (count, numbers) in &known {
         values.push(count);
-        values.extend(numbers.iter().map(|number| number as &dyn ToSql));
+        values.extend(numbers[..3].iter().map(|number| number as &dyn ToSql));
     }
+    let means = known.iter().filter(|_| schema.has_means);
+    values.extend(means.map(|(_, numbers)| &numbers[3] as &dyn ToSql));
     statement.execute(values.as_slice())?;
     Ok(())
 }

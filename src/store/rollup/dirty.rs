@@ -7,6 +7,7 @@ use rusqlite::{Row, Transaction, params};
 use crate::store::rollup::aggregate::start_of;
 use crate::store::rollup::compute;
 use crate::store::rollup::schema::{MINUTE_MS, QUARTER_MS, READINGS, SAMPLES, SeriesSchema};
+use crate::store::rollup::set_aside::or_set_aside;
 
 /// Series whose latest mark is remembered. Past it the memory starts anew.
 const MARKS_REMEMBERED: usize = 5_000;
@@ -78,11 +79,13 @@ impl DirtyQuarter {
     }
 
     fn roll(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        if self.code == READINGS.code {
-            compute::roll(transaction, &READINGS, self.series, self.at)
-        } else {
-            compute::roll(transaction, &SAMPLES, self.series, self.at)
-        }
+        or_set_aside(transaction, (self.code, self.series, self.at), || {
+            if self.code == READINGS.code {
+                compute::roll(transaction, &READINGS, self.series, self.at)
+            } else {
+                compute::roll(transaction, &SAMPLES, self.series, self.at)
+            }
+        })
     }
 }
 

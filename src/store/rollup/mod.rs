@@ -6,10 +6,13 @@
 //! quarters from the rows.
 //!
 //! [`schema`] and [`aggregate`] stand below; [`compute`] makes the roll-ups of a quarter, [`dirty`] those that are
-//! marked, [`backfill`] those of a log from before there were roll-ups.
+//! marked, [`backfill`] those of a log from before there were roll-ups. [`mend`] marks those that an earlier version could
+//! not compute; [`set_aside`] keeps what cannot be computed out of the way.
 
 pub(in crate::store) mod aggregate;
 pub(in crate::store) mod backfill;
 pub(in crate::store) mod compute;
 pub(in crate::store) mod dirty;
+pub(in crate::store) mod mend;
 pub(in crate::store) mod schema;
+pub(in crate::store) mod set_aside;

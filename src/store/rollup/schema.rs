@@ -1,7 +1,7 @@
 //! The tables of the two kinds of series, readings and foreign samples, and the tiers into which each is rolled up:
 //! the names that queries are built from, in one place.
 
-use crate::store::rollup::aggregate::{Aggregate, Bucket};
+use crate::store::rollup::aggregate::{Aggregate, Bucket, Total};
 
 pub(in crate::store) const MINUTE_MS: i64 = 60_000;
 pub(in crate::store) const QUARTER_MS: i64 = 15 * MINUTE_MS;
@@ -46,6 +46,8 @@ pub(in crate::store) struct SeriesSchema<const N: usize> {
     /// The column with the series of a row, named as the table that it refers to.
     pub series: &'static str,
     pub values: [&'static str; N],
+    /// Whether sums may exceed what a double holds, so that the roll-ups have a column for the mean.
+    pub has_means: bool,
 }
 
 pub(in crate::store) const READINGS: SeriesSchema<2> = SeriesSchema {
@@ -53,9 +55,11 @@ pub(in crate::store) const READINGS: SeriesSchema<2> = SeriesSchema {
     table: "reading",
     series: "sensor",
     values: ["temperature", "humidity"],
+    // The payload's check bounds both.
+    has_means: false,
 };
 pub(in crate::store) const SAMPLES: SeriesSchema<1> =
-    SeriesSchema { code: 1, table: "sample", series: "source", values: ["value"] };
+    SeriesSchema { code: 1, table: "sample", series: "source", values: ["value"], has_means: true };
 
 impl<const N: usize> SeriesSchema<N> {
     /// The table of a tier.
@@ -75,17 +79,21 @@ impl<const N: usize> SeriesSchema<N> {
 
     /// Selects the spans of a tier that begin in a range of time: parameters series, from, to.
     pub fn select_spans(&self, tier: Tier) -> String {
-        let aggregates: Vec<String> = self
-            .values
-            .iter()
-            .map(|value| format!("{value}_count, {value}_sum, {value}_min, {value}_max"))
-            .collect();
         format!(
-            "SELECT at, count, {} FROM {} WHERE {} = ? AND at >= ? AND at < ? ORDER BY at",
-            aggregates.join(", "),
+            "SELECT at, count, {}{} FROM {} WHERE {} = ? AND at >= ? AND at < ? ORDER BY at",
+            self.aggregates(),
+            if self.has_means { String::new() } else { ", NULL".repeat(N) },
             self.rolled(tier),
             self.series
         )
+    }
+
+    /// The columns of the aggregates: four a value, and then the means of those that have one.
+    pub fn aggregates(&self) -> String {
+        let four = |value| format!("{value}_count, {value}_sum, {value}_min, {value}_max");
+        let means = self.values.iter().filter(|_| self.has_means);
+        let columns = self.values.iter().map(four);
+        columns.chain(means.map(|value| format!("{value}_mean"))).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -111,9 +119,10 @@ pub(in crate::store) fn read_span<const N: usize>(
         let count = row.get(column)?;
         // A value that no row of the span had is null throughout.
         if count > 0 {
+            let mean: Option<f64> = row.get(2 + 4 * N + index)?;
             *aggregate = Aggregate {
                 count,
-                sum: row.get(column + 1)?,
+                total: mean.map_or(Total::of_sum(row.get(column + 1)?), Total::Mean),
                 min: row.get(column + 2)?,
                 max: row.get(column + 3)?,
             };
@@ -143,6 +152,8 @@ mod tests {
                 expected
                     .extend(["count", "sum", "min", "max"].map(|part| format!("{value}_{part}")));
             }
+            let means = schema.values.iter().filter(|_| schema.has_means);
+            expected.extend(means.map(|value| format!("{value}_mean")));
             assert_eq!(columns, expected, "{}", schema.rolled(tier));
             connection.prepare(&schema.select_spans(tier)).unwrap();
         }

@@ -10,6 +10,7 @@ use crate::store::retention::policy::Retention;
 use crate::store::retention::size::{SizePressure, vacuum};
 use crate::store::rollup::backfill;
 use crate::store::rollup::dirty::{self, DirtyQuarter};
+use crate::store::rollup::mend;
 use crate::store::rollup::schema::QUARTER_MS;
 use crate::store::write::arrival_move::{self, ArrivalMove};
 use crate::store::write::cache::WriterCache;
@@ -30,6 +31,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 enum Phase {
     /// Moves what arrived to its place, where everything else looks for it.
     Move,
+    /// Marks what an earlier version could not roll up.
+    Mend,
     /// Rolls up dirty quarters after this one.
     Roll(DirtyQuarter),
     /// Rolls up rows from before there were roll-ups.
@@ -128,7 +131,9 @@ impl Maintenance {
         // A flood of readings fills the disk long before the next round.
         let full =
             self.phase == Phase::Rest && self.pressure.calls_for_a_round(connection, retention)?;
-        if (full || self.is_due(now_ms)) && !matches!(self.phase, Phase::Move | Phase::Roll(_)) {
+        if (full || self.is_due(now_ms))
+            && !matches!(self.phase, Phase::Move | Phase::Mend | Phase::Roll(_))
+        {
             self.round_at = Some(now_ms);
             self.phase = Phase::Move;
             self.arrival_move.extend(cache.arrivals(connection)?.last());
@@ -151,7 +156,7 @@ impl Maintenance {
                 let time = if behind { BEHIND_STEP_TIME } else { STEP_TIME };
                 let more = self.move_some(connection, cache, time)?;
                 if !more && self.phase == Phase::Move {
-                    self.phase = Phase::Roll(DirtyQuarter::FIRST);
+                    self.phase = Phase::Mend;
                 }
             }
             phase => {
@@ -175,6 +180,10 @@ impl Maintenance {
         let started = Instant::now();
         let has_time = move || started.elapsed() < STEP_TIME;
         Ok(match phase {
+            Phase::Mend => {
+                let done = mend::step(transaction, cache.horizon.rows_from, has_time)?;
+                if done { Phase::Roll(DirtyQuarter::FIRST) } else { Phase::Mend }
+            }
             Phase::Roll(after) => {
                 let last =
                     dirty::roll_after(transaction, &mut cache.marks, after, now_ms, has_time)?;

@@ -89,7 +89,8 @@ impl Columns {
 
 /// No supported sensor resolves more, and a mean with sixteen digits takes three times the bytes.
 fn round_to_thousandths(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    let rounded = (value * 1000.0).round() / 1000.0;
+    if rounded.is_finite() { rounded } else { value }
 }
 
 /// Readings of one sensor over a range, downsampled where they are many.
