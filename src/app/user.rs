@@ -11,10 +11,11 @@ use toml_edit::{DocumentMut, Item, Table, value};
 use super::failure::Failure;
 use super::layers;
 use crate::bounded_file;
-use crate::broker::{Directory, UsersError, check_name, hash};
+use crate::broker::{Directory, UsersError, check_name, hash, new_id};
 use crate::cli::{UserAdd, UserName, UserTask};
 use crate::config;
 use crate::exit::Code;
+use crate::wire::is_reserved_id;
 
 /// Largest file that is edited, in bytes; the broker takes no larger one.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -53,9 +54,15 @@ fn add(UserAdd { name, role, settings }: &UserAdd) -> Result<(), Failure> {
             "user {name} exists already; `humidor user passwd {name}` changes the password"
         )));
     }
+    if is_reserved_id(name) {
+        let error =
+            anyhow!("`{name}` is reserved: its topics are the broker's own; choose another name");
+        return Err(Failure::new(Code::Usage, error));
+    }
     let mut user = Table::new();
     user.insert("password", value(new_password(name)?));
     user.insert("role", value(role.as_str()));
+    user.insert("id", value(new_id()));
     file.users()?.insert(name, Item::Table(user));
     file.write()?;
     say(&format!("added user {name} with role {role} to {}", file.path.display()))
@@ -81,8 +88,15 @@ fn remove(UserName { name, settings }: &UserName) -> Result<(), Failure> {
     if file.users()?.remove(name).is_none() {
         return Err(file.refuse(format!("there is no user {name}")));
     }
+    let last = file.users()?.is_empty();
     file.write()?;
-    say(&format!("removed user {name}; a running broker closes its connections"))
+    say(&format!("removed user {name}; a running broker closes its connections"))?;
+    if last {
+        say(
+            "there is no user left: until there is one, nobody can connect, unless HUMIDOR_ANONYMOUS=yes",
+        )?;
+    }
+    Ok(())
 }
 
 fn list(path: &Path) -> Result<(), Failure> {

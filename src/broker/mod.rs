@@ -29,7 +29,9 @@ mod status;
 pub use access::acl::{ROLES, Role, Rule};
 pub use access::login_attempts::LoginError;
 pub use access::permissions::Permissions;
-pub use access::users::{Directory, USERS_FILE, UsersError, check_name, hash, is_world_readable};
+pub use access::users::{
+    Directory, HAD_USERS_FILE, USERS_FILE, UsersError, check_name, hash, is_world_readable, new_id,
+};
 pub use access::{Access, AccessConfig, AccessError, Anonymous, NotAdmitted, Password};
 pub use alarm::rule::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
 pub use alarm::watch::{AlarmState, Alarms};
@@ -41,4 +43,4 @@ pub use net::limits::Limits;
 pub use net::tls::TlsConfig;
 pub use net::transport::Stream;
 pub use run::{Broker, BrokerConfig, BrokerError};
-pub use status::local_client::{Load, LocalClient, LocalMessage};
+pub use status::local_client::{Load, LocalClient, LocalMessage, Loss};

@@ -15,7 +15,7 @@ use crate::broker::access::{Access, AccessConfig, AccessError};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
-use crate::broker::connection::will;
+use crate::broker::connection::{will, withdrawal};
 use crate::broker::context::Services;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
@@ -267,11 +267,13 @@ async fn run(
     let mut requested = shutdown;
     let mut serving = JoinSet::new();
     // Before the first connection.
+    withdrawal::judge_left(&services).await;
     will::publish_left(ports.wills, &services, &closing);
     for (listener, tls) in ports.listeners {
         serving.spawn(listener::serve(listener, tls, services.clone(), closing.clone()));
     }
     serving.spawn(listener::receive(ports.handoffs, services.clone(), closing.clone()));
+    serving.spawn(withdrawal::run(services.clone(), closing.clone()));
     serving.spawn(sys::run(services.clone(), closing));
 
     tokio::select! {

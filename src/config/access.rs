@@ -36,6 +36,7 @@ pub(super) fn access(layers: &mut Layers, data: &Path) -> Option<AccessConfig> {
         users_file_named,
         user,
         anonymous: anonymous?,
+        had_users: Some(data.join(broker::HAD_USERS_FILE)),
     })
 }
 

@@ -8,10 +8,8 @@ use crate::mqtt::Filter;
 use crate::node::Backend;
 use crate::reading::Id;
 use crate::web::Guests;
-use crate::wire::Discovery;
+use crate::wire::{Discovery, is_reserved_id};
 
-/// Ids in the broker's own topics, in the place of a node's id.
-const RESERVED_IDS: [&str; 2] = ["broker", "alarm"];
 /// Least size of the log in bytes: below it there is hardly room for a day.
 const MAX_DB_MIN_BYTES: u64 = 16 * 1024 * 1024;
 /// Largest size that can be set, in bytes: half of SQLite's limit.
@@ -58,7 +56,7 @@ pub fn board(text: &str) -> Result<&'static Board, String> {
 /// A node's id.
 pub fn node(text: &str) -> Result<Id, String> {
     let id: Id = plain(text)?;
-    if RESERVED_IDS.contains(&id.as_str()) {
+    if is_reserved_id(id.as_str()) {
         Err(format!("`{id}` is a reserved id; the broker uses it in its own topics"))
     } else {
         Ok(id)

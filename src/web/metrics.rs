@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,12 +15,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::broker::{Alarms, Counters, LocalClient};
+use crate::broker::{Alarms, Counters, LocalClient, Loss};
 use crate::clock;
-use crate::store::{Overview, QuickStats};
+use crate::store::{Overview, QuickStats, Reading};
+use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 use crate::web::live::boards::Status;
 use crate::web::live::feed::Feed;
+use crate::web::live::visible::visible_boards;
 use crate::web::log_reader::LogReader;
 
 /// Clients with a series of their own in the losses. Their ids come from the network, so their number is bounded.
@@ -54,16 +56,31 @@ pub fn routes(state: MetricsState) -> Router {
 }
 
 /// All metrics in Prometheus' text format.
-async fn metrics(State(state): State<MetricsState>) -> Result<Response, HttpError> {
+async fn metrics(
+    State(state): State<MetricsState>,
+    Extension(identity): Extension<Identity>,
+) -> Result<Response, HttpError> {
     let (overview, quick_stats) =
         state.log.read(|log| Ok((log.overview()?, log.quick_stats()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
-    register_process(&mut registry, state.started_ms);
-    register_store(&mut registry, &state.counters, &quick_stats);
-    register_clients(&mut registry, &state);
-    register_alarms(&mut registry, &state.alarms);
-    register_sensors(&mut registry, &overview, clock::unix_ms());
-    register_boards(&mut registry, &state.feed);
+    // Numbers of the broker are reports in `$SYS` over MQTT; each group of them has the rule of one report.
+    if identity.may_read_report("uptime") {
+        register_process(&mut registry, state.started_ms);
+    }
+    if identity.may_read_report("store/readings") {
+        register_store(&mut registry, &state.counters, &quick_stats);
+    }
+    if identity.may_read_report("clients/connected") {
+        register_clients(&mut registry, &state);
+    }
+    if identity.may_read_report("publish/messages/dropped") {
+        let (total, mut by_client) = state.local_client.losses();
+        by_client.retain(|loss| identity.may_read_topic(&loss.topic));
+        register_losses(&mut registry, total, by_client);
+    }
+    register_alarms(&mut registry, &state.alarms, &identity);
+    register_sensors(&mut registry, &overview, clock::unix_ms(), &identity);
+    register_boards(&mut registry, &state.feed, &identity);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|fmt::Error| HttpError::unavailable("the broker cannot encode its metrics"))?;
@@ -176,14 +193,12 @@ fn register_clients(registry: &mut Registry, state: &MetricsState) {
         "Connections closed for a malformed packet since the broker started",
         load.malformed,
     );
-    let (total, by_client) = state.local_client.losses();
-    register_losses(registry, total, by_client);
     gauge(registry, "event_streams", "Open event streams", state.feed.subscribers() as f64);
 }
 
-fn register_alarms(registry: &mut Registry, alarms: &Alarms) {
+fn register_alarms(registry: &mut Registry, alarms: &Alarms, identity: &Identity) {
     let (raised, times) = <(GaugeFamily, CounterFamily)>::default();
-    for alarm in alarms.states() {
+    for alarm in alarms.states().iter().filter(|alarm| identity.may_read_alarm(&alarm.name)) {
         let labels = vec![("alarm", alarm.name.to_string())];
         raised.get_or_create(&labels).set(f64::from(u8::from(alarm.raised)));
         times.get_or_create(&labels).inc_by(alarm.raised_count);
@@ -199,18 +214,19 @@ fn register_alarms(registry: &mut Registry, alarms: &Alarms) {
 /// Messages that the broker dropped because a subscriber's queue was full. `total` counts those of clients that have
 /// left too; `by_client` has the clients that the broker knows, by client id. The total has a name of its own: as a
 /// series of the family without the label, every sum over the family would count each loss twice.
-fn register_losses(registry: &mut Registry, total: u64, mut by_client: Vec<(Arc<str>, u64)>) {
+fn register_losses(registry: &mut Registry, total: u64, mut by_client: Vec<Loss>) {
     counter(
         registry,
         "messages_dropped",
         "Messages that subscribers lost since the broker started: their queue was full, or they were larger than the client accepts",
         total,
     );
-    by_client
-        .sort_unstable_by(|(one, ones), (other, others)| others.cmp(ones).then(one.cmp(other)));
+    by_client.sort_unstable_by(|one, other| {
+        other.count.cmp(&one.count).then(one.client.cmp(&other.client))
+    });
     let family = CounterFamily::default();
-    for (client, losses) in by_client.into_iter().take(LOSS_CLIENTS_MAX) {
-        family.get_or_create(&vec![("client", client.to_string())]).inc_by(losses);
+    for Loss { client, count, .. } in by_client.into_iter().take(LOSS_CLIENTS_MAX) {
+        family.get_or_create(&vec![("client", client)]).inc_by(count);
     }
     let help =
         format!("Messages that this client lost; the {LOSS_CLIENTS_MAX} clients with the most");
@@ -218,9 +234,16 @@ fn register_losses(registry: &mut Registry, total: u64, mut by_client: Vec<(Arc<
 }
 
 #[expect(clippy::cast_precision_loss)] // ms of this century are far below 2^53
-fn register_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
+fn register_sensors(
+    registry: &mut Registry,
+    overview: &Overview,
+    now_ms: i64,
+    identity: &Identity,
+) {
     let (age, temperature, humidity) = <(GaugeFamily, GaugeFamily, GaugeFamily)>::default();
-    for latest in overview.sensors.iter().filter_map(|found| found.latest.as_ref()) {
+    let visible = |latest: &&Reading| identity.may_read_sensor(&latest.node, &latest.sensor);
+    let latest = overview.sensors.iter().filter_map(|found| found.latest.as_ref());
+    for latest in latest.filter(visible) {
         let labels = vec![("node", latest.node.clone()), ("sensor", latest.sensor.clone())];
         age.get_or_create(&labels).set(now_ms.saturating_sub(latest.at) as f64 / 1000.0);
         if let Some(value) = latest.temperature {
@@ -236,10 +259,10 @@ fn register_sensors(registry: &mut Registry, overview: &Overview, now_ms: i64) {
 }
 
 #[expect(clippy::cast_precision_loss)] // an outbox holds ten million readings at most
-fn register_boards(registry: &mut Registry, feed: &Feed) {
+fn register_boards(registry: &mut Registry, feed: &Feed, identity: &Identity) {
     let (online, outbox) = <(GaugeFamily, GaugeFamily)>::default();
     let (dropped, failures) = <(CounterFamily, CounterFamily)>::default();
-    for (node, board) in feed.boards().iter() {
+    for (node, board) in visible_boards(&feed.boards(), identity) {
         let labels = vec![("node", node.to_string())];
         if let Some(status) = board.status {
             online.get_or_create(&labels).set(f64::from(u8::from(status == Status::Online)));
@@ -306,9 +329,10 @@ mod tests {
     #[test]
     fn losses_have_a_total_and_a_bounded_number_of_clients() {
         let mut registry = Registry::with_prefix("humidor");
-        let mut clients: Vec<(Arc<str>, u64)> =
-            (1..=150).map(|n| (format!("c{n}").into(), n)).collect();
-        clients.push(("kim's \"tablet\"".into(), 1_000));
+        let loss =
+            |client: &str, count| Loss { client: client.to_owned(), topic: String::new(), count };
+        let mut clients: Vec<Loss> = (1..=150).map(|n| loss(&format!("c{n}"), n)).collect();
+        clients.push(loss("kim's \"tablet\"", 1_000));
         register_losses(&mut registry, 20_000, clients);
         let text = text(&registry);
         let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();

@@ -10,8 +10,12 @@ pub const ONLINE: &str = "online";
 pub const OFFLINE: &str = "offline";
 /// Retained status of the broker itself. `broker` is therefore no node's id.
 pub const BROKER_STATUS: &str = "humidor/broker/status";
+/// Beginning of the topics in which the broker reports on itself.
+pub const SYS_BROKER: &str = "$SYS/broker/";
 /// The filter of the nodes' status topics, and the broker's.
 pub const STATUSES: &str = "humidor/+/status";
+/// End of the topic of the broker's own device in Home Assistant's discovery.
+const BROKER_DEVICE_CONFIG: &str = "/device/humidor_broker/config";
 /// What a node's client id begins with; its node id follows.
 pub const CLIENT_ID_PREFIX: &str = "humidor-";
 /// The topics of one node.
@@ -89,6 +93,32 @@ impl NodeTopics {
 #[must_use]
 pub fn alarm_topic(alarm: &Id) -> String {
     format!("{ROOT}/alarm/{alarm}")
+}
+
+/// Ids that are levels of the broker's own topics, and therefore no node's.
+const RESERVED_IDS: [&str; 2] = ["broker", "alarm"];
+
+/// Whether this name is a level of the broker's own topics.
+#[must_use]
+pub fn is_reserved_id(name: &str) -> bool {
+    RESERVED_IDS.contains(&name)
+}
+
+/// Whether only the broker itself publishes to a topic: `$…`, its status, its alarms, and its own device for Home
+/// Assistant under any prefix.
+#[must_use]
+pub fn is_brokers_own(topic: &str) -> bool {
+    let own_level = |rest: &str| is_reserved_id(rest.split('/').next().unwrap_or(rest));
+    topic.starts_with('$')
+        || topic.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')).is_some_and(own_level)
+        || topic.strip_suffix(BROKER_DEVICE_CONFIG).is_some_and(|prefix| !prefix.is_empty())
+}
+
+/// Whether a topic is the status of the node with this client id.
+#[must_use]
+pub fn is_status_of(client_id: &str, topic: &str) -> bool {
+    let node = client_id.strip_prefix(CLIENT_ID_PREFIX);
+    node.is_some() && node == status_source(topic).as_ref().map(Id::as_str)
 }
 
 /// Whose status a topic is.

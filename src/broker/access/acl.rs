@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::mqtt::{Filter, FilterError};
 use crate::reading::Id;
-use crate::wire::CLIENT_ID_PREFIX;
+use crate::wire::{CLIENT_ID_PREFIX, is_brokers_own, is_reserved_id};
 
 /// The access that a rule allows or denies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,10 +158,28 @@ struct CompiledRule {
 #[derive(Debug, Clone, Default)]
 pub struct CompiledAcl(Vec<CompiledRule>);
 
-/// A rule has `%c`, and this client id would change its meaning.
+/// A rule has a placeholder, and the client's value for it would change the meaning of the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the client id has `/`, `+`, `#` or `%`, and a rule has %c")]
-pub struct UnfitClientId;
+pub enum UnfitName {
+    /// The value of `%c`.
+    #[error(
+        "a rule has %c, and the client id has `/`, `+`, `#` or `%`, begins with `$`, or is `broker` or `alarm`"
+    )]
+    ClientId,
+    /// The value of `%n`.
+    #[error(
+        "a rule has %n, and the client id is that of a node `broker` or `alarm`: these are the broker's own topics"
+    )]
+    Node,
+    /// The value of `%u`.
+    #[error(
+        "a rule of the user or its role has %u, and `broker` and `alarm` are the broker's own topics; give the user another name"
+    )]
+    User,
+    /// The filter that a rule becomes.
+    #[error("a rule is no topic filter of at most 1024 bytes with the names of this client in it")]
+    Rule,
+}
 
 impl CompiledAcl {
     /// Rules that allow everything.
@@ -173,47 +191,32 @@ impl CompiledAcl {
     /// Compiles `rules`, then those of `role`, for one user and client id.
     ///
     /// # Errors
-    /// When a rule has `%c` and the client id has a character with a meaning in filters: it could widen an `allow` or
-    /// narrow a `deny`.
+    /// When a rule has a placeholder whose value could widen an `allow` or narrow a `deny`: it has a character with a
+    /// meaning in filters, or is a level that belongs to the broker.
     pub fn new(
         rules: &[&[Rule]],
         role: Role,
         user: Option<&str>,
         client_id: &str,
-    ) -> Result<Self, UnfitClientId> {
-        let node = client_id.strip_prefix(CLIENT_ID_PREFIX).and_then(|id| id.parse::<Id>().ok());
+    ) -> Result<Self, UnfitName> {
         let own = rules.iter().copied().flatten();
         let own = own.map(|rule| (rule.allow, rule.access, rule.pattern.as_str()));
         let of_role = role.rules().iter().map(|(access, pattern)| (true, *access, *pattern));
         let mut acl = Vec::new();
         for (allow, access, pattern) in own.chain(of_role) {
-            let mut pattern = pattern.to_owned();
-            if pattern.contains("%c") {
-                if client_id.contains(['/', '+', '#', '%']) {
-                    return Err(UnfitClientId);
-                }
-                pattern = pattern.replace("%c", client_id);
-            }
-            // A rule does not apply to a client without a value for its placeholder.
-            for (placeholder, name) in [("%u", user), ("%n", node.as_ref().map(Id::as_str))] {
-                if let Some(name) = name {
-                    pattern = pattern.replace(placeholder, name);
-                }
-            }
-            if !pattern.contains('%')
-                && let Ok(filter) = pattern.parse()
-            {
+            if let Some(filter) = fill_in(pattern, user, client_id)? {
                 acl.push(CompiledRule { allow, access, filter });
             }
         }
         Ok(Self(acl))
     }
 
-    /// Whether this topic may be published to.
+    /// Whether this topic may be published to. Nobody publishes to the broker's own topics.
     #[must_use]
     pub fn may_write(&self, topic: &str) -> bool {
-        let mut about = self.0.iter().filter(|rule| rule.access != Access::Read);
-        about.find(|rule| rule.filter.matches(topic)).is_some_and(|rule| rule.allow)
+        let mut about = self.writing();
+        !is_brokers_own(topic)
+            && about.find(|rule| rule.filter.matches(topic)).is_some_and(|rule| rule.allow)
     }
 
     /// Whether a message of this topic may be received.
@@ -228,20 +231,95 @@ impl CompiledAcl {
     /// member may not read would be lost to the others.
     #[must_use]
     pub fn may_subscribe(&self, filter: &Filter) -> bool {
-        for rule in self.reading() {
-            if contains(&rule.filter, filter) {
-                return rule.allow;
-            }
-            if !rule.allow && filter.is_shared() && meet(&rule.filter, filter) {
-                return false;
-            }
+        if filter.is_shared() {
+            return self.reads_all(filter);
         }
-        false
+        self.reading().find(|rule| contains(&rule.filter, filter)).is_some_and(|rule| rule.allow)
+    }
+
+    /// Whether every topic that `filter` matches may be read.
+    #[must_use]
+    pub fn reads_all(&self, filter: &Filter) -> bool {
+        self.reading()
+            .find(|rule| {
+                contains(&rule.filter, filter) || !rule.allow && meet(&rule.filter, filter)
+            })
+            .is_some_and(|rule| rule.allow)
+    }
+
+    /// Whether some topic that `filter` matches may be read, as far as single rules tell.
+    #[must_use]
+    pub fn reads_some(&self, filter: &Filter) -> bool {
+        allows_some(self.reading(), filter)
+    }
+
+    /// Whether some topic that `filter` matches may be published to, as far as single rules tell.
+    #[must_use]
+    pub fn writes_some(&self, filter: &Filter) -> bool {
+        allows_some(self.writing(), filter)
     }
 
     fn reading(&self) -> impl Iterator<Item = &CompiledRule> {
         self.0.iter().filter(|rule| rule.access != Access::Write)
     }
+
+    fn writing(&self) -> impl Iterator<Item = &CompiledRule> {
+        self.0.iter().filter(|rule| rule.access != Access::Read)
+    }
+}
+
+/// The filter of a rule for one client; `None` where the client has no value for a placeholder of it: the rule does not
+/// apply to it.
+fn fill_in(
+    pattern: &str,
+    user: Option<&str>,
+    client_id: &str,
+) -> Result<Option<Filter>, UnfitName> {
+    let mut filled = pattern.to_owned();
+    if pattern.contains("%c") {
+        if client_id.contains(['/', '+', '#', '%'])
+            || client_id.starts_with('$')
+            || is_reserved_id(client_id)
+        {
+            return Err(UnfitName::ClientId);
+        }
+        filled = filled.replace("%c", client_id);
+    }
+    if pattern.contains("%n") {
+        let Some(node) = node_of(client_id) else { return Ok(None) };
+        if is_reserved_id(node.as_str()) {
+            return Err(UnfitName::Node);
+        }
+        filled = filled.replace("%n", node.as_str());
+    }
+    if pattern.contains("%u") {
+        let Some(user) = user else { return Ok(None) };
+        if is_reserved_id(user) {
+            return Err(UnfitName::User);
+        }
+        filled = filled.replace("%u", user);
+    }
+    match filled.parse::<Filter>() {
+        Ok(filter) if !filter.is_shared() => Ok(Some(filter)),
+        _ => Err(UnfitName::Rule),
+    }
+}
+
+/// The node whose client id this is.
+fn node_of(client_id: &str) -> Option<Id> {
+    client_id.strip_prefix(CLIENT_ID_PREFIX)?.parse().ok()
+}
+
+fn allows_some<'a>(rules: impl Iterator<Item = &'a CompiledRule>, filter: &Filter) -> bool {
+    for rule in rules {
+        if rule.allow && meet(&rule.filter, filter) {
+            return true;
+        }
+        if !rule.allow && contains(&rule.filter, filter) {
+            return false;
+        }
+    }
+    false
 }
 
 /// Whether every topic that `part` matches, `whole` matches too.
@@ -347,12 +425,66 @@ mod tests {
     #[test]
     fn a_client_id_cannot_bring_a_wildcard_into_a_rule() {
         let rules: [Rule; 1] = ["allow all own/%c/#".parse().unwrap()];
-        for id in ["+", "#", "a/b", "+/#", "%u"] {
+        for id in ["+", "#", "a/b", "+/#", "%u", "$share", "$SYS", "$x", "broker", "alarm"] {
             let refused = CompiledAcl::new(&[&rules], Role::None, Some("u"), id);
-            assert_eq!(refused.map(|_| ()), Err(UnfitClientId), "{id}");
+            assert_eq!(refused.map(|_| ()), Err(UnfitName::ClientId), "{id}");
         }
         let nobody = CompiledAcl::new(&[&rules], Role::Node, None, "a").unwrap();
         assert!(nobody.may_write("own/a/x") && !nobody.may_write("humidor//x"));
+        // The rest of the pattern can make a shared filter of it, too.
+        let shared: [Rule; 1] = ["allow all $%c/up/#".parse().unwrap()];
+        let refused = CompiledAcl::new(&[&shared], Role::None, Some("u"), "share");
+        assert_eq!(refused.map(|_| ()), Err(UnfitName::Rule));
+    }
+
+    #[test]
+    fn a_rule_that_no_filter_becomes_of_denies_the_login() {
+        let rules: [Rule; 2] =
+            ["deny all %c/%c/%c/%c/%c".parse().unwrap(), "allow all #".parse().unwrap()];
+        let long = "c".repeat(256);
+        let refused = CompiledAcl::new(&[&rules], Role::Admin, Some("u"), &long);
+        assert_eq!(refused.map(|_| ()), Err(UnfitName::Rule));
+    }
+
+    #[test]
+    fn the_broker_alone_speaks_as_the_broker() {
+        let admin = acl(&["allow all #"], Role::Admin, "root", "c");
+        for topic in [
+            "humidor/broker/status",
+            "humidor/broker",
+            "humidor/alarm/hot",
+            "homeassistant/device/humidor_broker/config",
+            "plant/ha/device/humidor_broker/config",
+            "$SYS/broker/uptime",
+        ] {
+            assert!(!admin.may_write(topic), "{topic}");
+            assert!(admin.may_read(topic) || topic.starts_with('$'), "{topic}");
+        }
+        for topic in ["humidor/brokers/status", "humidor", "plant/humidor/broker/status"] {
+            assert!(admin.may_write(topic), "{topic}");
+        }
+        for (role, user, client_id, why) in [
+            (Role::Node, "broker", "c", UnfitName::User),
+            (Role::Node, "alarm", "c", UnfitName::User),
+            (Role::Fleet, "boards", "humidor-broker", UnfitName::Node),
+            (Role::Fleet, "boards", "humidor-alarm", UnfitName::Node),
+        ] {
+            let refused = CompiledAcl::new(&[], role, Some(user), client_id).map(|_| ());
+            assert_eq!(refused, Err(why), "{user} {client_id}");
+        }
+        assert!(CompiledAcl::new(&[], Role::Reader, Some("broker"), "humidor-broker").is_ok());
+    }
+
+    #[test]
+    fn all_and_some_of_a_filter_are_told_apart() {
+        let user =
+            acl(&["deny read humidor/secret/#", "allow read humidor/#"], Role::None, "u", "c");
+        assert!(!user.reads_all(&filter("humidor/#")) && user.reads_some(&filter("humidor/#")));
+        assert!(user.reads_all(&filter("humidor/press/#")));
+        assert!(!user.reads_some(&filter("humidor/secret/#")));
+        assert!(!user.reads_some(&filter("plant/#")) && !user.writes_some(&filter("humidor/#")));
+        let node = acl(&[], Role::Node, "press", "c");
+        assert!(node.writes_some(&filter("humidor/+/output/+/set")));
     }
 
     #[test]

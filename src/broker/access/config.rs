@@ -38,6 +38,8 @@ pub struct AccessConfig {
     pub user: Option<(String, Password)>,
     /// Whether a client may connect without a login.
     pub anonymous: Anonymous,
+    /// The file that notes that there were users; `None`: it is not noted.
+    pub had_users: Option<PathBuf>,
 }
 
 /// Why access cannot be set up.
@@ -60,6 +62,17 @@ pub enum AccessError {
          \x20 - this machine only: HUMIDOR_MQTT_LISTEN=127.0.0.1:1883"
     )]
     Open(SocketAddr),
+    /// There were users once, and now there are none.
+    #[error(
+        "this broker has had users, and there is none now in {0}. Choose one:\n\
+         \x20 - put the users file back, or name it with HUMIDOR_USERS_FILE\n\
+         \x20 - a new user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE\n\
+         \x20 - no login (anyone who reaches the ports may do anything): HUMIDOR_ANONYMOUS=yes"
+    )]
+    UsersGone(String),
+    /// The users file is gone or empty while the broker runs.
+    #[error("{} is gone or empty; put it back. `humidor user remove` removes users", .0.display())]
+    FileGone(PathBuf),
     /// SIGHUP cannot be caught.
     #[error("cannot watch the users file: {0}")]
     Watch(std::io::Error),

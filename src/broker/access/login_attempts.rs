@@ -196,7 +196,12 @@ mod tests {
     use crate::broker::access::acl::Role;
 
     fn account(password: &[u8]) -> Account {
-        Account { hash: users::hash(password).unwrap(), role: Role::None, rules: Vec::new() }
+        Account {
+            hash: users::hash(password).unwrap(),
+            role: Role::None,
+            rules: Vec::new(),
+            id: None,
+        }
     }
 
     async fn login(

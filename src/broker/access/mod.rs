@@ -5,28 +5,31 @@ mod config;
 mod guesses;
 pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
+mod refusals;
+mod sources;
 pub(in crate::broker) mod users;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 pub use config::{AccessConfig, AccessError, Anonymous, Password};
+pub use refusals::{NotAdmitted, Refusals};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::broker::access::acl::{CompiledAcl, Role, UnfitClientId};
+use crate::broker::access::acl::{CompiledAcl, Role};
 use crate::broker::access::login_attempts::{Attempt, Checks, LoginError};
-use crate::broker::access::permissions::Permissions;
+use crate::broker::access::permissions::{Caller, Owner, Permissions};
+use crate::broker::access::sources::{NotRead, Sources};
 use crate::broker::access::users::{Account, Directory};
 use crate::broker::net::reload::Watched;
-use crate::mqtt::codec::Reason;
 use crate::shutdown::Shutdown;
 use crate::throttled_log::{ThrottledLog, ThrottledLogs};
+use crate::wire::is_status_of;
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;
@@ -34,41 +37,6 @@ const CLIENT_ID_MAX_BYTES: usize = 256;
 const SHOWN_BYTES: usize = 64;
 /// Refusals of one kind are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Counts of refusals since the start.
-#[derive(Debug, Default)]
-pub struct Refusals {
-    /// Refused logins.
-    pub logins: AtomicU64,
-    /// Messages to topics that their publisher may not write.
-    pub publishes: AtomicU64,
-}
-
-/// Why a client was not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAdmitted {
-    /// The name or the password is wrong, or a login is missing.
-    #[error("not authorized")]
-    NotAuthorized,
-    /// Its client id would change a rule's meaning.
-    #[error(transparent)]
-    ClientId(#[from] UnfitClientId),
-    /// The client can try again later.
-    #[error("too many logins wait or have failed; try again later")]
-    Busy,
-}
-
-impl NotAdmitted {
-    /// The reason code of MQTT 5.0 §3.2.2.2. As in other brokers, a wrong password is "not authorized": the code does
-    /// not tell whether the user exists.
-    pub const fn reason(self) -> Reason {
-        match self {
-            Self::NotAuthorized => Reason::NotAuthorized,
-            Self::ClientId(_) => Reason::ClientIdentifierNotValid,
-            Self::Busy => Reason::ServerBusy,
-        }
-    }
-}
 
 /// Checks logins, and gives permissions.
 #[derive(Debug, Clone)]
@@ -78,12 +46,13 @@ pub struct Access {
 
 #[derive(Debug)]
 struct Inner {
-    users_file: Option<PathBuf>,
-    user: Option<(String, Arc<Account>)>,
+    sources: Sources,
     anonymous: Anonymous,
     /// Whether only this machine reaches the ports.
     local: bool,
     directory: watch::Sender<Arc<Directory>>,
+    /// Whether there was ever a user, also before the start.
+    had_users: AtomicBool,
     checks: Checks,
     refusals: Refusals,
     login_lines: ThrottledLogs,
@@ -97,39 +66,34 @@ impl Access {
     /// # Errors
     /// [`AccessError`], with a message for the operator.
     pub fn open(config: AccessConfig, listen: &[SocketAddr]) -> Result<Self, AccessError> {
-        let user = match config.user {
-            Some((name, password)) => {
-                let hash = users::hash(password.0.as_bytes())?;
-                Some((name, Arc::new(Account { hash, role: Role::Admin, rules: Vec::new() })))
-            }
-            None => None,
-        };
-        // A file in the data folder may be created later; a file that a setting names must exist.
-        let users_file = config.users_file;
-        let there =
-            users_file.as_ref().filter(|path| config.users_file_named || path.exists()).cloned();
-        let directory = directory(there.as_ref(), user.as_ref())?;
-        if let Some(path) = there.filter(|path| users::is_world_readable(path)) {
-            warn!(file = %path.display(), "every user of this machine can read the password hashes; run chmod 640");
-        }
+        let anonymous = config.anonymous;
+        let sources = Sources::new(config)?;
+        let directory = sources.first()?;
         warn_of_weak_hashes(&directory);
+        let (empty, had_users) = (directory.accounts.is_empty(), sources.had_users());
         let open = listen.iter().find(|address| !address.ip().is_loopback());
-        if let (Some(address), Anonymous::Auto, true) =
-            (open, config.anonymous, directory.accounts.is_empty())
-        {
-            return Err(AccessError::Open(*address));
+        if anonymous == Anonymous::Auto && empty {
+            if had_users {
+                return Err(AccessError::UsersGone(sources.shown()));
+            }
+            if let Some(address) = open {
+                return Err(AccessError::Open(*address));
+            }
         }
         let inner = Inner {
-            users_file,
-            user,
-            anonymous: config.anonymous,
+            sources,
+            anonymous,
             local: open.is_none(),
             directory: watch::Sender::new(Arc::new(directory)),
+            had_users: AtomicBool::new(had_users),
             checks: Checks::new()?,
             refusals: Refusals::default(),
             login_lines: ThrottledLogs::new(COMPLAINT_INTERVAL),
             publish_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         };
+        if !empty {
+            inner.note_users();
+        }
         let access = Self { inner: Arc::new(inner) };
         access.log_mode();
         Ok(access)
@@ -153,8 +117,8 @@ impl Access {
     /// # Errors
     /// When it cannot be watched.
     pub fn watch(&self, mut shutdown: Shutdown) -> Result<(), AccessError> {
-        let Some(path) = self.inner.users_file.clone() else { return Ok(()) };
-        let mut watched = Watched::new(vec![path.clone()]).map_err(AccessError::Watch)?;
+        let Some(path) = self.inner.sources.file() else { return Ok(()) };
+        let mut watched = Watched::new(vec![path]).map_err(AccessError::Watch)?;
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
             loop {
@@ -162,19 +126,23 @@ impl Access {
                     () = watched.changed() => {}
                     () = shutdown.requested() => return,
                 }
-                let (path, user) = (path.clone(), inner.user.clone());
+                let reading = Arc::clone(&inner);
                 // On a thread that may wait for a disk.
                 let read = spawn_blocking(move || {
-                    directory(path.exists().then_some(&path), user.as_ref())
+                    let read = reading.sources.again();
+                    if read.as_ref().is_ok_and(|directory| !directory.accounts.is_empty()) {
+                        reading.note_users();
+                    }
+                    read
                 });
-                let Ok(read) = read.await else { continue };
-                match read {
-                    Ok(directory) => {
+                match read.await {
+                    Ok(Ok(directory)) => {
                         info!(users = directory.accounts.len(), "users read again");
                         warn_of_weak_hashes(&directory);
                         inner.directory.send_replace(Arc::new(directory));
                     }
-                    Err(error) => error!(%error, "the users stay as they were"),
+                    Ok(Err(NotRead::Unchanged)) | Err(_) => {}
+                    Ok(Err(NotRead::Wrong(error))) => error!(%error, "the users stay as they were"),
                 }
             }
         });
@@ -204,29 +172,59 @@ impl Access {
         self.inner.admits_anonymous(directory)
     }
 
+    /// Resolves at each later change of the users or rules.
+    pub(in crate::broker) fn changes(&self) -> watch::Receiver<Arc<Directory>> {
+        self.inner.directory.subscribe()
+    }
+
     /// Counts a message to a topic that its publisher may not write, and logs it, throttled.
     pub(in crate::broker) fn refuse_publish(&self, user: &str, client_id: &str, topic: &str) {
-        self.inner.refusals.publishes.fetch_add(1, Ordering::Relaxed);
+        self.inner.refusals.publishes.fetch_add(1, Relaxed);
         if let Some(left_out) = self.inner.publish_line.due(Instant::now()) {
             warn!(user, client = ?client_id, ?topic, left_out, "publish refused: this user may not write this topic");
         }
     }
 
     /// Whether the client of this session may still publish to `topic`: its user may have been changed or removed since
-    /// its connection ended.
+    /// its connection ended. A node without a login may say that it is offline when logins are needed now.
     pub(in crate::broker) fn may_still_write(&self, session: &str, topic: &str) -> bool {
+        let owner = Owner::of_session(session);
         let directory = Arc::clone(&self.inner.directory.borrow());
-        let acl = match permissions::parts_of_session(session) {
-            (Some(name), client_id) => directory.accounts.get(name).map(|account| {
-                let rules = [directory.rules.as_slice(), account.rules.as_slice()];
-                CompiledAcl::new(&rules, account.role, Some(name), client_id)
-            }),
-            (None, client_id) => self
-                .inner
-                .admits_anonymous(&directory)
-                .then(|| CompiledAcl::new(&[&directory.rules], Role::Admin, None, client_id)),
+        let acl = match owner.user {
+            None if is_status_of(owner.client_id, topic) => {
+                CompiledAcl::new(&[&directory.rules], Role::Admin, None, owner.client_id).ok()
+            }
+            _ => self.acl_of(&owner, &directory),
         };
-        acl.is_some_and(|acl| acl.is_ok_and(|acl| acl.may_write(topic)))
+        acl.is_some_and(|acl| acl.may_write(topic))
+    }
+
+    /// The rules of a session's owner as they are now; `None` when nobody has this session any more.
+    pub(in crate::broker) fn acl_of_session(&self, session: &str) -> Option<CompiledAcl> {
+        let directory = Arc::clone(&self.inner.directory.borrow());
+        self.acl_of(&Owner::of_session(session), &directory)
+    }
+
+    /// As [`Access::acl_of_session`], for a session of the previous run: one of a client without a login has its owner,
+    /// and while there are no users at all, so has each.
+    pub(in crate::broker) fn acl_of_left_session(&self, session: &str) -> Option<CompiledAcl> {
+        let directory = Arc::clone(&self.inner.directory.borrow());
+        let owner = Owner::of_session(session);
+        if owner.user.is_some() && !directory.accounts.is_empty() {
+            return self.acl_of(&owner, &directory);
+        }
+        CompiledAcl::new(&[&directory.rules], Role::Admin, None, owner.client_id).ok()
+    }
+
+    fn acl_of(&self, owner: &Owner<'_>, directory: &Directory) -> Option<CompiledAcl> {
+        let Some(name) = owner.user else {
+            let anonymous = self.inner.admits_anonymous(directory);
+            let acl = CompiledAcl::new(&[&directory.rules], Role::Admin, None, owner.client_id);
+            return acl.ok().filter(|_| anonymous);
+        };
+        let account = directory.accounts.get(name)?;
+        let same = account.id.as_deref() == owner.id;
+        directory.acl(name, account, owner.client_id).ok().filter(|_| same)
     }
 
     /// Whether a client on any machine may connect without a login.
@@ -262,6 +260,19 @@ impl Access {
         account.cloned().ok_or(LoginError::Wrong)
     }
 
+    /// The permissions of a client of HTTP without a login: those of `role`, behind the rules for all users.
+    ///
+    /// # Errors
+    /// When a rule cannot be applied to `client_id`.
+    pub fn guest(&self, client_id: &str, role: Role) -> Result<Permissions, NotAdmitted> {
+        let mut changes = self.inner.directory.subscribe();
+        let directory = Arc::clone(&changes.borrow_and_update());
+        let acl = Arc::new(CompiledAcl::new(&[&directory.rules], role, None, client_id)?);
+        let client_id = client_id.to_owned();
+        let caller = Caller::Guest;
+        Ok(Permissions { access: self.clone(), client_id, caller, directory, changes, acl })
+    }
+
     /// Admits a client. `login` is its name and password.
     ///
     /// # Errors
@@ -274,7 +285,7 @@ impl Access {
     ) -> Result<Permissions, NotAdmitted> {
         let admitted = self.try_admit(peer.ip(), client_id, login).await;
         if let Err(refusal) = &admitted {
-            self.inner.refusals.logins.fetch_add(1, Ordering::Relaxed);
+            self.inner.refusals.logins.fetch_add(1, Relaxed);
             // Debug form: it escapes control characters in names that come from the network.
             let user = login.map_or("", |(name, _)| start(name));
             // For each address and user, so that those with many refusals do not hide the others.
@@ -294,12 +305,12 @@ impl Access {
     ) -> Result<Permissions, NotAdmitted> {
         let mut changes = self.inner.directory.subscribe();
         let directory = Arc::clone(&changes.borrow_and_update());
-        let known = match login {
+        let caller = match login {
             // Where there are no users, an anonymous client may send any name.
             Some((name, password)) if !directory.accounts.is_empty() => {
                 let attempt = Attempt { from, client_id, user: name };
                 match self.account(&directory, attempt, password).await {
-                    Ok(account) => Some((name.to_owned(), account)),
+                    Ok(account) => Caller::User(name.to_owned(), account),
                     Err(LoginError::Wrong) => return Err(NotAdmitted::NotAuthorized),
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
                 }
@@ -308,47 +319,37 @@ impl Access {
             _ if self.inner.admits_anonymous(&directory)
                 && (self.is_open() || from.to_canonical().is_loopback()) =>
             {
-                None
+                Caller::Anonymous
             }
             _ => return Err(NotAdmitted::NotAuthorized),
         };
-        let acl = match &known {
-            Some((name, account)) => {
-                let rules = [directory.rules.as_slice(), account.rules.as_slice()];
-                CompiledAcl::new(&rules, account.role, Some(name), client_id)?
-            }
-            None => CompiledAcl::new(&[&directory.rules], Role::Admin, None, client_id)?,
+        let acl = match &caller {
+            Caller::User(name, account) => directory.acl(name, account, client_id)?,
+            _ => CompiledAcl::new(&[&directory.rules], Role::Admin, None, client_id)?,
         };
         let client_id = client_id.to_owned();
         let acl = Arc::new(acl);
-        Ok(Permissions { access: self.clone(), client_id, known, directory, changes, acl })
+        Ok(Permissions { access: self.clone(), client_id, caller, directory, changes, acl })
     }
 }
 
 impl Inner {
+    /// A broker that has had users does not become open again when they are gone.
     fn admits_anonymous(&self, directory: &Directory) -> bool {
         match self.anonymous {
             Anonymous::Yes => true,
             Anonymous::No => false,
-            Anonymous::Auto => self.local && directory.accounts.is_empty(),
+            Anonymous::Auto => {
+                self.local && directory.accounts.is_empty() && !self.had_users.load(Relaxed)
+            }
         }
     }
-}
 
-fn directory(
-    users_file: Option<&PathBuf>,
-    user: Option<&(String, Arc<Account>)>,
-) -> Result<Directory, AccessError> {
-    let mut directory = match users_file {
-        Some(path) => Directory::read(path)?,
-        None => Directory::default(),
-    };
-    if let Some((name, account)) = user
-        && directory.accounts.insert(name.clone(), Arc::clone(account)).is_some()
-    {
-        return Err(AccessError::Twice(name.clone()));
+    /// Notes that there are users, for this run and the next ones.
+    fn note_users(&self) {
+        self.had_users.store(true, Relaxed);
+        self.sources.note_users();
     }
-    Ok(directory)
 }
 
 fn warn_of_weak_hashes(directory: &Directory) {

@@ -1,5 +1,6 @@
 //! The permissions of an admitted client, until its user is changed.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -13,13 +14,23 @@ use crate::mqtt::{Filter, FilterError};
 /// Topic filters that one session may hold.
 pub const SESSION_FILTERS: usize = 200;
 
+/// Who has permissions.
+#[derive(Debug)]
+pub enum Caller {
+    /// A user: name and account.
+    User(String, Arc<Account>),
+    /// An MQTT client without a login.
+    Anonymous,
+    /// An HTTP client without a login.
+    Guest,
+}
+
 /// The permissions of one connection, while its user stays as it is.
 #[derive(Debug)]
 pub struct Permissions {
     pub(in crate::broker) access: Access,
     pub(in crate::broker) client_id: String,
-    /// Name and account; `None` for a client without a login.
-    pub(in crate::broker) known: Option<(String, Arc<Account>)>,
+    pub(in crate::broker) caller: Caller,
     /// The users at the login, and their later changes.
     pub(in crate::broker) directory: Arc<Directory>,
     pub(in crate::broker) changes: watch::Receiver<Arc<Directory>>,
@@ -27,19 +38,47 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// The name of the client's session: the user's name, U+0001 and the client id. So no client takes over another
-    /// user's session by its client id. Neither part has a control character.
+    /// The name of the client's session. So no client takes over another user's session by its client id, and no user
+    /// that of an earlier one with the same name.
     #[must_use]
     pub fn session(&self) -> String {
-        match &self.known {
-            Some((name, _)) => format!("{name}\u{1}{}", self.client_id),
-            None => self.client_id.clone(),
+        let client_id = &self.client_id;
+        match &self.caller {
+            Caller::User(name, account) => match &account.id {
+                Some(id) => format!("{name}\u{1}{client_id}\u{1}{id}"),
+                None => format!("{name}\u{1}{client_id}"),
+            },
+            Caller::Anonymous | Caller::Guest => client_id.clone(),
         }
+    }
+
+    /// Whether a message of this topic may be received.
+    #[must_use]
+    pub fn may_read(&self, topic: &str) -> bool {
+        self.acl.may_read(topic)
+    }
+
+    /// Whether every topic that `filter` matches may be read.
+    #[must_use]
+    pub fn reads_all(&self, filter: &Filter) -> bool {
+        self.acl.reads_all(filter)
+    }
+
+    /// Whether some topic that `filter` matches may be read.
+    #[must_use]
+    pub fn reads_some(&self, filter: &Filter) -> bool {
+        self.acl.reads_some(filter)
+    }
+
+    /// Whether some topic that `filter` matches may be published to.
+    #[must_use]
+    pub fn writes_some(&self, filter: &Filter) -> bool {
+        self.acl.writes_some(filter)
     }
 
     /// The rules that are checked before each delivery.
     #[must_use]
-    pub fn acl(&self) -> Arc<CompiledAcl> {
+    pub(in crate::broker) fn acl(&self) -> Arc<CompiledAcl> {
         Arc::clone(&self.acl)
     }
 
@@ -48,7 +87,10 @@ impl Permissions {
     pub fn may_write(&self, topic: &str) -> bool {
         let may = self.acl.may_write(topic);
         if !may {
-            let user = self.known.as_ref().map_or("", |(name, _)| name);
+            let user = match &self.caller {
+                Caller::User(name, _) => name,
+                Caller::Anonymous | Caller::Guest => "",
+            };
             self.access.refuse_publish(user, &self.client_id, topic);
         }
         may
@@ -84,20 +126,60 @@ impl Permissions {
                 Ok(()) => Arc::clone(&changes.borrow_and_update()),
                 Err(_) => std::future::pending().await,
             };
-            let same_user = match &self.known {
-                Some((name, account)) => now.accounts.get(name) == Some(account),
-                None => self.access.admits_anonymous_of(&now),
-            };
-            if !same_user || now.rules != self.directory.rules {
+            if !self.hold_under(&now) {
                 return;
             }
         }
     }
+
+    /// Whether they are no longer valid.
+    #[must_use]
+    pub fn are_withdrawn(&self) -> bool {
+        let now = Arc::clone(&self.changes.borrow());
+        !self.hold_under(&now)
+    }
+
+    fn hold_under(&self, now: &Directory) -> bool {
+        let same_caller = match &self.caller {
+            Caller::User(name, account) => now.accounts.get(name) == Some(account),
+            Caller::Anonymous => self.access.admits_anonymous_of(now),
+            // What a guest may do depends on whether there are users.
+            Caller::Guest => now.accounts.is_empty() == self.directory.accounts.is_empty(),
+        };
+        same_caller && now.rules == self.directory.rules
+    }
 }
 
-/// The user's name, if any, and the client id in the name of a session.
-pub(super) fn parts_of_session(session: &str) -> (Option<&str>, &str) {
-    session.split_once('\u{1}').map_or((None, session), |(name, client_id)| (Some(name), client_id))
+/// The owner of a session, from the name of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// `None` for a client without a login.
+    pub user: Option<&'a str>,
+    pub client_id: &'a str,
+    /// The id of the user's account, if it has one.
+    pub id: Option<&'a str>,
+}
+
+impl<'a> Owner<'a> {
+    /// The parts of what [`Permissions::session`] returns. None of them has a control character.
+    pub fn of_session(session: &'a str) -> Self {
+        let mut parts = session.split('\u{1}');
+        let (first, second, id) = (parts.next().unwrap_or(session), parts.next(), parts.next());
+        match second {
+            Some(client_id) => Self { user: Some(first), client_id, id },
+            None => Self { user: None, client_id: first, id: None },
+        }
+    }
+}
+
+/// As in `$SYS` and the metrics: `<client id>` or `<user>/<client id>`.
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.user {
+            Some(user) => write!(f, "{user}/{}", self.client_id),
+            None => f.write_str(self.client_id),
+        }
+    }
 }
 
 /// Why a filter was not granted; the client sees it in its SUBACK.

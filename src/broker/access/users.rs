@@ -12,14 +12,18 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use serde::Deserialize;
 
 use crate::bounded_file::{self, ReadError};
-use crate::broker::access::acl::{Role, Rule, RuleError};
+use crate::broker::access::acl::{CompiledAcl, Role, Rule, RuleError, UnfitName};
 
 /// Its name in the data folder, where no setting names another.
 pub const USERS_FILE: &str = "users.toml";
+/// Name of the file in the data folder that notes that there were users.
+pub const HAD_USERS_FILE: &str = "had-users";
 /// Largest users file, in bytes: more than a thousand users with rules.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Longest user name, in bytes.
 const NAME_MAX_BYTES: usize = 64;
+/// Longest id of a user, in bytes.
+const ID_MAX_BYTES: usize = 32;
 /// Longest password, in bytes.
 pub const PASSWORD_MAX_BYTES: usize = 1024;
 /// argon2id with 7 MiB, five passes, one lane: the entry of OWASP's password storage cheat sheet with the
@@ -60,6 +64,9 @@ pub struct Account {
     pub role: Role,
     /// Its own rules.
     pub rules: Vec<Rule>,
+    /// Tells the person from others who had the name before; `None` for a user that was written by hand, or before there
+    /// were ids.
+    pub id: Option<String>,
 }
 
 /// All users, and the rules for all of them.
@@ -90,6 +97,7 @@ struct RawAccount {
     role: Role,
     #[serde(default)]
     rules: Vec<String>,
+    id: Option<String>,
 }
 
 impl Default for Directory {
@@ -103,6 +111,20 @@ impl Directory {
     pub fn weak(&self) -> Vec<&str> {
         let weak = self.accounts.iter().filter(|(_, account)| cost(&account.hash) < STANDARD_COST);
         weak.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The rules of a user at a client id: those for all, its own, and its role's.
+    ///
+    /// # Errors
+    /// [`UnfitName`].
+    pub fn acl(
+        &self,
+        name: &str,
+        account: &Account,
+        client_id: &str,
+    ) -> Result<CompiledAcl, UnfitName> {
+        let rules = [self.rules.as_slice(), account.rules.as_slice()];
+        CompiledAcl::new(&rules, account.role, Some(name), client_id)
     }
 
     /// Reads a users file.
@@ -130,13 +152,31 @@ impl Directory {
             check_name(&name).map_err(|error| error.to_string())?;
             check_hash(&raw.password).map_err(|cause| format!("user {name}: {cause}"))?;
             let rules = rules(&format!("user {name}"), raw.rules)?;
-            let account = Account { hash: raw.password, role: raw.role, rules };
+            check_id(raw.id.as_deref()).map_err(|cause| format!("user {name}: {cause}"))?;
+            let account = Account { hash: raw.password, role: raw.role, rules, id: raw.id };
             accounts.insert(name, Arc::new(account));
         }
         let costs = accounts.values().map(|account: &Arc<Account>| cost(&account.hash));
         let costliest = costs.max().unwrap_or(0).max(STANDARD_COST);
         Ok(Self { accounts, costliest, rules: rules("rules", raw.rules)? })
     }
+}
+
+/// An id becomes part of the names of sessions.
+fn check_id(id: Option<&str>) -> Result<(), String> {
+    let fits = |id: &str| {
+        (1..=ID_MAX_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    match id {
+        Some(id) if !fits(id) => Err(format!("`id` has 1 to {ID_MAX_BYTES} of a-z A-Z 0-9")),
+        _ => Ok(()),
+    }
+}
+
+/// A new id for [`Account::id`].
+#[must_use]
+pub fn new_id() -> String {
+    format!("{:016x}", fastrand::u64(..))
 }
 
 /// Whether every user of the machine may read a file. The users file holds hashes, which allow guesses.

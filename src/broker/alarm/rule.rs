@@ -7,8 +7,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::mqtt::Filter;
 use crate::reading::{ClockState, Id};
-use crate::wire::Telemetry;
+use crate::wire::{NodeTopics, Telemetry};
 
 /// An alarm as configured.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,24 @@ pub struct AlarmConfig {
     pub rule: AlarmRule,
     /// Node and output that are on while it is raised.
     pub output: Option<(Id, Id)>,
+}
+
+impl AlarmConfig {
+    /// The topics of the readings that it checks.
+    ///
+    /// # Panics
+    /// Never: ids make a filter.
+    #[must_use]
+    pub fn source(&self) -> Filter {
+        let topics = NodeTopics::new(self.node.clone());
+        let topics = match &self.rule {
+            AlarmRule::Threshold { sensor, .. } | AlarmRule::Silent { sensor, .. } => {
+                topics.sensor(sensor)
+            }
+            AlarmRule::Gap { .. } | AlarmRule::Clock { .. } => topics.everything(),
+        };
+        topics.parse().expect("ids make a filter")
+    }
 }
 
 /// The rule of an alarm.

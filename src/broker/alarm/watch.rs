@@ -16,7 +16,7 @@ use crate::broker::commit::group_commit::{Live, Recorder};
 use crate::broker::context::Services;
 use crate::broker::status::local_client::{LocalClient, LocalSubscription};
 use crate::clock::unix_ms;
-use crate::mqtt::Message;
+use crate::mqtt::{Filter, Message};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::{AlarmRow, Record};
@@ -37,6 +37,8 @@ pub struct AlarmState {
     pub name: Id,
     /// Whether it is raised.
     pub raised: bool,
+    /// The topics of the readings that it checks.
+    pub source: Filter,
     /// Unix ms UTC of the latest change; `None` when it never changed.
     pub since_ms: Option<i64>,
     /// Why, for people; empty when it never changed.
@@ -102,6 +104,7 @@ pub fn start(
         services.fan_out.publish_own(state(&config.name, raised));
         states.push(AlarmState {
             name: config.name.clone(),
+            source: config.source(),
             raised,
             since_ms: row.map(|row| row.at),
             detail: row.map(|row| row.detail.clone()).unwrap_or_default(),

@@ -14,6 +14,7 @@ use super::arrived::take_arrived;
 use super::client::{Client, committed, read, released};
 use super::close::End;
 use super::handshake::{self, Opened};
+use super::withdrawal;
 use crate::broker::context::Services;
 use crate::broker::counters::Traffic;
 use crate::broker::net::admission::Permit;
@@ -116,7 +117,10 @@ async fn serve_client<S: Stream>(
     }
     client.abandon();
     let expiry_s = expiry_s.filter(|_| !end.is_breach()).unwrap_or(opened.expiry_s);
-    let mut changes = opened.lease.leave(expiry_s, clock::unix_ms());
+    let session = &opened.lease.session;
+    let (expiry_s, mut changes) =
+        withdrawal::leave(&opened.permissions, session, &services, expiry_s);
+    changes.extend(opened.lease.leave(expiry_s, clock::unix_ms()));
     // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
     let mut will = opened.will.take();
     if polite && let Some(will) = will.take() {

@@ -6,3 +6,4 @@ pub(in crate::broker) mod close;
 pub(in crate::broker) mod event_loop;
 pub(in crate::broker) mod handshake;
 pub(in crate::broker) mod will;
+pub(in crate::broker) mod withdrawal;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::broker::context::Services;
 use crate::broker::session::registry::Registry;
@@ -77,7 +77,19 @@ impl Will {
         self.stored.map(|id| Change::WillGone { id })
     }
 
+    /// Publishes it, if its user may still do so: it may be that it was changed or removed, and that this ended the
+    /// connection.
     async fn publish(mut self, services: &Services) {
+        if !services.access.may_still_write(&self.message.publisher, &self.message.topic) {
+            let (client, topic) = (&*self.message.publisher, self.message.topic.as_str());
+            info!(
+                ?client,
+                ?topic,
+                "a will is not published: its user may not write this topic any more"
+            );
+            services.recorder.note(&mut self.discard().into_iter().collect()).await;
+            return;
+        }
         let expires_at = |expiry_s| clock::unix_ms().saturating_add(i64::from(expiry_s) * 1000);
         self.message.expires_at_ms = self.expiry_s.map(expires_at);
         // In the commit of the message: it is published once, whenever the broker dies.
@@ -136,9 +148,9 @@ impl Will {
         self.publish_late(due, &services).await;
     }
 
-    /// Publishes it if it is `due` and its user may still do so.
+    /// Publishes it if it is `due`.
     async fn publish_late(self, due: bool, services: &Services) {
-        if due && services.access.may_still_write(&self.message.publisher, &self.message.topic) {
+        if due {
             self.publish(services).await;
         } else {
             services.recorder.note(&mut self.discard().into_iter().collect()).await;

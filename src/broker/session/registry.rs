@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::state::{Session, State};
 use super::subscriptions::Subscriptions;
+use crate::broker::access::acl::CompiledAcl;
 use crate::mqtt::Filter;
 use crate::store::{Change, Stored};
 
@@ -151,6 +152,27 @@ impl Registry {
         let expired = table.entries.iter().filter(|(_, entry)| entry.has_expired(now_ms));
         let expired: Vec<String> = expired.map(|(id, _)| id.clone()).collect();
         changes.extend(expired.iter().filter_map(|id| table.end(id, &self.subscriptions)));
+        changes
+    }
+
+    /// Judges the persistent sessions without a connection anew. `acl_of` returns the rules of the owner of a session,
+    /// `None` when nobody has it any more: then the session ends. Others lose the shared subscriptions that they may not
+    /// have any more: messages would go to them instead of to the other members. Returns the changes to commit.
+    pub fn judge(&self, acl_of: impl Fn(&str) -> Option<CompiledAcl>) -> Vec<Change> {
+        let mut table = self.lock();
+        let away = table.entries.iter().filter(|(_, entry)| entry.takeover.is_none());
+        let away: Vec<(String, Option<Arc<Session>>)> =
+            away.map(|(id, entry)| (id.clone(), entry.persistent.clone())).collect();
+        let mut changes = Vec::new();
+        for (client_id, session) in away {
+            match (acl_of(&client_id), session) {
+                (None, _) => changes.extend(table.end(&client_id, &self.subscriptions)),
+                (Some(acl), Some(session)) => {
+                    changes.extend(self.subscriptions.withdraw(&session, &acl));
+                }
+                (Some(_), None) => {}
+            }
+        }
         changes
     }
 

@@ -12,8 +12,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::outbound_queue::AllQueues;
 use super::shared_subscriptions::Group;
 use super::state::{Session, State, Wanted};
+use crate::broker::access::acl::CompiledAcl;
 use crate::mqtt::{Filter, Message, QoS, Trie};
-use crate::store::{Options, Target};
+use crate::store::{Change, Options, Target};
 
 #[derive(Debug)]
 enum Subscriber {
@@ -170,6 +171,26 @@ impl Subscriptions {
         for filter in &filters {
             self.remove(filter, session);
         }
+    }
+
+    /// Removes the shared subscriptions of `session` that `acl` does not grant any more. Of other subscriptions each
+    /// message is checked when it is delivered. Returns the changes to commit.
+    pub fn withdraw(&self, session: &Arc<Session>, acl: &CompiledAcl) -> Vec<Change> {
+        let withdrawn: Vec<Filter> = {
+            let mut state = session.state();
+            let denied = |filter: &Filter| filter.is_shared() && !acl.may_subscribe(filter);
+            state
+                .subscriptions
+                .extract_if(|filter, _| denied(filter))
+                .map(|(filter, _)| filter)
+                .collect()
+        };
+        for filter in &withdrawn {
+            self.remove(filter, session);
+        }
+        let Some(number) = session.persistent else { return Vec::new() };
+        let filters = withdrawn.into_iter().map(|filter| filter.as_str().to_owned());
+        filters.map(|filter| Change::Unsubscribe { session: number, filter }).collect()
     }
 
     /// Selects the sessions that get `message`, which is not to be retained.

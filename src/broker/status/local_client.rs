@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
+use crate::broker::access::permissions::Owner;
 use crate::broker::context::{Services, Stopping};
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::session::state::{Session, State};
 use crate::broker::session::subscriptions::Numbers;
+use crate::broker::status::sys::loss_topic;
 use crate::clock;
 use crate::mqtt::{Filter, Message, QoS};
 use crate::store::Options;
@@ -49,6 +51,17 @@ pub struct Load {
     pub malformed: u64,
 }
 
+/// Messages that one client lost since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// `<client id>` or `<user>/<client id>`.
+    pub client: String,
+    /// The topic in `$SYS` that has this number over MQTT.
+    pub topic: String,
+    /// Their number.
+    pub count: u64,
+}
+
 impl LocalClient {
     pub(in crate::broker) const fn new(services: Services) -> Self {
         Self { services }
@@ -77,13 +90,15 @@ impl LocalClient {
         }
     }
 
-    /// Messages that clients lost since the start: all of them, and those of each client as `<client id>` or
-    /// `<user>/<client id>`.
-    pub fn losses(&self) -> (u64, Vec<(Arc<str>, u64)>) {
+    /// Messages that clients lost since the start: all of them, and those of each client.
+    pub fn losses(&self) -> (u64, Vec<Loss>) {
         let losses = &self.services.fan_out.traffic.losses;
-        let by_client = losses.by_client().into_iter();
-        let named = by_client.map(|(session, count)| (session.replace('\u{1}', "/").into(), count));
-        (losses.total(), named.collect())
+        let by_client = losses.by_client().into_iter().map(|(session, count)| Loss {
+            client: Owner::of_session(&session).to_string(),
+            topic: loss_topic(&session),
+            count,
+        });
+        (losses.total(), by_client.collect())
     }
 
     /// Calls `each` with the messages that match `filters`: first the retained ones, then the live ones. Never returns.

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::broker::access::permissions::Owner;
 use crate::broker::context::Services;
 use crate::clock;
 use crate::mqtt::Message;
 use crate::shutdown::Shutdown;
 use crate::store::Change;
+use crate::wire::SYS_BROKER;
 
 /// Interval of the reports. The topics are mosquitto's where it has one, so that dashboards for it work.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -38,7 +40,7 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
         for (client, count) in services.fan_out.traffic.losses.by_client() {
             // Most counts do not change.
             if published.insert(Arc::clone(&client), count) != Some(count) {
-                services.fan_out.publish_own(loss(&client, count));
+                services.fan_out.publish_own(Message::own(loss_topic(&client), count.to_string()));
             }
         }
         tokio::select! {
@@ -48,14 +50,17 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
     }
 }
 
-/// Messages that one client lost: `$SYS/broker/clients/dropped/<client id>`, or `…/<user>/<client id>`. Characters with
-/// a meaning in topics are percent-encoded (RFC 3986 §2.1).
-fn loss(session: &str, count: u64) -> Message {
-    let mut topic = String::from("$SYS/broker/clients/dropped/");
-    for c in session.chars() {
+/// The topic of the messages that one client lost: `$SYS/broker/clients/dropped/<client id>`, or `…/<user>/<client id>`.
+/// Characters with a meaning in topics are percent-encoded (RFC 3986 §2.1).
+pub fn loss_topic(session: &str) -> String {
+    let Owner { user, client_id, .. } = Owner::of_session(session);
+    let mut topic = format!("{SYS_BROKER}clients/dropped/");
+    if let Some(user) = user {
+        topic.push_str(user);
+        topic.push('/');
+    }
+    for c in client_id.chars() {
         match c {
-            // Between a user's name and the client id.
-            '\u{1}' => topic.push('/'),
             '/' => topic.push_str("%2F"),
             '+' => topic.push_str("%2B"),
             '#' => topic.push_str("%23"),
@@ -63,7 +68,7 @@ fn loss(session: &str, count: u64) -> Message {
             c => topic.push(c),
         }
     }
-    Message::own(topic, count.to_string())
+    topic
 }
 
 fn report(services: &Services, uptime: Duration) -> Vec<Message> {
@@ -72,7 +77,7 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
     let counters = services.recorder.counters();
     let (appended, commits) = counters.totals();
     let (connected, persistent) = services.registry.count();
-    let text = |topic: &str, value: String| Message::own(format!("$SYS/broker/{topic}"), value);
+    let text = |topic: &str, value: String| Message::own(format!("{SYS_BROKER}{topic}"), value);
     let count = |topic, value: u64| text(topic, value.to_string());
     let size = |topic, value: usize| text(topic, value.to_string());
     vec![

@@ -5,7 +5,7 @@ use std::io;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::state::ApiState;
 use crate::export_format::{ExportFormat, READING_COLUMNS, RowWriter};
 use crate::reading::Id;
 use crate::store::{Log, Pages, Reading, Selection};
+use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 
 /// Pages read ahead of a slow client.
@@ -38,6 +39,7 @@ pub struct Parameters {
 /// Streams the selected readings. The response begins before the last page is read.
 pub async fn export(
     State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Response, HttpError> {
     let Query(Parameters { node, sensor, from, to, format }) = parameters?;
@@ -47,6 +49,11 @@ pub async fn export(
         let error = format!("the range is empty: `from` ({from}) must be before `to` ({to})");
         return Err(HttpError::bad_request(&error));
     }
+    if let (Some(node), Some(sensor)) = (&node, &sensor)
+        && !identity.may_read_sensor(node.as_str(), sensor.as_str())
+    {
+        return Ok(identity.refuse("read this sensor"));
+    }
     let permit = state.exports.acquire()?;
     let selection = Selection { from_ms: from, to_ms: to, node, sensor };
     let (chunks, receiver) = mpsc::channel(PAGES_AHEAD);
@@ -54,7 +61,7 @@ pub async fn export(
         let _permit = permit;
         let written = state.log.open().and_then(|log| {
             let mut pages = log.pages(&selection)?;
-            write(&log, &mut pages, format, &chunks)
+            write(&log, &mut pages, format, &identity, &chunks)
         });
         if let Err(error) = written {
             warn!(%error, "an export over HTTP ended early");
@@ -78,6 +85,7 @@ fn write(
     log: &Log,
     pages: &mut Pages,
     format: ExportFormat,
+    identity: &Identity,
     chunks: &mpsc::Sender<io::Result<Bytes>>,
 ) -> rusqlite::Result<()> {
     let mut header = Vec::new();
@@ -87,10 +95,42 @@ fn write(
     if chunks.blocking_send(written.map(|()| header.into())).is_err() {
         return Ok(());
     }
+    let mut sensors = VisibleSensors { identity, latest: None };
     loop {
-        let page = log.next_page(pages)?;
-        if page.is_empty() || chunks.blocking_send(chunk(&page, format)).is_err() {
+        let mut page = log.next_page(pages)?;
+        if page.is_empty() {
             return Ok(());
+        }
+        if identity.is_withdrawn() {
+            let error = io::Error::other("the permissions of this user have changed; export again");
+            let _ = chunks.blocking_send(Err(error));
+            return Ok(());
+        }
+        page.retain(|reading| sensors.contain(reading));
+        if !page.is_empty() && chunks.blocking_send(chunk(&page, format)).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The sensors that an identity may read. An export goes sensor by sensor, so the latest answer is kept.
+struct VisibleSensors<'a> {
+    identity: &'a Identity,
+    latest: Option<(String, String, bool)>,
+}
+
+impl VisibleSensors<'_> {
+    fn contain(&mut self, Reading { node, sensor, .. }: &Reading) -> bool {
+        if self.identity.reads_all() {
+            return true;
+        }
+        match &self.latest {
+            Some((known, of, visible)) if known == node && of == sensor => *visible,
+            _ => {
+                let visible = self.identity.may_read_sensor(node, sensor);
+                self.latest = Some((node.clone(), sensor.clone(), visible));
+                visible
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ pub use state::{ApiState, ExportLimit};
 use crate::clock;
 use crate::web::auth::Identity;
 use crate::web::live::feed::NamedBoard;
+use crate::web::live::visible::visible_boards;
 
 /// Routes that need the read permission.
 pub fn read_routes(state: ApiState) -> Router {
@@ -57,18 +58,28 @@ async fn about(
 }
 
 /// The state of every board.
-async fn nodes(State(state): State<ApiState>) -> Response {
+async fn nodes(
+    State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
+) -> Response {
     let boards = state.feed.boards();
+    let boards: Vec<_> = visible_boards(&boards, &identity).collect();
     let nodes: Vec<_> = boards.iter().map(|(node, board)| NamedBoard::new(node, board)).collect();
     Json(nodes).into_response()
 }
 
-/// The state of every alarm, in the order of the configuration.
-async fn alarms(State(state): State<ApiState>) -> Response {
-    let states = state.alarms.states().into_iter().map(|alarm| {
+/// The state of every alarm, in the order of the configuration. Its cause names values of sensors, so it is there for
+/// those who may read these.
+async fn alarms(
+    State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
+) -> Response {
+    let states = state.alarms.states().into_iter();
+    let states = states.filter(|alarm| identity.may_read_alarm(&alarm.name)).map(|alarm| {
+        let detail = if identity.may_read_filter(&alarm.source) { &*alarm.detail } else { "" };
         json!({
             "name": alarm.name, "raised": alarm.raised, "since": alarm.since_ms,
-            "detail": alarm.detail, "raised_count": alarm.raised_count,
+            "detail": detail, "raised_count": alarm.raised_count,
         })
     });
     Json(states.collect::<Vec<Value>>()).into_response()

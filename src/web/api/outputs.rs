@@ -13,11 +13,16 @@ use crate::broker::Stopping;
 use crate::reading::Id;
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
+use crate::web::live::visible::visible_boards;
 use crate::wire::{FOR_MAX_MS, NodeTopics};
 
 /// Every output with its state.
-pub async fn outputs(State(state): State<ApiState>) -> Response {
+pub async fn outputs(
+    State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
+) -> Response {
     let boards = state.feed.boards();
+    let boards: Vec<_> = visible_boards(&boards, &identity).collect();
     let outputs: Vec<Value> = boards
         .iter()
         .flat_map(|(node, board)| board.outputs.iter().map(move |output| (node, output)))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,6 +13,7 @@ use super::state::ApiState;
 use crate::clock;
 use crate::reading::Id;
 use crate::store::{Band, Log, Point, Range, Reading, SeriesQuery};
+use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 
 /// Range of a series whose query names no start: the last hour.
@@ -28,10 +29,15 @@ struct SensorEntry {
 }
 
 /// Every sensor with its usual interval and latest reading.
-pub async fn sensors(State(state): State<ApiState>) -> Result<Response, HttpError> {
-    let sensors = state.log.read(|log| {
+pub async fn sensors(
+    State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
+) -> Result<Response, HttpError> {
+    let sensors = state.log.read(move |log| {
         let mut intervals = log.reporting_intervals_ms()?;
-        let sensors = log.overview()?.sensors.into_iter().map(|found| {
+        let mut found = log.overview()?.sensors;
+        found.retain(|found| identity.may_read_sensor(&found.node, &found.sensor));
+        let sensors = found.into_iter().map(|found| {
             let key = (found.node, found.sensor);
             let interval_ms = intervals.remove(&key);
             SensorEntry { node: key.0, sensor: key.1, interval_ms, latest: found.latest }
@@ -42,10 +48,17 @@ pub async fn sensors(State(state): State<ApiState>) -> Result<Response, HttpErro
 }
 
 /// The latest reading of every sensor.
-pub async fn latest(State(state): State<ApiState>) -> Result<Response, HttpError> {
+pub async fn latest(
+    State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
+) -> Result<Response, HttpError> {
     let overview = state.log.read(Log::overview).await?;
-    let latest: Vec<Reading> =
-        overview.sensors.into_iter().filter_map(|found| found.latest).collect();
+    let latest: Vec<Reading> = overview
+        .sensors
+        .into_iter()
+        .filter(|found| identity.may_read_sensor(&found.node, &found.sensor))
+        .filter_map(|found| found.latest)
+        .collect();
     Ok(Json(latest).into_response())
 }
 
@@ -96,6 +109,7 @@ fn round_to_thousandths(value: f64) -> f64 {
 /// Readings of one sensor over a range, downsampled where they are many.
 pub async fn series(
     State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
     parameters: Result<Query<SeriesParameters>, QueryRejection>,
 ) -> Result<Response, HttpError> {
     let Query(parameters) = parameters?;
@@ -104,6 +118,9 @@ pub async fn series(
     let from = parameters.from.unwrap_or(to.saturating_sub(hour).max(0));
     let range =
         Range::new(from, to, parameters.step).map_err(|error| HttpError::bad_request(&error))?;
+    if !identity.may_read_sensor(parameters.node.as_str(), parameters.sensor.as_str()) {
+        return Ok(identity.refuse("read this sensor"));
+    }
     let query = SeriesQuery { node: parameters.node, sensor: parameters.sensor, range };
     let series = state.log.read(move |log| log.series(&query)).await?;
     let points = series.points;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use axum::http::{StatusCode, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -44,8 +44,9 @@ impl Authenticator {
     }
 
     /// Whether MQTT is open to this machine's clients only and this client is on another machine.
-    pub fn refuses_remote(&self, headers: &HeaderMap, peer: SocketAddr) -> bool {
-        self.access.admits_anonymous() && !self.access.is_open() && !is_local(headers, peer)
+    pub fn refuses_remote(&self, version: Version, headers: &HeaderMap, peer: SocketAddr) -> bool {
+        let local = is_local(version, headers, peer);
+        self.access.admits_anonymous() && !self.access.is_open() && !local
     }
 
     /// The identity behind a request.
@@ -54,6 +55,7 @@ impl Authenticator {
     /// When the request has a user's name and a wrong password, or too many logins wait.
     pub async fn identify(
         &self,
+        version: Version,
         headers: &HeaderMap,
         peer: SocketAddr,
     ) -> Result<Identity, HttpError> {
@@ -67,8 +69,10 @@ impl Authenticator {
             let permissions = self.check(peer, &name, &password).await.map_err(login_error)?;
             return Ok(Identity::user(name.into(), permissions));
         }
-        let local = is_local(headers, peer);
-        Ok(Identity::guest(self.guests.permissions(local, self.admits_anonymous())))
+        let local = is_local(version, headers, peer);
+        let role = self.guests.role(local, self.admits_anonymous());
+        // A rule for all users that cannot be applied to guests gives them nothing.
+        Ok(Identity::guest(role.and_then(|role| self.access.guest(CLIENT_ID, role).ok())))
     }
 
     /// Checks a name and a password. The broker's limits on wrong passwords apply.
@@ -93,7 +97,7 @@ pub fn login_error(refusal: NotAdmitted) -> HttpError {
             StatusCode::TOO_MANY_REQUESTS,
             "too many logins are waiting or have failed; wait a minute",
         ),
-        NotAdmitted::NotAuthorized | NotAdmitted::ClientId(_) => {
+        NotAdmitted::NotAuthorized | NotAdmitted::Name(_) => {
             HttpError::new(StatusCode::UNAUTHORIZED, "unknown user or wrong password")
         }
     }

@@ -1,8 +1,12 @@
 //! Guests: clients without a login, and what `HUMIDOR_HTTP_GUESTS` allows them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use axum::http::header::{FORWARDED, HeaderMap, HeaderName};
+use axum::http::Version;
+use axum::http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+
+use super::same_origin::{is_same_origin, without_port};
+use crate::broker::Role;
 
 /// What a client may do without a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,15 +22,6 @@ pub enum Guests {
     Switch,
 }
 
-/// Permissions of a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GuestPermissions {
-    /// Whether the guest may read the log and the boards.
-    pub read: bool,
-    /// Whether the guest may switch outputs.
-    pub switch: bool,
-}
-
 impl Guests {
     /// The setting's value.
     #[must_use]
@@ -39,26 +34,62 @@ impl Guests {
         }
     }
 
-    /// Permissions of a guest. `local`: the client is on this machine. `anonymous`: MQTT clients need no login.
-    pub const fn permissions(self, local: bool, anonymous: bool) -> GuestPermissions {
+    /// The role whose rights a guest has, behind the rules for all users; `None`: no rights. `local`: the client is on
+    /// this machine. `anonymous`: MQTT clients need no login.
+    pub const fn role(self, local: bool, anonymous: bool) -> Option<Role> {
         let (read, switch) = match self {
             Self::None => (false, false),
             Self::Local => (local, local && anonymous),
             Self::Read => (true, local && anonymous),
             Self::Switch => (true, true),
         };
-        GuestPermissions { read, switch }
+        match (read, switch) {
+            (_, true) => Some(Role::Operator),
+            (true, false) => Some(Role::Reader),
+            (false, false) => None,
+        }
     }
 }
 
-/// Whether the client is on this machine. A proxy on this machine passes requests of others on and adds a header
-/// that says so.
-pub fn is_local(headers: &HeaderMap, peer: SocketAddr) -> bool {
-    let proxied = headers.contains_key(FORWARDED)
-        || ["x-forwarded-for", "x-real-ip", "via"]
-            .iter()
-            .any(|name| headers.contains_key(HeaderName::from_static(name)));
-    !proxied && peer.ip().to_canonical().is_loopback()
+/// Headers of proxies, besides those that begin with `x-forwarded`.
+const PROXY_HEADERS: [HeaderName; 8] = [
+    FORWARDED,
+    VIA,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("x-envoy-external-address"),
+];
+
+/// Whether the client is on this machine: it comes from loopback and asks for loopback, from no other origin's page and
+/// without a trace of a proxy. A proxy on this machine passes requests of others on. It may leave no trace at all
+/// (`proxy_pass` with HTTP/1.1 and without headers); docs/OPERATIONS.md says what it has to send.
+pub fn is_local(version: Version, headers: &HeaderMap, peer: SocketAddr) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let host = text(HOST);
+    peer.ip().to_canonical().is_loopback()
+        && host.is_some_and(is_loopback)
+        && is_same_origin(headers, host)
+        && !is_proxied(version, headers)
+}
+
+/// Whether a `Host` names this machine's loopback.
+fn is_loopback(host: &str) -> bool {
+    let name = without_port(host);
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn is_proxied(version: Version, headers: &HeaderMap) -> bool {
+    // What nginx sends by itself; no browser does.
+    let closes = headers.get(CONNECTION).is_some_and(|value| value == "close");
+    headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-forwarded") || PROXY_HEADERS.contains(name))
+        || version == Version::HTTP_10 && closes
 }
 
 #[cfg(test)]
@@ -67,35 +98,65 @@ mod tests {
 
     #[test]
     fn a_guest_switches_only_where_that_is_allowed_without_a_login() {
-        for (guests, local, anonymous, read, switch) in [
-            (Guests::None, true, true, false, false),
-            (Guests::Local, true, true, true, true),
-            (Guests::Local, true, false, true, false),
-            (Guests::Local, false, true, false, false),
-            (Guests::Read, true, true, true, true),
-            (Guests::Read, true, false, true, false),
-            (Guests::Read, false, true, true, false),
-            (Guests::Switch, false, false, true, true),
+        let (reads, switches) = (Some(Role::Reader), Some(Role::Operator));
+        for (guests, local, anonymous, role) in [
+            (Guests::None, true, true, None),
+            (Guests::Local, true, true, switches),
+            (Guests::Local, true, false, reads),
+            (Guests::Local, false, true, None),
+            (Guests::Read, true, true, switches),
+            (Guests::Read, true, false, reads),
+            (Guests::Read, false, true, reads),
+            (Guests::Switch, false, false, switches),
         ] {
-            let permissions = guests.permissions(local, anonymous);
-            assert_eq!(permissions, GuestPermissions { read, switch }, "{guests:?} {local}");
+            assert_eq!(guests.role(local, anonymous), role, "{guests:?} {local}");
         }
     }
 
     #[test]
-    fn a_proxied_request_is_not_local() {
-        let local = |pairs: &[(&'static str, &str)], peer: &str| {
+    fn a_client_on_this_machine_asks_for_loopback_and_comes_through_no_proxy() {
+        let with = |version: Version, pairs: &[(&'static str, &str)], peer: &str| {
             let headers = pairs
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
-            is_local(&headers.collect(), peer.parse().unwrap())
+            is_local(version, &headers.collect(), peer.parse().unwrap())
         };
-        assert!(local(&[], "127.0.0.1:5"));
-        assert!(local(&[], "[::1]:5"));
-        assert!(local(&[], "[::ffff:127.0.0.1]:5"));
-        assert!(!local(&[], "192.0.2.7:5"));
-        for header in ["forwarded", "x-forwarded-for", "x-real-ip", "via"] {
-            assert!(!local(&[(header, "192.0.2.7")], "127.0.0.1:5"), "{header}");
+        let from = |host: &str, peer| with(Version::HTTP_11, &[("host", host)], peer);
+        for host in ["localhost:8080", "LOCALHOST", "127.0.0.1:8080", "[::1]:8080", "127.0.1.1"] {
+            assert!(from(host, "127.0.0.1:5"), "{host}");
         }
+        for peer in ["[::1]:5", "[::ffff:127.0.0.1]:5"] {
+            assert!(from("localhost", peer), "{peer}");
+        }
+        assert!(!from("localhost", "192.0.2.7:5"));
+        for host in ["plant.example", "box-3:8080", "192.168.1.20:8080", "", "localhost.plant"] {
+            assert!(!from(host, "127.0.0.1:5"), "{host}");
+        }
+        let more = |header, value| {
+            with(Version::HTTP_11, &[("host", "127.0.0.1:8080"), (header, value)], "127.0.0.1:5")
+        };
+        for header in [
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-real-ip",
+            "via",
+            "cf-connecting-ip",
+        ] {
+            assert!(!more(header, "192.0.2.7"), "{header}");
+        }
+        assert!(more("origin", "http://127.0.0.1:8080") && more("sec-fetch-site", "none"));
+        assert!(more("referer", "http://127.0.0.1:8080/"));
+        for (header, value) in [
+            ("origin", "http://plant.example"),
+            ("referer", "http://plant.example/"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            assert!(!more(header, value), "{header}");
+        }
+        let nginx = [("host", "127.0.0.1:8080"), ("connection", "close")];
+        assert!(!with(Version::HTTP_10, &nginx, "127.0.0.1:5"));
+        assert!(with(Version::HTTP_11, &nginx, "127.0.0.1:5"));
+        assert!(with(Version::HTTP_10, &nginx[..1], "127.0.0.1:5"));
     }
 }

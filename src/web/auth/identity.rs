@@ -1,49 +1,114 @@
-//! The identity behind a request, and the checks of what it may do.
+//! The identity behind a request, and the checks of what it may do. They are the broker's checks of the MQTT topic that
+//! holds the same thing, so that a rule means the same over HTTP as over MQTT.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::http::StatusCode;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::response::{IntoResponse, Response};
 
-use super::guests::GuestPermissions;
 use crate::broker::Permissions;
 use crate::mqtt::Filter;
+use crate::reading::Id;
 use crate::web::http_error::HttpError;
+use crate::wire::{NodeTopics, SYS_BROKER, alarm_topic};
 
-/// A user who may subscribe to this filter may read over HTTP.
-const READ_FILTER: &str = "humidor/#";
+/// Topics of what HTTP shows of boards, sensors and alarms.
+static BOARDS: LazyLock<Filter> = LazyLock::new(|| filter("humidor/#"));
+/// Topics of what the metrics show of the broker.
+static COUNTERS: LazyLock<Filter> = LazyLock::new(|| filter(&format!("{SYS_BROKER}#")));
+/// Topics of commands to outputs.
+static COMMANDS: LazyLock<Filter> = LazyLock::new(|| filter("humidor/+/output/+/set"));
+
+fn filter(text: &str) -> Filter {
+    text.parse().expect("a filter of ours")
+}
 
 /// A user or a guest; in the extensions of every request behind the authentication.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The user's permissions; `None` for a guest.
+    /// `None` for a guest that may do nothing.
     permissions: Option<Arc<Permissions>>,
     /// The user's name; `None` for a guest.
     pub user: Option<Arc<str>>,
-    /// Whether the log and the boards may be read.
+    /// Whether anything may be read.
     pub may_read: bool,
-    /// Whether outputs may be switched; a user's rules then decide for each output.
+    /// Whether some output may be switched.
     pub may_switch: bool,
+    /// Whether all boards, sensors and alarms may be read, so that single ones need no check.
+    reads_all: bool,
 }
 
 impl Identity {
-    /// A guest with these permissions.
-    pub const fn guest(GuestPermissions { read, switch }: GuestPermissions) -> Self {
-        Self { permissions: None, user: None, may_read: read, may_switch: switch }
+    /// A guest; `None`: without any permission.
+    pub fn guest(permissions: Option<Permissions>) -> Self {
+        Self::new(None, permissions.map(Arc::new))
     }
 
     /// A user, with the permissions that the broker granted.
     pub fn user(name: Arc<str>, permissions: Arc<Permissions>) -> Self {
-        let filter: Result<Filter, _> = READ_FILTER.parse();
-        let may_read = filter.is_ok_and(|filter| permissions.acl().may_subscribe(&filter));
-        Self { permissions: Some(permissions), user: Some(name), may_read, may_switch: true }
+        Self::new(Some(name), Some(permissions))
     }
 
-    /// Whether this identity may publish to `topic`.
+    fn new(user: Option<Arc<str>>, permissions: Option<Arc<Permissions>>) -> Self {
+        let has = |check: fn(&Permissions) -> bool| permissions.as_deref().is_some_and(check);
+        let may_read =
+            has(|permissions| permissions.reads_some(&BOARDS) || permissions.reads_some(&COUNTERS));
+        let may_switch = has(|permissions| permissions.writes_some(&COMMANDS));
+        let reads_all = has(|permissions| permissions.reads_all(&BOARDS));
+        Self { permissions, user, may_read, may_switch, reads_all }
+    }
+
+    /// Whether this identity may publish to `topic`. A refusal is counted, and logged, throttled.
     pub fn may_publish(&self, topic: &str) -> bool {
-        self.may_switch
-            && self.permissions.as_ref().is_none_or(|permissions| permissions.may_write(topic))
+        self.permissions.as_ref().is_some_and(|permissions| permissions.may_write(topic))
+    }
+
+    /// Whether this identity may read all boards, sensors and alarms.
+    pub const fn reads_all(&self) -> bool {
+        self.reads_all
+    }
+
+    /// Whether this identity may read a message of `topic`.
+    pub fn may_read_topic(&self, topic: &str) -> bool {
+        self.permissions.as_ref().is_some_and(|permissions| permissions.may_read(topic))
+    }
+
+    /// Whether this identity may read every message that `filter` matches.
+    pub fn may_read_filter(&self, filter: &Filter) -> bool {
+        self.reads_all
+            || self.permissions.as_ref().is_some_and(|permissions| permissions.reads_all(filter))
+    }
+
+    /// Whether this identity may read the readings of a sensor. Names that are no ids are nobody's.
+    pub fn may_read_sensor(&self, node: &str, sensor: &str) -> bool {
+        let ids = || Some((node.parse::<Id>().ok()?, sensor.parse::<Id>().ok()?));
+        self.reads_all
+            || ids().is_some_and(|(node, sensor)| {
+                self.may_read_topic(&NodeTopics::new(node).sensor(&sensor))
+            })
+    }
+
+    /// Whether this identity may read the state of an alarm.
+    pub fn may_read_alarm(&self, alarm: &Id) -> bool {
+        self.reads_all || self.may_read_topic(&alarm_topic(alarm))
+    }
+
+    /// Whether this identity may read a report of the broker: `$SYS/broker/<report>`.
+    pub fn may_read_report(&self, report: &str) -> bool {
+        self.may_read_topic(&format!("{SYS_BROKER}{report}"))
+    }
+
+    /// Whether the permissions are no longer valid.
+    pub fn is_withdrawn(&self) -> bool {
+        self.permissions.as_ref().is_none_or(|permissions| permissions.are_withdrawn())
+    }
+
+    /// Resolves when the permissions are no longer valid.
+    pub async fn withdrawn(&self) {
+        if let Some(permissions) = &self.permissions {
+            permissions.withdrawn().await;
+        }
     }
 
     /// The response to a request that this identity may not send: 403 for a user, 401 for a guest. `action` follows

@@ -18,7 +18,7 @@ pub async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match authenticator.identify(&headers, peer).await {
+    match authenticator.identify(request.version(), &headers, peer).await {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
             next.run(request).await

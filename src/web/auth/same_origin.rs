@@ -20,7 +20,7 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("same-origin"),
@@ -49,7 +49,8 @@ impl HostNames {
     }
 }
 
-fn without_port(host: &str) -> &str {
+/// A `Host` without its port.
+pub fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
             name
@@ -111,10 +112,12 @@ pub fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     {
         return false;
     }
-    text(header::ORIGIN).is_none_or(|origin| {
-        let authority = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
-        authority.is_some() && authority == host
-    })
+    let authority = |url: &'_ str| -> Option<String> {
+        let rest = url.strip_prefix("http://").or(url.strip_prefix("https://"))?;
+        Some(rest.split('/').next().unwrap_or(rest).to_owned())
+    };
+    text(header::ORIGIN).is_none_or(|origin| authority(origin).as_deref() == host)
+        && text(header::REFERER).is_none_or(|page| authority(page).as_deref() == host)
 }
 
 #[cfg(test)]

@@ -55,8 +55,14 @@ pub struct Boards {
 
 impl Boards {
     /// Applies a message that the broker received at `at_ms` (Unix ms UTC; `None` for a retained one). Returns the
-    /// board whose state it changed. An empty payload deletes the value; a board without values is removed.
-    pub fn apply(&mut self, topic: &str, payload: &[u8], at_ms: Option<i64>) -> Option<Id> {
+    /// board whose state it changed, and its state before. An empty payload deletes the value; a board without values
+    /// is removed.
+    pub fn apply(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        at_ms: Option<i64>,
+    ) -> Option<(Id, BoardState)> {
         let (node, kind) = BoardTopic::parse(topic)?;
         if !self.boards.contains_key(&node)
             && (payload.is_empty() || self.boards.len() >= BOARDS_MAX)
@@ -92,7 +98,7 @@ impl Boards {
         if *board == BoardState::default() {
             self.boards.remove(&node);
         }
-        Some(node)
+        Some((node, before))
     }
 
     /// The state of `node`'s board; `None` when it has published nothing.
@@ -132,10 +138,12 @@ mod tests {
     #[test]
     fn the_latest_message_counts_and_an_empty_one_deletes_it() {
         let mut boards = Boards::default();
-        assert_eq!(boards.apply("humidor/oven/status", b"online", Some(5)), Some(id("oven")));
+        let new = boards.apply("humidor/oven/status", b"online", Some(5));
+        assert_eq!(new, Some((id("oven"), BoardState::default())));
         assert_eq!(boards.apply("humidor/oven/status", b"online", Some(6)), None);
         assert_eq!(boards.get(&id("oven")).unwrap().status_at, Some(5));
-        assert_eq!(boards.apply("humidor/oven/status", b"offline", Some(7)), Some(id("oven")));
+        let (_, before) = boards.apply("humidor/oven/status", b"offline", Some(7)).unwrap();
+        assert_eq!(before.status, Some(Status::Online));
         assert!(boards.apply("humidor/oven/output/fan", b"ON", Some(7)).is_some());
         assert!(boards.apply("humidor/oven/output/fan", b"smoke", Some(8)).is_some());
         let board = boards.get(&id("oven")).unwrap();

@@ -16,11 +16,12 @@ use axum::routing::get;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::broadcast;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::feed::{Event, Feed, event};
 use crate::clock;
 use crate::shutdown::Shutdown;
+use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 use crate::web::server::Peer;
 
@@ -76,8 +77,9 @@ impl Drop for StreamPermit {
 }
 
 struct EventStream {
-    first: Option<Event>,
+    first: Option<Arc<str>>,
     events: broadcast::Receiver<Event>,
+    identity: Identity,
     until: Instant,
     shutdown: Shutdown,
     _permit: StreamPermit,
@@ -88,15 +90,24 @@ impl EventStream {
         if let Some(first) = self.first.take() {
             return Some(Bytes::copy_from_slice(first.as_bytes()));
         }
-        tokio::select! {
-            event = timeout(KEEP_ALIVE_INTERVAL, self.events.recv()) => match event {
-                Ok(Ok(event)) => Some(Bytes::copy_from_slice(event.as_bytes())),
-                // The subscriber lags too far behind, or the broker stops.
-                Ok(Err(_)) => None,
-                Err(_) => Some(Bytes::from_static(b":\n\n")),
-            },
-            () = sleep_until(self.until) => None,
-            () = self.shutdown.requested() => None,
+        let identity = self.identity.clone();
+        let withdrawn = identity.withdrawn();
+        tokio::pin!(withdrawn);
+        let quiet = Instant::now() + KEEP_ALIVE_INTERVAL;
+        loop {
+            let event = tokio::select! {
+                // No event after the permission to see it has ended.
+                biased;
+                () = &mut withdrawn => return None,
+                () = self.shutdown.requested() => return None,
+                () = sleep_until(self.until) => return None,
+                () = sleep_until(quiet) => return Some(Bytes::from_static(b":\n\n")),
+                event = self.events.recv() => event,
+            };
+            // The subscriber lags too far behind, or the broker stops.
+            if let Some(text) = event.ok()?.text_for(&identity) {
+                return Some(Bytes::copy_from_slice(text.as_bytes()));
+            }
         }
     }
 }
@@ -118,6 +129,7 @@ pub fn routes(run: Arc<str>, feed: Feed, shutdown: Shutdown) -> Router {
 async fn events(
     State(state): State<EventsState>,
     Extension(Peer(peer)): Extension<Peer>,
+    Extension(identity): Extension<Identity>,
 ) -> Response {
     let Some(permit) = state.limit.acquire(peer.ip()) else {
         let full = HttpError::unavailable(
@@ -130,6 +142,7 @@ async fn events(
     let events = EventStream {
         first: Some(first.into()),
         events: state.feed.subscribe(),
+        identity,
         until: Instant::now() + STREAM_LIFETIME,
         shutdown: state.shutdown,
         _permit: permit,

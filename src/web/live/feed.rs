@@ -1,5 +1,6 @@
 //! The feed of server-sent events: committed readings and board states, serialised once for all subscribers.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use serde::Serialize;
@@ -7,11 +8,13 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::boards::{BoardState, Boards};
+use super::visible::visible;
 use crate::broker::{Live, LocalClient, LocalMessage};
 use crate::clock;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::Record;
+use crate::web::auth::Identity;
 use crate::wire::BoardTopic;
 
 /// Events that one subscriber may lag behind; its stream ends beyond that.
@@ -19,8 +22,50 @@ const LAG_MAX_EVENTS: usize = 256;
 /// Most readings in one event.
 const READINGS_PER_EVENT: usize = 100;
 
-/// One event as it goes over the wire.
-pub type Event = Arc<str>;
+/// One event. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// As it goes over the wire to a subscriber that may read everything.
+    text: Arc<str>,
+    content: Content,
+}
+
+/// What an event tells, for subscribers that may read a part of it.
+#[derive(Debug, Clone)]
+enum Content {
+    /// Nothing of a board.
+    None,
+    /// These of the committed records.
+    Readings(Live, Range<usize>),
+    /// A board, before and after a change.
+    Board(Arc<(Id, BoardState, BoardState)>),
+}
+
+impl Event {
+    /// The event as it goes over the wire to `identity`; `None` when it may see nothing of it.
+    pub fn text_for(&self, identity: &Identity) -> Option<Arc<str>> {
+        if identity.reads_all() {
+            return Some(Arc::clone(&self.text));
+        }
+        match &self.content {
+            Content::None => Some(Arc::clone(&self.text)),
+            Content::Readings(records, range) => {
+                let mut readings = committed_readings(&records[range.clone()]);
+                readings.retain(|reading| identity.may_read_sensor(reading.node, reading.sensor));
+                (!readings.is_empty()).then(|| event("readings", &readings))
+            }
+            Content::Board(change) => {
+                let (node, before, after) = &**change;
+                let before = visible(node, before, identity);
+                match visible(node, after, identity) {
+                    Some(after) if before.as_ref() == Some(&after) => None,
+                    Some(after) => Some(event("board", &NamedBoard::new(node, &after))),
+                    None => before.map(|_| gone(node)),
+                }
+            }
+        }
+    }
+}
 
 /// The events, and the latest state of every board. Clones share both.
 #[derive(Debug, Clone)]
@@ -106,34 +151,23 @@ impl Feed {
             match live.recv().await {
                 Ok(records) => self.send_readings(&records),
                 // Readings were skipped: the page asks for the latest ones again.
-                Err(RecvError::Lagged(_)) => self.send("refresh", &()),
+                Err(RecvError::Lagged(_)) => self.send(event("refresh", &()), Content::None),
                 Err(RecvError::Closed) => return,
             }
         }
     }
 
-    fn send_readings(&self, records: &[Record]) {
+    fn send_readings(&self, records: &Live) {
         if self.events.receiver_count() == 0 {
             return;
         }
-        let readings: Vec<CommittedReading> = records
-            .iter()
-            .filter_map(|record| match record {
-                Record::Reading { node, sensor, telemetry } => Some(CommittedReading {
-                    node: node.as_str(),
-                    sensor: sensor.as_str(),
-                    boot: telemetry.boot.as_str(),
-                    seq: telemetry.seq,
-                    at: telemetry.at,
-                    clock: telemetry.clock.as_str(),
-                    temperature: telemetry.temperature,
-                    humidity: telemetry.humidity,
-                }),
-                _ => None,
-            })
-            .collect();
-        for chunk in readings.chunks(READINGS_PER_EVENT) {
-            self.send("readings", chunk);
+        for from in (0..records.len()).step_by(READINGS_PER_EVENT) {
+            let range = from..records.len().min(from + READINGS_PER_EVENT);
+            let readings = committed_readings(&records[range.clone()]);
+            if !readings.is_empty() {
+                let content = Content::Readings(Arc::clone(records), range);
+                self.send(event("readings", &readings), content);
+            }
         }
     }
 
@@ -141,23 +175,48 @@ impl Feed {
         let mut boards = self.boards.write().unwrap_or_else(PoisonError::into_inner);
         // The time of a retained message is not known.
         let at = (!message.retained).then(clock::unix_ms);
-        let Some(node) = boards.apply(message.topic, message.payload, at) else { return };
+        let Some((node, before)) = boards.apply(message.topic, message.payload, at) else { return };
         drop(boards);
-        let boards = self.boards();
-        match boards.get(&node) {
-            Some(board) => self.send("board", &NamedBoard::new(&node, board)),
-            None => self.send("gone", &serde_json::json!({ "node": node })),
-        }
+        let after = self.boards().get(&node).cloned().unwrap_or_default();
+        let text = if after == BoardState::default() {
+            gone(&node)
+        } else {
+            event("board", &NamedBoard::new(&node, &after))
+        };
+        self.send(text, Content::Board(Arc::new((node, before, after))));
     }
 
-    fn send(&self, name: &str, data: &(impl Serialize + ?Sized)) {
+    fn send(&self, text: Arc<str>, content: Content) {
         // An error means that nobody subscribes.
-        let _ = self.events.send(event(name, data));
+        let _ = self.events.send(Event { text, content });
     }
 }
 
+/// The readings among `records`, in the form of the API.
+fn committed_readings(records: &[Record]) -> Vec<CommittedReading<'_>> {
+    let readings = records.iter().filter_map(|record| match record {
+        Record::Reading { node, sensor, telemetry } => Some(CommittedReading {
+            node: node.as_str(),
+            sensor: sensor.as_str(),
+            boot: telemetry.boot.as_str(),
+            seq: telemetry.seq,
+            at: telemetry.at,
+            clock: telemetry.clock.as_str(),
+            temperature: telemetry.temperature,
+            humidity: telemetry.humidity,
+        }),
+        _ => None,
+    });
+    readings.collect()
+}
+
+/// The event of a board of which nothing is left.
+fn gone(node: &Id) -> Arc<str> {
+    event("gone", &serde_json::json!({ "node": node }))
+}
+
 /// A server-sent event. JSON contains no line break, so one `data:` line is enough.
-pub fn event(name: &str, data: &(impl Serialize + ?Sized)) -> Event {
+pub fn event(name: &str, data: &(impl Serialize + ?Sized)) -> Arc<str> {
     let data = serde_json::to_string(data).unwrap_or_default();
     format!("event: {name}\ndata: {data}\n\n").into()
 }

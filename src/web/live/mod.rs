@@ -3,3 +3,4 @@
 pub mod boards;
 pub mod events;
 pub mod feed;
+pub mod visible;

@@ -50,7 +50,7 @@ async fn mqtt(
     mut request: Request,
 ) -> Result<Response, HttpError> {
     let headers = request.headers();
-    if state.authenticator.refuses_remote(headers, peer) {
+    if state.authenticator.refuses_remote(request.version(), headers, peer) {
         return Err(HttpError::new(
             StatusCode::FORBIDDEN,
             "the broker has no users, so only clients on its own machine may connect; add a user, or see HUMIDOR_ANONYMOUS",

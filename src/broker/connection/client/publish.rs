@@ -28,7 +28,7 @@ impl Client<'_> {
         self.services.fan_out.traffic.received.fetch_add(1, Relaxed);
         let Publish { qos, retain, packet_id, alias, payload, expiry_s, properties, .. } = publish;
         let topic = self.resolve_alias(publish.topic, alias)?;
-        // Topics that begin with `$` are the broker's own.
+        // A bridge's notifications in `$SYS` are no reason for a line in the log.
         let refused = topic.starts_with('$') || !self.permissions.may_write(&topic);
         let reason = if refused { Reason::NotAuthorized } else { Reason::Success };
         match qos {
