@@ -101,3 +101,26 @@ fn an_output_follows_commands() {
     assert_eq!(running.terminate(), Some(0));
     until(&mut states, "OFF");
 }
+
+/// `HUMIDOR_STOCK_BROKER` is the address of another broker, Mosquitto say; `HUMIDOR_STOCK_SECONDS` another time.
+#[test]
+#[ignore = "takes ten minutes"]
+fn a_short_limit_of_an_output_costs_no_reconnect() {
+    let set = |name: &str| std::env::var(name).ok();
+    let address = set("HUMIDOR_STOCK_BROKER").unwrap_or_else(|| stock_broker().to_string());
+    let seconds = set("HUMIDOR_STOCK_SECONDS").map_or(600, |it| it.parse().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let mut command = humidor();
+    command
+        .args(["node", "--node", "short", "--gpio", "sim", "--sim-faults", "0"])
+        .args(["--sensors", "hall=dht11@7", "--outputs", "fan=11:safe=off:away=5s"])
+        .args(["--broker", &format!("mqtt://{address}"), "--data"])
+        .arg(data.path())
+        .env("NO_COLOR", "1");
+    let running = Process::start(command);
+    running.said("connected");
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+    let said = running.last_words();
+    let unwanted = ["connected", "wait in the outbox", "safe state"];
+    assert!(!unwanted.iter().any(|it| said.contains(it)), "{said}");
+}

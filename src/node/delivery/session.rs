@@ -136,10 +136,6 @@ impl History {
         let served = lost.acknowledged > 0 || waiting == 0;
         if (stood && served) || lost.acknowledged >= PROVED_BY_READINGS {
             self.waits.reset();
-            if stood {
-                self.lost_line = ThrottledLog::new(LINE_INTERVAL);
-                self.connected_line = ThrottledLog::new(LINE_INTERVAL);
-            }
         }
         // A broker that is away in between is one that restarts.
         if !lost.closed || lost.stood.is_none() {

@@ -12,11 +12,14 @@ use super::switches::{Direction, Switches};
 use crate::dht::Level;
 use crate::gpio::digital::Input as Line;
 use crate::reading::Id;
+use crate::throttled_log::ThrottledLog;
 use crate::wire::Switch;
 
 /// An input without interrupts is polled this often: with the usual debounce of 50 ms a change is published within
 /// 100 ms.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Time between two lines that an input cannot be read.
+const FAULT_LINE_INTERVAL: Duration = Duration::from_mins(1);
 /// Longest wait, so that the thread sees the end of the node.
 const WAIT_MAX: Duration = Duration::from_millis(200);
 
@@ -26,7 +29,7 @@ pub struct Input {
     line: Box<dyn Line>,
     active: Level,
     debounce: Debounce,
-    broken: bool,
+    fault_line: ThrottledLog,
 }
 
 impl Input {
@@ -34,7 +37,13 @@ impl Input {
     #[must_use]
     pub fn new(name: Id, line: Box<dyn Line>, active: Level, settle: Duration) -> Self {
         let debounce = Debounce::new(settle, Switch::Off);
-        let mut input = Self { name, line, active, debounce, broken: false };
+        let mut input = Self {
+            name,
+            line,
+            active,
+            debounce,
+            fault_line: ThrottledLog::new(FAULT_LINE_INTERVAL),
+        };
         if let Some(state) = input.read() {
             input.debounce = Debounce::new(settle, state);
         }
@@ -43,13 +52,10 @@ impl Input {
 
     fn read(&mut self) -> Option<Switch> {
         match self.line.level() {
-            Ok(level) => {
-                self.broken = false;
-                Some(if level == self.active { Switch::On } else { Switch::Off })
-            }
+            Ok(level) => Some(if level == self.active { Switch::On } else { Switch::Off }),
             Err(cause) => {
-                if !std::mem::replace(&mut self.broken, true) {
-                    warn!(input = %self.name, %cause, "could not read the input");
+                if let Some(left_out) = self.fault_line.due(Instant::now()) {
+                    warn!(input = %self.name, %cause, left_out, "could not read the input");
                 }
                 None
             }
