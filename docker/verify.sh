@@ -65,6 +65,13 @@ if [[ -n $wanted_version ]]; then
         die "docker/digests.txt has no digests of $wanted_version" "git pull brings those of later releases"
     git -C "$work/source" -c advice.detachedHead=false checkout --quiet "v$wanted_version" ||
         die "there is no tag v$wanted_version" "git fetch --tags"
+    if git -C "$work/source" cat-file tag "v$wanted_version" 2>/dev/null | grep -q '^-----BEGIN .*SIGNATURE-----'; then
+        git -C "$work/source" verify-tag "v$wanted_version" ||
+            die "the signature of tag v$wanted_version is not good here" "import the key of its maker (gpg --import, or gpg.ssh.allowedSignersFile)"
+        say "tag v$wanted_version: its signature is good"
+    else
+        say "tag v$wanted_version has no signature"
+    fi
     HUMIDOR_REVISION=$(git -C "$work/source" rev-parse HEAD) SOURCE_DATE_EPOCH=$(git -C "$work/source" log -1 --format=%ct)
 fi
 know_source

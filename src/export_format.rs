@@ -11,6 +11,9 @@ pub const READING_COLUMNS: &[&str] =
 /// Columns of a CSV of other publishers' numbers.
 pub const SAMPLE_COLUMNS: &[&str] = &["topic", "field", "at", "value"];
 
+/// First characters of a text that spreadsheets take for a formula (OWASP, CSV injection).
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+
 /// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -22,8 +25,20 @@ pub enum ExportFormat {
     Jsonl,
 }
 
+/// A row of an export.
+pub trait Row: Serialize {
+    /// Calls `each` with every text of the row, which may change it.
+    fn each_text(&mut self, each: &mut dyn FnMut(&mut String));
+}
+
 /// Writes rows in one format.
-pub enum RowWriter<W: Write> {
+pub struct RowWriter<W: Write> {
+    writer: Writer<W>,
+    /// Whether a person reads them on a terminal.
+    terminal: bool,
+}
+
+enum Writer<W: Write> {
     /// Comma-separated values (RFC 4180).
     Csv(Box<csv::Writer<W>>),
     /// JSON lines.
@@ -33,14 +48,21 @@ pub enum RowWriter<W: Write> {
 impl<W: Write> RowWriter<W> {
     /// Writes to `out`.
     pub fn new(format: ExportFormat, out: W) -> Self {
-        match format {
+        let writer = match format {
             // The header comes by itself, even when no row follows.
             ExportFormat::Csv => {
                 let csv = csv::WriterBuilder::new().has_headers(false).from_writer(out);
-                Self::Csv(Box::new(csv))
+                Writer::Csv(Box::new(csv))
             }
-            ExportFormat::Jsonl => Self::Jsonl(out),
-        }
+            ExportFormat::Jsonl => Writer::Jsonl(out),
+        };
+        Self { writer, terminal: false }
+    }
+
+    /// Whether `out` is a terminal: then characters that would control it are escaped.
+    #[must_use]
+    pub fn on_terminal(self, terminal: bool) -> Self {
+        Self { terminal, ..self }
     }
 
     /// Writes the header line, where the format has one.
@@ -48,20 +70,29 @@ impl<W: Write> RowWriter<W> {
     /// # Errors
     /// What `out` said.
     pub fn header(&mut self, columns: &[&str]) -> io::Result<()> {
-        match self {
-            Self::Csv(csv) => csv.write_record(columns).map_err(io_error),
-            Self::Jsonl(_) => Ok(()),
+        match &mut self.writer {
+            Writer::Csv(csv) => csv.write_record(columns).map_err(io_error),
+            Writer::Jsonl(_) => Ok(()),
         }
     }
 
-    /// Writes one row.
+    /// Writes one row. In CSV a text that a spreadsheet would take for a formula gets a `'` in front.
     ///
     /// # Errors
     /// What `out` said.
-    pub fn row(&mut self, row: &impl Serialize) -> io::Result<()> {
-        match self {
-            Self::Csv(csv) => csv.serialize(row).map_err(io_error),
-            Self::Jsonl(out) => {
+    pub fn row(&mut self, row: &mut impl Row) -> io::Result<()> {
+        let (csv, terminal) = (matches!(self.writer, Writer::Csv(_)), self.terminal);
+        row.each_text(&mut |text| {
+            if csv && text.starts_with(FORMULA) {
+                text.insert(0, '\'');
+            }
+            if terminal && text.contains(controls) {
+                *text = escaped(text);
+            }
+        });
+        match &mut self.writer {
+            Writer::Csv(csv) => csv.serialize(row).map_err(io_error),
+            Writer::Jsonl(out) => {
                 serde_json::to_writer(&mut *out, row)?;
                 out.write_all(b"\n")
             }
@@ -73,11 +104,30 @@ impl<W: Write> RowWriter<W> {
     /// # Errors
     /// What `out` said.
     pub fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Csv(csv) => csv.flush(),
-            Self::Jsonl(out) => out.flush(),
+        match &mut self.writer {
+            Writer::Csv(csv) => csv.flush(),
+            Writer::Jsonl(out) => out.flush(),
         }
     }
+}
+
+/// Whether a character controls a terminal: control characters, and the marks and overrides of Unicode's bidirectional
+/// algorithm (UAX #9), which make a line look like another one.
+fn controls(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if controls(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// The error of `out` itself: `io::Error::from` would hide that a pipe was closed.
@@ -93,9 +143,40 @@ mod tests {
     use super::*;
 
     #[derive(Serialize)]
-    struct Row {
-        topic: &'static str,
+    struct Sample {
+        topic: String,
         value: Option<f64>,
+    }
+
+    impl Row for Sample {
+        fn each_text(&mut self, each: &mut dyn FnMut(&mut String)) {
+            each(&mut self.topic);
+        }
+    }
+
+    fn sample(topic: &str, value: Option<f64>) -> Sample {
+        Sample { topic: topic.to_owned(), value }
+    }
+
+    #[test]
+    fn a_text_is_no_formula_and_controls_no_terminal() {
+        let write = |format, terminal, topic: &str| {
+            let mut out = Vec::new();
+            let mut rows = RowWriter::new(format, &mut out).on_terminal(terminal);
+            rows.row(&mut sample(topic, Some(-1.5))).unwrap();
+            rows.flush().unwrap();
+            drop(rows);
+            String::from_utf8(out).unwrap()
+        };
+        let csv = |terminal, topic: &str| write(ExportFormat::Csv, terminal, topic);
+        for formula in ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-1+1"] {
+            assert_eq!(csv(false, formula), format!("'{formula},-1.5\n"));
+        }
+        assert_eq!(write(ExportFormat::Jsonl, false, "=1"), "{\"topic\":\"=1\",\"value\":-1.5}\n");
+        assert_eq!(csv(false, "온도/\u{202e}x"), "온도/\u{202e}x,-1.5\n", "a file keeps it");
+        assert_eq!(csv(true, "온도/\u{202e}x\u{1b}[2J"), "온도/\\u{202e}x\\u{1b}[2J,-1.5\n");
+        let json = write(ExportFormat::Jsonl, true, "a\u{9b}2J\u{2066}");
+        assert!(!json.chars().any(|c| c != '\n' && controls(c)), "{json:?}");
     }
 
     #[test]
@@ -104,8 +185,8 @@ mod tests {
             let mut out = Vec::new();
             let mut rows = RowWriter::new(format, &mut out);
             rows.header(&["topic", "value"]).unwrap();
-            rows.row(&Row { topic: "a,b", value: Some(1.5) }).unwrap();
-            rows.row(&Row { topic: "c", value: None }).unwrap();
+            rows.row(&mut sample("a,b", Some(1.5))).unwrap();
+            rows.row(&mut sample("c", None)).unwrap();
             rows.flush().unwrap();
             drop(rows);
             String::from_utf8(out).unwrap()
@@ -119,7 +200,7 @@ mod tests {
         drop(reader);
         for format in [ExportFormat::Csv, ExportFormat::Jsonl] {
             let mut rows = RowWriter::new(format, &writer);
-            let outcome = rows.row(&Row { topic: "a", value: None }).and_then(|()| rows.flush());
+            let outcome = rows.row(&mut sample("a", None)).and_then(|()| rows.flush());
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         }
     }

@@ -1,5 +1,6 @@
 //! Certificates and keys in PEM files, for both roles: rustls with ring, and every mistake said with its file.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -114,6 +115,12 @@ pub fn identity(
         pem::Error::NoItemsFound => file(key, "no private key in PEM form"),
         error => file(key, error),
     })?;
+    let mode = key.metadata().map_err(|error| file(key, error))?.permissions().mode();
+    if mode & 0o004 != 0 {
+        let cause = "every user of this machine can read this private key; run chmod 640, and give the file a group that \
+                     the broker or node is in (Kubernetes: defaultMode 0440 and fsGroup)";
+        return Err(file(key, cause));
+    }
     let first = chain.first().ok_or_else(|| file(certificate, "no certificate in PEM form"))?;
     let parsed = ParsedCertificate::try_from(first).map_err(|error| file(certificate, error))?;
     check_dates(certificate, &parsed, now)?;

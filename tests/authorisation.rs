@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -569,6 +570,65 @@ fn a_named_users_file_that_vanishes_opens_nothing() {
     broker.said("the users stay as they were");
     assert_eq!(answer(address, &Connect::new("c")), ConnectReturnCode::NotAuthorized);
     login(address, "c", "press").ping();
+}
+
+/// Modes of the files in a folder.
+fn modes(folder: &Path) -> Vec<(String, u32)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mode = |entry: &std::fs::DirEntry| entry.metadata().unwrap().permissions().mode() & 0o777;
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), mode(&entry))).collect()
+}
+
+#[test]
+fn other_users_of_the_machine_read_neither_the_log_nor_a_backup() {
+    let data = tempfile::tempdir().unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    add(data.path(), "press", "node");
+    let (_broker, mqtt, _) = start(data.path(), &[]);
+    let mut press = login(mqtt, "c", "press");
+    press.publish("humidor/press/sensor/hall", QoS::AtLeastOnce, 1, &telemetry("b", 1));
+    press.expect_puback(1);
+    let target = copies.path().join("copy.db");
+    let backup = || {
+        let mut command = humidor();
+        command.args(["db", "backup"]).arg(&target).arg("--data").arg(data.path());
+        command.output().unwrap()
+    };
+    assert!(backup().status.success());
+    let found = [modes(data.path()), modes(copies.path())].concat();
+    assert!(found.iter().any(|(name, _)| name == "humidor.db-wal"), "{found:?}");
+    for (name, mode) in found {
+        assert_eq!(mode & 0o027, 0, "{name}: {mode:o}");
+    }
+    // No second one over it, nor over a link that leads nowhere.
+    let text = std::fs::read(&target).unwrap();
+    assert_eq!(backup().status.code(), Some(64));
+    assert_eq!(std::fs::read(&target).unwrap(), text);
+    std::fs::remove_file(&target).unwrap();
+    let elsewhere = copies.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, &target).unwrap();
+    assert_eq!(backup().status.code(), Some(64));
+    assert!(!elsewhere.exists());
+    assert_eq!(modes(copies.path()).len(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_session_of_a_page_behind_tls_has_a_cookie_for_tls_only() {
+    let data = tempfile::tempdir().unwrap();
+    add(data.path(), "kim", "reader");
+    let (_broker, _, http) = start(data.path(), &["--http-hosts", "plant.example"]);
+    let log_in = |headers: &[(&str, &str)]| {
+        let body = json!({ "name": "kim", "password": "kim-secret" }).to_string();
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        let answer = request(http, "POST", "/api/v1/session", &headers, &body);
+        assert_eq!(answer.status, 204);
+        answer.header("set-cookie").unwrap().to_owned()
+    };
+    assert!(!log_in(&[]).contains("Secure"));
+    let host = ("host", "plant.example");
+    assert!(log_in(&[host, ("origin", "https://plant.example")]).contains("; Secure"));
+    assert!(log_in(&[host, ("x-forwarded-proto", "https")]).contains("; Secure"));
+    assert!(!log_in(&[host, ("origin", "http://plant.example")]).contains("Secure"));
 }
 
 #[test]

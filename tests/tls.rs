@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ impl Authority {
         let path = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));
         std::fs::write(path("pem"), certificate.pem()).unwrap();
         std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        std::fs::set_permissions(path("key"), PermissionsExt::from_mode(0o640)).unwrap();
         (path("pem"), path("key"))
     }
 }
@@ -148,6 +150,11 @@ fn files_that_are_wrong_are_named_at_the_start() {
         refused.said(said);
         assert_eq!(refused.wait(), Some(78), "{said}");
     }
+    std::fs::set_permissions(&good_key, PermissionsExt::from_mode(0o644)).unwrap();
+    let mut refused = Process::start(broker(data.path(), &good, &good_key));
+    let line = refused.said("good.key: every user of this machine can read");
+    assert!(line.contains("chmod 640"), "{line}");
+    assert_eq!(refused.wait(), Some(78));
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let mut refused = Process::start(node(data.path(), "press", nowhere, missing));
     assert_eq!(refused.wait(), Some(78));

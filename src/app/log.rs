@@ -1,7 +1,6 @@
 //! `humidor tail`, `export` and `db`: the log, read beside a running broker.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,14 +51,16 @@ pub fn export(options: &Export, layers: Layers) -> Result<(), Failure> {
     };
     let log = open(&path)?;
     let out = BufWriter::new(io::stdout().lock());
-    let mut rows = RowWriter::new(options.format, out);
+    let mut rows = RowWriter::new(options.format, out).on_terminal(io::stdout().is_terminal());
     let exported = (|| {
         if options.samples {
             rows.header(SAMPLE_COLUMNS)?;
-            log.export_samples(&selection, |sample| Ok::<_, ExportError>(rows.row(&sample)?))?;
+            log.export_samples(&selection, |mut sample| {
+                Ok::<_, ExportError>(rows.row(&mut sample)?)
+            })?;
         } else {
             rows.header(READING_COLUMNS)?;
-            log.export(&selection, |reading| Ok::<_, ExportError>(rows.row(&reading)?))?;
+            log.export(&selection, |mut reading| Ok::<_, ExportError>(rows.row(&mut reading)?))?;
         }
         Ok(rows.flush()?)
     })();
@@ -214,48 +215,13 @@ pub fn gaps(layers: Layers) -> Result<(), Failure> {
     }
 }
 
-/// Writes a compact copy under a new name: complete, or not at all.
-pub fn backup(target: &Path, layers: Layers) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let path = log_path(layers)?;
-    let log = open(&path)?;
-    if target.exists() {
-        return Err(Failure::new(
-            Code::Usage,
-            anyhow!("{} exists already; a backup overwrites nothing", target.display()),
-        ));
-    }
-    let mut partial = target.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = (|| -> Result<(), Failure> {
-        match std::fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        log.copy_to(&partial)?;
-        // SQLite does not sync this copy; a power cut after the command has reported success must not undo it.
-        File::open(&partial)?.sync_all()?;
-        std::fs::rename(&partial, target)?;
-        let folder = target
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        Ok(File::open(folder)?.sync_all()?)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&partial);
-    }
-    written?;
-    writeln!(out, "{}", target.display())?;
-    Ok(())
-}
-
-fn log_path(layers: Layers) -> Result<PathBuf, Failure> {
+/// The path of the log.
+pub fn log_path(layers: Layers) -> Result<PathBuf, Failure> {
     Ok(config::data(layers)?.join(LOG_FILE))
 }
 
-fn open(path: &Path) -> Result<Log, Failure> {
+/// Opens the log for reading.
+pub fn open(path: &Path) -> Result<Log, Failure> {
     if !path.exists() {
         return Err(Failure::new(
             Code::NoDevice,

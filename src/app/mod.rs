@@ -1,5 +1,6 @@
 //! The commands, one file a group: each composes the roles from its settings, and turns errors into exit codes.
 
+mod backup;
 mod config;
 mod demo;
 mod doctor;
@@ -50,7 +51,9 @@ pub fn run(task: Task) -> Result<(), Failure> {
             DbTask::Check(settings) => log::check(layers(&settings.flags)),
             DbTask::Stats(settings) => log::stats(layers(&settings.flags)),
             DbTask::Gaps(settings) => log::gaps(layers(&settings.flags)),
-            DbTask::Backup(backup) => log::backup(&backup.target, layers(&backup.settings.flags)),
+            DbTask::Backup(backup) => {
+                backup::backup(&backup.target, layers(&backup.settings.flags))
+            }
         },
         Task::Sim(sim) => sim::run(&sim, layers(&sim.settings.flags)),
         Task::User(user) => user::run(&user.task),

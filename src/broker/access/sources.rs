@@ -1,6 +1,9 @@
 //! Where the users come from: the users file and the settings. It tells users that were removed from a file that is gone,
 //! and notes in the data folder that there were users.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,6 +14,8 @@ use crate::broker::access::acl::Role;
 use crate::broker::access::config::{AccessConfig, AccessError};
 use crate::broker::access::users::{self, Account, Directory};
 
+/// Mode of the note.
+const MODE: u32 = 0o640;
 /// Content of the note.
 const NOTE: &str = "\
 This broker has had users, so it does not start without them: a users file that is lost must open nothing.
@@ -125,7 +130,7 @@ impl Sources {
     pub fn note_users(&self) {
         let Some(note) = self.note.as_deref().filter(|note| !note.exists()) else { return };
         let folder = note.parent().unwrap_or(note);
-        let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(note, NOTE));
+        let written = std::fs::create_dir_all(folder).and_then(|()| write(note));
         if let Err(error) = written {
             warn!(
                 file = %note.display(), %error,
@@ -133,4 +138,9 @@ impl Sources {
             );
         }
     }
+}
+
+fn write(note: &Path) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(note)?;
+    file.write_all(NOTE.as_bytes())
 }

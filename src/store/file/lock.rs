@@ -1,9 +1,11 @@
 //! The lock file beside a database: one process writes it at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::store::file::error::OpenError;
+use crate::store::file::open::MODE;
 
 /// Holds the lock of a database for as long as it lives.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ impl Lock {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(MODE)
             .open(&path)
             .map_err(io_error)?;
         match file.try_lock() {

@@ -1,6 +1,8 @@
 //! Opens a database file the way an SD card needs it: locked against a second process, checked,
 //! moved aside when it is damaged, never deleted. Used by the broker's log and the node's outbox.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +15,9 @@ use crate::store::file::error::OpenError;
 use crate::store::file::lock::Lock;
 use crate::store::file::migrate::{Database, migrate, refuse_others};
 
+/// Mode of a new file: its owner, and its group, which may be that of a program that reads the log. SQLite gives the
+/// files beside it the same.
+pub(in crate::store) const MODE: u32 = 0o640;
 /// How long a statement waits for another program's lock before it gives up and is tried again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// From this size on the check takes seconds on an SD card, and is logged.
@@ -56,6 +61,7 @@ pub fn open_checked(path: &Path, kind: Database) -> Result<(Connection, Lock), O
 
 fn open_sound(path: &Path, kind: Database) -> Result<Connection, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    create(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -73,6 +79,15 @@ fn open_sound(path: &Path, kind: Database) -> Result<Connection, OpenError> {
     }
     migrate(&mut connection, path, kind)?;
     Ok(connection)
+}
+
+/// Creates a file that is not there, readable by its owner and group. SQLite would leave that to the umask. A file that
+/// is there keeps its mode.
+fn create(path: &Path) -> std::io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Settings of every writing connection. `auto_vacuum` only takes effect before the first table.

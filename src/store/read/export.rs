@@ -5,6 +5,7 @@
 
 use rusqlite::params;
 
+use crate::export_format::Row;
 use crate::store::read::arrived::{self, ARRIVED, Found, Place};
 use crate::store::read::log::{Log, READINGS, Reading, Selection, reading};
 
@@ -43,6 +44,13 @@ pub struct Foreign {
     pub at: i64,
     /// The number.
     pub value: f64,
+}
+
+impl Row for Foreign {
+    fn each_text(&mut self, each: &mut dyn FnMut(&mut String)) {
+        each(&mut self.topic);
+        each(&mut self.field);
+    }
 }
 
 impl Log {

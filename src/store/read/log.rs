@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 
+use crate::export_format::Row;
 use crate::reading::Id;
 
 /// How long a statement waits for another program's lock.
@@ -35,6 +36,14 @@ pub struct Reading {
     pub temperature: Option<f64>,
     /// Relative humidity in %.
     pub humidity: Option<f64>,
+}
+
+impl Row for Reading {
+    fn each_text(&mut self, each: &mut dyn FnMut(&mut String)) {
+        each(&mut self.node);
+        each(&mut self.sensor);
+        each(&mut self.boot);
+    }
 }
 
 /// Which readings to take.

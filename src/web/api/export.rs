@@ -107,7 +107,7 @@ fn write(
             return Ok(());
         }
         page.retain(|reading| sensors.contain(reading));
-        if !page.is_empty() && chunks.blocking_send(chunk(&page, format)).is_err() {
+        if !page.is_empty() && chunks.blocking_send(chunk(&mut page, format)).is_err() {
             return Ok(());
         }
     }
@@ -135,10 +135,10 @@ impl VisibleSensors<'_> {
     }
 }
 
-fn chunk(page: &[Reading], format: ExportFormat) -> io::Result<Bytes> {
+fn chunk(page: &mut [Reading], format: ExportFormat) -> io::Result<Bytes> {
     let mut out = Vec::new();
     let mut rows = RowWriter::new(format, &mut out);
-    page.iter().try_for_each(|reading| rows.row(reading))?;
+    page.iter_mut().try_for_each(|reading| rows.row(reading))?;
     rows.flush()?;
     drop(rows);
     Ok(out.into())

@@ -3,7 +3,7 @@
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use axum::http::header::{HeaderMap, RETRY_AFTER, SET_COOKIE};
+use axum::http::header::{FORWARDED, HeaderMap, HeaderName, ORIGIN, RETRY_AFTER, SET_COOKIE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -33,6 +33,7 @@ struct Login {
 async fn log_in(
     State(authenticator): State<Authenticator>,
     Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
     body: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, HttpError> {
     let Json(Login { name, password }) = body?;
@@ -54,8 +55,20 @@ async fn log_in(
         .sessions
         .open(name.into(), permissions)
         .map_err(|_| HttpError::unavailable("the system has no random bytes; try again later"))?;
-    let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path=/");
+    let secure = if came_over_tls(&headers) { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path=/{secure}");
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
+}
+
+/// Whether the page was loaded over TLS, by what its browser or a proxy says: then the cookie is for TLS only. One who
+/// lies about it harms its own session.
+fn came_over_tls(headers: &HeaderMap) -> bool {
+    let has = |name: HeaderName, fits: fn(&str) -> bool| {
+        headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(fits)
+    };
+    has(ORIGIN, |origin| origin.starts_with("https://"))
+        || has(HeaderName::from_static("x-forwarded-proto"), |proto| proto == "https")
+        || has(FORWARDED, |forwarded| forwarded.to_ascii_lowercase().contains("proto=https"))
 }
 
 /// Ends the session, if there is one: 204.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::broker::Permissions;
@@ -15,6 +14,8 @@ use crate::broker::Permissions;
 const LOGIN_SESSIONS_MAX: usize = 256;
 /// Longest time without a request; then the session ends.
 const IDLE_MAX: Duration = Duration::from_hours(12);
+/// Longest life of a session, however much it is used.
+const LIFETIME_MAX: Duration = Duration::from_hours(7 * 24);
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
 
@@ -22,6 +23,7 @@ const TOKEN_BYTES: usize = 32;
 struct LoginSession {
     user: Arc<str>,
     permissions: Arc<Permissions>,
+    opened: Instant,
     used: Instant,
 }
 
@@ -53,17 +55,18 @@ impl LoginSessions {
                 sessions.remove(&oldest);
             }
         }
-        sessions.insert(token.clone(), LoginSession { user, permissions, used: Instant::now() });
+        let now = Instant::now();
+        sessions.insert(token.clone(), LoginSession { user, permissions, opened: now, used: now });
         Ok(token)
     }
 
     /// The user of a session, whose idle time starts again. `None` for an unknown token, and when the session was
-    /// idle too long or its user was changed or removed.
+    /// idle too long, is too old, or its user was changed or removed.
     pub fn resume(&self, token: &str) -> Option<(Arc<str>, Arc<Permissions>)> {
         let mut sessions = self.lock();
         let session = sessions.get_mut(token)?;
-        let expired = session.used.elapsed() > IDLE_MAX;
-        if expired || session.permissions.withdrawn().now_or_never().is_some() {
+        let expired = session.used.elapsed() > IDLE_MAX || session.opened.elapsed() > LIFETIME_MAX;
+        if expired || session.permissions.are_withdrawn() {
             sessions.remove(token);
             return None;
         }
@@ -74,5 +77,27 @@ impl LoginSessions {
     /// Ends a session, if it exists.
     pub fn close(&self, token: &str) {
         self.lock().remove(token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Access, AccessConfig};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_when_it_is_idle_for_long_and_at_last_even_if_it_is_used() {
+        let loopback = "127.0.0.1:1".parse().unwrap();
+        let access = Access::open(AccessConfig::default(), &[loopback]).unwrap();
+        let permissions = Arc::new(access.admit(loopback, "http", None).await.unwrap());
+        let sessions = LoginSessions::default();
+        let open = || sessions.open("kim".into(), Arc::clone(&permissions)).unwrap();
+        let (idle, used) = (open(), open());
+        let opened = Instant::now();
+        while sessions.resume(&used).is_some() {
+            tokio::time::advance(IDLE_MAX / 2).await;
+        }
+        assert!(opened.elapsed() > LIFETIME_MAX && opened.elapsed() < LIFETIME_MAX + IDLE_MAX);
+        assert!(sessions.resume(&idle).is_none());
     }
 }
