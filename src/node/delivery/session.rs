@@ -21,6 +21,7 @@ use super::client;
 use super::inflight::READINGS_IN_FLIGHT;
 use super::publish::{PublishError, Publisher};
 use super::publishing::Publishing;
+use super::subscriptions::EndedBy;
 use super::tunnel::Tunnel;
 use crate::node::address::BrokerAddress;
 use crate::node::config::{HEALTH_INTERVAL, TlsFiles};
@@ -82,8 +83,8 @@ struct Lost {
     stood: Option<Duration>,
     /// Readings acknowledged on it.
     acknowledged: u64,
-    /// Whether the broker ended it, and whether it did so without a word.
-    by_broker: bool,
+    ended_by: EndedBy,
+    /// Whether the broker did so without a word.
     closed: bool,
     /// Topic of messages that kept everything else from arriving.
     held_up_by: Option<String>,
@@ -96,7 +97,7 @@ impl Lost {
             reason,
             stood: None,
             acknowledged: 0,
-            by_broker: true,
+            ended_by: EndedBy::Broker,
             closed: false,
             held_up_by: None,
         }
@@ -150,7 +151,9 @@ impl History {
     /// The wait before the next connection. A connection that stood and that the node itself ended, to send something again,
     /// is replaced at once: the broker is there, and commands would not arrive meanwhile. Its own time bounds the pace.
     fn next_wait(&mut self, lost: &Lost) -> Duration {
-        if !lost.by_broker && lost.stood.is_some_and(|stood| stood >= self.proved_after) {
+        if lost.ended_by == EndedBy::Node
+            && lost.stood.is_some_and(|stood| stood >= self.proved_after)
+        {
             return self.waits.at_once(REPLACED_WITHIN);
         }
         self.waits.next_wait()
@@ -192,8 +195,9 @@ impl Session {
                 );
             }
             let stood = lost.stood.is_some_and(|stood| stood >= history.proved_after);
-            self.publishing.subscribe_first = stood && !lost.by_broker && lost.held_up_by.is_none();
-            if let Some(filter) = subscriptions.ended(lost.by_broker, stood, now) {
+            self.publishing.subscribe_first =
+                stood && lost.ended_by == EndedBy::Node && lost.held_up_by.is_none();
+            if let Some(filter) = subscriptions.ended(lost.ended_by, stood, now) {
                 warn!(
                     filter,
                     "the broker ends the connection at this subscription: it is left out, and tried again from time to time; its messages do not arrive"
@@ -246,7 +250,13 @@ impl Session {
             Ok(()) => return End::Shutdown,
             Err(error) => error,
         };
-        let by_broker = matches!(error, PublishError::Connection(_));
+        let ended_by = match &error {
+            PublishError::Connection(error) => match **error {
+                ConnectionError::MqttState(StateError::AwaitPingResp) => EndedBy::Silence,
+                _ => EndedBy::Broker,
+            },
+            _ => EndedBy::Node,
+        };
         let held_up_by = match &error {
             PublishError::HeldUp { topic, .. } => Some(topic.clone()),
             _ => None,
@@ -267,7 +277,7 @@ impl Session {
             }
             (error, _) => (error.to_string(), false),
         };
-        End::Lost(Lost { reason, stood, acknowledged, by_broker, closed, held_up_by })
+        End::Lost(Lost { reason, stood, acknowledged, ended_by, closed, held_up_by })
     }
 }
 
@@ -378,7 +388,7 @@ mod tests {
     fn lost(stood: Option<u64>, acknowledged: u64, closed: bool) -> Lost {
         let stood = stood.map(Duration::from_secs);
         let reason = String::new();
-        Lost { reason, stood, acknowledged, by_broker: true, closed, held_up_by: None }
+        Lost { reason, stood, acknowledged, ended_by: EndedBy::Broker, closed, held_up_by: None }
     }
 
     #[test]

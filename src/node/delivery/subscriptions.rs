@@ -17,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const ASKS_AWAITED: usize = 8;
 /// A connection that ends this soon after the answer ended because of the subscription: its retained messages come then.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
-/// A filter that was left out is tried again after this long: the first time, and later.
+/// A filter that was left out is tried again after this long: the first time, and at most. It doubles in between.
 const LEFT_OUT_FOR: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(10));
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,17 @@ pub enum Purpose {
     Commands,
     /// Without it Home Assistant may miss the node until the node connects anew.
     Birth,
+}
+
+/// What ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The broker or the network.
+    Broker,
+    /// A ping without an answer: the broker hangs, or the line or one of both machines is too slow.
+    Silence,
+    /// The node itself.
+    Node,
 }
 
 /// A filter whose messages do not arrive.
@@ -74,6 +85,16 @@ struct Subscription {
 }
 
 impl Subscription {
+    /// It has ended one more connection. Returns whether it is left out for the first time.
+    fn ends_connection(&mut self, now: Instant) -> bool {
+        self.endings = self.endings.saturating_add(1);
+        if let Some(more) = self.endings.checked_sub(ENDINGS_MAX) {
+            let wait = LEFT_OUT_FOR.0.saturating_mul(2_u32.saturating_pow(more));
+            self.left_out_until = Some(now + wait.min(LEFT_OUT_FOR.1));
+        }
+        self.endings == ENDINGS_MAX
+    }
+
     /// When an answer is missing or a refusal is old enough to ask once more.
     fn again_at(&self, again: (Duration, Duration)) -> Option<Instant> {
         let wait =
@@ -194,9 +215,8 @@ impl Subscriptions {
             one.filter.parse().is_ok_and(|filter: Filter| filter.matches(topic))
         };
         let one = self.list.iter_mut().find(of_topic)?;
-        let first = one.endings < ENDINGS_MAX;
-        one.endings = one.endings.max(ENDINGS_MAX - 1) + 1;
-        one.left_out_until = Some(now + if first { LEFT_OUT_FOR.0 } else { LEFT_OUT_FOR.1 });
+        one.endings = one.endings.max(ENDINGS_MAX - 1);
+        one.ends_connection(now);
         one.state = State::Idle;
         Some(one.filter.clone())
     }
@@ -210,27 +230,23 @@ impl Subscriptions {
         }
     }
 
-    /// The connection has ended; `by_broker` is whether the broker ended it. Returns the filter that is left out for the first
+    /// The connection has ended. Returns the filter that is left out for the first
     /// time, if there is one. `stood` is whether the connection lasted: where it did not and the filter was left out already,
     /// the cause is another one.
-    pub fn ended(&mut self, by_broker: bool, stood: bool, now: Instant) -> Option<String> {
+    pub fn ended(&mut self, by: EndedBy, stood: bool, now: Instant) -> Option<String> {
         self.settle(now);
         let mut left_out = None;
         for one in &mut self.list {
             let suspect = match one.state {
-                State::Asked { at } => now < at + ANSWER_TIMEOUT,
-                State::Granted { at } => now < at + SETTLED_AFTER,
+                State::Asked { at } => by != EndedBy::Node && now < at + ANSWER_TIMEOUT,
+                State::Granted { at } => by == EndedBy::Broker && now < at + SETTLED_AFTER,
                 State::Idle | State::Refused { .. } => false,
             };
-            if suspect && by_broker {
-                one.endings += 1;
-                if one.endings == ENDINGS_MAX {
-                    one.left_out_until = Some(now + LEFT_OUT_FOR.0);
+            if suspect {
+                if one.ends_connection(now) {
                     left_out = Some(one.filter.clone());
-                } else if one.endings > ENDINGS_MAX {
-                    one.left_out_until = Some(now + LEFT_OUT_FOR.1);
                 }
-            } else if one.left_out_until.is_some() && by_broker && !stood {
+            } else if one.left_out_until.is_some() && by != EndedBy::Node && !stood {
                 (one.left_out_until, one.endings) = (None, 0);
             }
             one.state = State::Idle;
@@ -316,7 +332,7 @@ mod tests {
             all.answered(2, true, now);
             assert_eq!((all.next(now), missing(&all, now)), (None, vec!["set".to_owned()]));
             all.settle(now + SETTLED_AFTER);
-            assert_eq!(all.ended(true, true, now + SETTLED_AFTER), None);
+            assert_eq!(all.ended(EndedBy::Broker, true, now + SETTLED_AFTER), None);
         }
         // Without an answer the other one is asked for all the same.
         ask(&mut all, 1, now);
@@ -333,7 +349,7 @@ mod tests {
             if answered {
                 all.answered(1, true, now);
             }
-            all.ended(true, false, now)
+            all.ended(EndedBy::Broker, false, now)
         };
         assert_eq!((end(false, start), end(true, start)), (None, None));
         assert_eq!(end(false, start).as_deref(), Some("set"));
@@ -344,17 +360,17 @@ mod tests {
         assert_eq!(missing(&all, start), ["set"]);
         assert_eq!(ask(&mut all, 2, later).as_deref(), Some("set"), "tried again");
         assert_eq!(
-            (all.ended(true, true, later), missing(&all, later)),
+            (all.ended(EndedBy::Broker, true, later), missing(&all, later)),
             (None, vec!["set".to_owned()])
         );
         assert_eq!(ask(&mut all, 2, later + LEFT_OUT_FOR.0).as_deref(), Some("birth"));
         all.answered(2, true, later);
         // Where connections end without it too, it was not the cause.
-        assert_eq!(all.ended(true, false, later + LEFT_OUT_FOR.0), None);
+        assert_eq!(all.ended(EndedBy::Broker, false, later + LEFT_OUT_FOR.0), None);
         // A connection that the node itself ended proves nothing.
         for _ in 0..=ENDINGS_MAX {
             ask(&mut all, 1, later);
-            assert_eq!(all.ended(false, false, later), None);
+            assert_eq!(all.ended(EndedBy::Node, false, later), None);
         }
         assert_eq!(ask(&mut all, 1, later).as_deref(), Some("set"));
     }
@@ -399,17 +415,35 @@ mod tests {
     #[test]
     fn a_filter_whose_messages_hold_everything_up_is_left_out_at_once() {
         let (mut all, now) = (both(), Instant::now());
-        for wait in [LEFT_OUT_FOR.0, LEFT_OUT_FOR.1] {
+        for wait in [1, 2, 4, 8, 10, 10].map(Duration::from_mins) {
             ask(&mut all, 1, now);
             all.answered(1, true, now);
             assert_eq!(all.hold_up("other", now), None);
             assert_eq!(all.hold_up("set", now).as_deref(), Some("set"));
-            assert_eq!(all.ended(false, true, now), None);
+            assert_eq!(all.ended(EndedBy::Node, true, now), None);
             assert_eq!(all.missing(now).len(), 1);
             assert_eq!(ask(&mut all, 2, now).as_deref(), Some("birth"));
-            all.ended(false, true, now);
+            all.ended(EndedBy::Node, true, now);
             assert_eq!(all.list[0].left_out_until, Some(now + wait));
             all.list[0].left_out_until = Some(now);
         }
+    }
+
+    #[test]
+    fn a_slow_line_is_not_blamed_on_a_granted_subscription_and_a_hanging_broker_is_on_the_asked_one()
+     {
+        let now = Instant::now();
+        let left_out = |granted: bool| {
+            let mut all = both();
+            let end = |_| {
+                ask(&mut all, 1, now);
+                if granted {
+                    all.answered(1, true, now);
+                }
+                all.ended(EndedBy::Silence, false, now)
+            };
+            (0..ENDINGS_MAX).filter_map(end).count()
+        };
+        assert_eq!((left_out(true), left_out(false)), (0, 1));
     }
 }
