@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use tracing::error;
 
 use crate::broker::counters::{Counters, Stage};
+use crate::broker::error::BrokerError;
 use crate::store::{Check, OpenError, Stop, Store, is_damage, suspect};
 
 /// From one attempt on a full disk to the next.
@@ -66,13 +67,18 @@ pub async fn open_log(
 /// Checks the rest of the log; without `check`, never returns. Cancelled, it stops the check at once.
 ///
 /// # Errors
-/// The damage, or why the file cannot be read.
-pub async fn check_log(check: Option<Check>, counters: &Counters) -> rusqlite::Result<()> {
+/// The damage, or why the file at `path` cannot be read.
+pub async fn check_log(
+    check: Option<Check>,
+    path: &Path,
+    counters: &Counters,
+) -> Result<(), BrokerError> {
     let Some(check) = check else { return std::future::pending().await };
     let stop = StopOnDrop(Stop::default());
     let stopping = stop.0.clone();
     let checked = spawn_blocking(move || check.run(&stopping)).await;
-    checked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let checked = checked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    checked.map_err(|cause| BrokerError::of_store(path, cause))?;
     counters.set_stage(Stage::Checked);
     Ok(())
 }

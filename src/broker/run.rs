@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{error, info};
 
-use crate::accept::{ListenError, listen};
-use crate::broker::access::{Access, AccessConfig, AccessError};
+use crate::accept::listen;
+use crate::broker::access::{Access, AccessConfig};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
@@ -20,6 +20,7 @@ use crate::broker::context::Services;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained_messages::Retained;
+use crate::broker::error::BrokerError;
 use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
 use crate::broker::net::limits::Limits;
@@ -31,8 +32,7 @@ use crate::broker::status::sys;
 use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::shutdown::{self, Shutdown};
-use crate::store::{Check, LOG_FILE, OpenError, Queued, Retention, StoredWill, is_damage, suspect};
-use crate::tls::TlsError;
+use crate::store::{Check, LOG_FILE, OpenError, Queued, Retention, StoredWill};
 use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
 
 /// The settings of the broker's role.
@@ -58,50 +58,6 @@ pub struct BrokerConfig {
     pub tls: Option<TlsConfig>,
     /// Limits on clients.
     pub limits: Limits,
-}
-
-/// Why the broker did not start, or stopped without being asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
-    /// The log could not be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The certificate or its key is missing or wrong.
-    #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
-    /// The users, or the settings of access, are wrong.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// The address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The system refused a thread.
-    #[error("cannot start a thread: {0}")]
-    Thread(std::io::Error),
-    /// The log's file is damaged.
-    #[error("the log is damaged: {0}; at the next start it is moved aside and a new one begun")]
-    Damaged(rusqlite::Error),
-    /// The disk fails for good.
-    #[error(
-        "the disk failed: {source}; nothing was acknowledged that it did not take. `dmesg` says more: copy the folder of {} to another disk, and start again there", path.display()
-    )]
-    Disk {
-        /// The log.
-        path: PathBuf,
-        /// The error of SQLite.
-        source: rusqlite::Error,
-    },
-}
-
-impl BrokerError {
-    /// The reason why the store was given up. A damaged log is marked for the next start.
-    fn of_store(path: &Path, source: rusqlite::Error) -> Self {
-        if is_damage(&source) {
-            suspect(path);
-            return Self::Damaged(source);
-        }
-        Self::Disk { path: path.to_owned(), source }
-    }
 }
 
 /// A broker that is listening.
@@ -361,7 +317,7 @@ async fn run(
     let OpenLog { path, check, writer, mut lost } = log;
     let counters = Arc::clone(services.recorder.counters());
     let unsound = {
-        let checking = check_log(check, &counters);
+        let checking = check_log(check, &path, &counters);
         tokio::pin!(checking);
         let mut checked = false;
         loop {
@@ -371,13 +327,13 @@ async fn run(
                 _ = &mut lost => break None,
                 verdict = &mut checking, if !checked => match verdict {
                     Ok(()) => checked = true,
-                    Err(cause) => break Some(cause),
+                    Err(error) => break Some(error),
                 },
             }
         }
     };
-    if let Some(cause) = &unsound {
-        error!(%cause, "the check of the log failed; stopping");
+    if let Some(error) = &unsound {
+        error!(%error, "the check of the log failed; stopping");
         writer.halt();
     }
     publish_status(&services, OFFLINE);
@@ -394,7 +350,7 @@ async fn run(
         Ok(Err(cause)) => return Err(BrokerError::of_store(&path, cause)),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    unsound.map_or(Ok(()), |cause| Err(BrokerError::of_store(&path, cause)))
+    unsound.map_or(Ok(()), Err)
 }
 
 /// Publishes the broker's own status, retained in memory only: the broker publishes it again at each start.

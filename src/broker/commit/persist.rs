@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
+use rusqlite::ErrorCode;
 use tracing::{error, info, warn};
 
 use crate::broker::counters::Counters;
@@ -93,8 +94,10 @@ fn advice(store: &Store, cause: &rusqlite::Error) -> (&'static str, &'static str
             "disk error",
             "the disk failed (`dmesg` says more): copy the data folder away, and replace the card or disk",
         )
+    } else if cause.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        ("no room on the disk", "make room on the data volume")
     } else {
-        ("no room, or not writable", "make room on the data volume")
+        ("the log cannot be written", "the data folder has to be writable, and to have room")
     }
 }
 
