@@ -280,9 +280,9 @@ fn order(at: u64, n: usize) -> [(&'static str, String); 1] {
 fn a_power_cut_after_a_failed_fsync_loses_and_doubles_nothing() {
     let library = library();
     let mut rng = fastrand::Rng::with_seed(16);
-    for n in 0..cuts() {
+    for n in 0..usize::try_from(cuts()).unwrap() {
         let (at, more) = (rng.u64(0..60), rng.u64(1..40));
-        let failure = order(at, n as usize);
+        let failure = order(at, n);
         let cut = Cut::make("worker", &library, at + more, Duration::ZERO, &failure);
         let log = cut.log(Side::Cut);
         assert!(cut.is_whole(&log), "after {} commits, {failure:?}", cut.acknowledged);
@@ -295,9 +295,9 @@ fn a_power_cut_after_a_failed_fsync_loses_and_doubles_nothing() {
 fn a_power_cut_after_a_failed_fsync_loses_nothing_of_an_outbox() {
     let library = library();
     let mut rng = fastrand::Rng::with_seed(17);
-    for n in 0..cuts() {
+    for n in 0..usize::try_from(cuts()).unwrap() {
         let (at, more) = (rng.u64(0..60), rng.u64(1..100));
-        let failure = order(at, n as usize);
+        let failure = order(at, n);
         let cut = Cut::make("outbox_worker", &library, at + more, Duration::ZERO, &failure);
         let file = Connection::open(cut.disk.after_a_cut().join(OUTBOX_FILE)).unwrap();
         let one = |sql| file.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();

@@ -36,7 +36,9 @@ impl AlarmConfig {
             AlarmRule::Threshold { sensor, .. } | AlarmRule::Silent { sensor, .. } => {
                 topics.sensor(sensor)
             }
-            AlarmRule::Gap { .. } | AlarmRule::Clock { .. } => topics.everything(),
+            AlarmRule::Gap { .. } | AlarmRule::Clock { .. } | AlarmRule::Disk { .. } => {
+                topics.everything()
+            }
         };
         topics.parse().expect("ids make a filter")
     }

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::batch::Batch;
@@ -104,13 +105,13 @@ impl Recorder {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
         let (live, _) = broadcast::channel(LIVE_BATCHES);
         let recorder = Self { queue, counters: Arc::clone(&counters), live: live.clone() };
-        // Only for waiting on the queue with a limit.
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let halt = Arc::new(Halt::default());
         let until = Arc::clone(&halt);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
-            write(store, batches, &timer, window, &counters, &fan_out, &live, &until)
+            let queue = Queue { batches, timer, halt: until };
+            write(store, queue, window, &counters, &fan_out, &live)
         })?;
         Ok((recorder, Writer { thread, halt }))
     }
@@ -180,28 +181,40 @@ impl Recorder {
     }
 }
 
+/// The queue as the writer thread reads it.
+struct Queue {
+    batches: mpsc::Receiver<Queued>,
+    /// Only for waiting on the queue with a limit.
+    timer: tokio::runtime::Runtime,
+    halt: Arc<Halt>,
+}
+
+impl Queue {
+    /// The next batch; `None` when the thread is to end. Fails when none came within `wait`.
+    fn next(&mut self, wait: Duration) -> Result<Option<Queued>, Elapsed> {
+        let Self { batches, timer, halt } = self;
+        timer.block_on(async {
+            tokio::select! {
+                biased;
+                () = halt.changed.notified() => Ok(None),
+                next = timeout(wait, batches.recv()) => next,
+            }
+        })
+    }
+}
+
 fn write(
     mut store: Store,
-    mut queue: mpsc::Receiver<Queued>,
-    timer: &tokio::runtime::Runtime,
+    mut queue: Queue,
     window: Duration,
     counters: &Counters,
     fan_out: &FanOut,
     live: &broadcast::Sender<Live>,
-    halt: &Halt,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
     let mut schedule = Schedule::start(Instant::now());
     loop {
-        let wait = schedule.wait(Instant::now());
-        let next = async {
-            tokio::select! {
-                biased;
-                () = halt.changed.notified() => Ok(None),
-                next = timeout(wait, queue.recv()) => next,
-            }
-        };
-        let first = match timer.block_on(next) {
+        let first = match queue.next(schedule.wait(Instant::now())) {
             Ok(Some(first)) => first,
             Ok(None) => return Ok(()),
             Err(_nothing_to_commit) => {
@@ -213,7 +226,7 @@ fn write(
         let weight = |batch: &Batch| {
             batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
         };
-        gather(&mut queue, &mut batches, window, weight);
+        gather(&mut queue.batches, &mut batches, window, weight);
         // Replayed messages come before the other messages of the commit.
         let requests = batches.iter().flat_map(|queued| &queued.batch.replays);
         let mut owned: Vec<Change> =
@@ -228,7 +241,7 @@ fn write(
             batches.iter().flat_map(|queued| &queued.batch.records).collect();
         let changes: Vec<&Change> = owned.iter().collect();
         let started = Instant::now();
-        let leaving = || queue.is_closed() || halt.halted.load(Relaxed);
+        let leaving = || queue.batches.is_closed() || queue.halt.halted.load(Relaxed);
         let Some(appended) = persist::commit(&mut store, &records, &changes, counters, leaving)?
         else {
             return Ok(());
@@ -260,7 +273,7 @@ fn write(
         }
         let now = Instant::now();
         schedule.committed(now, now - started);
-        maintain(&mut store, &mut schedule, !queue.is_empty(), counters)?;
+        maintain(&mut store, &mut schedule, !queue.batches.is_empty(), counters)?;
     }
 }
 
