@@ -37,6 +37,10 @@ test-web:
 test-hardware *CHECKS:
     tests/hardware/run {{CHECKS}}
 
+# Power cuts and failing writes under ext4 and xfs (root, /dev/fuse, loop devices); a minute of them: just test-power short
+test-power *HOW:
+    tests/power/run {{HOW}}
+
 # Figures beside other brokers on this machine, one line of JSON each; or some: just bench --bench throughput -- 900x4
 bench *ARGS:
     SERIES_DAYS="${SERIES_DAYS:-90}" cargo bench {{ARGS}}

@@ -14,6 +14,7 @@
 #   docker/setup.sh peer      mosquitto, to measure against
 #   docker/setup.sh fuzz      the C++ compiler that libFuzzer is built with
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
+#   docker/setup.sh power     a block device that remembers, file systems, and what switches syncs off
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
 # HUMIDOR_RUST=rustup takes the targets' std from rustup (the default where rustup is), HUMIDOR_RUST=debian takes Debian's
@@ -43,6 +44,7 @@ packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-ve
 packages_peer=(mosquitto)
 packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
+packages_power=(qemu-system-common qemu-utils e2fsprogs xfsprogs eatmydata)
 
 # Lists of a fresh machine or image are absent or old.
 update_lists() { apt-get -o DPkg::Lock::Timeout=300 update -qq; }
@@ -171,6 +173,7 @@ for group in "$@"; do
     peer) packages+=("${packages_peer[@]}") ;;
     fuzz) packages+=("${packages_fuzz[@]}") ;;
     hardware) packages+=("${packages_hardware[@]}") ;;
+    power) packages+=("${packages_power[@]}") ;;
     *) die "there is no group $group" "see the head of $0" ;;
     esac
 done

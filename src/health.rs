@@ -24,6 +24,8 @@ const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 pub enum State {
     /// It works.
     Healthy,
+    /// It starts; a restart would only make it start again.
+    Starting,
     /// It works, and somebody should look at it. A restart does not help.
     Degraded,
     /// It does not work.
@@ -36,6 +38,7 @@ impl State {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
+            Self::Starting => "starting",
             Self::Degraded => "degraded",
             Self::Unhealthy => "not healthy",
         }

@@ -105,6 +105,8 @@ fn while_the_store_cannot_commit_nothing_is_acknowledged_and_afterwards_everythi
     client.publish(TOPIC, QoS::AtLeastOnce, 1, &telemetry("b", 1));
     let counters = running.broker().counters();
     wait_until("the broker says that it cannot commit", || counters.blocked().is_some());
+    let cause = counters.blocked().unwrap_or_default();
+    assert!(cause.starts_with("another process holds the lock"), "no room is missing: {cause}");
     assert!(client.is_silent(), "acknowledged what is not stored");
     assert_eq!(support::stored(running.data()), 0);
 

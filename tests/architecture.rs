@@ -35,6 +35,8 @@ const ROOMS: &[&str] = &[
 /// The rooms of the broker, likewise.
 const BROKER: &[&str] = &[
     "run",
+    "open_log",
+    "error",
     "listener",
     "connection",
     "alarm",
@@ -57,7 +59,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "store/",
             "node/delivery/",
             "app/",
-            "broker/run.rs",
+            "broker/error.rs",
             "broker/commit/",
             "broker/connection/",
             "web/",

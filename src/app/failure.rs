@@ -120,7 +120,7 @@ impl From<BrokerError> for Failure {
             BrokerError::Listen(_) => Code::Unavailable,
             BrokerError::Access(_) | BrokerError::Tls(_) => Code::Config,
             BrokerError::Thread(_) => Code::Internal,
-            BrokerError::Damaged(_) => Code::Io,
+            BrokerError::Damaged(_) | BrokerError::Disk { .. } => Code::Io,
         };
         Self::new(code, error)
     }

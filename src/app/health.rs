@@ -26,7 +26,7 @@ pub fn run(alive: bool, layers: Layers) -> Result<(), Failure> {
     }
     let worst = answers.iter().map(|answer| answer.state).max().unwrap_or(State::Unhealthy);
     let code = match worst {
-        State::Healthy => return Ok(()),
+        State::Healthy | State::Starting => return Ok(()),
         State::Degraded if alive => return Ok(()),
         State::Degraded => Code::Degraded,
         State::Unhealthy => Code::Unavailable,

@@ -7,7 +7,7 @@ use tracing::info;
 use super::failure::Failure;
 use super::server::Server;
 use super::{block_on, print, start_log};
-use crate::broker::Counters;
+use crate::broker::{Counters, Stage};
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::health::{self, Answer, State};
@@ -67,15 +67,21 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
     start_log(&layers.logging());
     let config = config::broker(layers)?;
     block_on(async {
-        let signals = signals()?;
+        let mut signals = signals()?;
         let (trigger, shutdown) = shutdown::channel();
-        let server = Server::start(config, shutdown.clone()).await?;
-        let broker = &server.broker;
-        let counters = broker.counters();
-        let health_name = health::name("broker", &broker.address().port().to_string());
+        let listening = Server::listen(config, shutdown.clone()).await?;
+        let health_name = health::name("broker", &listening.address().port().to_string());
+        let counters = listening.counters();
         tokio::spawn(health::serve(health_name, move || broker_health(&counters), shutdown));
+        let server = tokio::select! {
+            server = listening.open() => server?,
+            () = signals.received() => {
+                info!("stopped before the log was open");
+                return Ok(());
+            }
+        };
         if print {
-            let live = broker.live();
+            let live = server.broker.live();
             std::thread::spawn(move || print::follow(live));
         }
         until_signalled(server.ended(), signals, &trigger).await?;
@@ -86,20 +92,25 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
 
 fn broker_health(counters: &Counters) -> Answer {
     let (recorded, commits) = counters.totals();
-    let blocked = counters.blocked();
-    Answer {
-        role: "broker".to_owned(),
-        state: if blocked.is_none() { State::Healthy } else { State::Unhealthy },
-        detail: blocked.map_or_else(
-            || {
-                format!(
-                    "{} readings, {} repeats, {} samples, {} refused in {commits} commits",
-                    recorded.readings, recorded.repeats, recorded.samples, recorded.refused
-                )
-            },
-            |cause| format!("cannot commit: {cause}"),
+    let work = format!(
+        "{} readings, {} repeats, {} samples, {} refused in {commits} commits",
+        recorded.readings, recorded.repeats, recorded.samples, recorded.refused
+    );
+    let (state, detail) = match (counters.blocked(), counters.disk_errors()) {
+        (Some(cause), _) => (State::Unhealthy, format!("cannot commit: {cause}")),
+        (None, (1.., Some(latest))) => (
+            State::Degraded,
+            format!(
+                "disk error: {latest}; since then the log was written to the disk anew. Look at `dmesg`, and replace the card or disk; {work}"
+            ),
         ),
-    }
+        (None, _) => match counters.stage() {
+            Stage::Opening => (State::Starting, "opening and checking the log".to_owned()),
+            Stage::Checking => (State::Healthy, format!("checking the log; {work}")),
+            Stage::Checked => (State::Healthy, work),
+        },
+    };
+    Answer { role: "broker".to_owned(), state, detail }
 }
 
 /// Catches signals before anything else: a supervisor may send one at once.

@@ -1,15 +1,21 @@
 //! The whole server: the broker, and the web beside it.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::accept::listen;
-use crate::broker::{Broker, BrokerError};
+use crate::accept::{ListenError, listen};
+use crate::broker::{self, Broker, BrokerError, Counters};
 use crate::config::ServerConfig;
 use crate::shutdown::{self, Shutdown, Trigger};
-use crate::web::{self, Sources};
+use crate::web::{self, Sources, WebConfig};
+
+/// The setting of the address of HTTP.
+const HTTP: &str = "HUMIDOR_HTTP_LISTEN";
 
 /// A broker with its web.
 pub struct Server {
@@ -25,20 +31,50 @@ struct Http {
     close: Trigger,
 }
 
-impl Server {
-    /// Starts both. `shutdown` ends them.
+/// A server that has its ports, and not yet its log.
+pub struct Listening {
+    broker: broker::Listening,
+    http: Option<(TcpListener, SocketAddr)>,
+    web: WebConfig,
+    shutdown: Shutdown,
+}
+
+impl Listening {
+    /// The address of MQTT, with the real port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.broker.address()
+    }
+
+    /// Counters of the broker's commits, with the stage of its start.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        self.broker.counters()
+    }
+
+    /// Opens the log and serves. Meanwhile HTTP answers probes. Cancelled, it ends at once.
     ///
     /// # Errors
-    /// As [`Broker::start`], and when the address of HTTP cannot be listened on.
-    pub async fn start(config: ServerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
-        // The port first: a broker that cannot have it leaves the log alone.
-        let listener = match config.http_listen {
-            Some(address) => Some(listen("HUMIDOR_HTTP_LISTEN", address)?),
+    /// As [`Broker::start`].
+    pub async fn open(self) -> Result<Server, BrokerError> {
+        let (opened, opening) = shutdown::channel();
+        let probes = match &self.http {
             None => None,
+            Some((listener, address)) => {
+                let refused = |source| ListenError { setting: HTTP, address: *address, source };
+                let meanwhile = again(listener).map_err(refused)?;
+                let router = web::starting(self.broker.counters());
+                Some(tokio::spawn(web::serve(meanwhile, router, opening)))
+            }
         };
-        let broker = Broker::start(config.broker, shutdown.clone()).await?;
-        let http = listener.map(|(listener, address)| {
-            let guests = config.web.guests.as_str();
+        let broker = self.broker.open().await;
+        opened.throw();
+        if let Some(probes) = probes {
+            let _ = probes.await;
+        }
+        let broker = broker?;
+        let http = self.http.map(|(listener, address)| {
+            let guests = self.web.guests.as_str();
             info!(guests, %address, "listening for HTTP, and for MQTT over WebSocket");
             let sources = Sources {
                 database: broker.database().to_owned(),
@@ -50,11 +86,43 @@ impl Server {
                 mqtt_handoff: broker.handoff(),
             };
             let (close, closing) = shutdown::channel();
-            let router = web::router(&config.web, sources, closing.clone());
+            let router = web::router(&self.web, sources, closing.clone());
             let serving = tokio::spawn(web::serve(listener, router, closing));
             Http { address, serving, close }
         });
-        Ok(Self { broker, http, shutdown })
+        Ok(Server { broker, http, shutdown: self.shutdown })
+    }
+}
+
+/// The same listener once more.
+fn again(listener: &TcpListener) -> std::io::Result<TcpListener> {
+    TcpListener::from_std(listener.as_fd().try_clone_to_owned()?.into())
+}
+
+impl Server {
+    /// Starts both. `shutdown` ends them.
+    ///
+    /// # Errors
+    /// As [`Broker::start`], and when the address of HTTP cannot be listened on.
+    pub async fn start(config: ServerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
+        Self::listen(config, shutdown).await?.open().await
+    }
+
+    /// Opens the ports and leaves the log alone.
+    ///
+    /// # Errors
+    /// As [`Broker::listen`], and when the address of HTTP cannot be listened on.
+    pub async fn listen(
+        config: ServerConfig,
+        shutdown: Shutdown,
+    ) -> Result<Listening, BrokerError> {
+        // The port first: a broker that cannot have it leaves the log alone.
+        let http = match config.http_listen {
+            Some(address) => Some(listen(HTTP, address)?),
+            None => None,
+        };
+        let broker = Broker::listen(config.broker, shutdown.clone()).await?;
+        Ok(Listening { broker, http, web: config.web, shutdown })
     }
 
     /// The address of HTTP, with the real port.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::Notify;
 
 use crate::store::Appended;
 
@@ -40,6 +41,23 @@ pub struct Counters {
     commit_seconds: CommitSeconds,
     /// Why nothing is acknowledged at present.
     blocked: Mutex<Option<String>>,
+    /// Failures of the disk.
+    disk_errors: AtomicU64,
+    disk_error: Mutex<Option<String>>,
+    disk_failed: Notify,
+    stage: Mutex<Stage>,
+}
+
+/// How far the broker's start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stage {
+    /// It opens the log; no client is served.
+    #[default]
+    Opening,
+    /// It serves, while a large log is checked.
+    Checking,
+    /// It serves, and the log is checked.
+    Checked,
 }
 
 impl Counters {
@@ -78,6 +96,35 @@ impl Counters {
     /// Sets the reason why the store cannot commit; `None`: it can.
     pub(in crate::broker) fn set_blocked(&self, cause: Option<String>) {
         *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    /// How far the start is.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::broker) fn set_stage(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// Failures of the disk since the start, and the latest one. Each commit that is tried again counts.
+    #[must_use]
+    pub fn disk_errors(&self) -> (u64, Option<String>) {
+        let latest = self.disk_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.disk_errors.load(Relaxed), latest)
+    }
+
+    /// Counts a failure of the disk.
+    pub(in crate::broker) fn disk_failed(&self, cause: String) {
+        *self.disk_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+        self.disk_errors.fetch_add(1, Relaxed);
+        self.disk_failed.notify_one();
+    }
+
+    /// Waits for the next failure of the disk. One waits at a time.
+    pub(in crate::broker) async fn next_disk_error(&self) {
+        self.disk_failed.notified().await;
     }
 
     /// Counts one commit.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
-use tracing::info;
+use tracing::{error, info};
 
-use crate::accept::{ListenError, listen};
-use crate::broker::access::{Access, AccessConfig, AccessError};
+use crate::accept::listen;
+use crate::broker::access::{Access, AccessConfig};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
@@ -20,18 +20,19 @@ use crate::broker::context::Services;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained_messages::Retained;
+use crate::broker::error::BrokerError;
 use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
 use crate::broker::net::limits::Limits;
 use crate::broker::net::tls::{Tls, TlsConfig};
+use crate::broker::open_log::{check_log, open_log};
 use crate::broker::session::registry::Registry;
 use crate::broker::status::local_client::LocalClient;
 use crate::broker::status::sys;
 use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::shutdown::{self, Shutdown};
-use crate::store::{LOG_FILE, OpenError, Queued, Retention, Store, StoredWill};
-use crate::tls::TlsError;
+use crate::store::{Check, LOG_FILE, OpenError, Queued, Retention, StoredWill};
 use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
 
 /// The settings of the broker's role.
@@ -59,29 +60,6 @@ pub struct BrokerConfig {
     pub limits: Limits,
 }
 
-/// Why the broker did not start, or stopped without being asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
-    /// The log could not be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The certificate or its key is missing or wrong.
-    #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
-    /// The users, or the settings of access, are wrong.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// The address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The system refused a thread.
-    #[error("cannot start a thread: {0}")]
-    Thread(std::io::Error),
-    /// The log's file is damaged.
-    #[error("the log is damaged: {0}; at the next start it is moved aside and a new one begun")]
-    Damaged(rusqlite::Error),
-}
-
 /// A broker that is listening.
 pub struct Broker {
     address: SocketAddr,
@@ -93,44 +71,54 @@ pub struct Broker {
     running: tokio::task::JoinHandle<Result<(), BrokerError>>,
 }
 
-impl Broker {
-    /// Opens the log and the port and serves until `shutdown`.
+/// A broker that has its ports, and not yet its log. Clients that connect wait.
+pub struct Listening {
+    config: BrokerConfig,
+    listeners: Vec<(TcpListener, Option<Tls>)>,
+    address: SocketAddr,
+    tls_address: Option<SocketAddr>,
+    access: Access,
+    counters: Arc<Counters>,
+    shutdown: Shutdown,
+}
+
+impl Listening {
+    /// The address it listens on, with the real port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Counters of its commits, with the stage of its start.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Opens the log and serves. Cancelled, it ends at once.
     ///
     /// # Errors
-    /// [`BrokerError`] when it cannot start. [`Broker::ended`] returns later errors.
-    pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
-        // The ports first: a broker that cannot listen does not touch the log.
-        let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen)?;
-        let mut listeners = vec![(listener, None)];
-        let tls_address = match config.tls {
-            None => None,
-            Some(tls) => {
-                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen)?;
-                listeners.push((listener, Some(Tls::start(tls, shutdown.clone()).await?)));
-                Some(address)
-            }
-        };
-        listener::allow_files(&config.limits);
-
-        let reached: Vec<_> = [Some(address), tls_address].into_iter().flatten().collect();
-        let access = config.access;
-        let access = spawn_blocking(move || Access::open(access, &reached)).await;
-        let access =
-            access.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        access.watch(shutdown.clone())?;
-
+    /// As [`Broker::start`].
+    pub async fn open(self) -> Result<Broker, BrokerError> {
+        let Self { config, listeners, address, tls_address, access, counters, shutdown } = self;
         let path = config.data.join(LOG_FILE);
-        let mut store = Store::open(&path)?;
+        let (mut store, check) = open_log(&path, &counters).await?;
         store.retain(config.retention);
-        let left = store.alarms().map_err(BrokerError::Damaged)?;
-        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
-        let (retained, sessions) = store.mqtt_state().map_err(sqlite)?;
-        let wills = store.wills().map_err(sqlite)?;
-        let queued = Queued::open(&path).map_err(sqlite)?;
+        let damaged = |source| match BrokerError::of_store(&path, source) {
+            BrokerError::Disk { path, source } => OpenError::Sqlite { path, source }.into(),
+            damaged => damaged,
+        };
+        let left = store.alarms().map_err(damaged)?;
+        let (retained, sessions) = store.mqtt_state().map_err(damaged)?;
+        let wills = store.wills().map_err(damaged)?;
+        let queued = Queued::open(&path).map_err(damaged)?;
         info!(
             database = %path.display(), retained = retained.len(), sessions = sessions.len(),
             wills = wills.len(), "log open"
         );
+        if check.is_some() {
+            info!(database = %path.display(), "checking the log while it is in use");
+        }
         let retained = Retained::new(retained);
         let registry = Registry::new(sessions, clock::unix_ms());
 
@@ -141,7 +129,7 @@ impl Broker {
             traffic: Arc::default(),
         };
         let (recorder, writer) =
-            Recorder::start(store, config.commit_window, fan_out.clone(), ended)
+            Recorder::start(store, config.commit_window, fan_out.clone(), counters, ended)
                 .map_err(BrokerError::Thread)?;
         info!(%address, "listening for MQTT 3.1.1 and 5.0");
         if let Some(address) = tls_address {
@@ -168,14 +156,56 @@ impl Broker {
             watch::start(config.alarms, &left, &services, discovery, alarms_end);
         let (handoff, handoffs) = listener::handoff();
         let ports = Ports { listeners, handoffs, wills };
-        let serving = run(ports, services.clone(), writer, lost, shutdown, async move {
+        let log = OpenLog { path: path.clone(), check, writer, lost };
+        let serving = run(ports, services.clone(), log, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
                 let _ = watching.await;
             }
         });
         let running = tokio::spawn(serving);
-        Ok(Self { address, tls_address, path, services, alarms, handoff, running })
+        Ok(Broker { address, tls_address, path, services, alarms, handoff, running })
+    }
+}
+
+impl Broker {
+    /// Opens the port and the log and serves until `shutdown`.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when it cannot start. [`Broker::ended`] returns later errors.
+    pub async fn start(config: BrokerConfig, shutdown: Shutdown) -> Result<Self, BrokerError> {
+        Self::listen(config, shutdown).await?.open().await
+    }
+
+    /// Opens the port, reads the users, and leaves the log alone.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn listen(
+        mut config: BrokerConfig,
+        shutdown: Shutdown,
+    ) -> Result<Listening, BrokerError> {
+        // The ports first: a broker that cannot listen does not touch the log.
+        let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen)?;
+        let mut listeners = vec![(listener, None)];
+        let tls_address = match config.tls.take() {
+            None => None,
+            Some(tls) => {
+                let (listener, address) = listen("HUMIDOR_MQTTS_LISTEN", tls.listen)?;
+                listeners.push((listener, Some(Tls::start(tls, shutdown.clone()).await?)));
+                Some(address)
+            }
+        };
+        listener::allow_files(&config.limits);
+
+        let reached: Vec<_> = [Some(address), tls_address].into_iter().flatten().collect();
+        let access = config.access.clone();
+        let access = spawn_blocking(move || Access::open(access, &reached)).await;
+        let access =
+            access.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        access.watch(shutdown.clone())?;
+        let counters = Arc::default();
+        Ok(Listening { config, listeners, address, tls_address, access, counters, shutdown })
     }
 
     /// The address it listens on, with the real port.
@@ -254,11 +284,19 @@ struct Ports {
     wills: Vec<StoredWill>,
 }
 
+/// The log at work.
+struct OpenLog {
+    path: PathBuf,
+    check: Option<Check>,
+    writer: Writer,
+    /// Resolves when the writer has given up.
+    lost: oneshot::Receiver<()>,
+}
+
 async fn run(
     ports: Ports,
     services: Services,
-    writer: Writer,
-    lost: oneshot::Receiver<()>,
+    log: OpenLog,
     shutdown: Shutdown,
     end_alarms: impl Future<Output = ()>,
 ) -> Result<(), BrokerError> {
@@ -276,10 +314,27 @@ async fn run(
     serving.spawn(withdrawal::run(services.clone(), closing.clone()));
     serving.spawn(sys::run(services.clone(), closing));
 
-    tokio::select! {
-        () = requested.requested() => {}
-        // `Writer::join` returns the reason.
-        _ = lost => {}
+    let OpenLog { path, check, writer, mut lost } = log;
+    let counters = Arc::clone(services.recorder.counters());
+    let unsound = {
+        let checking = check_log(check, &path, &counters);
+        tokio::pin!(checking);
+        let mut checked = false;
+        loop {
+            tokio::select! {
+                () = requested.requested() => break None,
+                // `Writer::join` returns the reason.
+                _ = &mut lost => break None,
+                verdict = &mut checking, if !checked => match verdict {
+                    Ok(()) => checked = true,
+                    Err(error) => break Some(error),
+                },
+            }
+        }
+    };
+    if let Some(error) = &unsound {
+        error!(%error, "the check of the log failed; stopping");
+        writer.halt();
     }
     publish_status(&services, OFFLINE);
     close.throw();
@@ -292,10 +347,10 @@ async fn run(
     let written = spawn_blocking(move || writer.join()).await;
     match written {
         Ok(Ok(())) => info!("last commit done"),
-        Ok(Err(cause)) => return Err(BrokerError::Damaged(cause)),
+        Ok(Err(cause)) => return Err(BrokerError::of_store(&path, cause)),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-    Ok(())
+    unsound.map_or(Ok(()), Err)
 }
 
 /// Publishes the broker's own status, retained in memory only: the broker publishes it again at each start.

@@ -21,9 +21,13 @@ const HYSTERESIS: (f64, f64) = (0.5, 2.0);
 const CLOCK_DELAY: Duration = Duration::from_mins(5);
 const CLOCK_AHEAD: Duration = Duration::from_mins(1);
 const GAP_QUIET: Duration = Duration::from_hours(1);
+/// A card that failed once fails again, within days.
+const DISK_QUIET: Duration = Duration::from_hours(24);
+/// The target of conditions of the broker itself. No node has this id.
+const BROKER: &str = "broker";
 
 const FORM: &str = "write name=node/sensor:condition, for example hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan";
-const CONDITIONS: &str = "a condition of a sensor is temperature>30, humidity<20 or silent>5m, a condition of a node is gap or clock";
+const CONDITIONS: &str = "a condition of a sensor is temperature>30, humidity<20 or silent>5m, a condition of a node is gap or clock, the condition of the broker (card=broker:disk) is disk";
 
 /// Comma-separated alarms.
 pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
@@ -102,11 +106,16 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
             let rule = AlarmRule::Clock { ahead, delay: time(take("delay"), CLOCK_DELAY)? };
             (id(target)?, rule, &["ahead", "delay", "output"])
         }
-        ("temperature" | "humidity" | "silent" | "gap" | "clock", _) => {
+        ("disk", None) if target == BROKER => {
+            let quiet = time(take("clear"), DISK_QUIET)?;
+            (id(target)?, AlarmRule::Disk { quiet }, &["clear", "output"])
+        }
+        ("temperature" | "humidity" | "silent" | "gap" | "clock" | "disk", _) => {
             return Err(format!("`{condition}` is not a condition; {CONDITIONS}"));
         }
         (other, _) => {
-            let known = not_one_of(other, &["temperature", "humidity", "silent", "gap", "clock"]);
+            let known =
+                not_one_of(other, &["temperature", "humidity", "silent", "gap", "clock", "disk"]);
             return Err(format!("{known}; {CONDITIONS}"));
         }
     };
@@ -132,7 +141,7 @@ mod tests {
     fn every_form_of_an_alarm_is_read() {
         let all = alarms(
             "hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan, dry=press/hall:humidity<20,\
-             quiet=store/door:silent>5m,lost=press:gap:clear=10m,time=press:clock",
+             quiet=store/door:silent>5m,lost=press:gap:clear=10m,time=press:clock,card=broker:disk",
         )
         .unwrap();
         let hall: Id = "hall".parse().unwrap();
@@ -157,6 +166,7 @@ mod tests {
         );
         assert_eq!(all[3].rule, AlarmRule::Gap { quiet: Duration::from_mins(10) });
         assert!(matches!(all[4].rule, AlarmRule::Clock { .. }));
+        assert_eq!(all[5].rule, AlarmRule::Disk { quiet: DISK_QUIET });
     }
 
     #[test]
@@ -170,6 +180,7 @@ mod tests {
             ("hot=press/hall:temperature>NaN", "`NaN` is not a number"),
             ("hot=press/hall:temperature", "a condition of"),
             ("hot=press/hall:silent<5m", "a condition of"),
+            ("card=press:disk", "card=broker:disk"),
             ("hot=press/hall:temperature>30:hysteresis=-1", "below 0"),
             ("hot=press/hall:temperature>30:delai=1m", "did you mean `delay`"),
             ("hot=press/hall:temperature>30:delay=1m:delay=2m", "twice"),

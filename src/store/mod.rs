@@ -26,11 +26,13 @@ mod write;
 
 mod read;
 
+pub use file::check::{Check, Stop, suspect};
 pub use file::damage::is_damage;
 pub use file::error::OpenError;
 pub use file::lock::Lock;
 pub use file::migrate::Database;
 pub use file::open::open_checked;
+pub use file::write_ahead_log::{WriteAheadLog, is_disk_error, is_lock};
 pub use mqtt::change::Change;
 pub use mqtt::queue::Target;
 pub use mqtt::queue_reader::{Queued, Waiting};

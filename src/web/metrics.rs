@@ -149,6 +149,12 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "Messages that could not be stored as readings or values, since the log was created",
         refused,
     );
+    counter(
+        registry,
+        "disk_errors",
+        "Writes to the log that the disk failed, since the broker started",
+        counters.disk_errors().0,
+    );
     let acknowledging = f64::from(u8::from(counters.blocked().is_none()));
     gauge(
         registry,

@@ -62,6 +62,13 @@ pub struct Sources {
     pub mqtt_handoff: Handoff,
 }
 
+/// The routes while the broker starts: its probes, and 503 for everything else.
+pub fn starting(counters: Arc<Counters>) -> Router {
+    let routes = probes::routes(counters)
+        .fallback(|| async { http_error::HttpError::unavailable("the broker is starting") });
+    server::bounded(routes)
+}
+
 /// The routes of the HTTP port, for [`serve`]. Starts the tasks of the live feed, which end at `shutdown`.
 pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Router {
     let Sources { database, counters, live, local_client, access, alarms, mqtt_handoff } = sources;

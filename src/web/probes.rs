@@ -9,24 +9,28 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::broker::Counters;
+use crate::broker::{Counters, Stage};
 
 /// Routes of both probes.
 pub fn routes(counters: Arc<Counters>) -> Router {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(counters)
 }
 
-/// 200 while the process runs.
-async fn healthz() -> &'static str {
-    "ok\n"
+/// 200 while the process runs, with the stage of its start.
+async fn healthz(State(counters): State<Arc<Counters>>) -> &'static str {
+    match counters.stage() {
+        Stage::Opening => "starting\n",
+        Stage::Checking => "ok, checking the log\n",
+        Stage::Checked => "ok\n",
+    }
 }
 
-/// 200 while the broker acknowledges readings; 503 with the cause while the log cannot commit.
+/// 200 while the broker acknowledges readings; 503 with the cause while it starts or the log cannot commit.
 async fn readyz(State(counters): State<Arc<Counters>>) -> Response {
-    match counters.blocked() {
-        None => "ready\n".into_response(),
-        Some(cause) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("cannot commit: {cause}\n")).into_response()
-        }
-    }
+    let cause = match (counters.blocked(), counters.stage()) {
+        (Some(cause), _) => format!("cannot commit: {cause}\n"),
+        (None, Stage::Opening) => "starting\n".to_owned(),
+        (None, Stage::Checking | Stage::Checked) => return "ready\n".into_response(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, cause).into_response()
 }

@@ -2,9 +2,14 @@
 // a twin under $POWER_DISK that holds only what was fsynced. The other side of the coin, $POWER_IGNORES_SYNC, leaves the
 // twins empty: a test that loses nothing then sees nothing.
 //
+// A file $POWER_FAILS with a line "EIO 1 -wal" makes the next fsync of a file whose name ends so fail, as Linux does it: the
+// error is told once, and the pages that were not written are taken for written. "EIO -1 -wal" goes on until the file is
+// gone; "ENOSPC" likewise. The file goes when all of its failures have been.
+//
 // What is not modelled: torn pages (SQLite's checksums find those), and directory entries, which count as durable at once.
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
@@ -26,7 +31,7 @@ struct file {
 };
 static struct file *files, *opened[DESCRIPTORS];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *live, *disk;
+static const char *live, *disk, *fails;
 static int ignores_sync;
 
 #define NEXT(name) \
@@ -36,6 +41,7 @@ static int ignores_sync;
 __attribute__((constructor)) static void start(void) {
     live = getenv("POWER_LIVE");
     disk = getenv("POWER_DISK");
+    fails = getenv("POWER_FAILS");
     ignores_sync = getenv("POWER_IGNORES_SYNC") != NULL;
 }
 
@@ -152,12 +158,38 @@ int unlink(const char *path) {
     return outcome;
 }
 
-int fsync(int fd) {
+// Whether this fsync fails; then errno says how.
+static int is_to_fail(int fd) {
+    if (!fails || fd < 0 || fd >= DESCRIPTORS || !opened[fd]) return 0;
+    pthread_mutex_lock(&lock);
+    FILE *order = fopen(fails, "r");
+    char error[16], end[64];
+    int times = 0, fields = order ? fscanf(order, "%15s %d %63s", error, &times, end) : 0;
+    if (order) fclose(order);
+    const char *path = opened[fd]->path;
+    int failing = fields == 3 && times && strlen(path) >= strlen(end) && !strcmp(path + strlen(path) - strlen(end), end);
+    if (failing) {
+        memset(opened[fd]->dirty, 0, PAGES);
+        if (times > 0) {
+            if (--times == 0)
+                remove(fails);
+            else if ((order = fopen(fails, "w"))) {
+                fprintf(order, "%s %d %s", error, times, end);
+                fclose(order);
+            }
+        }
+        errno = strcmp(error, "ENOSPC") ? EIO : ENOSPC;
+    }
+    pthread_mutex_unlock(&lock);
+    return failing;
+}
+
+static int synced(int fd) {
+    if (is_to_fail(fd)) return -1;
     note_sync(fd);
     return 0;
 }
 
-int fdatasync(int fd) {
-    note_sync(fd);
-    return 0;
-}
+int fsync(int fd) { return synced(fd); }
+
+int fdatasync(int fd) { return synced(fd); }

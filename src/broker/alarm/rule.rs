@@ -36,7 +36,9 @@ impl AlarmConfig {
             AlarmRule::Threshold { sensor, .. } | AlarmRule::Silent { sensor, .. } => {
                 topics.sensor(sensor)
             }
-            AlarmRule::Gap { .. } | AlarmRule::Clock { .. } => topics.everything(),
+            AlarmRule::Gap { .. } | AlarmRule::Clock { .. } | AlarmRule::Disk { .. } => {
+                topics.everything()
+            }
         };
         topics.parse().expect("ids make a filter")
     }
@@ -79,6 +81,11 @@ pub enum AlarmRule {
         ahead: Duration,
         /// How long it has to last.
         delay: Duration,
+    },
+    /// The broker's disk failed a write of the log. Good again when none failed for `quiet`.
+    Disk {
+        /// How long.
+        quiet: Duration,
     },
 }
 
@@ -179,6 +186,7 @@ impl Alarm {
                 self.runs = [None, None];
                 self.good_at = self.raised.then(|| now + quiet);
             }
+            AlarmRule::Disk { quiet } => self.good_at = self.raised.then(|| now + quiet),
             AlarmRule::Threshold { .. } | AlarmRule::Clock { .. } => {}
         }
     }
@@ -210,11 +218,26 @@ impl Alarm {
         changes
     }
 
+    /// Applies a failure of the broker's disk.
+    pub fn disk_failed(&mut self, why: &str, now: Instant) -> Option<Change> {
+        let AlarmRule::Disk { quiet } = self.config.rule else { return None };
+        if self.raised {
+            self.good_at = Some(now + quiet);
+            return None;
+        }
+        self.bad = Some((now, format!("the disk failed: {why}")));
+        self.pass(now)
+    }
+
     /// Applies the passing of time.
     pub fn pass(&mut self, now: Instant) -> Option<Change> {
         if self.good_at.take_if(|at| *at <= now).is_some() && self.raised {
             self.raised = false;
-            return Some(Change { raised: false, detail: "no further gap".to_owned() });
+            let detail = match self.config.rule {
+                AlarmRule::Disk { .. } => "the disk has not failed again",
+                _ => "no further gap",
+            };
+            return Some(Change { raised: false, detail: detail.to_owned() });
         }
         if self.raised {
             return None;
@@ -222,7 +245,7 @@ impl Alarm {
         let delay = self.delay();
         let (_, detail) = self.bad.take_if(|(since, _)| *since + delay <= now)?;
         self.raised = true;
-        if let AlarmRule::Gap { quiet } = self.config.rule {
+        if let AlarmRule::Gap { quiet } | AlarmRule::Disk { quiet } = self.config.rule {
             self.good_at = Some(now + quiet);
         }
         Some(Change { raised: true, detail })
@@ -240,7 +263,7 @@ impl Alarm {
         match self.config.rule {
             AlarmRule::Threshold { delay, .. } | AlarmRule::Clock { delay, .. } => delay,
             AlarmRule::Silent { limit, .. } => limit,
-            AlarmRule::Gap { .. } => Duration::ZERO,
+            AlarmRule::Gap { .. } | AlarmRule::Disk { .. } => Duration::ZERO,
         }
     }
 
@@ -278,6 +301,8 @@ impl Alarm {
                     (false, false) => Verdict::Between,
                 })
             }
+            // No reading tells anything about it.
+            AlarmRule::Disk { .. } => None,
             AlarmRule::Silent { .. } => Some(Verdict::Good("readings arrive again".to_owned())),
             AlarmRule::Gap { quiet } => {
                 let quiet = *quiet;

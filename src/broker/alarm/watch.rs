@@ -14,6 +14,7 @@ use crate::broker::alarm::rule::{Alarm, AlarmConfig, Change, Now, Seen};
 use crate::broker::commit::batch::Batch;
 use crate::broker::commit::group_commit::{Live, Recorder};
 use crate::broker::context::Services;
+use crate::broker::counters::Counters;
 use crate::broker::status::local_client::{LocalClient, LocalSubscription};
 use crate::clock::unix_ms;
 use crate::mqtt::{Filter, Message};
@@ -155,6 +156,7 @@ impl Watch {
         statuses: Option<LocalSubscription>,
         mut shutdown: Shutdown,
     ) {
+        let counters = Arc::clone(self.services.recorder.counters());
         loop {
             let deadline = self.alarms.iter().filter_map(Alarm::deadline).min();
             let time = async {
@@ -174,6 +176,7 @@ impl Watch {
                     Err(RecvError::Closed) => return,
                 },
                 () = time => self.pass(),
+                () = counters.next_disk_error() => self.disk_failed(&counters),
                 node = came_back(statuses.as_ref()) => self.tell_again(&node),
                 () = shutdown.requested() => return,
             }
@@ -188,6 +191,16 @@ impl Watch {
                 for change in self.alarms[index].see(Seen { node, sensor, telemetry }, now) {
                     self.tell(index, change);
                 }
+            }
+        }
+    }
+
+    fn disk_failed(&mut self, counters: &Counters) {
+        let (_, latest) = counters.disk_errors();
+        let (why, now) = (latest.unwrap_or_default(), Instant::now());
+        for index in 0..self.alarms.len() {
+            if let Some(change) = self.alarms[index].disk_failed(&why, now) {
+                self.tell(index, change);
             }
         }
     }

@@ -8,16 +8,17 @@
 //! [`crate::broker::commit::maintenance_schedule`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use backon::BackoffBuilder;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tracing::{error, info};
 
 use super::batch::Batch;
 use super::maintenance_schedule::Schedule;
+use super::persist;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::retained_replay;
@@ -30,10 +31,6 @@ const QUEUE_BATCHES: usize = 256;
 const COMMIT_RECORDS: usize = 10_000;
 /// Committed batches that a slow receiver may lag behind before it misses some.
 const LIVE_BATCHES: usize = 256;
-/// First and longest wait before a failed commit is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// Interval of log lines about a store that still fails.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The records of one commit, for live receivers.
 pub type Live = Arc<Vec<Record>>;
@@ -63,13 +60,27 @@ pub struct Recorder {
 /// The writer thread; joined for its last commit.
 pub struct Writer {
     thread: JoinHandle<rusqlite::Result<()>>,
+    halt: Arc<Halt>,
+}
+
+/// Ends the writer thread before its queue is closed.
+#[derive(Debug, Default)]
+struct Halt {
+    halted: AtomicBool,
+    changed: Notify,
 }
 
 impl Writer {
+    /// Ends the thread after the commit that it is at. What waits is not committed, and not acknowledged.
+    pub fn halt(&self) {
+        self.halt.halted.store(true, Relaxed);
+        self.halt.changed.notify_one();
+    }
+
     /// Waits until the queue is closed and all of it committed.
     ///
     /// # Errors
-    /// Why the store was given up: its file is damaged.
+    /// Why the store was given up: its file is damaged, or the disk fails for good.
     pub fn join(self) -> rusqlite::Result<()> {
         match self.thread.join() {
             Ok(outcome) => outcome,
@@ -80,7 +91,7 @@ impl Writer {
 
 impl Recorder {
     /// Starts the writer thread. It ends when the last `Recorder` is dropped, after it has committed
-    /// what was queued, or at once when `store` is damaged; `ended` is dropped then.
+    /// what was queued, or at once when `store` is damaged or its disk fails for good; `ended` is dropped then.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -88,19 +99,21 @@ impl Recorder {
         store: Store,
         window: Duration,
         fan_out: FanOut,
+        counters: Arc<Counters>,
         ended: oneshot::Sender<()>,
     ) -> std::io::Result<(Self, Writer)> {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
         let (live, _) = broadcast::channel(LIVE_BATCHES);
-        let counters = Arc::new(Counters::default());
         let recorder = Self { queue, counters: Arc::clone(&counters), live: live.clone() };
-        // Only for waiting on the queue with a limit.
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let halt = Arc::new(Halt::default());
+        let until = Arc::clone(&halt);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
-            write(store, batches, &timer, window, &counters, &fan_out, &live)
+            let queue = Queue { batches, timer, halt: until };
+            write(store, queue, window, &counters, &fan_out, &live)
         })?;
-        Ok((recorder, Writer { thread }))
+        Ok((recorder, Writer { thread, halt }))
     }
 
     /// Commits `batch` together with whatever else is waiting. When this returns `Ok` it is on the disk.
@@ -168,10 +181,31 @@ impl Recorder {
     }
 }
 
+/// The queue as the writer thread reads it.
+struct Queue {
+    batches: mpsc::Receiver<Queued>,
+    /// Only for waiting on the queue with a limit.
+    timer: tokio::runtime::Runtime,
+    halt: Arc<Halt>,
+}
+
+impl Queue {
+    /// The next batch; `None` when the thread is to end. Fails when none came within `wait`.
+    fn next(&mut self, wait: Duration) -> Result<Option<Queued>, Elapsed> {
+        let Self { batches, timer, halt } = self;
+        timer.block_on(async {
+            tokio::select! {
+                biased;
+                () = halt.changed.notified() => Ok(None),
+                next = timeout(wait, batches.recv()) => next,
+            }
+        })
+    }
+}
+
 fn write(
     mut store: Store,
-    mut queue: mpsc::Receiver<Queued>,
-    timer: &tokio::runtime::Runtime,
+    mut queue: Queue,
     window: Duration,
     counters: &Counters,
     fan_out: &FanOut,
@@ -180,9 +214,7 @@ fn write(
     let mut batches = Vec::new();
     let mut schedule = Schedule::start(Instant::now());
     loop {
-        let first = match timer
-            .block_on(async { timeout(schedule.wait(Instant::now()), queue.recv()).await })
-        {
+        let first = match queue.next(schedule.wait(Instant::now())) {
             Ok(Some(first)) => first,
             Ok(None) => return Ok(()),
             Err(_nothing_to_commit) => {
@@ -194,7 +226,7 @@ fn write(
         let weight = |batch: &Batch| {
             batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
         };
-        gather(&mut queue, &mut batches, window, weight);
+        gather(&mut queue.batches, &mut batches, window, weight);
         // Replayed messages come before the other messages of the commit.
         let requests = batches.iter().flat_map(|queued| &queued.batch.replays);
         let mut owned: Vec<Change> =
@@ -209,8 +241,9 @@ fn write(
             batches.iter().flat_map(|queued| &queued.batch.records).collect();
         let changes: Vec<&Change> = owned.iter().collect();
         let started = Instant::now();
-        let leaving = || queue.is_closed();
-        let Some(appended) = commit(&mut store, &records, &changes, counters, leaving)? else {
+        let leaving = || queue.batches.is_closed() || queue.halt.halted.load(Relaxed);
+        let Some(appended) = persist::commit(&mut store, &records, &changes, counters, leaving)?
+        else {
             return Ok(());
         };
         counters.add(&appended, started.elapsed());
@@ -240,7 +273,7 @@ fn write(
         }
         let now = Instant::now();
         schedule.committed(now, now - started);
-        maintain(&mut store, &mut schedule, !queue.is_empty(), counters)?;
+        maintain(&mut store, &mut schedule, !queue.batches.is_empty(), counters)?;
     }
 }
 
@@ -266,12 +299,7 @@ fn maintain(
     waiting: bool,
     counters: &Counters,
 ) -> rusqlite::Result<()> {
-    schedule.step(store, waiting).inspect_err(|cause| damaged(cause, counters))
-}
-
-fn damaged(cause: &rusqlite::Error, counters: &Counters) {
-    error!(%cause, "the log is damaged; stopping so that a restart moves it aside");
-    counters.set_blocked(Some(cause.to_string()));
+    schedule.step(store, waiting, counters).inspect_err(|cause| persist::damaged(cause, counters))
 }
 
 /// Takes the waiting batches and, with a window, those that arrive within it: fewer commits wear an SD card less, at
@@ -296,51 +324,5 @@ fn gather(
             return;
         }
         std::thread::sleep(left);
-    }
-}
-
-/// Commits, however long it takes. A damaged file ends the attempts. So does `leaving`, when no connection is left to
-/// acknowledge: then the result is `None`, and the publishers send again.
-fn commit(
-    store: &mut Store,
-    records: &[&Record],
-    changes: &[&Change],
-    counters: &Counters,
-    leaving: impl Fn() -> bool,
-) -> rusqlite::Result<Option<Appended>> {
-    let mut waits = backon::ExponentialBuilder::default()
-        .with_min_delay(RETRY.0)
-        .with_max_delay(RETRY.1)
-        .without_max_times()
-        .build();
-    let mut complained: Option<Instant> = None;
-    loop {
-        let cause = match store.commit(records, changes) {
-            Ok(appended) => {
-                if complained.is_some() {
-                    counters.set_blocked(None);
-                    info!("the store commits again; publishers are acknowledged again");
-                }
-                return Ok(Some(appended));
-            }
-            Err(cause) => cause,
-        };
-        if !Store::may_pass(&cause) {
-            damaged(&cause, counters);
-            return Err(cause);
-        }
-        if leaving() {
-            error!(%cause, given_up = records.len(), "stopping without this commit; it was not acknowledged");
-            return Ok(None);
-        }
-        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
-            complained = Some(Instant::now());
-            counters.set_blocked(Some(cause.to_string()));
-            error!(
-                %cause, waiting = records.len(),
-                "cannot commit: nothing is acknowledged until it works; make room on the data volume"
-            );
-        }
-        std::thread::sleep(waits.next().unwrap_or(RETRY.1));
     }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::broker::counters::Counters;
 use crate::clock;
-use crate::store::Store;
+use crate::store::{Store, is_disk_error};
 
 /// Interval between two checks for work.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -91,7 +92,12 @@ impl Schedule {
     ///
     /// # Errors
     /// When the file is damaged.
-    pub fn step(&mut self, store: &mut Store, waiting: bool) -> rusqlite::Result<()> {
+    pub fn step(
+        &mut self,
+        store: &mut Store,
+        waiting: bool,
+        counters: &Counters,
+    ) -> rusqlite::Result<()> {
         let started = Instant::now();
         if !self.is_due(started, waiting) {
             return Ok(());
@@ -99,7 +105,7 @@ impl Schedule {
         // There is one call between two commits, however long they are.
         let share = self.busy.min(PRESSING_MAX) * store.pressure();
         loop {
-            let outcome = self.attempt(store)?;
+            let outcome = self.attempt(store, counters)?;
             let now = Instant::now();
             if outcome != Outcome::Pressing || now >= started + share {
                 self.stepped(started, now, outcome);
@@ -110,7 +116,7 @@ impl Schedule {
         }
     }
 
-    fn attempt(&mut self, store: &mut Store) -> rusqlite::Result<Outcome> {
+    fn attempt(&mut self, store: &mut Store, counters: &Counters) -> rusqlite::Result<Outcome> {
         Ok(match store.maintain(clock::unix_ms()) {
             Ok(true) if store.pressure() > 0 => Outcome::Pressing,
             Ok(true) => Outcome::More,
@@ -119,6 +125,9 @@ impl Schedule {
                 Outcome::Done
             }
             Err(cause) if Store::may_pass(&cause) => {
+                if is_disk_error(&cause) {
+                    counters.disk_failed(cause.to_string());
+                }
                 if !std::mem::replace(&mut self.complained, true) {
                     warn!(%cause, "log maintenance failed; the broker tries again every 30 s");
                 }

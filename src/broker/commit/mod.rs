@@ -4,3 +4,4 @@ pub(in crate::broker) mod batch;
 pub(in crate::broker) mod classify;
 pub(in crate::broker) mod group_commit;
 pub(in crate::broker) mod maintenance_schedule;
+mod persist;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use tracing::warn;
 
 use crate::reading::Id;
-use crate::store::{Database, Lock, OpenError, open_checked};
+use crate::store::{Database, Lock, OpenError, WriteAheadLog, open_checked};
 
 // AUTOINCREMENT remembers the highest id ever saved, so that ids go on growing after the outbox was empty.
 const SCHEMA: Database = Database {
@@ -55,6 +55,7 @@ pub enum Order {
 #[derive(Debug)]
 pub struct OutboxFile {
     connection: Connection,
+    log: WriteAheadLog,
     /// `None` in memory.
     path: Option<PathBuf>,
     lock: Option<Lock>,
@@ -66,8 +67,8 @@ impl OutboxFile {
     /// # Errors
     /// [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let (connection, lock) = open_checked(path, SCHEMA)?;
-        Ok(Self { connection, path: Some(path.to_owned()), lock: Some(lock) })
+        let (connection, log, lock) = open_checked(path, SCHEMA)?;
+        Ok(Self { connection, log, path: Some(path.to_owned()), lock: Some(lock) })
     }
 
     /// A database in memory.
@@ -79,7 +80,7 @@ impl OutboxFile {
         for script in SCHEMA.migrations {
             connection.execute_batch(script)?;
         }
-        Ok(Self { connection, path: None, lock: None })
+        Ok(Self { connection, log: WriteAheadLog::default(), path: None, lock: None })
     }
 
     /// Its numbers, and the highest id ever saved.
@@ -145,6 +146,17 @@ impl OutboxFile {
     pub fn append<'a>(
         &mut self,
         readings: impl Iterator<Item = &'a Entry>,
+        counts: Counts,
+        capacity: u64,
+    ) -> rusqlite::Result<Counts> {
+        // After a failed write the readings before these may be missing on the disk.
+        self.log.bring_to_disk(&self.connection)?;
+        self.try_append(readings, counts, capacity).inspect_err(|error| self.log.failed(error))
+    }
+
+    fn try_append<'a>(
+        &mut self,
+        readings: impl Iterator<Item = &'a Entry>,
         mut counts: Counts,
         capacity: u64,
     ) -> rusqlite::Result<Counts> {
@@ -178,6 +190,11 @@ impl OutboxFile {
     /// # Errors
     /// SQLite's; nothing has changed then.
     pub fn remove(&mut self, ids: &[i64]) -> rusqlite::Result<u64> {
+        self.log.bring_to_disk(&self.connection)?;
+        self.try_remove(ids).inspect_err(|error| self.log.failed(error))
+    }
+
+    fn try_remove(&mut self, ids: &[i64]) -> rusqlite::Result<u64> {
         let transaction = self.connection.transaction()?;
         let mut removed = 0;
         for id in ids {

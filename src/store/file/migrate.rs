@@ -15,12 +15,12 @@ pub struct Database {
     pub migrations: &'static [&'static str],
 }
 
-/// Refuses a database of another program or of a newer version, before anything in it is changed.
+/// Refuses a database of another program or of a newer version, before anything in it is changed. Returns its version.
 pub(in crate::store) fn refuse_others(
     connection: &Connection,
     path: &Path,
     kind: Database,
-) -> Result<(), OpenError> {
+) -> Result<usize, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(sqlite);
     let found = number("PRAGMA application_id")?;
@@ -33,7 +33,7 @@ pub(in crate::store) fn refuse_others(
     if version > known {
         return Err(OpenError::Newer { path: path.to_owned(), found: version, known });
     }
-    Ok(())
+    Ok(version)
 }
 
 /// Runs the scripts that the database has not run yet, each in one transaction.

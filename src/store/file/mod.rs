@@ -1,5 +1,6 @@
 //! The database file: opened, locked, checked and migrated.
 
+pub(in crate::store) mod check;
 pub(in crate::store) mod damage;
 pub(in crate::store) mod error;
 pub(in crate::store) mod lock;
@@ -7,3 +8,4 @@ pub(in crate::store) mod migrate;
 pub(in crate::store) mod open;
 mod rollup_tables;
 pub(in crate::store) mod schema;
+pub(in crate::store) mod write_ahead_log;

@@ -93,7 +93,7 @@ mod tests {
 
     fn old_log(path: &std::path::Path) {
         let before = Database { migrations: &schema::LOG.migrations[..3], ..schema::LOG };
-        let (connection, _lock) = open_checked(path, before).unwrap();
+        let (connection, _, _lock) = open_checked(path, before).unwrap();
         connection
             .execute_batch(&format!(
                 "INSERT INTO node VALUES (1, 'press'); INSERT INTO sensor VALUES (1, 1, 'hall');

@@ -4,14 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, TransactionBehavior, ffi};
 
 use crate::mqtt::Message;
+use crate::store::file::check::{Check, Stop};
 use crate::store::file::damage::is_damage;
 use crate::store::file::error::OpenError;
 use crate::store::file::lock::Lock;
-use crate::store::file::open::open_checked;
+use crate::store::file::open::{CHECKED_FIRST_MAX_BYTES, open};
 use crate::store::file::schema::LOG;
+use crate::store::file::write_ahead_log::WriteAheadLog;
 use crate::store::mqtt::change::{self, Change};
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
@@ -43,6 +46,7 @@ pub(in crate::store) enum Durability {
 #[derive(Debug)]
 pub struct Store {
     pub(in crate::store) connection: Connection,
+    log: WriteAheadLog,
     cache: WriterCache,
     maintenance: Maintenance,
     retention: Retention,
@@ -57,22 +61,43 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let (connection, lock) = open_checked(path, LOG)?;
+        Self::open_with(path, u64::MAX, &Stop::default()).map(|(store, _)| store)
+    }
+
+    /// As [`Store::open`], for a process that does not wait long: a log beyond 16 MiB is checked by [`Check::run`] while
+    /// commits go on. Until then they are in the write-ahead log alone, up to 64 MiB, and nothing is maintained: if the
+    /// file turns out to be damaged, it is as it was, and what was committed meanwhile is beside it.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_soon(path: &Path, stop: &Stop) -> Result<(Self, Option<Check>), OpenError> {
+        Self::open_with(path, CHECKED_FIRST_MAX_BYTES, stop)
+    }
+
+    fn open_with(
+        path: &Path,
+        checked_first: u64,
+        stop: &Stop,
+    ) -> Result<(Self, Option<Check>), OpenError> {
+        let opened = open(path, LOG, checked_first, stop)?;
+        let connection = opened.connection;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
         let horizon = Horizon::load(&connection).map_err(sqlite)?;
         let queues = QueueCounts::load(&connection).map_err(sqlite)?;
         let mut cache = WriterCache::new(horizon);
         cache.arrivals(&connection).map_err(sqlite)?;
-        Ok(Self {
+        let store = Self {
             connection,
+            log: opened.log,
             cache,
             maintenance: Maintenance::default(),
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
             queues,
-            _lock: lock,
-        })
+            _lock: opened.lock,
+        };
+        Ok((store, opened.check))
     }
 
     /// Retained messages and persistent sessions, as the last commit left them.
@@ -123,6 +148,7 @@ impl Store {
         changes: &[&Change],
         durability: Durability,
     ) -> rusqlite::Result<Appended> {
+        self.bring_to_disk()?;
         self.set_durability(durability)?;
         match self.attempt(records, changes) {
             Ok(appended) => {
@@ -131,6 +157,7 @@ impl Store {
                 Ok(Appended { dropped, dropped_by_session, ..appended })
             }
             Err(error) => {
+                self.log.failed(&error);
                 self.cache.forget();
                 self.queues.rolled_back();
                 Err(error)
@@ -147,6 +174,20 @@ impl Store {
         }
         transaction.commit()?;
         Ok(appended)
+    }
+
+    /// After a failed write: brings all that was committed to the disk, before anything more is.
+    fn bring_to_disk(&mut self) -> rusqlite::Result<()> {
+        if self.log.awaits_check() {
+            let busy = ffi::Error::new(ffi::SQLITE_BUSY);
+            let text = "the check of the log has to end first".to_owned();
+            return Err(rusqlite::Error::SqliteFailure(busy, Some(text)));
+        }
+        if self.log.is_unsynced() {
+            self.set_durability(Durability::Full)?;
+            self.log.bring_to_disk(&self.connection)?;
+        }
+        Ok(())
     }
 
     /// Sets the durability of the next commits.
@@ -203,8 +244,15 @@ impl Store {
         now_ms: i64,
         durability: Durability,
     ) -> rusqlite::Result<bool> {
+        // The file is left as it was found.
+        if self.log.is_unchecked() {
+            return Ok(false);
+        }
+        self.bring_to_disk()?;
         self.set_durability(durability)?;
-        self.maintenance.step(&mut self.connection, &mut self.cache, &self.retention, now_ms)
+        let (connection, cache) = (&mut self.connection, &mut self.cache);
+        let outcome = self.maintenance.step(connection, cache, &self.retention, now_ms);
+        outcome.inspect_err(|error| self.log.failed(error))
     }
 
     /// Moves readings that have arrived to their place for about `time`, whether it is worth it yet or not. Returns
@@ -213,8 +261,13 @@ impl Store {
     /// # Errors
     /// The error of SQLite: see [`Store::may_pass`].
     pub fn move_arrived(&mut self, time: Duration) -> rusqlite::Result<bool> {
+        if self.log.is_unchecked() {
+            return Ok(false);
+        }
+        self.bring_to_disk()?;
         self.set_durability(Durability::Normal)?;
-        self.maintenance.move_arrived(&mut self.connection, &mut self.cache, time)
+        let outcome = self.maintenance.move_arrived(&mut self.connection, &mut self.cache, time);
+        outcome.inspect_err(|error| self.log.failed(error))
     }
 
     /// Whether an error of [`Store::append`] can go away by itself (disk full, disk error, lock), so
@@ -222,5 +275,33 @@ impl Store {
     #[must_use]
     pub fn may_pass(error: &rusqlite::Error) -> bool {
         !is_damage(error)
+    }
+
+    /// Whether commits fail until the file is checked: see [`Store::open_soon`].
+    #[must_use]
+    pub fn awaits_check(&self) -> bool {
+        self.log.awaits_check()
+    }
+
+    /// Why a commit that is on the disk could not be copied into the log's file, told once. The next commit does it.
+    #[must_use]
+    pub fn take_checkpoint_error(&self) -> Option<rusqlite::Error> {
+        self.log.take_checkpoint_error()
+    }
+
+    /// The log's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        Path::new(self.connection.path().unwrap_or_default())
+    }
+}
+
+impl Drop for Store {
+    /// The last connection to a file copies the write-ahead log into it, which must not be while the file may be damaged
+    /// or the disk fails.
+    fn drop(&mut self) {
+        if self.log.is_unchecked() || self.log.is_unsynced() {
+            let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
     }
 }

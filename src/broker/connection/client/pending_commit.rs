@@ -29,10 +29,13 @@ pub struct PendingCommit {
 /// Waits for the commit under way; for ever when there is none. Cancelling and calling again loses nothing. It takes
 /// the field and not the client, so that the client's other fields can be awaited beside it.
 pub async fn committed(pending: &mut Option<PendingCommit>) -> Result<Congested, Stopped> {
-    match pending {
-        Some(pending) => pending.commit.as_mut().await,
-        None => std::future::pending().await,
+    let Some(waiting) = pending else { return std::future::pending().await };
+    let outcome = waiting.commit.as_mut().await;
+    if outcome.is_err() {
+        // The store has stopped: the end of the connection must not wait for this one again.
+        *pending = None;
     }
+    outcome
 }
 
 /// Resolves when the client is held back no more. Until then no packets are taken.
