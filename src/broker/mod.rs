@@ -39,7 +39,7 @@ pub use commit::group_commit::Live;
 pub use context::Stopping;
 pub use counters::Counters;
 pub use listener::{Handoff, Handshake, Incoming};
-pub use net::limits::Limits;
+pub use net::limits::{Limits, origin};
 pub use net::tls::TlsConfig;
 pub use net::transport::Stream;
 pub use run::{Broker, BrokerConfig, BrokerError};
