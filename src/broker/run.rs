@@ -22,7 +22,9 @@ use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained_messages::Retained;
 use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
+use crate::broker::net::buffers::BUFFER_BYTES;
 use crate::broker::net::limits::Limits;
+use crate::broker::net::shares::Pool;
 use crate::broker::net::tls::{Tls, TlsConfig};
 use crate::broker::session::registry::Registry;
 use crate::broker::status::local_client::LocalClient;
@@ -157,6 +159,7 @@ impl Broker {
             registry,
             queued: Arc::new(Mutex::new(queued)),
             admission: Admission::new(config.limits),
+            buffers: Pool::new(BUFFER_BYTES),
             access: access.clone(),
             logged: config.logged.into(),
         };
