@@ -7,6 +7,7 @@ use super::commit::batch::Batch;
 use super::commit::group_commit::{Congested, Recorder, Stopped};
 use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
+use super::net::shares::Pool;
 use super::session::registry::Registry;
 use crate::mqtt::{Filter, Message};
 use crate::store::{Change, Queued};
@@ -35,6 +36,8 @@ pub struct Services {
     pub queued: Arc<Mutex<Queued>>,
     /// Gives permits to connections.
     pub admission: Admission,
+    /// Bytes of connections beyond those that each may have.
+    pub buffers: Pool,
     /// Logins and permissions.
     pub access: Access,
     /// Topic filters of foreign publishers that are logged.

@@ -42,7 +42,7 @@ pub use context::Stopping;
 pub use counters::{Counters, Stage};
 pub use error::BrokerError;
 pub use listener::{Handoff, Handshake, Incoming};
-pub use net::limits::Limits;
+pub use net::limits::{Limits, origin};
 pub use net::tls::TlsConfig;
 pub use net::transport::Stream;
 pub use run::{Broker, BrokerConfig, Listening};

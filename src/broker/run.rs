@@ -23,7 +23,9 @@ use crate::broker::delivery::retained_messages::Retained;
 use crate::broker::error::BrokerError;
 use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
+use crate::broker::net::buffers::BUFFER_BYTES;
 use crate::broker::net::limits::Limits;
+use crate::broker::net::shares::Pool;
 use crate::broker::net::tls::{Tls, TlsConfig};
 use crate::broker::open_log::{check_log, open_log};
 use crate::broker::session::registry::Registry;
@@ -145,6 +147,7 @@ impl Listening {
             registry,
             queued: Arc::new(Mutex::new(queued)),
             admission: Admission::new(config.limits),
+            buffers: Pool::new(BUFFER_BYTES),
             access: access.clone(),
             logged: config.logged.into(),
         };

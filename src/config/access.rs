@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::layers::Layers;
 use super::settings::{
-    ANONYMOUS, BYTE_RATE, CONNECTIONS, CONNECTIONS_PER_ADDRESS, MESSAGE_RATE, MQTTS_LISTEN,
-    PASSWORD, TLS_CA, TLS_CERT, TLS_KEY, USER, USERS_FILE,
+    ANONYMOUS, BYTE_RATE, CONNECTIONS, CONNECTIONS_PER_ADDRESS, CONNECTIONS_PER_USER,
+    FILTER_LEVELS, MESSAGE_RATE, MQTTS_LISTEN, PASSWORD, TLS_CA, TLS_CERT, TLS_KEY, USER,
+    USERS_FILE,
 };
 use crate::broker::{self, AccessConfig, Limits, Password, TlsConfig};
 
@@ -56,11 +57,15 @@ pub(super) fn tls(layers: &mut Layers) -> Option<TlsConfig> {
 pub(super) fn limits(layers: &mut Layers) -> Option<Limits> {
     let connections = layers.need(&CONNECTIONS);
     let connections_per_address = layers.need(&CONNECTIONS_PER_ADDRESS);
+    let connections_per_user = layers.need(&CONNECTIONS_PER_USER);
+    let filter_levels = layers.need(&FILTER_LEVELS);
     let messages_per_second = layers.need(&MESSAGE_RATE);
     let bytes_per_second = layers.need(&BYTE_RATE);
     Some(Limits {
         connections: connections?,
         connections_per_address: connections_per_address?,
+        connections_per_user: connections_per_user?,
+        filter_levels: filter_levels?,
         messages_per_second: messages_per_second?,
         bytes_per_second: bytes_per_second?,
     })

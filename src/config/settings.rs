@@ -29,6 +29,8 @@ use crate::wire::Discovery;
 const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
 /// Most MQTT clients at once that can be set.
 const CONNECTIONS_MAX: usize = 100_000;
+/// Most levels of a topic filter: as many as the longest one has.
+const FILTER_LEVELS_MAX: usize = 512;
 /// Least limit of a client's bytes a second: below it a packet takes minutes.
 const BYTE_RATE_MIN: u32 = 1024;
 /// Most readings that an outbox may be told to hold, about 2 GB.
@@ -161,6 +163,17 @@ settings! {
         parse: |text| number(text, 1..=CONNECTIONS_MAX),
         help: "Maximum number of MQTT clients from one IP address, 1 to 100000. Clients behind \
             one address translation (NAT, container engine) have the same address",
+    }
+    CONNECTIONS_PER_USER: usize = {
+        key: "connections_per_user", scope: Access, default: Some("1500"), form: "N",
+        parse: |text| number(text, 1..=CONNECTIONS_MAX),
+        help: "Maximum number of MQTT clients of one user, 1 to 100000",
+    }
+    FILTER_LEVELS: usize = {
+        key: "filter_levels", scope: Access, default: Some("32"), form: "N",
+        parse: |text| number(text, 1..=FILTER_LEVELS_MAX),
+        help: "Maximum number of levels of a topic filter that an MQTT client subscribes to, 1 to \
+            512; a/b/# has three",
     }
     MESSAGE_RATE: u32 = {
         key: "message_rate", scope: Access, default: Some("0"), form: "N",

@@ -45,6 +45,12 @@ impl Filter {
         self.text.split_at(self.share)
     }
 
+    /// Its levels, without `$share/<group>/`; at least 1.
+    #[must_use]
+    pub fn levels(&self) -> usize {
+        self.parts().1.bytes().filter(|byte| *byte == b'/').count() + 1
+    }
+
     /// Whether a topic name matches. A wildcard does not match a first level that begins with `$`
     /// ([MQTT-4.7.2-1]).
     #[must_use]
@@ -128,6 +134,9 @@ mod tests {
         ] {
             let parsed: Filter = filter.parse().expect(filter);
             assert_eq!(parsed.matches(topic), expected, "{filter} on {topic}");
+        }
+        for (filter, levels) in [("a", 1), ("a/+/#", 3), ("$share/g/a", 1), ("$share/g//a/", 3)] {
+            assert_eq!(filter.parse::<Filter>().unwrap().levels(), levels, "{filter}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! A topic trie: values under topic filters, level by level. A look-up costs the levels of the topic and not the number
-//! of filters.
+//! of filters, except for filters with wildcards that match the topic's first levels: each of their nodes is visited.
 
 use std::collections::HashMap;
 
@@ -143,10 +143,12 @@ impl<T> Trie<T> {
         &mut node.here
     }
 
-    /// Removes the values under exactly this filter that are `gone`.
-    pub fn remove(&mut self, filter: &Filter, gone: impl Fn(&T) -> bool) {
+    /// Removes the values under exactly this filter that are `gone`. Returns how many those are.
+    pub fn remove(&mut self, filter: &Filter, gone: impl Fn(&T) -> bool) -> usize {
         let levels: Vec<&str> = filter.parts().1.split('/').collect();
-        self.len -= self.root.remove(&levels, &gone);
+        let removed = self.root.remove(&levels, &gone);
+        self.len -= removed;
+        removed
     }
 
     /// Calls `take` for each value under a filter that matches `topic` (MQTT 3.1.1 §4.7).
@@ -178,6 +180,8 @@ impl<T> Node<T> {
     }
 
     fn matching<'a>(&'a self, topic: &str, literal: bool, take: &mut impl FnMut(&'a T)) {
+        #[cfg(test)]
+        tests::VISITED.with(|visited| visited.set(visited.get() + 1));
         let (level, rest) = match topic.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (topic, None),
@@ -205,6 +209,39 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    std::thread_local! {
+        /// Nodes that look-ups have visited.
+        pub(super) static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// The values that match, and the nodes that the look-up visits.
+    fn cost(trie: &Trie<usize>, topic: &str) -> (usize, usize) {
+        let mut found = 0;
+        VISITED.set(0);
+        trie.matching(topic, &mut |_| found += 1);
+        (found, VISITED.get())
+    }
+
+    #[test]
+    fn a_look_up_costs_the_matches_and_not_the_filters() {
+        let mut trie = Trie::default();
+        for n in 0..10_000 {
+            trie.insert(&format!("hall/{n}/sensor/+").parse().unwrap(), n);
+            trie.insert(&format!("+/{n}/#").parse().unwrap(), n);
+        }
+        assert_eq!(cost(&trie, "hall/77/sensor/x"), (2, 6));
+        assert_eq!(cost(&trie, "other/77/sensor/x"), (1, 3));
+        // Those that match only at first are visited too: at most their levels each.
+        let mut deep = Trie::default();
+        for n in 0..1_000_u32 {
+            let branch = |bit: u32| if n >> bit & 1 == 0 { "a/" } else { "+/" };
+            let filter = (0..10).map(branch).collect::<String>() + &"a/".repeat(21) + "end";
+            deep.insert(&filter.parse().unwrap(), 0);
+        }
+        let (found, visited) = cost(&deep, &("a/".repeat(32) + "a"));
+        assert!(found == 0 && visited <= 1_000 * 32, "{visited}");
+    }
 
     fn levels(of: &'static str) -> impl Strategy<Value = String> {
         proptest::collection::vec(of, 1..4).prop_map(|levels| levels.join("/"))

@@ -8,8 +8,10 @@
 //! ```
 //!
 //! Each room has a router with a state of its own. Imports point from here through `metrics`, `mqtt_ws` and `api` to
-//! `live` and `auth`, and from all of them to `log_reader`, `http_error` and `server`, never back.
+//! `live` and `auth`, and from all of them to `log_reader`, `http_error` and `server`, never back; `server` uses
+//! `admission`.
 
+mod admission;
 mod api;
 mod assets;
 mod auth;

@@ -13,22 +13,21 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower_service::Service;
 use tracing::debug;
 
+use super::admission::{Admission, HTTP_CONNECTIONS, Permit, Stage};
 use crate::accept::accept;
 use crate::shutdown::Shutdown;
 
-/// Connections at once, event streams among them. A browser opens six.
-const CONNECTIONS_MAX: usize = 256;
 /// Longest time in which a client sends a request's headers, and in which it leaves a connection idle between
 /// requests.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -66,17 +65,19 @@ async fn time_limited(request: axum::extract::Request, next: Next) -> Response {
 
 /// Serves `router` until `shutdown`, then waits up to 2 s for the responses under way.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let admission = Admission::default();
     let ending = shutdown.clone();
     let connections = accept(listener, shutdown, |socket, peer| {
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            debug!(%peer, "HTTP connection closed: {CONNECTIONS_MAX} are open already");
-            return None;
-        };
+        let (permit, evicted) = admission.enter(peer.ip());
         let (router, shutdown) = (router.clone(), ending.clone());
         Some(async move {
-            connection(socket, peer, router, shutdown).await;
-            drop(permit);
+            let permit = Arc::new(permit);
+            tokio::select! {
+                () = connection(socket, peer, router, shutdown, permit) => {}
+                Ok(()) = evicted => {
+                    debug!(%peer, "HTTP connection closed: {HTTP_CONNECTIONS} are open, and another one came");
+                }
+            }
         })
     });
     if !connections.await.finish(SHUTDOWN_GRACE).await {
@@ -84,11 +85,23 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
     }
 }
 
-async fn connection(socket: TcpStream, peer: SocketAddr, router: Router, mut shutdown: Shutdown) {
+async fn connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    mut shutdown: Shutdown,
+    permit: Arc<Permit>,
+) {
     let service = service_fn(|request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
-        router.clone().call(request)
+        permit.set(Stage::Asked);
+        let (answer, permit) = (router.clone().call(request), Arc::clone(&permit));
+        async move {
+            let answer = answer.await?;
+            permit.set(Stage::Answering);
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer { body, permit }))
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,6 +120,38 @@ async fn connection(socket: TcpStream, peer: SocketAddr, router: Router, mut shu
     };
     if let Err(error) = outcome {
         debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+/// The body of an answer. The connection is idle again once it is written.
+struct Answer {
+    body: Body,
+    permit: Arc<Permit>,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.permit.set(Stage::Idle);
     }
 }
 

@@ -89,6 +89,14 @@ impl NodeTopics {
     }
 }
 
+/// Whether commands to an output are published there, whatever the node and the output are called.
+#[must_use]
+pub fn is_command(topic: &str) -> bool {
+    let mut levels = topic.split('/');
+    (levels.next(), levels.nth(1), levels.nth(1), levels.next())
+        == (Some(ROOT), Some("output"), Some("set"), None)
+}
+
 /// Retained `ON` / `OFF` of one of the broker's alarms. `alarm` is therefore no node's id.
 #[must_use]
 pub fn alarm_topic(alarm: &Id) -> String {
@@ -153,6 +161,20 @@ mod tests {
         assert_eq!(topics.commanded(&topic).unwrap().as_str(), "fan");
         for other in ["humidor/oven/output/fan", "humidor/door/output/fan/set", "x/set"] {
             assert_eq!(topics.commanded(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_one_whatever_its_node_and_output_are() {
+        for (topic, expected) in [
+            ("humidor/oven/output/fan/set", true),
+            ("humidor/Oven/output//set", true),
+            ("humidor/oven/output/fan", false),
+            ("humidor/oven/output/fan/set/more", false),
+            ("humidor/oven/input/fan/set", false),
+            ("x/oven/output/fan/set", false),
+        ] {
+            assert_eq!(is_command(topic), expected, "{topic}");
         }
     }
 

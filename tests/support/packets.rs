@@ -157,17 +157,28 @@ pub struct Wire {
 impl Wire {
     /// Connects and waits for the CONNACK.
     pub fn connect(address: SocketAddr, client_id: &str, clean_session: bool) -> Self {
+        let (wire, connack) = Self::open(address, &connect(client_id, clean_session));
+        assert_eq!(connack[1], 0, "accepted");
+        wire
+    }
+
+    /// Connects with a CONNECT of either version; returns the body of the CONNACK, whose second byte is the code.
+    pub fn open(address: SocketAddr, connect: &[u8]) -> (Self, Vec<u8>) {
         let stream = TcpStream::connect(address).expect("the broker accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out can be set");
         stream.set_nodelay(true).expect("nodelay can be set");
         let mut wire = Self { stream, inbound: Vec::new(), start: 0 };
-        wire.send(&connect(client_id, clean_session));
+        wire.send(connect);
         match wire.receive() {
-            Packet::Answer(CONNACK, body) => assert_eq!(body[1], 0, "accepted"),
+            Packet::Answer(CONNACK, body) => (wire, body),
             other => panic!("no CONNACK but {other:?}"),
         }
-        wire
+    }
+
+    /// Writes as much as the broker takes before it closes the connection.
+    pub fn try_send(&mut self, packets: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(packets)
     }
 
     /// Waits only so long for what comes next.
@@ -178,6 +189,11 @@ impl Wire {
     /// Writes packets; waits as long as the broker does not read.
     pub fn send(&mut self, packets: &[u8]) {
         self.stream.write_all(packets).expect("the broker reads");
+    }
+
+    /// Writes only as much as the broker and the system take at once.
+    pub fn dont_wait(&self) {
+        self.stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a time-out");
     }
 
     /// Subscribes and returns the SUBACK's codes. Messages of QoS 0 that come before it are left out.
@@ -194,16 +210,22 @@ impl Wire {
 
     /// The next packet.
     pub fn receive(&mut self) -> Packet {
+        self.try_receive().expect("the broker closed the connection")
+    }
+
+    /// The next packet; `None` when the broker has closed the connection.
+    pub fn try_receive(&mut self) -> Option<Packet> {
         loop {
             if let Some(packet) = self.take() {
-                return packet;
+                return Some(packet);
             }
             self.inbound.drain(..self.start);
             self.start = 0;
             let end = self.inbound.len();
             self.inbound.resize(end + CHUNK_BYTES, 0);
             let count = match self.stream.read(&mut self.inbound[end..]) {
-                Ok(0) => panic!("the broker closed the connection"),
+                Ok(0) => return None,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     panic!("the broker sent nothing for {PATIENCE:?}")

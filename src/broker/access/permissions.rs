@@ -76,6 +76,15 @@ impl Permissions {
         self.acl.writes_some(filter)
     }
 
+    /// The name of the client's user; `None` without a login.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match &self.caller {
+            Caller::User(name, _) => Some(name),
+            Caller::Anonymous | Caller::Guest => None,
+        }
+    }
+
     /// The rules that are checked before each delivery.
     #[must_use]
     pub(in crate::broker) fn acl(&self) -> Arc<CompiledAcl> {

@@ -2,6 +2,7 @@
 
 use super::classify;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
+use crate::broker::delivery::retained_messages::{NoRoom, Room};
 use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::clock;
 use crate::mqtt::{Filter, Message};
@@ -21,10 +22,23 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Adds a message. `logged` are the topic filters of foreign publishers that are logged.
+    /// Adds a message. `logged` are the topic filters of foreign publishers that are logged. A message that is to be
+    /// retained and finds no room is delivered without being retained.
     pub fn accept(&mut self, message: Message, fan_out: &FanOut, logged: &[Filter]) {
+        let room = fan_out.reserve(&message);
+        self.accept_with(message, room, fan_out, logged);
+    }
+
+    /// As [`Batch::accept`], with the answer of [`FanOut::reserve`].
+    pub fn accept_with(
+        &mut self,
+        message: Message,
+        room: Result<Option<Room>, NoRoom>,
+        fan_out: &FanOut,
+        logged: &[Filter],
+    ) {
         self.records.extend(classify::record(&message, logged, clock::unix_ms()));
-        self.accepted.push(fan_out.accept(message));
+        self.accepted.push(fan_out.accept(message, room));
     }
 
     /// Whether something has to be committed before the messages are delivered.

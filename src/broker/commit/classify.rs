@@ -4,6 +4,12 @@ use crate::mqtt::{Filter, Message};
 use crate::store::{EXAMPLE_MAX_BYTES, Record};
 use crate::wire::{Telemetry, numbers, telemetry_source};
 
+/// Whether the log keeps a record of messages with this topic.
+#[must_use]
+pub fn is_logged(topic: &str, logged: &[Filter]) -> bool {
+    telemetry_source(topic).is_some() || logged.iter().any(|filter| filter.matches(topic))
+}
+
 /// The record that the log keeps of a message, if any. `logged` are the topic filters of foreign publishers; `at_ms` is
 /// now, Unix ms UTC.
 #[must_use]

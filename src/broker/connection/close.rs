@@ -37,6 +37,8 @@ pub enum End {
     TopicAlias,
     #[error("more open QoS 2 messages than the Receive Maximum")]
     ReceiveMaximum,
+    #[error("its user has its share of {0}")]
+    Quota(&'static str),
     #[error("{0}")]
     UnexpectedAck(#[from] UnexpectedAck),
     #[error("no packet for 1.5 × keep-alive")]
@@ -73,6 +75,7 @@ impl End {
             Self::Protocol(_) | Self::UnexpectedAck(_) => Reason::ProtocolError,
             Self::ReceiveMaximum => Reason::ReceiveMaximumExceeded,
             Self::TopicAlias => Reason::TopicAliasInvalid,
+            Self::Quota(_) => Reason::QuotaExceeded,
             Self::Silent => Reason::KeepAliveTimeout,
             Self::TakenOver => Reason::SessionTakenOver,
             Self::Stopping => Reason::ServerShuttingDown,

@@ -149,7 +149,7 @@ async fn write_reason_and_close<S: Stream>(
         && client.version == Version::V5
     {
         codec::write_disconnect(reason, &mut client.out);
-    } else if !matches!(end, End::Stopping) && !end.is_breach() {
+    } else if !matches!(end, End::Stopping | End::Quota(_)) && !end.is_breach() {
         let _ = timeout(CLOSE_TIMEOUT, transport.hang_up()).await;
         return;
     }
@@ -178,6 +178,7 @@ async fn run<S: Stream>(
     let taken_over = &mut opened.lease.taken_over;
     let session = Arc::clone(&opened.lease.session);
     let permissions = Arc::clone(&opened.permissions);
+    let buffers = client.buffers();
     let withdrawn = permissions.withdrawn();
     // It may have been taken over during its own handshake: then it gets no deliveries.
     if taken_over.try_recv().is_ok() {
@@ -188,6 +189,8 @@ async fn run<S: Stream>(
     let alarm = sleep_until(started + silence.unwrap_or(WRITE_STALL).min(WRITE_STALL));
     tokio::pin!(alarm, withdrawn);
     loop {
+        // Before anything asks for room: what comes back in between is not missed.
+        let room_freed = buffers.freed();
         let nothing_to_write = transport.is_idle(&client.out);
         // A client that reads nothing is not read either: the answers would have to be kept.
         if client.out.len() < OUT_HIGH_BYTES {
@@ -205,7 +208,7 @@ async fn run<S: Stream>(
         }
         let room = client.out.len() < OUT_HIGH_BYTES;
         let more = room && client.has_more();
-        let listening = room && !more && client.is_taking();
+        let listening = room && !more && client.is_taking() && client.may_read();
         tokio::select! {
             moved = transport.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
                 let moved = moved?;
@@ -233,6 +236,7 @@ async fn run<S: Stream>(
             // More packets are here already; other connections get their turn first.
             () = yield_now(), if more => {}
             () = session.queue.ready() => {}
+            () = room_freed, if client.waits_for_room() => {}
             page = read(&mut client.page) => client.take_page(page?),
             () = &mut alarm => {
                 let now = Instant::now();
@@ -247,6 +251,9 @@ async fn run<S: Stream>(
                         Some(0) => return Err(End::Closed),
                         Some(_) => last_read = now,
                     }
+                }
+                if client.is_overdue() {
+                    return Err(End::Quota("buffered bytes, and the rest of a large packet does not come"));
                 }
                 if !transport.is_idle(&client.out) && now >= last_written + WRITE_STALL {
                     return Err(End::Stalled);

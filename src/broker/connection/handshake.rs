@@ -16,6 +16,7 @@ use crate::broker::context::Services;
 use crate::broker::counters::Traffic;
 use crate::broker::delivery::outbound::ClientCapabilities;
 use crate::broker::net::admission::Permit;
+use crate::broker::net::limits::origin;
 use crate::broker::net::transport::{Stream, Transport};
 use crate::broker::session::take_over::Lease;
 use crate::clock;
@@ -41,8 +42,8 @@ const NOTE_WILL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_MAX_S: u16 = 60;
 /// `QoS` 2 messages that a client may have begun and not released.
 pub const RECEIVE_MAXIMUM: u16 = 256;
-/// Topic aliases that a client may use, each of up to a topic's length.
-pub const ALIASES: u16 = 32;
+/// Topic aliases that a client may use, each of up to a topic's length: two thousand clients may use all of them.
+pub const ALIASES: u16 = 10;
 /// The highest bit of the protocol level marks a bridge of mosquitto's.
 const BRIDGE: u8 = 0x80;
 
@@ -50,6 +51,8 @@ const BRIDGE: u8 = 0x80;
 pub struct Opened {
     pub lease: Lease,
     pub permissions: Arc<Permissions>,
+    /// Whose share of the pools the connection has: its user's, or its address's.
+    pub holder: Arc<str>,
     pub will: Option<Will>,
     pub capabilities: ClientCapabilities,
     /// Session expiry interval, seconds.
@@ -188,9 +191,18 @@ async fn accept(
     let permissions = services.access.admit(peer, &connect.client_id, login).await;
     let permissions =
         permissions.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
-    permit.admit_client().await.map_err(|full| (Reason::QuotaExceeded, full.into()))?;
+    permit
+        .admit_client(permissions.user())
+        .await
+        .map_err(|full| (Reason::QuotaExceeded, full.into()))?;
     let client_id = permissions.session();
-    let will = connect.will.take().map(|will| Will::new(will, &client_id));
+    let will = match connect.will.take() {
+        None => None,
+        Some(will) => Some(
+            Will::new(will, &client_id, &services.registry)
+                .ok_or((Reason::QuotaExceeded, End::Quota("wills")))?,
+        ),
+    };
     // The notifications of mosquitto's bridges. As a PUBLISH there, it is dropped and the client goes on.
     let (reserved, will): (Option<Will>, Option<Will>) = match will {
         Some(will) if will.is_reserved() => (Some(will), None),
@@ -217,10 +229,7 @@ async fn accept(
     }
     let (expiry_s, now_ms) = (connect.session_expiry_s, clock::unix_ms());
     let lease = Lease::take(&services.registry, &client_id, connect.clean_start, expiry_s, now_ms);
-    let Ok(lease) = lease else {
-        let full = End::Refused("no room for another persistent session");
-        return Err((Reason::QuotaExceeded, full));
-    };
+    let lease = lease.map_err(|_| (Reason::QuotaExceeded, End::Quota("persistent sessions")))?;
     let (mut keep_alive_s, mut server_keep_alive_s) = (connect.keep_alive_s, None);
     if version == Version::V5 && keep_alive_s > KEEP_ALIVE_MAX_S {
         keep_alive_s = KEEP_ALIVE_MAX_S;
@@ -244,6 +253,7 @@ async fn accept(
         packet_max_bytes: PACKET_MAX_BYTES + 5,
         topic_alias_maximum: ALIASES,
     };
+    let holder = permissions.user().map_or_else(|| origin(peer.ip()).to_string().into(), Arc::from);
     let permissions = Arc::new(permissions);
-    Ok((Opened { lease, permissions, will, capabilities, expiry_s, silence }, connack))
+    Ok((Opened { lease, permissions, holder, will, capabilities, expiry_s, silence }, connack))
 }

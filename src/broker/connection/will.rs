@@ -9,11 +9,13 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use crate::broker::context::Services;
+use crate::broker::net::shares::Share;
 use crate::broker::session::registry::Registry;
 use crate::broker::session::take_over::{Lease, SessionOutcome};
 use crate::clock;
 use crate::mqtt::{Message, codec};
 use crate::shutdown::Shutdown;
+use crate::store::user_of;
 use crate::store::{Change, STORED_WILL_MAX_BYTES, StoredWill};
 
 /// Longest wait for the publication of a will before the next connection of the client id goes on. A store that cannot
@@ -21,6 +23,14 @@ use crate::store::{Change, STORED_WILL_MAX_BYTES, StoredWill};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a client without keep-alive has to return after the broker died.
 const RETURN_WITHOUT_KEEP_ALIVE: Duration = Duration::from_secs(90);
+
+/// Bytes that a will is counted with beside its message.
+const WILL_COST: usize = 256;
+
+/// Bytes that a will is counted with.
+fn cost(message: &Message) -> usize {
+    WILL_COST + message.size()
+}
 
 /// A will.
 #[derive(Debug)]
@@ -32,16 +42,19 @@ pub struct Will {
     delay_s: u32,
     /// Its number in the log, if it is stored there.
     stored: Option<i64>,
+    /// Its bytes of [`Registry::will_bytes`].
+    _share: Share,
 }
 
 impl Will {
-    /// The will of a CONNECT.
-    pub fn new(will: codec::Will, client_id: &str) -> Self {
+    /// The will of a CONNECT; `None` when the client's user has its share of wills.
+    pub fn new(will: codec::Will, client_id: &str, registry: &Registry) -> Option<Self> {
         let codec::Will { topic, payload, qos, retain, delay_s, expiry_s, properties } = will;
         let publisher = client_id.into();
         let expires_at_ms = None;
         let message = Message { topic, payload, qos, retain, expires_at_ms, publisher, properties };
-        Self { message, expiry_s, delay_s, stored: None }
+        let share = registry.will_bytes.share(&user_of(client_id).into(), cost(&message))?;
+        Some(Self { message, expiry_s, delay_s, stored: None, _share: share })
     }
 
     /// Its topic.
@@ -181,7 +194,9 @@ async fn publish_stored(
     let StoredWill { id, message, expiry_s, delay_s, silence_ms, due_at_ms } = stored;
     let client_id = Arc::clone(&message.publisher);
     let message = Arc::unwrap_or_clone(message);
-    let will = Will { message, expiry_s, delay_s, stored: Some(id) };
+    let holder = user_of(&client_id).into();
+    let share = services.registry.will_bytes.share_anyway(&holder, cost(&message));
+    let will = Will { message, expiry_s, delay_s, stored: Some(id), _share: share };
     let mut delay = Duration::from_secs(u64::from(delay_s));
     if let Some(returned) = returned {
         let back = tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::retained_messages::Retained;
+use super::retained_messages::{NoRoom, Retained, Room};
 use crate::broker::counters::Traffic;
 use crate::broker::session::outbound_queue::{Delivery, Pushed};
 use crate::broker::session::state::Session;
@@ -15,6 +15,8 @@ use crate::store::Change;
 pub struct Accepted {
     message: Arc<Message>,
     route: Route,
+    /// Its room among the retained messages, until it is one.
+    _room: Option<Room>,
 }
 
 #[derive(Debug)]
@@ -58,15 +60,21 @@ pub struct FanOut {
 }
 
 impl FanOut {
-    /// Accepts a message. Selects its sessions, unless it is to be retained.
-    pub fn accept(&self, message: Message) -> Accepted {
-        let retain = message.retain && self.retained.admits(&message);
-        let route = if retain {
-            Route::Retained(None)
-        } else {
-            Route::Selected(self.subscriptions.select(&message))
+    /// Accepts a message. Selects its sessions, unless it is to be retained: then `room` is its room, where it has any.
+    pub fn accept(&self, message: Message, room: Result<Option<Room>, NoRoom>) -> Accepted {
+        let (route, room) = match room {
+            Ok(room) if message.retain => (Route::Retained(None), room),
+            _ => (Route::Selected(self.subscriptions.select(&message)), None),
         };
-        Accepted { message: Arc::new(message), route }
+        Accepted { message: Arc::new(message), route, _room: room }
+    }
+
+    /// Room among the retained messages for a message that is to be retained.
+    ///
+    /// # Errors
+    /// When its publisher's user has its share.
+    pub fn reserve(&self, message: &Message) -> Result<Option<Room>, NoRoom> {
+        if message.retain { self.retained.reserve(message) } else { Ok(None) }
     }
 
     /// Adds the changes that are committed for a message to `changes`. Only the writer thread calls this.
@@ -92,7 +100,7 @@ impl FanOut {
     /// added to `congested`: its publisher is held back for them.
     pub fn deliver(
         &self,
-        Accepted { message, route }: Accepted,
+        Accepted { message, route, _room }: Accepted,
         congested: &mut Vec<Arc<Session>>,
     ) {
         let selection = match route {

@@ -10,6 +10,7 @@ use super::fan_out::FanOut;
 use super::retained_replay::ReplayRequest;
 use crate::broker::access::acl::CompiledAcl;
 use crate::broker::counters::Traffic;
+use crate::broker::net::buffers::{Buffered, OWN_BYTES};
 use crate::broker::session::inflight::InFlight;
 use crate::broker::session::outbound_queue::Delivery;
 use crate::broker::session::state::Session;
@@ -19,8 +20,10 @@ use crate::store::Waiting;
 
 /// Bytes that wait for the socket. Beyond it no further message is written.
 const OUT_HIGH_BYTES: usize = 64 * 1024;
+/// Bytes of a PUBLISH beside topic, payload and properties, except for a hundred subscription identifiers.
+const PACKET_OVERHEAD: usize = 64;
 /// Topic aliases given to one client at most.
-const ALIASES: u16 = 32;
+const ALIASES: u16 = 10;
 
 /// The capabilities of a client, from its CONNECT (MQTT 5.0 §3.1.2.11).
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +47,7 @@ pub struct Outbound {
     /// New subscriptions whose retained messages are still to be looked up: one at a time, since each may replay all
     /// retained messages.
     replays: VecDeque<ReplayRequest>,
-    /// Retained messages of a new subscription.
+    /// A page of the retained messages of a new subscription.
     replayed: VecDeque<Delivery>,
     /// The next messages that wait in the log.
     page: VecDeque<Waiting>,
@@ -53,6 +56,8 @@ pub struct Outbound {
     /// Deliveries that the client has not acknowledged.
     pub in_flight: InFlight,
     aliases: HashMap<Topic, u16>,
+    /// What the output has of the pool.
+    pub buffered: Buffered,
 }
 
 impl Outbound {
@@ -62,6 +67,7 @@ impl Outbound {
         session: Arc<Session>,
         acl: Arc<CompiledAcl>,
         fan_out: FanOut,
+        buffered: Buffered,
     ) -> Self {
         session.queue.open();
         let sent_before = session.state().sent;
@@ -76,6 +82,7 @@ impl Outbound {
             sent_before,
             in_flight: InFlight::new(capabilities.receive_maximum),
             aliases: HashMap::new(),
+            buffered,
         }
     }
 
@@ -103,19 +110,32 @@ impl Outbound {
     pub fn write(&mut self, now_ms: i64, out: &mut BytesMut) -> Vec<i64> {
         let mut settled = Vec::new();
         self.look_up_replay();
+        if out.len() <= OWN_BYTES {
+            self.buffered.release();
+        }
         while out.len() < OUT_HIGH_BYTES {
-            let in_flight = &self.in_flight;
-            let sendable = |delivery: &Delivery| in_flight.has_room(delivery.qos);
-            if let Some(delivery) = self.replayed.pop_front_if(|delivery| sendable(delivery)) {
+            let (in_flight, buffered) = (&self.in_flight, &mut self.buffered);
+            let written = out.len();
+            // Beyond the connection's own bytes it takes a share, in which other messages have room, too.
+            let mut fits = |qos, size: usize| {
+                in_flight.has_room(qos)
+                    && buffered.admits(written + size + PACKET_OVERHEAD, OUT_HIGH_BYTES)
+            };
+            if let Some(delivery) =
+                self.replayed.pop_front_if(|delivery| fits(delivery.qos, delivery.message.size()))
+            {
                 self.write_delivery(&delivery, now_ms, out);
             } else if let Some(waiting) =
-                self.page.pop_front_if(|waiting| in_flight.has_room(waiting.qos))
+                self.page.pop_front_if(|waiting| fits(waiting.qos, waiting.size()))
             {
                 settled.extend(self.write_waiting(waiting, now_ms, out));
             } else if self.replayed.is_empty()
                 && self.replays.is_empty()
                 // Not before a retained message that waits for its place: that may be an older one of the same topic.
-                && let Some(delivery) = self.session.queue.pop_if(sendable)
+                && let Some(delivery) = self
+                    .session
+                    .queue
+                    .pop_if(|delivery| fits(delivery.qos, delivery.message.size()))
             {
                 self.write_delivery(&delivery, now_ms, out);
             } else {
@@ -132,12 +152,14 @@ impl Outbound {
 
     fn look_up_replay(&mut self) {
         if self.replayed.is_empty()
-            && let Some(request) = self.replays.pop_front()
+            && let Some(request) = self.replays.front_mut()
         {
-            let live = request
-                .deliveries(&self.fan_out.retained)
-                .filter(|delivery| !request.is_stored(delivery.qos));
+            let (page, is_last) = request.next_page(&self.fan_out.retained);
+            let live = page.into_iter().filter(|delivery| !request.is_stored(delivery.qos));
             self.replayed.extend(live);
+            if is_last {
+                self.replays.pop_front();
+            }
         }
     }
 
@@ -225,6 +247,8 @@ mod tests {
 
     use super::*;
     use crate::broker::delivery::retained_messages::Retained;
+    use crate::broker::net::buffers::BUFFER_BYTES;
+    use crate::broker::net::shares::Pool;
     use crate::broker::session::inflight::UnexpectedAck;
     use crate::broker::session::outbound_queue::Shared;
     use crate::broker::session::state::State;
@@ -246,7 +270,8 @@ mod tests {
             traffic: Arc::default(),
         };
         let session = fan_out.subscriptions.session("c", None, State::default());
-        Outbound::new(capabilities, session, Arc::new(CompiledAcl::everything()), fan_out)
+        let buffered = Buffered::new(Pool::new(BUFFER_BYTES), "c".into());
+        Outbound::new(capabilities, session, Arc::new(CompiledAcl::everything()), fan_out, buffered)
     }
 
     fn queue(outbound: &Outbound, delivery: Delivery) {
@@ -259,7 +284,7 @@ mod tests {
         session.state().subscriptions.insert(filter.clone(), options);
         let entered = outbound.fan_out.subscriptions.add(&filter, session, options);
         let session = Arc::clone(session);
-        outbound.replay([ReplayRequest { session, filter, options, entered }]);
+        outbound.replay([ReplayRequest { session, filter, options, entered, after: None }]);
     }
 
     fn delivery(topic: &str, payload: &str, qos: QoS) -> Delivery {

@@ -1,19 +1,35 @@
 //! Retained messages: the latest of each topic, for later subscribers. All of them are in memory. All but the broker's
 //! own are also in the log, committed before their publisher's acknowledgement.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::broker::net::shares::Shares;
 use crate::broker::session::subscriptions::Numbers;
 use crate::mqtt::{Filter, Message, Topic};
+use crate::store::user_of;
+use crate::throttled_log::ThrottledLog;
+use crate::wire::is_command;
 
-/// Topics that may have a retained message. A hall of 100 nodes has 1,000.
-const TOPICS: usize = 20_000;
-/// Bytes of all retained messages together.
-const BYTES: usize = 8 * 1024 * 1024;
+/// Topics that may have a retained message, shared by user. A hall of 100 nodes has 1,000.
+pub const RETAINED_TOPICS: usize = 20_000;
+/// Bytes of all retained messages together, shared by user.
+pub const RETAINED_BYTES: usize = 8 * 1024 * 1024;
+/// The same for commands to outputs, which have room of their own.
+pub const RETAINED_COMMANDS: usize = 2_000;
+pub const RETAINED_COMMAND_BYTES: usize = 512 * 1024;
+/// A retained message takes a multiple of these bytes, so that a value which becomes longer by some characters needs
+/// no further room.
+const STEP_BYTES: usize = 256;
+/// Most messages of one page of a look-up, and most topics that are looked at for it.
+const PAGE_MESSAGES: usize = 256;
+const PAGE_TOPICS: usize = 4096;
+/// Any client can cause this line.
+static NO_ROOM_LINE: ThrottledLog = ThrottledLog::new(Duration::from_mins(10));
 
 /// A topic's retained message, with its numbers.
 #[derive(Debug)]
@@ -22,17 +38,99 @@ struct Entry {
     numbers: Numbers,
 }
 
-#[derive(Debug, Default)]
+/// Whose room a message takes: its publisher's user; nobody's for the broker's own.
+fn holder(publisher: &str) -> Option<Arc<str>> {
+    (!publisher.is_empty()).then(|| user_of(publisher).into())
+}
+
+/// The room of a message of so many bytes.
+const fn cost(bytes: usize) -> usize {
+    bytes.next_multiple_of(STEP_BYTES)
+}
+
+#[derive(Debug)]
+struct Pool {
+    topics: Shares,
+    bytes: Shares,
+}
+
+impl Pool {
+    fn new(topics: usize, bytes: usize) -> Self {
+        Self { topics: Shares::new(topics), bytes: Shares::new(bytes) }
+    }
+
+    fn take(&mut self, holder: &Arc<str>, topics: usize, bytes: usize) {
+        self.topics.take(holder, topics);
+        self.bytes.take(holder, bytes);
+    }
+
+    fn give_back(&mut self, holder: &str, topics: usize, bytes: usize) {
+        self.topics.give_back(holder, topics);
+        self.bytes.give_back(holder, bytes);
+    }
+}
+
+#[derive(Debug)]
 struct Table {
-    topics: HashMap<Topic, Entry>,
+    topics: BTreeMap<Topic, Entry>,
+    /// Of commands to outputs, and of all others.
+    commands: Pool,
+    others: Pool,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            topics: BTreeMap::new(),
+            commands: Pool::new(RETAINED_COMMANDS, RETAINED_COMMAND_BYTES),
+            others: Pool::new(RETAINED_TOPICS, RETAINED_BYTES),
+        }
+    }
+}
+
+impl Table {
+    fn pool(&mut self, topic: &str) -> &mut Pool {
+        if is_command(topic) { &mut self.commands } else { &mut self.others }
+    }
+
+    fn count(&mut self, message: &Message) {
+        if let Some(holder) = holder(&message.publisher) {
+            self.pool(&message.topic).take(&holder, 1, cost(message.size()));
+        }
+    }
+
+    fn discount(&mut self, message: &Message) {
+        if let Some(holder) = holder(&message.publisher) {
+            self.pool(&message.topic).give_back(&holder, 1, cost(message.size()));
+        }
+    }
+}
+
+/// Room for a message that is to be retained, until it is. Dropping it gives the room back.
+#[derive(Debug)]
+pub struct Room {
+    retained: Retained,
+    topic: Topic,
+    holder: Arc<str>,
+    topics: usize,
     bytes: usize,
 }
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut table = self.retained.write();
+        table.pool(&self.topic).give_back(&self.holder, self.topics, self.bytes);
+    }
+}
+
+/// The user has its share of retained messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom;
 
 /// The retained messages of the broker.
 #[derive(Debug, Clone, Default)]
 pub struct Retained {
     table: Arc<RwLock<Table>>,
-    warned: Arc<AtomicBool>,
 }
 
 impl Retained {
@@ -46,67 +144,102 @@ impl Retained {
         retained
     }
 
-    /// Whether there is room for `message`. Several publishers may get the same free room at the same moment, so the
-    /// messages of one commit can exceed the bound.
-    pub fn admits(&self, message: &Message) -> bool {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let before = table.topics.get(&message.topic);
-        let topics = table.topics.len() + usize::from(before.is_none());
-        let bytes = table.bytes + message.size() - before.map_or(0, |before| before.message.size());
-        let room = message.payload.is_empty() || (topics <= TOPICS && bytes <= BYTES);
-        drop(table);
-        if !room && !self.warned.swap(true, Relaxed) {
-            warn!(
-                "no room for further retained messages ({TOPICS} topics, {BYTES} bytes): they are delivered but not retained"
-            );
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for `message`, which is to be retained; `None` where it needs none.
+    ///
+    /// # Errors
+    /// When its publisher's user has its share.
+    pub fn reserve(&self, message: &Message) -> Result<Option<Room>, NoRoom> {
+        let Some(holder) = holder(&message.publisher).filter(|_| !message.payload.is_empty())
+        else {
+            return Ok(None);
+        };
+        let mut table = self.write();
+        let before = table.topics.get(&message.topic).map(|entry| &entry.message);
+        let own = before.filter(|before| {
+            !before.publisher.is_empty() && user_of(&before.publisher) == &*holder
+        });
+        let topics = usize::from(own.is_none());
+        let bytes = cost(message.size()).saturating_sub(own.map_or(0, |own| cost(own.size())));
+        let pool = table.pool(&message.topic);
+        if !(pool.topics.admits(&holder, topics) && pool.bytes.admits(&holder, bytes)) {
+            drop(table);
+            if let Some(left_out) = NO_ROOM_LINE.due(Instant::now()) {
+                let topic = &message.topic;
+                warn!(
+                    user = &*holder,
+                    ?topic,
+                    left_out,
+                    "a message is not retained: this user has its share of retained messages; delete some of them, or \
+                    publish without the retain flag"
+                );
+            }
+            return Err(NoRoom);
         }
-        room
+        if topics + bytes == 0 {
+            return Ok(None);
+        }
+        pool.take(&holder, topics, bytes);
+        drop(table);
+        let (retained, topic) = (self.clone(), message.topic.clone());
+        Ok(Some(Room { retained, topic, holder, topics, bytes }))
     }
 
     /// Makes `message` its topic's retained message; an empty one deletes it ([MQTT-3.3.1-10]).
     pub fn set(&self, message: Arc<Message>, numbers: Numbers) {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.write();
         let before = if message.payload.is_empty() {
             table.topics.remove(&message.topic)
         } else {
-            table.bytes += message.size();
+            table.count(&message);
             table.topics.insert(message.topic.clone(), Entry { message, numbers })
         };
-        table.bytes -= before.map_or(0, |before| before.message.size());
+        if let Some(before) = before {
+            table.discount(&before.message);
+        }
     }
 
     /// Deletes the messages that have expired at `now_ms`.
     pub fn expire(&self, now_ms: i64) {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let mut freed = 0;
-        table.topics.retain(|_, entry| {
-            let expired = entry.message.is_expired(now_ms);
-            freed += if expired { entry.message.size() } else { 0 };
-            !expired
-        });
-        table.bytes -= freed;
+        let mut table = self.write();
+        let expired = table.topics.extract_if(.., |_, entry| entry.message.is_expired(now_ms));
+        let expired: Vec<Entry> = expired.map(|(_, entry)| entry).collect();
+        for entry in expired {
+            table.discount(&entry.message);
+        }
     }
 
-    /// The retained messages for a new subscription to `filter` at `now_ms`, in the order of their topics. `replayed`
-    /// decides by a message's numbers whether this subscription gets it.
+    /// A page of the retained messages for a new subscription to `filter` at `now_ms`, in the order of their topics, from
+    /// those after `after` on. `replayed` decides by a message's numbers whether this subscription gets it. Returns the
+    /// topic after which the next page begins; `None`: there is none.
     pub fn matching(
         &self,
         filter: &Filter,
+        after: Option<&Topic>,
         now_ms: i64,
         replayed: impl Fn(Numbers) -> bool,
-    ) -> Vec<Arc<Message>> {
+    ) -> (Vec<Arc<Message>>, Option<Topic>) {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let wanted = |entry: &&Entry| !entry.message.is_expired(now_ms) && replayed(entry.numbers);
         if !filter.as_str().contains(['+', '#']) {
             let entry = table.topics.get(filter.as_str()).filter(wanted);
-            return entry.map(|entry| Arc::clone(&entry.message)).into_iter().collect();
+            return (entry.map(|entry| Arc::clone(&entry.message)).into_iter().collect(), None);
         }
-        let matching = table.topics.values().filter(|entry| filter.matches(&entry.message.topic));
-        let mut found: Vec<_> =
-            matching.filter(wanted).map(|entry| Arc::clone(&entry.message)).collect();
-        drop(table);
-        found.sort_unstable_by(|one, other| one.topic.cmp(&other.topic));
-        found
+        let after = after.map_or(Unbounded, |topic| Excluded(topic.as_str()));
+        let mut found = Vec::new();
+        for (looked, (topic, entry)) in table.topics.range::<str, _>((after, Unbounded)).enumerate()
+        {
+            if filter.matches(topic) && wanted(&entry) {
+                found.push(Arc::clone(&entry.message));
+            }
+            if found.len() >= PAGE_MESSAGES || looked + 1 >= PAGE_TOPICS {
+                return (found, Some(topic.clone()));
+            }
+        }
+        (found, None)
     }
 
     /// Calls `each` with every retained message that has not expired at `now_ms`, and its numbers.
@@ -134,11 +267,43 @@ mod tests {
     use super::*;
 
     fn message(topic: &str, payload: &[u8]) -> Arc<Message> {
-        Arc::new(Message::own(topic, payload.to_vec()))
+        message_of("c", topic, payload)
+    }
+
+    fn message_of(publisher: &str, topic: &str, payload: &[u8]) -> Arc<Message> {
+        let publisher = publisher.into();
+        Arc::new(Message { publisher, ..Message::own(topic, payload.to_vec()) })
     }
 
     fn set(retained: &Retained, message: Arc<Message>) {
         retained.set(message, Numbers::default());
+    }
+
+    /// Retains it if there is room.
+    fn keep(retained: &Retained, message: Arc<Message>) -> bool {
+        let room = retained.reserve(&message);
+        if room.is_ok() {
+            set(retained, message);
+        }
+        room.is_ok()
+    }
+
+    fn used(retained: &Retained) -> [usize; 4] {
+        let Table { commands, others, .. } = &*retained.table.read().unwrap();
+        [&commands.topics, &commands.bytes, &others.topics, &others.bytes].map(Shares::used)
+    }
+
+    fn all(retained: &Retained, filter: &str, now_ms: i64) -> Vec<Arc<Message>> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let filter = filter.parse().unwrap();
+            let (page, next) = retained.matching(&filter, after.as_ref(), now_ms, |_| true);
+            found.extend(page);
+            if next.is_none() {
+                return found;
+            }
+            after = next;
+        }
     }
 
     #[test]
@@ -148,50 +313,82 @@ mod tests {
             set(&retained, message(topic, payload.as_bytes()));
         }
         let found = |filter: &str| -> Vec<String> {
-            let found = retained.matching(&filter.parse().unwrap(), 0, |_| true);
-            found.iter().map(|message| message.topic.to_string()).collect()
+            all(&retained, filter, 0).iter().map(|message| message.topic.to_string()).collect()
         };
         assert_eq!(found("#"), ["a/1", "b/1"]);
         assert_eq!(found("a/1"), ["a/1"]);
         assert_eq!(found("$SYS/#"), ["$SYS/a"]);
-        assert_eq!(retained.matching(&"a/+".parse().unwrap(), 0, |_| true)[0].payload, "new");
+        assert_eq!(all(&retained, "a/+", 0)[0].payload, "new");
         set(&retained, message("a/1", b""));
         assert!(found("a/+").is_empty());
         set(&retained, message("b/1", b""));
         set(&retained, message("$SYS/a", b""));
-        assert_eq!(retained.table.read().unwrap().bytes, 0);
+        assert_eq!(used(&retained), [0; 4]);
     }
 
     #[test]
     fn an_expired_message_is_not_replayed_and_is_deleted() {
         let retained = Retained::default();
-        let expiring = Message { expires_at_ms: Some(10), ..Message::own("a", "1") };
+        let expiring = Message { expires_at_ms: Some(10), ..(*message("a", b"1")).clone() };
         set(&retained, Arc::new(expiring));
-        assert_eq!(retained.matching(&"a".parse().unwrap(), 9, |_| true).len(), 1);
-        assert!(retained.matching(&"#".parse().unwrap(), 10, |_| true).is_empty());
+        assert_eq!(all(&retained, "a", 9).len(), 1);
+        assert!(all(&retained, "#", 10).is_empty());
         retained.expire(10);
-        assert_eq!((retained.len(), retained.table.read().unwrap().bytes), (0, 0));
+        assert_eq!((retained.len(), used(&retained)), (0, [0; 4]));
     }
 
     #[test]
-    fn retained_messages_are_bounded() {
+    fn a_look_up_goes_page_by_page_in_the_order_of_the_topics() {
         let retained = Retained::default();
-        let big = vec![0; 1024 * 1024];
-        for n in 0..20 {
-            let message = message(&format!("big/{n}"), &big);
-            if retained.admits(&message) {
-                set(&retained, message);
-            }
+        for n in 0..2 * PAGE_TOPICS {
+            let folder = if n % 2 == 0 { "a" } else { "b" };
+            set(&retained, message(&format!("{folder}/{n:05}"), b"1"));
         }
-        assert_eq!(retained.len(), 7);
-        assert!(retained.admits(&message("big/3", &big)), "replacing costs nothing");
-        assert!(retained.admits(&message("big/19", b"")), "deleting is always possible");
-        for n in 0..TOPICS + 10 {
-            let message = message(&format!("t/{n}"), b"1");
-            if retained.admits(&message) {
-                set(&retained, message);
-            }
-        }
-        assert_eq!(retained.len(), TOPICS);
+        let found = all(&retained, "b/+", 0);
+        assert_eq!(found.len(), PAGE_TOPICS);
+        assert!(found.is_sorted_by_key(|message| message.topic.clone()));
+        let (page, next) = retained.matching(&"#".parse().unwrap(), None, 0, |_| true);
+        assert_eq!((page.len(), next.is_some()), (PAGE_MESSAGES, true));
+    }
+
+    #[test]
+    fn a_user_has_its_share_and_the_next_one_finds_room() {
+        let retained = Retained::default();
+        let big = vec![0; 1024 * 1024 - 4096];
+        let kept = (0..20).filter(|n| keep(&retained, message(&format!("big/{n}"), &big)));
+        assert_eq!(kept.count(), 4, "half of the bytes");
+        assert!(keep(&retained, message("big/3", &big)), "replacing costs nothing");
+        assert!(keep(&retained, message("big/19", b"")), "deleting is always possible");
+        let kept = (0..RETAINED_TOPICS)
+            .filter(|n| keep(&retained, message_of("a\u{1}c", &format!("t/{n}"), b"1")));
+        let a = kept.count();
+        assert!((RETAINED_TOPICS / 3..=RETAINED_TOPICS / 2).contains(&a), "{a}");
+        assert!(keep(&retained, message_of("b\u{1}c", "b/1", &big)), "the next one finds room");
+        assert!(
+            !keep(&retained, message_of("a\u{1}d", "t/new", b"1")),
+            "all clients of a user are one"
+        );
+        assert!(
+            keep(&retained, message_of("a\u{1}c", "t/1", &[0; 99])),
+            "a value may become longer"
+        );
+        assert!(
+            keep(&retained, message_of("a\u{1}c", "humidor/n/output/o/set", b"ON")),
+            "a command"
+        );
+        let of_a = || retained.table.read().unwrap().others.topics.of("a");
+        let before = of_a();
+        assert!(keep(&retained, message_of("b\u{1}c", "t/2", b"b's now")));
+        assert_eq!(of_a(), before - 1);
+    }
+
+    #[test]
+    fn room_that_is_not_used_is_given_back_and_the_brokers_own_takes_none() {
+        let retained = Retained::default();
+        let room = retained.reserve(&message("a", b"1")).unwrap();
+        assert_eq!(used(&retained), [0, 0, 1, STEP_BYTES]);
+        drop(room);
+        set(&retained, Arc::new(Message::own("own", "1")));
+        assert_eq!(used(&retained), [0; 4]);
     }
 }

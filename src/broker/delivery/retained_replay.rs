@@ -9,7 +9,7 @@ use crate::broker::session::outbound_queue::{Delivery, Shared};
 use crate::broker::session::state::Session;
 use crate::broker::session::subscriptions::Numbers;
 use crate::clock;
-use crate::mqtt::{Filter, Message, QoS, Trie};
+use crate::mqtt::{Filter, Message, QoS, Topic, Trie};
 use crate::store::{Change, Options, Target};
 
 /// Retained messages for the subscriptions of one batch: as many as may wait for a session.
@@ -23,27 +23,32 @@ pub struct ReplayRequest {
     pub options: Options,
     /// When the subscription entered the index.
     pub entered: Numbers,
+    /// The topic up to which the retained messages were looked up.
+    pub after: Option<Topic>,
 }
 
 impl ReplayRequest {
-    /// The retained messages as they are delivered to the subscription; none when it has been unsubscribed
-    /// meanwhile ([MQTT-3.10.4-2]).
-    pub fn deliveries(&self, retained: &Retained) -> impl Iterator<Item = Delivery> + use<'_> {
-        let held = self.session.state().subscriptions.contains_key(&self.filter);
-        let found = if held {
-            retained.matching(&self.filter, clock::unix_ms(), |numbers| {
+    /// A page of the retained messages as they are delivered to the subscription, and whether it is the last one; none
+    /// when it has been unsubscribed meanwhile ([MQTT-3.10.4-2]). A client that reads nothing keeps no more than a page
+    /// in memory.
+    pub fn next_page(&mut self, retained: &Retained) -> (Vec<Delivery>, bool) {
+        if !self.session.state().subscriptions.contains_key(&self.filter) {
+            return (Vec::new(), true);
+        }
+        let (found, after) =
+            retained.matching(&self.filter, self.after.as_ref(), clock::unix_ms(), |numbers| {
                 numbers.is_replayed(self.entered, &self.session)
-            })
-        } else {
-            Vec::new()
-        };
+            });
+        let is_last = after.is_none();
+        self.after = after;
         let foreign = found.into_iter().filter(|message| !self.is_own(message));
-        foreign.map(|message| Delivery {
+        let deliveries = foreign.map(|message| Delivery {
             qos: self.options.qos.min(message.qos),
             message: Shared::uncounted(message),
             retain: true,
             identifiers: self.identifiers(),
-        })
+        });
+        (deliveries.collect(), is_last)
     }
 
     /// Whether a retained message with these numbers is replayed.
@@ -62,7 +67,7 @@ impl ReplayRequest {
         if self.options.identifier > 0 { vec![self.options.identifier] } else { vec![] }
     }
 
-    /// Whether a delivery of [`ReplayRequest::deliveries`] waits in the log instead of in memory.
+    /// Whether a delivery of [`ReplayRequest::next_page`] waits in the log instead of in memory.
     pub fn is_stored(&self, qos: QoS) -> bool {
         self.session.persistent.is_some() && qos > QoS::AtMostOnce
     }

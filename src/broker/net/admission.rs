@@ -3,6 +3,7 @@
 //! that finds no place waits a moment for one: places of clients whose end has arrived become free as it is read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,13 @@ const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// Clients that have ended and whose last work goes on after they have left their place.
 pub const ENDING: usize = 256;
 
+/// Whose place it is: the client's address, and its user, if it has logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Holder {
+    origin: IpAddr,
+    user: Option<Arc<str>>,
+}
+
 #[derive(Debug)]
 struct Waiting {
     origin: IpAddr,
@@ -43,8 +51,9 @@ struct Table {
     incomplete_bytes: usize,
     admitted: usize,
     admitted_of: HashMap<IpAddr, usize>,
+    admitted_of_user: HashMap<Arc<str>, usize>,
     /// Clients that wait for a place, in the order of their CONNECTs.
-    queue: VecDeque<(IpAddr, oneshot::Sender<Place>)>,
+    queue: VecDeque<(Holder, oneshot::Sender<Place>)>,
     ending: usize,
     tickets: u64,
 }
@@ -52,7 +61,7 @@ struct Table {
 impl Table {
     fn leave(&mut self, ticket: u64) -> Option<oneshot::Sender<()>> {
         let left = self.waiting.remove(&ticket)?;
-        count_down(&mut self.waiting_of, left.origin);
+        count_down(&mut self.waiting_of, &left.origin);
         self.incomplete_bytes -= left.bytes;
         Some(left.evict)
     }
@@ -107,27 +116,36 @@ impl Table {
         of_origin.max_by_key(|(_, waiting)| waiting.bytes).map(|(ticket, _)| *ticket)
     }
 
-    fn has_place(&self, origin: IpAddr, limits: &Limits) -> bool {
-        let of_origin = self.admitted_of.get(&origin).copied().unwrap_or(0);
-        self.admitted < limits.connections && of_origin < limits.connections_per_address
+    fn has_place(&self, holder: &Holder, limits: &Limits) -> bool {
+        let of_origin = self.admitted_of.get(&holder.origin).copied().unwrap_or(0);
+        let of_user = holder.user.as_ref().and_then(|user| self.admitted_of_user.get(user));
+        self.admitted < limits.connections
+            && of_origin < limits.connections_per_address
+            && of_user.copied().unwrap_or(0) < limits.connections_per_user
     }
 
-    fn occupy(&mut self, origin: IpAddr) {
+    fn occupy(&mut self, holder: &Holder) {
         self.admitted += 1;
-        *self.admitted_of.entry(origin).or_default() += 1;
+        *self.admitted_of.entry(holder.origin).or_default() += 1;
+        if let Some(user) = &holder.user {
+            *self.admitted_of_user.entry(Arc::clone(user)).or_default() += 1;
+        }
     }
 
-    fn vacate(&mut self, origin: IpAddr) {
+    fn vacate(&mut self, holder: &Holder) {
         self.admitted -= 1;
-        count_down(&mut self.admitted_of, origin);
+        count_down(&mut self.admitted_of, &holder.origin);
+        if let Some(user) = &holder.user {
+            count_down(&mut self.admitted_of_user, user);
+        }
     }
 }
 
-fn count_down(counts: &mut HashMap<IpAddr, usize>, origin: IpAddr) {
-    if let Some(count) = counts.get_mut(&origin) {
+fn count_down<K: Eq + Hash>(counts: &mut HashMap<K, usize>, holder: &K) {
+    if let Some(count) = counts.get_mut(holder) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&origin);
+            counts.remove(holder);
         }
     }
 }
@@ -139,16 +157,16 @@ pub struct Admission {
     limits: Limits,
 }
 
-/// The limit of clients is reached, in all or for this address.
+/// The limit of clients is reached, in all, for this user or for this address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many clients, in all or from this address")]
+#[error("too many clients, in all, of this user or from this address")]
 pub struct Full;
 
 /// A client's place. Dropping it gives it to the next client in the queue.
 #[derive(Debug)]
 struct Place {
     admission: Admission,
-    origin: IpAddr,
+    holder: Holder,
     /// False once the place is given back.
     held: bool,
 }
@@ -199,20 +217,20 @@ impl Admission {
     }
 
     /// A place whose occupation the caller has counted.
-    fn place(&self, origin: IpAddr) -> Place {
-        Place { admission: self.clone(), origin, held: true }
+    fn place(&self, holder: Holder) -> Place {
+        Place { admission: self.clone(), holder, held: true }
     }
 
     /// Gives the places that are free to the clients in the queue.
     fn serve_queue(&self, table: &mut Table) {
         while let Some(next) =
-            table.queue.iter().position(|(origin, _)| table.has_place(*origin, &self.limits))
-            && let Some((origin, waiter)) = table.queue.remove(next)
+            table.queue.iter().position(|(holder, _)| table.has_place(holder, &self.limits))
+            && let Some((holder, waiter)) = table.queue.remove(next)
         {
-            table.occupy(origin);
-            if let Err(mut unwanted) = waiter.send(self.place(origin)) {
+            table.occupy(&holder);
+            if let Err(mut unwanted) = waiter.send(self.place(holder)) {
                 unwanted.held = false;
-                table.vacate(origin);
+                table.vacate(&unwanted.holder);
             }
         }
     }
@@ -249,27 +267,33 @@ impl Permit {
         self.admission.lock().leave(self.ticket);
     }
 
-    /// Makes it the permit of a client. Where there is no place, it waits for one for up to [`PLACE_WAIT`].
+    /// Makes it the permit of a client of `user`, if it has logged in. Where there is no place, it waits for one for up to
+    /// [`PLACE_WAIT`].
     ///
     /// # Errors
-    /// [`Full`] when the limit of clients is reached.
-    pub async fn admit_client(&mut self) -> Result<(), Full> {
+    /// [`Full`] when a limit of clients is reached.
+    pub async fn admit_client(&mut self, user: Option<&str>) -> Result<(), Full> {
+        let holder = Holder { origin: self.origin, user: user.map(Arc::from) };
         let waiter = {
             let mut table = self.admission.lock();
             let limits = &self.admission.limits;
-            if table.has_place(self.origin, limits) {
-                table.occupy(self.origin);
-                self.place = Some(self.admission.place(self.origin));
+            if table.has_place(&holder, limits) {
+                table.occupy(&holder);
+                self.place = Some(self.admission.place(holder));
                 return Ok(());
             }
-            let of_origin = table.queue.iter().filter(|(other, _)| *other == self.origin).count();
+            let waiting = |same: fn(&Holder, &Holder) -> bool| {
+                table.queue.iter().filter(|(other, _)| same(other, &holder)).count()
+            };
             if table.queue.len() >= limits.connections
-                || of_origin >= limits.connections_per_address
+                || waiting(|a, b| a.origin == b.origin) >= limits.connections_per_address
+                || waiting(|a, b| a.user.is_some() && a.user == b.user)
+                    >= limits.connections_per_user
             {
                 return Err(Full);
             }
             let (place, waiter) = oneshot::channel();
-            table.queue.push_back((self.origin, place));
+            table.queue.push_back((holder, place));
             waiter
         };
         if let Ok(Ok(place)) = timeout(PLACE_WAIT, waiter).await {
@@ -300,7 +324,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.held {
             let mut table = self.admission.lock();
-            table.vacate(self.origin);
+            table.vacate(&self.holder);
             self.admission.serve_queue(&mut table);
         }
     }
@@ -330,7 +354,7 @@ mod tests {
         let admission = Admission::new(limits);
         let mut named = admission.enter(address(1));
         named.take_connect();
-        named.admit_client().await.unwrap();
+        named.admit_client(None).await.unwrap();
         let mut first = admission.enter(address(1));
         let mut other = admission.enter(address(2));
         let mut crowd: Vec<_> =
@@ -356,6 +380,7 @@ mod tests {
         assert!(table.waiting.is_empty() && table.waiting_of.is_empty());
         assert_eq!(table.incomplete_bytes, 0);
         assert!(table.admitted == 0 && table.admitted_of.is_empty());
+        assert!(table.admitted_of_user.is_empty());
         assert!(table.queue.is_empty() && table.ending == 0);
     }
 
@@ -383,7 +408,7 @@ mod tests {
         let admit = async |n| {
             let mut permit = admission.enter(address(n));
             permit.take_connect();
-            permit.admit_client().await.map(|()| permit)
+            permit.admit_client(None).await.map(|()| permit)
         };
         let (one, two) = (admit(1).await.unwrap(), admit(1).await.unwrap());
         assert!(admit(1).await.is_err(), "two of one address");
@@ -396,16 +421,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn clients_are_bounded_by_user() {
+        let limits = Limits { connections_per_user: 2, ..Limits::default() };
+        let admission = Admission::new(limits);
+        let admit = async |n, user| {
+            let mut permit = admission.enter(address(n));
+            permit.take_connect();
+            permit.admit_client(Some(user)).await.map(|()| permit)
+        };
+        let (one, two) = (admit(1, "a").await.unwrap(), admit(2, "a").await.unwrap());
+        assert!(admit(3, "a").await.is_err(), "from another address, too");
+        let other = admit(1, "b").await.unwrap();
+        drop(one);
+        let again = admit(3, "a").await.unwrap();
+        drop((two, other, again));
+        assert_empty(&admission);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_place_of_a_client_that_has_ended_goes_to_the_next_of_the_queue_that_may_have_it() {
         let limits = Limits { connections: 2, connections_per_address: 1, ..Limits::default() };
         let admission = Admission::new(limits);
         let permit = |n| admission.enter(address(n));
         let (mut one, mut two) = (permit(1), permit(2));
-        one.admit_client().await.unwrap();
-        two.admit_client().await.unwrap();
+        one.admit_client(None).await.unwrap();
+        two.admit_client(None).await.unwrap();
         let (mut of_two, mut three) = (permit(2), permit(3));
         let (second_of_two, third, ()) =
-            tokio::join!(of_two.admit_client(), three.admit_client(), async {
+            tokio::join!(of_two.admit_client(None), three.admit_client(None), async {
                 tokio::task::yield_now().await;
                 // Its connection has ended, its last commit is still awaited.
                 one.leave_place();
@@ -420,10 +463,10 @@ mod tests {
         let limits = Limits { connections: 1, connections_per_address: 1, ..Limits::default() };
         let admission = Admission::new(limits);
         let mut one = admission.enter(address(1));
-        one.admit_client().await.unwrap();
+        one.admit_client(None).await.unwrap();
         let mut gone = admission.enter(address(1));
         {
-            let mut admitting = std::pin::pin!(gone.admit_client());
+            let mut admitting = std::pin::pin!(gone.admit_client(None));
             assert!(poll_once(admitting.as_mut()).await.is_none());
             drop(one);
         }

@@ -10,6 +10,10 @@ pub struct Limits {
     /// Clients at once from one address (IPv6: one /64). All clients behind an address translation, a
     /// container engine's too, count as one address.
     pub connections_per_address: usize,
+    /// Clients at once of one user.
+    pub connections_per_user: usize,
+    /// Levels of a topic filter that a client subscribes to.
+    pub filter_levels: usize,
     /// PUBLISH packets a second that are read from one client; 0 is no limit.
     pub messages_per_second: u32,
     /// Bytes a second that are read from one client; 0 is no limit.
@@ -21,6 +25,8 @@ impl Default for Limits {
         Self {
             connections: 2000,
             connections_per_address: 1500,
+            connections_per_user: 1500,
+            filter_levels: 32,
             messages_per_second: 0,
             bytes_per_second: 0,
         }

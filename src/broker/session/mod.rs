@@ -1,7 +1,8 @@
 //! Sessions: their subscriptions, their outbound queues, and the leases of client ids.
 //!
-//! `inflight`, `outbound_queue` → `state` → `shared_subscriptions` → `subscriptions` → `registry` → `take_over`
+//! `inflight`, `hold_back` → `outbound_queue` → `state` → `shared_subscriptions` → `subscriptions` → `registry` → `take_over`
 
+pub(in crate::broker) mod hold_back;
 pub(in crate::broker) mod inflight;
 pub(in crate::broker) mod outbound_queue;
 pub(in crate::broker) mod registry;

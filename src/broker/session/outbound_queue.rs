@@ -13,30 +13,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use crate::broker::net::token_bucket::TokenBucket;
+use super::hold_back::HoldBudget;
 use crate::mqtt::{Message, QoS};
+use crate::store::user_of;
 
 /// Deliveries that wait for one client, and their bytes. Beyond either the oldest is dropped.
 pub(in crate::broker) const QUEUE_MESSAGES: usize = 10_000;
 pub(in crate::broker) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes that wait for all clients together, each message counted once. Beyond it the queue of a client that takes
-/// nothing, or else the longest, loses half.
+/// Bytes that wait for all clients together, each message counted once. Beyond it a queue loses half: of the user for
+/// whose clients most bytes wait, one whose client takes nothing, or else the longest.
 pub(in crate::broker) const ALL_QUEUES_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes below which a queue is neither congested nor loses anything for the others.
 const SHARE_BYTES: usize = 16 * 1024;
-/// How long a publisher is held back at most after one batch of messages. Its next acknowledgement comes that much
-/// later.
-pub(in crate::broker) const HOLD_MAX: Duration = Duration::from_millis(20);
 /// A client that has taken nothing for this long holds nobody back.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// Bytes that a queue has to lose during a hold so that only [`HOLD_DISCOUNT`] of it is charged: about 2 MB a second, a
-/// client that reads all the time.
-const HOLD_DRAINED_BYTES: u64 = 32 * 1024;
-const HOLD_DISCOUNT: f64 = 0.1;
-/// Seconds that one client's queue may hold publishers back at once, and for each second: 2 %.
-const HOLD_BUDGET: (f64, f64) = (0.5, 0.02);
-/// The same for all queues together: 5 %.
-const ALL_HOLDS_BUDGET: (f64, f64) = (2.0, 0.05);
 /// Counted for each delivery beside its message's bytes.
 const DELIVERY_BYTES: usize = size_of::<Delivery>();
 /// Places that an empty queue keeps allocated.
@@ -115,16 +105,15 @@ pub enum Pushed {
 #[derive(Debug)]
 pub struct AllQueues {
     bytes: AtomicUsize,
-    holds: Mutex<TokenBucket>,
+    holds: Mutex<HoldBudget>,
     /// The open ones, by their address.
     open: Mutex<HashMap<usize, Weak<OutboundQueue>>>,
 }
 
 impl Default for AllQueues {
     fn default() -> Self {
-        let (most, per_second) = ALL_HOLDS_BUDGET;
-        let holds = TokenBucket::new(most, per_second, Instant::now());
-        Self { bytes: AtomicUsize::new(0), holds: Mutex::new(holds), open: Mutex::default() }
+        let holds = Mutex::new(HoldBudget::of_all(Instant::now()));
+        Self { bytes: AtomicUsize::new(0), holds, open: Mutex::default() }
     }
 }
 
@@ -140,9 +129,9 @@ impl AllQueues {
         Arc::new(Shared { message: Arc::clone(message), all: Some(Arc::clone(self)) })
     }
 
-    /// Makes room when more than [`ALL_QUEUES_BYTES`] wait: of the clients that have taken nothing for a while the one
-    /// with the most waiting loses the older half, or else the one with the most of all. Returns whose messages were
-    /// dropped, and how many.
+    /// Makes room when more than [`ALL_QUEUES_BYTES`] wait: of the user for whose clients most bytes wait, the client with
+    /// the most waiting loses the older half, of those that have taken nothing for a while, or else of all. Returns whose
+    /// messages were dropped, and how many.
     pub fn make_room(&self) -> Option<(Arc<str>, u64)> {
         if self.bytes() <= ALL_QUEUES_BYTES {
             return None;
@@ -152,15 +141,23 @@ impl AllQueues {
         let queues: Vec<_> = open.values().filter_map(Weak::upgrade).collect();
         // Before any of them is dropped: the last to hold a queue closes it, for which it needs the lock.
         drop(open);
-        let weighed = queues.iter().map(|queue| {
-            let inner = queue.lock();
-            let weight = (now >= inner.taken_at + STALLED_AFTER, inner.bytes);
-            drop(inner);
-            (weight, queue)
-        });
-        let (_, longest) = weighed
-            .filter(|((_, bytes), _)| *bytes > SHARE_BYTES)
-            .max_by_key(|(weight, _)| *weight)?;
+        let weighed: Vec<_> = queues
+            .iter()
+            .map(|queue| {
+                let inner = queue.lock();
+                (now >= inner.taken_at + STALLED_AFTER, inner.bytes, queue)
+            })
+            .filter(|(_, bytes, _)| *bytes > SHARE_BYTES)
+            .collect();
+        let mut of_user: HashMap<&str, usize> = HashMap::new();
+        for (_, bytes, queue) in &weighed {
+            *of_user.entry(user_of(&queue.client)).or_default() += bytes;
+        }
+        let most = of_user.values().max()?;
+        let (_, _, longest) = weighed
+            .iter()
+            .filter(|(_, _, queue)| of_user.get(user_of(&queue.client)) == Some(most))
+            .max_by_key(|(stalls, bytes, _)| (*stalls, *bytes))?;
         let dropped = longest.drop_half();
         Some((Arc::clone(&longest.client), dropped))
     }
@@ -190,13 +187,12 @@ struct Inner {
     taken_at: Instant,
     /// Bytes of all deliveries that were taken.
     taken_bytes: u64,
-    holds: TokenBucket,
+    holds: HoldBudget,
 }
 
 impl OutboundQueue {
     /// A closed queue of `client`, one of `all`.
     pub fn new(client: Arc<str>, all: Arc<AllQueues>) -> Arc<Self> {
-        let (most, per_second) = HOLD_BUDGET;
         let inner = Inner {
             open: false,
             deliveries: VecDeque::new(),
@@ -204,7 +200,7 @@ impl OutboundQueue {
             stored: false,
             taken_at: Instant::now(),
             taken_bytes: 0,
-            holds: TokenBucket::new(most, per_second, Instant::now()),
+            holds: HoldBudget::of_queue(Instant::now()),
         };
         let inner = Mutex::new(inner);
         Arc::new(Self { inner, ready: Notify::new(), relieved: Notify::new(), all, client })
@@ -350,16 +346,14 @@ impl OutboundQueue {
         };
         let _ = timeout_at(deadline, relieved).await;
         let now = Instant::now();
-        let mut seconds = (now - started).as_secs_f64();
+        let held = now - started;
         let mut inner = self.lock();
-        if inner.taken_bytes - taken_before >= HOLD_DRAINED_BYTES {
-            seconds *= HOLD_DISCOUNT;
-        }
-        inner.holds.overdraw(seconds, now);
-        self.holds().overdraw(seconds, now);
+        let drained = inner.taken_bytes - taken_before;
+        inner.holds.charge(held, drained, now);
+        self.holds().charge(held, drained, now);
     }
 
-    fn holds(&self) -> MutexGuard<'_, TokenBucket> {
+    fn holds(&self) -> MutexGuard<'_, HoldBudget> {
         self.all.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -392,6 +386,7 @@ impl Drop for OutboundQueue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hold_back::HOLD_MAX;
     use super::*;
 
     fn delivery(payload: impl Into<String>) -> Delivery {
@@ -459,6 +454,32 @@ mod tests {
     }
 
     #[test]
+    fn the_user_for_whom_most_waits_gives_way_before_one_with_a_longer_queue() {
+        let all = Arc::<AllQueues>::default();
+        let queue = |client: &str| {
+            let queue = OutboundQueue::new(client.into(), Arc::clone(&all));
+            queue.open();
+            queue
+        };
+        let many: Vec<_> = (0..10).map(|n| queue(&format!("many\u{1}{n}"))).collect();
+        let other = queue("other\u{1}c");
+        let message = all.share(&Arc::new(Message::own("t", "x".repeat(100_000))));
+        let push = |queue: &OutboundQueue| {
+            queue.push(Delivery { message: Arc::clone(&message), ..delivery("") });
+        };
+        for queue in &many {
+            push(queue);
+        }
+        (0..4).for_each(|_| push(&other));
+        // Its client reads slowly, those of the other user take all in time.
+        other.lock().taken_at = Instant::now().checked_sub(STALLED_AFTER).unwrap();
+        all.bytes.fetch_add(ALL_QUEUES_BYTES, Relaxed);
+        let (client, dropped) = all.make_room().unwrap();
+        assert_eq!((user_of(&client), dropped), ("many", 1));
+        assert_eq!(other.lock().deliveries.len(), 4);
+    }
+
+    #[test]
     fn a_message_counts_once_however_many_queues_have_it() {
         let all = Arc::<AllQueues>::default();
         let queues: Vec<_> = (0..10).map(|_| queue(&all)).collect();
@@ -518,7 +539,7 @@ mod tests {
         let queue = queue(&all);
         while !matches!(queue.push(delivery("1")), Pushed::Waits { congested: true, .. }) {}
         let now = Instant::now();
-        queue.lock().holds.overdraw(HOLD_BUDGET.0 + 1.0, now);
+        queue.lock().holds.charge(Duration::from_secs(2), 0, now);
         let before = queue.lock().holds.left(now);
         queue.hold_back(deadline()).await;
         assert!(queue.lock().holds.left(now) >= before, "it did not wait");

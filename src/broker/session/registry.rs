@@ -11,11 +11,16 @@ use tracing::warn;
 use super::state::{Session, State};
 use super::subscriptions::Subscriptions;
 use crate::broker::access::acl::CompiledAcl;
+use crate::broker::net::shares::{Pool, Shares};
 use crate::mqtt::Filter;
+use crate::store::user_of;
 use crate::store::{Change, Stored};
 
-/// Most persistent sessions. Beyond it the one that has been away for longest ends.
-pub(super) const PERSISTENT_SESSIONS: usize = 1000;
+/// Persistent sessions, shared by user. For one more than a user's share the one of its own that has been away for longest
+/// ends.
+pub(in crate::broker) const PERSISTENT_SESSIONS: usize = 2000;
+/// Bytes of wills, of connected clients and delayed ones, shared by user.
+pub(in crate::broker) const WILL_BYTES: usize = 8 * 1024 * 1024;
 /// Session expiry interval of a session that never expires (MQTT 5.0 §3.1.2.11.2), seconds.
 pub const FOR_EVER: u32 = u32::MAX;
 
@@ -44,26 +49,39 @@ impl Entry {
 }
 
 /// All client ids that are connected or have a session that waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
     pub entries: HashMap<String, Entry>,
     pub leases: u64,
     /// Highest number given to a persistent session.
     pub highest: i64,
-    pub persistent: usize,
+    /// Persistent sessions by user.
+    pub persistent: Shares,
     /// Clients that were connected when the broker's previous run died, and whose wills wait for their return.
     pub returns: HashMap<String, oneshot::Sender<()>>,
     /// Ends of sessions that are still to be committed.
     uncommitted: Vec<Change>,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            leases: 0,
+            highest: 0,
+            persistent: Shares::new(PERSISTENT_SESSIONS),
+            returns: HashMap::new(),
+            uncommitted: Vec::new(),
+        }
+    }
+}
+
 impl Table {
-    /// The client id of the persistent session that has been without a connection for longest.
-    pub fn longest_away(&self) -> Option<String> {
-        let idle = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.takeover.is_none() && entry.persistent.is_some());
+    /// The client id of the persistent session of `user` that has been without a connection for longest.
+    pub fn longest_away(&self, user: &str) -> Option<String> {
+        let idle = self.entries.iter().filter(|(id, entry)| {
+            user_of(id) == user && entry.takeover.is_none() && entry.persistent.is_some()
+        });
         idle.min_by_key(|(_, entry)| entry.lease).map(|(id, _)| id.clone())
     }
 
@@ -74,7 +92,7 @@ impl Table {
         if entry.takeover.is_none() {
             self.entries.remove(client_id);
         }
-        self.persistent -= 1;
+        self.persistent.give_back(user_of(client_id), 1);
         subscriptions.forget(&session);
         // Tells the task that waits to publish its will: the session is over.
         session.state().will = None;
@@ -83,18 +101,31 @@ impl Table {
 }
 
 /// Client ids and their sessions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Registry {
     table: Arc<Mutex<Table>>,
     /// The subscription index.
     pub subscriptions: Subscriptions,
+    /// Bytes of wills.
+    pub will_bytes: Pool,
     /// Highest number given to a will.
     wills: Arc<AtomicI64>,
 }
 
-/// There are [`PERSISTENT_SESSIONS`] already, all of them connected.
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            table: Arc::default(),
+            subscriptions: Subscriptions::default(),
+            will_bytes: Pool::new(WILL_BYTES),
+            wills: Arc::default(),
+        }
+    }
+}
+
+/// The user has its share of [`PERSISTENT_SESSIONS`], all of them connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no room for another persistent session ({PERSISTENT_SESSIONS})")]
+#[error("its user has its share of persistent sessions")]
 pub struct TooMany;
 
 impl Registry {
@@ -128,7 +159,7 @@ impl Registry {
                 registry.subscriptions.add(&filter, &session, options);
             }
             table.leases += 1;
-            table.persistent += 1;
+            table.persistent.take(&user_of(&stored.client_id).into(), 1);
             table.highest = table.highest.max(stored.session);
             let entry =
                 Entry { lease: table.leases, persistent: Some(session), ..Entry::default() };
@@ -205,7 +236,7 @@ impl Registry {
     pub fn count(&self) -> (usize, usize) {
         let table = self.lock();
         let connected = table.entries.values().filter(|entry| entry.takeover.is_some()).count();
-        (connected, table.persistent)
+        (connected, table.persistent.used())
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Table> {

@@ -26,23 +26,33 @@ impl Group {
         Self { filter, members: Mutex::default() }
     }
 
-    /// Adds a member or changes its options. Returns whether it was one already.
-    pub fn join(&self, session: &Arc<Session>, options: Options) -> bool {
+    /// Adds a member or changes its options.
+    pub fn join(&self, session: &Arc<Session>, options: Options) {
         let mut members = self.lock();
         let known = members.list.iter_mut().find(|(member, _)| Arc::ptr_eq(member, session));
         if let Some((_, held)) = known {
             *held = options;
-            return true;
+            return;
         }
         members.list.push((Arc::clone(session), options));
-        false
     }
 
-    /// Removes a member. Returns whether none is left.
+    /// Removes a member. Returns whether it was one.
     pub fn leave(&self, session: &Arc<Session>) -> bool {
         let mut members = self.lock();
+        let before = members.list.len();
         members.list.retain(|(member, _)| !Arc::ptr_eq(member, session));
-        members.list.is_empty()
+        members.list.len() < before
+    }
+
+    /// Whether it has no member.
+    pub fn is_empty(&self) -> bool {
+        self.lock().list.is_empty()
+    }
+
+    /// Whether `session` is a member.
+    pub fn has(&self, session: &Arc<Session>) -> bool {
+        self.lock().list.iter().any(|(member, _)| Arc::ptr_eq(member, session))
     }
 
     /// The member that gets `message`: the next one that is connected, or else one for which it can wait.

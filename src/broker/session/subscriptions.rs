@@ -6,6 +6,7 @@
 //! index. A message with a higher number is delivered as it is published; the others are replayed
 //! ([`Numbers::is_replayed`]).
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -13,8 +14,9 @@ use super::outbound_queue::AllQueues;
 use super::shared_subscriptions::Group;
 use super::state::{Session, State, Wanted};
 use crate::broker::access::acl::CompiledAcl;
+use crate::broker::net::shares::Shares;
 use crate::mqtt::{Filter, Message, QoS, Trie};
-use crate::store::{Change, Options, Target};
+use crate::store::{Change, Options, Target, user_of};
 
 #[derive(Debug)]
 enum Subscriber {
@@ -103,10 +105,49 @@ struct Latest {
     published: AtomicU64,
 }
 
+/// Bytes that subscriptions take in the index and in their sessions, shared by user: see [`cost`]. 20,000 to filters of
+/// four levels. It also bounds what a look-up costs: its nodes are all that one can visit.
+pub const SUBSCRIPTION_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a subscription beside its filter, and of each level of it.
+const SUBSCRIPTION_COST: usize = 256;
+const LEVEL_COST: usize = 128;
+
+/// Bytes that a subscription to `filter` is counted with.
+fn cost(filter: &Filter) -> usize {
+    SUBSCRIPTION_COST + filter.as_str().len() + LEVEL_COST * filter.levels()
+}
+
+/// The user has its share of subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its user has its share of subscriptions")]
+pub struct NoRoom;
+
+#[derive(Debug)]
+struct Index {
+    trie: Trie<Subscriber>,
+    /// By user.
+    shares: Shares,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { trie: Trie::default(), shares: Shares::new(SUBSCRIPTION_BYTES) }
+    }
+}
+
+impl Index {
+    fn holds(&self, filter: &Filter, session: &Arc<Session>) -> bool {
+        self.trie.get(filter).iter().any(|subscriber| match subscriber {
+            Subscriber::Session(..) => !filter.is_shared() && subscriber.is(session),
+            Subscriber::Group(group) => group.filter == *filter && group.has(session),
+        })
+    }
+}
+
 /// All subscriptions by filter.
 #[derive(Debug, Clone, Default)]
 pub struct Subscriptions {
-    index: Arc<RwLock<Trie<Subscriber>>>,
+    index: Arc<RwLock<Index>>,
     latest: Arc<Latest>,
     queues: Arc<AllQueues>,
 }
@@ -127,9 +168,31 @@ impl Subscriptions {
         self.queues.bytes()
     }
 
+    /// As [`Subscriptions::add`], within the share of the session's user.
+    ///
+    /// # Errors
+    /// When there is no room for a new subscription.
+    pub fn try_add(
+        &self,
+        filter: &Filter,
+        session: &Arc<Session>,
+        options: Options,
+    ) -> Result<Numbers, NoRoom> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let admits = index.shares.admits(user_of(&session.client_id), cost(filter))
+            || index.holds(filter, session);
+        drop(index);
+        // Clients that subscribe in the same moment exceed the share by that much.
+        if admits { Ok(self.add(filter, session, options)) } else { Err(NoRoom) }
+    }
+
     /// Subscribes `session` to `filter`, or changes the options of its subscription.
     pub fn add(&self, filter: &Filter, session: &Arc<Session>, options: Options) -> Numbers {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if !index.holds(filter, session) {
+            index.shares.take(&user_of(&session.client_id).into(), cost(filter));
+        }
+        let index = &mut index.trie;
         if filter.is_shared() {
             let known = index.get(filter).iter().find_map(|subscriber| match subscriber {
                 Subscriber::Group(group) if group.filter == *filter => Some(Arc::clone(group)),
@@ -159,10 +222,23 @@ impl Subscriptions {
     pub fn remove(&self, filter: &Filter, session: &Arc<Session>) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         session.unsubscribes.fetch_add(1, Relaxed);
-        index.remove(filter, |subscriber| match subscriber {
-            Subscriber::Session(..) => !filter.is_shared() && subscriber.is(session),
-            Subscriber::Group(group) => group.filter == *filter && group.leave(session),
+        let left = Cell::new(false);
+        index.trie.remove(filter, |subscriber| match subscriber {
+            Subscriber::Session(..) => {
+                let is_its_own = !filter.is_shared() && subscriber.is(session);
+                left.set(left.get() || is_its_own);
+                is_its_own
+            }
+            Subscriber::Group(group) => {
+                group.filter == *filter && {
+                    left.set(left.get() || group.leave(session));
+                    group.is_empty()
+                }
+            }
         });
+        if left.get() {
+            index.shares.give_back(user_of(&session.client_id), cost(filter));
+        }
     }
 
     /// Removes all subscriptions of `session`.
@@ -231,7 +307,7 @@ impl Subscriptions {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let first = first();
         let (mut matching, mut groups) = (Vec::new(), Vec::new());
-        index.matching(&message.topic, &mut |subscriber| match subscriber {
+        index.trie.matching(&message.topic, &mut |subscriber| match subscriber {
             Subscriber::Session(session, options) => {
                 let in_scope = match scope {
                     Scope::All => true,
@@ -323,7 +399,44 @@ mod tests {
         );
         registry.subscriptions.forget(&stored.session);
         registry.subscriptions.forget(&live.session);
-        assert!(registry.subscriptions.index.read().unwrap().is_empty());
+        let index = registry.subscriptions.index.read().unwrap();
+        assert!(index.trie.is_empty() && index.shares.used() == 0);
+    }
+
+    #[test]
+    fn a_user_has_its_share_of_subscriptions_and_the_next_one_finds_room() {
+        let registry = Registry::default();
+        let (a, b) = (take(&registry, "a\u{1}c", 0), take(&registry, "b\u{1}c", 0));
+        let options = Options {
+            qos: QoS::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier: 0,
+        };
+        let mut filters = Vec::new();
+        loop {
+            let filter: Filter = format!("{}{}", "a/".repeat(31), filters.len()).parse().unwrap();
+            match registry.subscriptions.try_add(&filter, &a.session, options) {
+                Ok(_) => filters.push(filter),
+                Err(NoRoom) => break,
+            }
+        }
+        let each = SUBSCRIPTION_BYTES / 2 / filters.len();
+        assert!((4096..5120).contains(&each), "{} filters of 32 levels", filters.len());
+        let again = |filter: &Filter, lease: &Lease| {
+            registry.subscriptions.try_add(filter, &lease.session, options).is_ok()
+        };
+        assert!(again(&filters[0], &a) && again(&filters[0], &b));
+        assert!(again(&"$share/g/a".parse().unwrap(), &b));
+        for filter in &filters {
+            registry.subscriptions.remove(filter, &a.session);
+            // Twice, as when a session ends that another connection has taken over.
+            registry.subscriptions.remove(filter, &a.session);
+        }
+        registry.subscriptions.remove(&"$share/g/a".parse().unwrap(), &b.session);
+        registry.subscriptions.remove(&filters[0], &b.session);
+        let index = registry.subscriptions.index.read().unwrap();
+        assert!(index.trie.is_empty() && index.shares.used() == 0);
     }
 
     #[test]
@@ -377,7 +490,8 @@ mod tests {
         let waits = registry.subscriptions.select(&message(QoS::AtLeastOnce));
         assert_eq!(waits.targets.len(), 1, "a persistent member can have it later");
         registry.subscriptions.forget(&away.session);
-        assert!(registry.subscriptions.index.read().unwrap().is_empty());
+        let index = registry.subscriptions.index.read().unwrap();
+        assert!(index.trie.is_empty() && index.shares.used() == 0);
     }
 
     #[test]

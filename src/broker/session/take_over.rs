@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::registry::{Entry, PERSISTENT_SESSIONS, Registry, TooMany};
+use super::registry::{Entry, Registry, TooMany};
 use super::state::{Session, State};
 use crate::store::Change;
+use crate::store::user_of;
 
 /// The lease of a client id by its present connection. Dropping it gives the client id up; [`Lease::leave`] returns the
 /// changes to commit before that.
@@ -87,11 +88,12 @@ impl Lease {
                 registry.subscriptions.session(client_id, None, State::default())
             }
             None => {
-                if table.persistent >= PERSISTENT_SESSIONS {
-                    let evicted = table.longest_away().ok_or(TooMany)?;
+                let user = user_of(client_id);
+                if !table.persistent.admits(user, 1) {
+                    let evicted = table.longest_away(user).ok_or(TooMany)?;
                     changes.extend(table.end(&evicted, &registry.subscriptions));
                 }
-                table.persistent += 1;
+                table.persistent.take(&user.into(), 1);
                 table.highest += 1;
                 registry.subscriptions.session(client_id, Some(table.highest), State::default())
             }
@@ -208,10 +210,12 @@ mod tests {
     use crate::mqtt::QoS;
 
     use super::*;
-    use crate::broker::session::registry::FOR_EVER;
+    use crate::broker::session::registry::{FOR_EVER, PERSISTENT_SESSIONS};
     use crate::mqtt::{Filter, Message};
     use crate::store::Options;
 
+    /// Of one user, alone.
+    const SHARE: usize = PERSISTENT_SESSIONS / 2;
     const NOW: i64 = 1_760_000_000_000;
 
     fn take(sessions: &Registry, id: &str, clean: bool) -> Lease {
@@ -353,17 +357,40 @@ mod tests {
         let keep = |n: usize| take(&sessions, &format!("c{n}"), false);
         let connected = keep(0);
         let first_away = connected.session.persistent.unwrap() + 1;
-        for n in 1..PERSISTENT_SESSIONS {
+        for n in 1..SHARE {
             leave(keep(n));
         }
-        let new = keep(PERSISTENT_SESSIONS);
+        let new = keep(SHARE);
         assert!(matches!(new.changes[0], Change::End { session } if session == first_away));
         let anew = keep(1);
         assert!(!anew.session_present);
         leave(anew);
         assert!(keep(3).session_present);
         leave(connected);
-        assert_eq!(sessions.count().1, PERSISTENT_SESSIONS);
+        assert_eq!(sessions.count().1, SHARE);
+    }
+
+    #[test]
+    fn a_users_sessions_end_for_its_own_and_connected_ones_leave_room_for_others() {
+        let sessions = Registry::default();
+        leave(take(&sessions, "a\u{1}kept", false));
+        let connected: Vec<_> =
+            (0..SHARE - 1).map(|n| take(&sessions, &format!("b\u{1}{n}"), false)).collect();
+        let idle = take(&sessions, "b\u{1}idle", false);
+        let ended = idle.session.persistent.unwrap();
+        leave(idle);
+        let last = take(&sessions, "b\u{1}last", false);
+        assert!(
+            last.changes
+                .iter()
+                .any(|change| matches!(change, Change::End { session } if *session == ended))
+        );
+        let refused = Lease::take(&sessions, "b\u{1}new", false, FOR_EVER, NOW);
+        assert!(refused.is_err(), "all of its own are connected");
+        assert!(take(&sessions, "a\u{1}kept", false).session_present);
+        let others: Vec<_> =
+            (0..SHARE / 4).map(|n| take(&sessions, &format!("a\u{1}{n}"), false)).collect();
+        drop((connected, last, others));
     }
 
     #[test]

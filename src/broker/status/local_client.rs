@@ -156,12 +156,22 @@ impl LocalSubscription {
     /// The messages that were retained before the subscription.
     pub fn retained(&self) -> Vec<Arc<Message>> {
         let now_ms = clock::unix_ms();
-        let retained = self.entered.iter().flat_map(|(filter, entered)| {
-            self.fan_out
-                .retained
-                .matching(filter, now_ms, |numbers| numbers.is_replayed(*entered, &self.session))
-        });
-        retained.collect()
+        let mut found = Vec::new();
+        for (filter, entered) in &self.entered {
+            let mut after = None;
+            loop {
+                let (page, next) =
+                    self.fan_out.retained.matching(filter, after.as_ref(), now_ms, |numbers| {
+                        numbers.is_replayed(*entered, &self.session)
+                    });
+                found.extend(page);
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// The next message. Cancelling and calling again loses nothing.

@@ -169,6 +169,12 @@ pub fn next(version: Version, stream: &mut BytesMut) -> Result<Option<Packet>, C
     }
 }
 
+/// Bytes of the packet that the stream begins with, as far as they are known.
+#[must_use]
+pub fn next_length(stream: &[u8]) -> Option<usize> {
+    Header::read(stream).ok()?.map(|header| header.whole())
+}
+
 /// Whether a packet of that type comes next.
 #[must_use]
 pub fn is_next(kind: PacketType, stream: &[u8]) -> bool {

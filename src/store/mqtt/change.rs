@@ -67,7 +67,7 @@ pub(in crate::store) fn apply(
             if let Some(earlier) = earlier {
                 end(transaction, counts, earlier)?;
             }
-            counts.begin(*session);
+            counts.begin(*session, client_id);
             run(
                 "INSERT INTO session (id, client_id, expiry_s, left_at) VALUES (?, ?, ?, NULL)
                  ON CONFLICT (id) DO UPDATE SET expiry_s = excluded.expiry_s, left_at = NULL,

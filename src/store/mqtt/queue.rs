@@ -92,13 +92,14 @@ fn drop_overtaken(
     Ok(())
 }
 
-/// Drops the oldest messages of a session until it is within its bounds.
+/// Drops the oldest messages of a session, and of others where all of them have too many bytes, until they are within
+/// their bounds.
 fn make_room(
     transaction: &Transaction<'_>,
     counts: &mut QueueCounts,
     session: i64,
 ) -> rusqlite::Result<()> {
-    while counts.is_full(session) {
+    while let Some(session) = counts.to_drop(session) {
         // A message that only waits for its PUBCOMP stays: without its PUBREL the client would take the next message
         // with this packet id for the same one.
         let oldest: Option<(i64, u64)> = transaction
@@ -237,6 +238,30 @@ mod tests {
         assert_eq!(numbers(&path, 1), [4, 5, 6]);
         let appended = store.commit(&[], &[&queue(&[2], 1)]).unwrap();
         assert_eq!((appended.dropped, appended.dropped_by_session), (0, vec![]));
+    }
+
+    #[test]
+    fn a_user_for_whom_all_there_is_room_for_waits_loses_its_own_messages() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        let begin_of = |user: &str, session: i64| Change::Begin {
+            session,
+            client_id: format!("{user}\u{1}{session}").into(),
+            expiry_s: 9,
+        };
+        let many: Vec<i64> = (2..=70).collect();
+        let begins: Vec<Change> = many.iter().map(|session| begin_of("many", *session)).collect();
+        store.commit(&[], &begins.iter().collect::<Vec<_>>()).unwrap();
+        store.commit(&[], &[&begin_of("other", 1), &queue(&[1], 7), &queue(&many, 7)]).unwrap();
+        // As if each of these had four megabytes.
+        store.connection.execute("UPDATE queued SET size = 4000000 WHERE session > 1", []).unwrap();
+        drop(store);
+        let mut store = Store::open(&path).unwrap();
+        let appended = store.commit(&[], &[&queue(&[1], 7)]).unwrap();
+        assert_eq!(numbers(&path, 1), [1, 2], "the other user keeps both");
+        assert!(appended.dropped_by_session.iter().all(|(session, _)| *session > 1));
+        assert_eq!(appended.dropped, 2, "as many as there is room for again");
     }
 
     #[test]

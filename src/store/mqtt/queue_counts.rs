@@ -4,25 +4,30 @@
 //! it. They are read from the table once, at the start.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rusqlite::Connection;
+
+use crate::store::mqtt::sessions::user_of;
 
 /// Messages that wait for one session. Beyond it the oldest is dropped.
 const SESSION_MESSAGES: u64 = 10_000;
 /// Bytes of topics, payloads and properties that wait for one session. Beyond it the oldest message is dropped.
 const SESSION_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes that wait for all sessions together. Beyond it the oldest message of the session that gets another is
-/// dropped.
+/// Bytes that wait for all sessions together. Beyond it the oldest message of the longest queue is dropped, of the user
+/// for whose sessions most bytes wait.
 const ALL_SESSIONS_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The messages that wait for one session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct QueueCount {
     /// Number of the latest message. A number that was committed is never given again, even when the table has
     /// forgotten it: the client has seen it, and the connection looks for higher ones only.
     last: i64,
     messages: u64,
     bytes: u64,
+    /// Its user, see [`user_of`].
+    user: Arc<str>,
 }
 
 /// The counts of all sessions.
@@ -41,11 +46,17 @@ impl QueueCounts {
     /// Counts the messages in the table: reads all of it.
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare(
-            "SELECT session.id, coalesce(max(number), 0), count(queued.payload), coalesce(sum(size), 0)
+            "SELECT session.id, coalesce(max(number), 0), count(queued.payload), coalesce(sum(size), 0), client_id
              FROM session LEFT JOIN queued ON queued.session = session.id GROUP BY session.id",
         )?;
         let rows = statement.query_map([], |row| {
-            let queue = QueueCount { last: row.get(1)?, messages: row.get(2)?, bytes: row.get(3)? };
+            let client_id: String = row.get(4)?;
+            let queue = QueueCount {
+                last: row.get(1)?,
+                messages: row.get(2)?,
+                bytes: row.get(3)?,
+                user: user_of(&client_id).into(),
+            };
             Ok((row.get(0)?, queue))
         })?;
         let sessions: HashMap<i64, QueueCount> = rows.collect::<Result<_, _>>()?;
@@ -66,12 +77,13 @@ impl QueueCounts {
     pub fn rolled_back(&mut self) {
         self.dropped.clear();
         for (session, before) in self.before.drain() {
+            let bytes_before = before.as_ref().map_or(0, |queue| queue.bytes);
             let now = match before {
                 Some(before) => self.sessions.insert(session, before),
                 None => self.sessions.remove(&session),
             };
-            let bytes = |queue: Option<QueueCount>| queue.map_or(0, |queue| queue.bytes);
-            self.bytes = self.bytes.saturating_sub(bytes(now)).saturating_add(bytes(before));
+            let bytes_now = now.map_or(0, |queue| queue.bytes);
+            self.bytes = self.bytes.saturating_sub(bytes_now).saturating_add(bytes_before);
         }
     }
 
@@ -80,20 +92,30 @@ impl QueueCounts {
         self.sessions.contains_key(&session)
     }
 
-    /// Whether the oldest message of a session must make room.
-    pub fn is_full(&self, session: i64) -> bool {
-        self.sessions.get(&session).is_some_and(|queue| {
-            let full = queue.messages > SESSION_MESSAGES
-                || queue.bytes > SESSION_BYTES
-                || self.bytes > ALL_SESSIONS_BYTES;
-            full && queue.messages > 0
-        })
+    /// Whose oldest message must make room now that `session` has got another one, if any: its own beyond the bounds of
+    /// one session, or else that of the longest queue of the user for whom most bytes wait.
+    pub fn to_drop(&self, session: i64) -> Option<i64> {
+        let own = self.sessions.get(&session)?;
+        if own.messages > 0 && (own.messages > SESSION_MESSAGES || own.bytes > SESSION_BYTES) {
+            return Some(session);
+        }
+        if self.bytes <= ALL_SESSIONS_BYTES {
+            return None;
+        }
+        let waiting = || self.sessions.iter().filter(|(_, queue)| queue.messages > 0);
+        let mut of_user: HashMap<&str, u64> = HashMap::new();
+        for (_, queue) in waiting() {
+            *of_user.entry(&queue.user).or_default() += queue.bytes;
+        }
+        let most = of_user.values().max()?;
+        let of_most = waiting().filter(|(_, queue)| of_user.get(&*queue.user) == Some(most));
+        of_most.max_by_key(|(_, queue)| queue.bytes).map(|(session, _)| *session)
     }
 
-    /// A session is there, new or again.
-    pub fn begin(&mut self, session: i64) {
+    /// A session of `client_id` is there, new or again.
+    pub fn begin(&mut self, session: i64, client_id: &str) {
         self.remember(session);
-        self.sessions.entry(session).or_default();
+        self.sessions.entry(session).or_default().user = user_of(client_id).into();
     }
 
     /// Forgets a session with all that waited for it.
@@ -133,7 +155,7 @@ impl QueueCounts {
 
     /// Remembers the count of a session before the transaction changes it for the first time.
     fn remember(&mut self, session: i64) {
-        let count = self.sessions.get(&session).copied();
-        self.before.entry(session).or_insert(count);
+        let sessions = &self.sessions;
+        self.before.entry(session).or_insert_with(|| sessions.get(&session).cloned());
     }
 }

@@ -7,14 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, params};
 
+use crate::mqtt::codec::PACKET_MAX_BYTES;
 use crate::mqtt::{Message, QoS};
 use crate::store::mqtt::columns::{qos, topic};
 use crate::store::mqtt::queue::PACKET_IDS;
 
 /// Messages of one page.
 const PAGE_MESSAGES: usize = 64;
-/// Bytes of topics, payloads and properties after which a page ends.
-const PAGE_BYTES: usize = 256 * 1024;
+/// Bytes of topics, payloads and properties of one page; a message that is larger is a page of its own.
+const PAGE_BYTES: usize = 64 * 1024;
+/// Most bytes of one page: those of the largest message, whose packet has [`PACKET_MAX_BYTES`].
+pub const PAGE_MAX_BYTES: usize = PACKET_MAX_BYTES as usize;
 /// How long a statement waits for the writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -34,6 +37,12 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Bytes of topic, payload and properties.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.size())
+    }
+
     /// The packet id of every delivery of this message.
     #[must_use]
     pub fn packet_id(&self) -> u16 {
@@ -65,13 +74,18 @@ impl Queued {
     /// The error of SQLite.
     pub fn page(&self, session: i64, after: i64) -> rusqlite::Result<Vec<Waiting>> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT number, qos, retain, identifiers, topic, payload, properties, publisher, expires_at
+            "SELECT number, qos, retain, identifiers, topic, payload, properties, publisher, expires_at, size
              FROM queued WHERE session = ? AND number > ? ORDER BY number",
         )?;
         let mut rows = statement.query(params![session, after])?;
         let (mut page, mut bytes) = (Vec::new(), 0);
         while page.len() < PAGE_MESSAGES && bytes < PAGE_BYTES {
             let Some(row) = rows.next()? else { break };
+            let size: usize = row.get(9)?;
+            if !page.is_empty() && bytes + size > PAGE_BYTES {
+                break;
+            }
+            bytes += size;
             let identifiers: Vec<u8> = row.get(3)?;
             let (identifiers, _) = identifiers.as_chunks::<4>();
             let qos = qos(row, 1)?;
@@ -88,7 +102,6 @@ impl Queued {
                     properties: Bytes::from(row.get::<_, Vec<u8>>(6)?),
                 })),
             };
-            bytes += message.as_ref().map_or(0, |message| message.size());
             page.push(Waiting {
                 number: row.get(0)?,
                 qos,

@@ -39,6 +39,13 @@ pub struct Stored {
     pub sent: Option<i64>,
 }
 
+/// The user in the name of a session, which begins with it and U+0001. All clients without a login are one user, the
+/// empty name.
+#[must_use]
+pub fn user_of(session: &str) -> &str {
+    session.split_once('\u{1}').map_or("", |(user, _)| user)
+}
+
 /// All sessions, without their messages. The session whose client has been away for longest comes first; those whose
 /// clients were connected when the broker ended come last.
 pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
@@ -132,6 +139,11 @@ mod tests {
             panic!("not the second session alone: {stored:?}")
         };
         assert!(subscriptions.is_empty());
+    }
+
+    #[test]
+    fn the_user_of_a_session_is_in_its_name() {
+        assert_eq!((user_of("plant\u{1}board"), user_of("board")), ("plant", ""));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::broker::Permissions;
 
-/// Login sessions at once; beyond it the one unused for longest ends.
+/// Login sessions at once; beyond it the one unused for longest ends, of the user with the most of them.
 const LOGIN_SESSIONS_MAX: usize = 256;
 /// Longest time without a request; then the session ends.
 const IDLE_MAX: Duration = Duration::from_hours(12);
@@ -50,7 +50,14 @@ impl LoginSessions {
         let token = URL_SAFE_NO_PAD.encode(secret);
         let mut sessions = self.lock();
         if sessions.len() >= LOGIN_SESSIONS_MAX {
-            let oldest = sessions.iter().min_by_key(|(_, session)| session.used);
+            let mut of: HashMap<&str, usize> = HashMap::new();
+            for session in sessions.values() {
+                *of.entry(&session.user).or_default() += 1;
+            }
+            let most = of.values().max().copied();
+            let of_most =
+                sessions.iter().filter(|(_, session)| of.get(&*session.user).copied() == most);
+            let oldest = of_most.min_by_key(|(_, session)| session.used);
             if let Some(oldest) = oldest.map(|(token, _)| token.clone()) {
                 sessions.remove(&oldest);
             }

@@ -8,7 +8,7 @@ use crate::broker::connection::close::End;
 use crate::broker::session::inflight::UnexpectedAck;
 use crate::clock;
 use crate::mqtt::codec::{self, AckKind, Reason};
-use crate::store::{Change, Waiting};
+use crate::store::{Change, PAGE_MAX_BYTES, Waiting};
 
 /// A page of messages that wait in the log, being read.
 pub type Page = Pin<Box<dyn Future<Output = rusqlite::Result<Vec<Waiting>>> + Send>>;
@@ -25,6 +25,7 @@ impl Client<'_> {
     /// Takes a page of messages that wait in the log.
     pub fn take_page(&mut self, page: Vec<Waiting>) {
         self.page = None;
+        self.paged.set(page.iter().map(Waiting::size).sum());
         if let Some(last) = page.last() {
             self.may_wait = true;
             self.page_after = last.number;
@@ -43,6 +44,10 @@ impl Client<'_> {
             && self.page.is_none()
             && self.outbound.wants_page()
         {
+            self.paged.release();
+            if !self.paged.admits(PAGE_MAX_BYTES, 0) {
+                return;
+            }
             self.may_wait = false;
             let (queued, after) = (Arc::clone(&self.services.queued), self.page_after);
             let reading = tokio::task::spawn_blocking(move || {

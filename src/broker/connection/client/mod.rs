@@ -7,6 +7,7 @@ mod subscribe;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -23,13 +24,20 @@ use crate::broker::context::Services;
 use crate::broker::delivery::fan_out::Accepted;
 use crate::broker::delivery::outbound::Outbound;
 use crate::broker::delivery::retained_replay::ReplayRequest;
+use crate::broker::net::buffers::{Buffered, OWN_BYTES};
+use crate::broker::net::shares::Pool;
 use crate::broker::session::state::Session;
 use crate::mqtt::Topic;
 use crate::mqtt::codec::{self, CodecError, Packet, PacketType, Version};
 use crate::store::Change;
 
-/// Most PUBLISH packets of one connection in one commit.
+/// Most PUBLISH packets and filters of one connection in one commit.
 const BATCH_PACKETS: usize = 256;
+/// Longest time in which a connection takes packets before others get their turn. The packet that exceeds it is the last
+/// one of the commit.
+const TURN_MAX: Duration = Duration::from_millis(5);
+/// Packets after each of which the time is looked at.
+const TURN_PACKETS: usize = 4;
 /// Records, changes and messages of one connection in one commit. The packet that exceeds it is the last one of the
 /// commit.
 const BATCH_CHANGES: usize = 1000;
@@ -46,6 +54,8 @@ pub struct Client<'a> {
     pub inbound: BytesMut,
     /// Bytes to write.
     pub out: BytesMut,
+    /// What `inbound` has of the pool, and the packets from it that wait for their commit.
+    read: Buffered,
     /// Whether `out` and `inbound` were large since they were last empty.
     large: (bool, bool),
     /// The commit under way.
@@ -56,6 +66,8 @@ pub struct Client<'a> {
     pub outbound: Outbound,
     /// The page of the log that is being read.
     pub page: Option<Page>,
+    /// What the page has of the pool, being read and then written.
+    paged: Buffered,
     /// Number of the latest message read from the log, and whether there may be more.
     page_after: i64,
     may_wait: bool,
@@ -75,16 +87,25 @@ impl<'a> Client<'a> {
         let session = Arc::clone(&opened.lease.session);
         let acl = opened.permissions.acl();
         let fan_out = services.fan_out.clone();
+        let buffered = || Buffered::new(services.buffers.clone(), Arc::clone(&opened.holder));
         Self {
             services,
             permissions: Arc::clone(&opened.permissions),
             version: opened.capabilities.version,
             inbound,
             out: BytesMut::new(),
+            read: buffered(),
+            paged: buffered(),
             large: (false, false),
             pending: None,
             hold: None,
-            outbound: Outbound::new(opened.capabilities, Arc::clone(&session), acl, fan_out),
+            outbound: Outbound::new(
+                opened.capabilities,
+                Arc::clone(&session),
+                acl,
+                fan_out,
+                buffered(),
+            ),
             page: None,
             page_after: 0,
             may_wait: session.persistent.is_some() && opened.lease.session_present,
@@ -147,6 +168,33 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Whether the bytes of a large packet that is not whole yet may be read.
+    pub fn may_read(&mut self) -> bool {
+        if self.inbound.len() < OWN_BYTES {
+            if self.pending.is_none() {
+                self.read.release();
+            }
+            return true;
+        }
+        let whole = codec::next_length(&self.inbound).unwrap_or(0);
+        self.read.admits_next(whole.max(self.inbound.len()))
+    }
+
+    /// The pool of buffers.
+    pub fn buffers(&self) -> Pool {
+        self.services.buffers.clone()
+    }
+
+    /// Whether something waits for a share of the pool of buffers.
+    pub const fn waits_for_room(&self) -> bool {
+        self.read.waits() || self.paged.waits() || self.outbound.buffered.waits()
+    }
+
+    /// Whether the rest of a large packet has not come for too long while others wait for a share of that pool.
+    pub fn is_overdue(&self) -> bool {
+        self.is_taking() && self.read.is_overdue(Instant::now())
+    }
+
     /// Whether the client is held back for its subscribers.
     pub const fn is_held(&self) -> bool {
         self.hold.is_some()
@@ -176,9 +224,16 @@ impl<'a> Client<'a> {
             return;
         }
         let mut batch = Batch::default();
+        let (started, mut looked) = (Instant::now(), 0);
         self.more = false;
         while self.ending.is_none() {
-            if batch.packets >= BATCH_PACKETS
+            let mut is_over = false;
+            if batch.packets >= looked + TURN_PACKETS {
+                looked = batch.packets;
+                is_over = started.elapsed() >= TURN_MAX;
+            }
+            if is_over
+                || batch.packets >= BATCH_PACKETS
                 || batch.commit.len() >= BATCH_CHANGES
                 || self.subscribes_too_early(&batch)
             {
@@ -193,6 +248,9 @@ impl<'a> Client<'a> {
                 }
                 Err(error) => self.ending = Some(error.into()),
             }
+        }
+        if batch.packets > 0 {
+            self.read.renew();
         }
         self.commit(batch).await;
     }
@@ -226,6 +284,7 @@ impl<'a> Client<'a> {
 /// The packets that are taken off the read buffer in one turn.
 #[derive(Default)]
 struct Batch {
+    /// PUBLISH packets and filters.
     packets: usize,
     /// To commit, and to deliver then.
     commit: Commit,

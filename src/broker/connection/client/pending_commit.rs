@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Batch, Client};
 use crate::broker::commit::group_commit::{Congested, Stopped};
 use crate::broker::delivery::retained_replay::ReplayRequest;
-use crate::broker::session::outbound_queue::HOLD_MAX;
+use crate::broker::session::hold_back::HOLD_MAX;
 
 /// A commit under way, and the acknowledgements and replays that follow it.
 pub struct PendingCommit {

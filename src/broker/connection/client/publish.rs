@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Batch, Client};
+use crate::broker::commit::classify;
 use crate::broker::connection::close::End;
 use crate::broker::connection::handshake::{ALIASES, RECEIVE_MAXIMUM};
+use crate::broker::delivery::retained_messages::{NoRoom, Room};
 use crate::clock;
 use crate::mqtt::codec::{self, AckKind, Publish, Reason, Version};
 use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Change;
+
+/// `QoS` 2 messages that a client of 3.1.1 may have begun and not released; that version cannot tell it so.
+pub const OPEN_EXCHANGES_V4: usize = 4096;
 
 impl Client<'_> {
     pub(super) fn take_pubrel(&self, packet_id: u16, batch: &mut Batch) {
@@ -28,9 +33,19 @@ impl Client<'_> {
         self.services.fan_out.traffic.received.fetch_add(1, Relaxed);
         let Publish { qos, retain, packet_id, alias, payload, expiry_s, properties, .. } = publish;
         let topic = self.resolve_alias(publish.topic, alias)?;
-        // A bridge's notifications in `$SYS` are no reason for a line in the log.
-        let refused = topic.starts_with('$') || !self.permissions.may_write(&topic);
-        let reason = if refused { Reason::NotAuthorized } else { Reason::Success };
+        let expires_at =
+            |expiry_s| clock::unix_ms().saturating_add(i64::from(expiry_s).saturating_mul(1000));
+        let message = Message {
+            topic,
+            payload,
+            qos,
+            retain,
+            expires_at_ms: expiry_s.map(expires_at),
+            publisher: Arc::clone(&self.session.client_id),
+            properties,
+        };
+        let (reason, room) = self.admit(&message)?;
+        let refused = reason != Reason::Success;
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.acknowledge_packet(AckKind::PubAck, packet_id, reason, batch),
@@ -47,22 +62,37 @@ impl Client<'_> {
             }
         }
         if refused {
-            // MQTT 3.1.1 has no code for it ([MQTT-3.3.5-2]): the message is acknowledged and dropped.
             return Ok(());
         }
-        let expires_at =
-            |expiry_s| clock::unix_ms().saturating_add(i64::from(expiry_s).saturating_mul(1000));
-        let message = Message {
-            topic,
-            payload,
-            qos,
-            retain,
-            expires_at_ms: expiry_s.map(expires_at),
-            publisher: Arc::clone(&self.session.client_id),
-            properties,
-        };
-        batch.commit.accept(message, &self.services.fan_out, &self.services.logged);
+        let (fan_out, logged) = (&self.services.fan_out, &self.services.logged);
+        batch.commit.accept_with(message, room, fan_out, logged);
         Ok(())
+    }
+
+    /// Whether a message is taken: the reason code for its acknowledgement, and its room among the retained messages.
+    ///
+    /// # Errors
+    /// When it is refused for want of room and MQTT 3.1.1 has no code to say so.
+    fn admit(&self, message: &Message) -> Result<(Reason, Result<Option<Room>, NoRoom>), End> {
+        let (fan_out, logged) = (&self.services.fan_out, &self.services.logged);
+        // A bridge's notifications in `$SYS` are no reason for a line in the log.
+        if message.topic.starts_with('$') || !self.permissions.may_write(&message.topic) {
+            // MQTT 3.1.1 has no code for it ([MQTT-3.3.5-2]): the message is acknowledged and dropped.
+            return Ok((Reason::NotAuthorized, Ok(None)));
+        }
+        let room = fan_out.reserve(message);
+        // The log has a reading whether it is retained or not, and at QoS 0 nobody is told anything.
+        if room.is_ok()
+            || message.qos == QoS::AtMostOnce
+            || classify::is_logged(&message.topic, logged)
+        {
+            return Ok((Reason::Success, room));
+        }
+        match self.version {
+            Version::V5 => Ok((Reason::QuotaExceeded, room)),
+            // An acknowledgement would say that it is retained.
+            Version::V4 => Err(End::Quota("retained messages")),
+        }
     }
 
     fn acknowledge_packet(&self, kind: AckKind, packet_id: u16, reason: Reason, batch: &mut Batch) {
@@ -72,8 +102,11 @@ impl Client<'_> {
     /// Notes a `QoS` 2 message; returns whether it is a new one.
     fn receive(&self, packet_id: u16, batch: &mut Batch) -> Result<bool, End> {
         let mut state = self.session.state();
-        let full = state.received.len() >= usize::from(RECEIVE_MAXIMUM);
-        if full && self.version == Version::V5 && !state.received.contains(&packet_id) {
+        let most = match self.version {
+            Version::V4 => OPEN_EXCHANGES_V4,
+            Version::V5 => usize::from(RECEIVE_MAXIMUM),
+        };
+        if state.received.len() >= most && !state.received.contains(&packet_id) {
             return Err(End::ReceiveMaximum);
         }
         if let Some(session) = self.session.persistent {

@@ -8,16 +8,46 @@ use tracing::debug;
 use super::{Batch, Client};
 use crate::broker::access::permissions::NotGranted;
 use crate::broker::delivery::retained_replay::ReplayRequest;
+use crate::broker::session::subscriptions::NoRoom;
 use crate::mqtt::codec::{self, Reason, RetainHandling, Subscribe, Unsubscribe};
 use crate::mqtt::{Filter, QoS};
 use crate::store::{Change, Options};
 
+/// Why a subscription is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    NotGranted(#[from] NotGranted),
+    #[error("a filter of {levels} levels, more than {most} (HUMIDOR_FILTER_LEVELS)")]
+    Levels { levels: usize, most: usize },
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+}
+
+impl Refused {
+    const fn reason(&self) -> Reason {
+        match self {
+            Self::NotGranted(refusal) => refusal.reason(),
+            Self::Levels { .. } | Self::NoRoom(_) => Reason::QuotaExceeded,
+        }
+    }
+}
+
 impl Client<'_> {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe, batch: &mut Batch) {
+        batch.packets += subscribe.filters.len();
         let mut granted = Vec::new();
         for wanted in subscribe.filters {
-            let filter = match self.grant(&wanted.filter) {
-                Ok(filter) => filter,
+            let options = Options {
+                qos: wanted.qos,
+                no_local: wanted.no_local,
+                retain_as_published: wanted.retain_as_published,
+                identifier: subscribe.identifier,
+            };
+            let held =
+                self.grant(&wanted.filter).and_then(|filter| self.hold(filter, options, batch));
+            let (known, request) = match held {
+                Ok(held) => held,
                 Err(refusal) => {
                     debug!(filter = wanted.filter, reason = %refusal, "subscription not granted");
                     granted.push(Err(refusal.reason()));
@@ -25,13 +55,6 @@ impl Client<'_> {
                 }
             };
             granted.push(Ok(wanted.qos));
-            let options = Options {
-                qos: wanted.qos,
-                no_local: wanted.no_local,
-                retain_as_published: wanted.retain_as_published,
-                identifier: subscribe.identifier,
-            };
-            let (known, request) = self.hold(filter, options, batch);
             let replayed = match wanted.retain_handling {
                 RetainHandling::Always => true,
                 RetainHandling::New => !known,
@@ -51,26 +74,38 @@ impl Client<'_> {
         codec::write_suback(self.version, subscribe.packet_id, &granted, acknowledgements);
     }
 
-    fn grant(&self, filter: &str) -> Result<Filter, NotGranted> {
+    fn grant(&self, filter: &str) -> Result<Filter, Refused> {
         let state = self.session.state();
         let held = state.subscriptions.len();
-        self.permissions
-            .subscription(filter, held, |filter| state.subscriptions.contains_key(filter))
+        let filter = self
+            .permissions
+            .subscription(filter, held, |filter| state.subscriptions.contains_key(filter))?;
+        let most = self.services.admission.limits().filter_levels;
+        if filter.levels() > most {
+            return Err(Refused::Levels { levels: filter.levels(), most });
+        }
+        Ok(filter)
     }
 
     /// Adds a subscription to the session; returns whether there was one to this filter.
-    fn hold(&self, filter: Filter, options: Options, batch: &mut Batch) -> (bool, ReplayRequest) {
+    fn hold(
+        &self,
+        filter: Filter,
+        options: Options,
+        batch: &mut Batch,
+    ) -> Result<(bool, ReplayRequest), Refused> {
         let session = Arc::clone(&self.session);
+        let entered = self.services.fan_out.subscriptions.try_add(&filter, &session, options)?;
         let known = session.state().subscriptions.insert(filter.clone(), options).is_some();
-        let entered = self.services.fan_out.subscriptions.add(&filter, &session, options);
         if let Some(session) = session.persistent {
             let filter = filter.as_str().to_owned();
             batch.commit.changes.push(Change::Subscribe { session, filter, options });
         }
-        (known, ReplayRequest { session, filter, options, entered })
+        Ok((known, ReplayRequest { session, filter, options, entered, after: None }))
     }
 
     pub(super) fn unsubscribe(&self, unsubscribe: &Unsubscribe, batch: &mut Batch) {
+        batch.packets += unsubscribe.filters.len();
         let mut reasons = Vec::new();
         for named in &unsubscribe.filters {
             let filter = named.parse::<Filter>();

@@ -1,0 +1,677 @@
+//! Shared pools: a client that fills one takes its own share of it. Another user's publishes are acknowledged meanwhile,
+//! nothing of another user's that was acknowledged goes, and the broker's memory stays below half of a small board's
+//! container.
+//!
+//! Each attack is made by `mallory`, a user of role `node`, with plain sockets. `alice`, of the same role, publishes beside
+//! it. `cargo test --release --test shares -- --nocapture --test-threads=1` prints memory and times of each.
+
+mod support;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use support::packets::{self, Message, PUBACK, Packet, Wire};
+use support::{Process, humidor, telemetry, wait_until};
+
+/// Most memory of the broker during an attack: half of what `docker/compose.yaml` gives it.
+const RESIDENT_MAX_KIB: u64 = 64 * 1024;
+/// Topics that mallory may use.
+const OWN: &str = "humidor/mallory/";
+/// Reason code of MQTT 5.0 for a share that is used up.
+const QUOTA_EXCEEDED: u8 = 0x97;
+
+/// A broker with the users alice and mallory, of role `node`, and nobody, of role `none`.
+struct Hall {
+    process: Process,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    data: tempfile::TempDir,
+}
+
+fn add_user(data: &Path, name: &str, role: &str) {
+    let mut command = humidor();
+    command.args(["user", "add", name, "--role", role, "--data"]).arg(data).stdin(Stdio::piped());
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{name}-secret\n").as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+impl Hall {
+    fn open() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        for (name, role) in [("alice", "node"), ("mallory", "node"), ("nobody", "none")] {
+            add_user(data.path(), name, role);
+        }
+        let (process, mqtt) = support::broker(data.path(), "127.0.0.1:0", &[]);
+        let line = process.said("listening for HTTP");
+        let http = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
+        Self { process, mqtt, http, data }
+    }
+
+    /// A connection of `user`, with a clean session.
+    fn login(&self, user: &str, client_id: &str) -> Wire {
+        let (wire, connack) = Wire::open(self.mqtt, &connect_v4(user, client_id, true));
+        assert_eq!(connack[1], 0, "{user} is accepted");
+        wire
+    }
+
+    /// A connection of `user` by MQTT 5.0; the session lasts `expiry_s`. Returns the CONNACK's body.
+    fn login_v5(&self, user: &str, client_id: &str, expiry_s: u32) -> (Wire, Vec<u8>) {
+        Wire::open(self.mqtt, &connect_v5(user, client_id, expiry_s, None))
+    }
+
+    /// As [`Hall::login_v5`], to the session that is there.
+    fn login_v5_present(&self, user: &str, client_id: &str, expiry_s: u32) -> (Wire, Vec<u8>) {
+        let mut connect = connect_v5(user, client_id, expiry_s, None);
+        let flags = connect.iter().position(|byte| *byte == 0xc2).expect("the flags");
+        connect[flags] = 0xc0;
+        Wire::open(self.mqtt, &connect)
+    }
+
+    /// alice publishes at a board's pace from now on.
+    fn watch(&self) -> Watch {
+        Watch::start(self.login("alice", "bystander"))
+    }
+
+    /// Most memory that the broker ever had.
+    fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.expect("the broker lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The attack is over: alice has all her acknowledgements, and all of her readings are stored.
+    fn close(self, attack: &str, watch: Watch) {
+        let (readings, slowest) = watch.end();
+        let peak = self.peak_kib();
+        println!("{attack}: peak {peak} KiB, {readings} publishes, slowest {slowest:?}");
+        let stored = support::readings(self.data.path());
+        let stored = stored.iter().filter(|reading| reading.node == "alice").count();
+        assert_eq!(u64::try_from(stored).unwrap(), readings, "acknowledged is stored");
+        assert!(peak <= RESIDENT_MAX_KIB, "{peak} KiB resident");
+    }
+}
+
+/// A client that publishes readings, one after the other.
+struct Watch {
+    over: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    publishing: JoinHandle<Duration>,
+}
+
+impl Watch {
+    fn start(mut wire: Wire) -> Self {
+        let (over, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (until, count) = (Arc::clone(&over), Arc::clone(&acknowledged));
+        let publishing = std::thread::spawn(move || {
+            let mut slowest = Duration::ZERO;
+            while !until.load(Relaxed) {
+                let reading = telemetry("b", count.load(Relaxed) + 1);
+                let sent = Instant::now();
+                wire.send(&packets::publish("humidor/alice/sensor/s", 1, false, 1, &reading));
+                let answer = wire.receive();
+                assert!(matches!(answer, Packet::Answer(PUBACK, _)), "no PUBACK but {answer:?}");
+                slowest = slowest.max(sent.elapsed());
+                count.fetch_add(1, Relaxed);
+                std::thread::sleep(Duration::from_millis(10)); // a board's pace, not a condition
+            }
+            slowest
+        });
+        let watch = Self { over, acknowledged, publishing };
+        watch.more(3);
+        watch
+    }
+
+    /// Waits until alice has so many more acknowledgements.
+    fn more(&self, count: u64) {
+        let before = self.acknowledged.load(Relaxed);
+        wait_until("alice is acknowledged", || {
+            self.publishing.is_finished() || self.acknowledged.load(Relaxed) >= before + count
+        });
+    }
+
+    fn end(self) -> (u64, Duration) {
+        self.more(5);
+        self.over.store(true, Relaxed);
+        let slowest = self.publishing.join().expect("alice is served");
+        (self.acknowledged.load(Relaxed), slowest)
+    }
+}
+
+fn text(body: &mut Vec<u8>, text: &[u8]) {
+    body.extend(u16::try_from(text.len()).expect("a short text").to_be_bytes());
+    body.extend_from_slice(text);
+}
+
+fn connect_v4(user: &str, client_id: &str, clean: bool) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, b"MQTT");
+    body.extend([4, if clean { 0xc2 } else { 0xc0 }, 0, 0]);
+    for part in [client_id, user, &format!("{user}-secret")] {
+        text(&mut body, part.as_bytes());
+    }
+    packets::packet(0x10, &body)
+}
+
+/// A length as a Variable Byte Integer.
+fn varint(length: usize) -> Vec<u8> {
+    let whole = packets::packet(0, &vec![0; length]);
+    whole[1..whole.len() - length].to_vec()
+}
+
+fn section(properties: &[u8]) -> Vec<u8> {
+    [varint(properties.len()), properties.to_vec()].concat()
+}
+
+/// A will: its properties, its topic, its payload.
+type Will<'a> = (&'a [u8], &'a str, &'a [u8]);
+
+fn connect_v5(user: &str, client_id: &str, expiry_s: u32, will: Option<Will<'_>>) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, b"MQTT");
+    body.extend([5, if will.is_some() { 0xc6 } else { 0xc2 }, 0, 0]);
+    body.extend(section(&[&[0x11][..], &expiry_s.to_be_bytes()].concat()));
+    text(&mut body, client_id.as_bytes());
+    if let Some((properties, topic, payload)) = will {
+        body.extend(section(properties));
+        text(&mut body, topic.as_bytes());
+        text(&mut body, payload);
+    }
+    text(&mut body, user.as_bytes());
+    text(&mut body, format!("{user}-secret").as_bytes());
+    packets::packet(0x10, &body)
+}
+
+fn publish_v5(topic: &str, retain: bool, packet_id: u16, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    text(&mut body, topic.as_bytes());
+    body.extend(packet_id.to_be_bytes());
+    body.push(0);
+    body.extend_from_slice(payload);
+    packets::packet(0x32 | u8::from(retain), &body)
+}
+
+fn subscribe_v5(filters: &[String]) -> Vec<u8> {
+    let mut body = vec![0, 1, 0];
+    for filter in filters {
+        text(&mut body, filter.as_bytes());
+        body.push(0);
+    }
+    packets::packet(0x82, &body)
+}
+
+/// A payload.
+fn large(bytes: usize) -> Vec<u8> {
+    vec![b'x'; bytes]
+}
+
+/// The reason code of a PUBACK of MQTT 5.0.
+fn reason(answer: &Packet) -> u8 {
+    match answer {
+        Packet::Answer(PUBACK, body) => body.get(2).copied().unwrap_or(0),
+        other => panic!("no PUBACK but {other:?}"),
+    }
+}
+
+/// Publishes each payload at QoS 1 over MQTT 5.0; returns how many were taken, and how many refused with 0x97.
+fn publish_all(
+    wire: &mut Wire,
+    retain: bool,
+    messages: impl Iterator<Item = (String, Vec<u8>)>,
+) -> (usize, usize) {
+    let (mut taken, mut refused) = (0, 0);
+    let messages: Vec<_> = messages.collect();
+    for chunk in messages.chunks(100) {
+        for (id, (topic, payload)) in (1..).zip(chunk) {
+            wire.send(&publish_v5(topic, retain, id, payload));
+        }
+        for _ in chunk {
+            match reason(&wire.receive()) {
+                0 => taken += 1,
+                QUOTA_EXCEEDED => refused += 1,
+                other => panic!("reason {other:#x}"),
+            }
+        }
+    }
+    (taken, refused)
+}
+
+#[test]
+fn every_message_of_one_write_is_delivered_without_more_bytes() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let mut wire = hall.login("mallory", "both");
+    assert_eq!(wire.subscribe(&[("humidor/mallory/burst", 0)]), [0]);
+    let burst: Vec<u8> = (0..1000_u32)
+        .flat_map(|n| packets::publish("humidor/mallory/burst", 0, false, 0, &n.to_be_bytes()))
+        .collect();
+    wire.send(&burst);
+    for n in 0..1000_u32 {
+        assert_eq!(wire.message().payload, n.to_be_bytes());
+    }
+    hall.close("a burst at QoS 0", watch);
+}
+
+#[test]
+fn a_flood_at_qos_0_is_taken_as_it_comes() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    for topic in ["humidor/mallory/flood", "denied/flood"] {
+        let mut wire = hall.login("mallory", "flood");
+        let burst = packets::publish(topic, 0, false, 0, &[b'x'; 100]).repeat(10_000);
+        for _ in 0..20 {
+            wire.send(&burst);
+        }
+        wire.send(&packets::pingreq());
+        assert!(matches!(wire.receive(), Packet::Answer(packets::PINGRESP, _)));
+    }
+    hall.close("24 MB at QoS 0, half of it denied", watch);
+}
+
+#[test]
+fn filters_of_many_levels_are_refused_and_many_filters_are_a_users_share() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let (mut wire, _) = hall.login_v5("mallory", "levels", 0);
+    let levels = |count: usize, last: &str| OWN.to_owned() + &"x/".repeat(count - 3) + last;
+    wire.send(&subscribe_v5(&[
+        levels(500, "x"),
+        levels(33, "#"),
+        levels(32, "x"),
+        levels(32, "#"),
+    ]));
+    let Packet::Answer(packets::SUBACK, body) = wire.receive() else { panic!("no SUBACK") };
+    assert_eq!(body[3..], [QUOTA_EXCEEDED, QUOTA_EXCEEDED, 0, 0]);
+    let mut refused = 0;
+    let wires: Vec<Wire> = (0..60)
+        .map(|session| {
+            let (mut wire, connack) = hall.login_v5("mallory", &format!("s{session}"), 3600);
+            assert_eq!(connack[1], 0);
+            // 200 filters that branch at each level, and end beyond the topic.
+            let filters = (0..200).map(|n: u32| {
+                let bits = n + session * 200;
+                let levels = (0..14).map(|bit| if bits >> bit & 1 == 0 { "a/" } else { "+/" });
+                OWN.to_owned() + &levels.collect::<String>() + &"a/".repeat(15) + "end"
+            });
+            wire.send(&subscribe_v5(&filters.collect::<Vec<_>>()));
+            let Packet::Answer(packets::SUBACK, body) = wire.receive() else { panic!("no SUBACK") };
+            refused +=
+                body[3..].iter().map(|code| usize::from(*code == QUOTA_EXCEEDED)).sum::<usize>();
+            wire
+        })
+        .collect();
+    assert!(refused > 0, "a share is bounded");
+    let mut other = hall.login("alice", "other");
+    assert_eq!(other.subscribe(&[("humidor/alice/#", 1)]), [1], "another user's share is left");
+    // Each of these is looked up in all of them.
+    let (mut wire, _) = hall.login_v5("mallory", "publisher", 0);
+    let topic = OWN.to_owned() + &"a/".repeat(29) + "a";
+    for _ in 0..4 {
+        wire.send(&packets::publish(&topic, 0, false, 0, b"").repeat(64));
+    }
+    watch.more(20);
+    drop(wires);
+    hall.close("filters of 32 levels that branch", watch);
+}
+
+#[test]
+fn a_new_topic_has_its_commands_however_many_there_were() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let (mut wire, _) = hall.login_v5("mallory", "topics", 0);
+    let topics = (0..20_000).map(|n| (format!("humidor/mallory/t/{n}"), b"1".to_vec()));
+    assert_eq!(publish_all(&mut wire, false, topics), (20_000, 0));
+    let mut board = hall.login("mallory", "board");
+    assert_eq!(board.subscribe(&[("humidor/mallory/output/new/set", 1)]), [1]);
+    wire.send(&publish_v5("humidor/mallory/output/new/set", false, 1, b"ON"));
+    assert_eq!(board.message().payload, b"ON");
+    hall.close("20,000 topics", watch);
+}
+
+#[test]
+fn retained_messages_beyond_a_share_are_refused_and_others_have_room() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let (mut wire, _) = hall.login_v5("mallory", "retainer", 0);
+    let many = (0..21_000).map(|n| (format!("humidor/mallory/r/{n}"), b"1".to_vec()));
+    let (taken, refused) = publish_all(&mut wire, true, many);
+    assert!(taken >= 1_000 && refused > 0, "{taken} taken, {refused} refused");
+    // One of them again, and without one.
+    let again = [("humidor/mallory/r/0", &b"2"[..]), ("humidor/mallory/r/1", b"")];
+    let again = again.into_iter().map(|(topic, payload)| (topic.to_owned(), payload.to_vec()));
+    assert_eq!(publish_all(&mut wire, true, again), (2, 0));
+    // A client of 3.1.1 gets no acknowledgement for what is not retained.
+    let mut old = hall.login("mallory", "old");
+    for n in 0..100_u16 {
+        let topic = format!("humidor/mallory/old/{n}");
+        if old.try_send(&packets::publish(&topic, 1, true, n + 1, b"1")).is_err() {
+            break;
+        }
+    }
+    assert_eq!(acknowledged_until_closed(old), 1, "the place of the deleted one");
+    // Commands have room of their own, and alice has hers.
+    let command = [("humidor/mallory/output/fan/set".to_owned(), b"ON".to_vec())];
+    assert_eq!(publish_all(&mut wire, true, command.into_iter()), (1, 0));
+    let (mut other, _) = hall.login_v5("alice", "other", 0);
+    let hers = (0..1_000).map(|n| (format!("humidor/alice/r/{n}"), b"1".to_vec()));
+    assert_eq!(publish_all(&mut other, true, hers), (1_000, 0));
+    // Large ones: a share of the bytes.
+    let longer = (0..100).map(|n| (format!("humidor/mallory/r/{n}"), large(200_000)));
+    let (taken, refused) = publish_all(&mut wire, true, longer);
+    assert!(taken >= 5 && refused > 0, "{taken} large ones taken, {refused} refused");
+    let hers = (0..5).map(|n| (format!("humidor/alice/r/{n}"), large(200_000)));
+    assert_eq!(publish_all(&mut other, true, hers), (5, 0));
+    hall.close("21,000 retained messages", watch);
+}
+
+/// How many PUBACKs come before the broker closes.
+fn acknowledged_until_closed(mut wire: Wire) -> usize {
+    let mut count = 0;
+    while let Some(packet) = wire.try_receive() {
+        count += usize::from(matches!(packet, Packet::Answer(PUBACK, _)));
+    }
+    count
+}
+
+#[test]
+fn the_sessions_of_one_user_end_for_its_own() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let (mut hers, _) = hall.login_v5("alice", "kept", 3600);
+    hers.send(&subscribe_v5(&["humidor/alice/kept".to_owned()]));
+    assert!(matches!(hers.receive(), Packet::Answer(packets::SUBACK, _)));
+    drop(hers);
+    for n in 0..1_001 {
+        let (mut wire, connack) = hall.login_v5("mallory", &format!("s{n}"), 3600);
+        assert_eq!(connack[1], 0, "an idle one of its own ends for it");
+        wire.send(&packets::disconnect());
+    }
+    let (_wire, connack) = hall.login_v5_present("alice", "kept", 3600);
+    assert_eq!(connack[..2], [1, 0], "her session is present");
+    hall.close("1,001 sessions", watch);
+}
+
+#[test]
+fn connected_sessions_of_one_user_leave_room_for_others() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let (mut wires, mut refused) = (Vec::new(), 0);
+    for n in 0..1_100 {
+        let (wire, connack) = hall.login_v5("mallory", &format!("s{n}"), 3600);
+        if connack[1] == QUOTA_EXCEEDED {
+            refused += 1;
+        } else {
+            wires.push(wire);
+        }
+    }
+    assert!(refused > 0 && wires.len() >= 900, "{refused} refused");
+    let (_wire, connack) = hall.login_v5("alice", "new", 3600);
+    assert_eq!(connack[1], 0, "another user has room");
+    drop(wires);
+    hall.close("1,100 connected sessions", watch);
+}
+
+#[test]
+fn delayed_wills_are_a_users_share() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    // A will delay of an hour, and user properties of 120 KB.
+    let pair = [&[0x26][..], &[0, 1, b'k'], &60_000_u16.to_be_bytes(), &large(60_000)].concat();
+    let properties = [&[0x18, 0, 0, 0x0e, 0x10][..], &pair, &pair].concat();
+    let will = (&properties[..], "humidor/mallory/will", &large(65_000)[..]);
+    let mut refused = 0;
+    for n in 0..300 {
+        let connect = connect_v5("mallory", &format!("w{n}"), 3600, Some(will));
+        // Closed without a DISCONNECT: the will is due in an hour.
+        let (_, connack) = Wire::open(hall.mqtt, &connect);
+        refused += usize::from(connack[1] == QUOTA_EXCEEDED);
+    }
+    assert!(refused > 0, "a share is bounded");
+    let hers = (&[0x18, 0, 0, 0x0e, 0x10][..], "humidor/alice/will", &b"gone"[..]);
+    let (_, connack) = Wire::open(hall.mqtt, &connect_v5("alice", "w", 3600, Some(hers)));
+    assert_eq!(connack[1], 0, "another user has room");
+    hall.close("300 delayed wills of 185 KB", watch);
+}
+
+#[test]
+fn half_sent_packets_are_a_users_share() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let whole = packets::publish("humidor/mallory/large", 1, false, 1, &large(255 * 1024));
+    let senders: Vec<_> = (0..300)
+        .map(|n| {
+            let mut wire = hall.login("mallory", &format!("h{n}"));
+            wire.dont_wait();
+            // As much as the broker and the system take.
+            let _ = wire.try_send(&whole[..whole.len() - 1]);
+            wire
+        })
+        .collect();
+    watch.more(20);
+    let mut other = hall.login("alice", "large");
+    other.send(&packets::publish("humidor/alice/large", 1, false, 1, &large(255 * 1024)));
+    assert!(matches!(other.receive(), Packet::Answer(PUBACK, _)), "a large one of another user");
+    drop(senders);
+    hall.close("300 half-sent packets of 255 KiB", watch);
+}
+
+#[test]
+fn half_sent_connects_keep_nobody_out() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let whole = connect_v5("mallory", "c", 0, Some((&[], "humidor/mallory/w", &large(65_000))));
+    let _senders: Vec<TcpStream> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect(hall.mqtt).unwrap();
+            let _ = stream.write_all(&whole[..whole.len() - 1]);
+            stream
+        })
+        .collect();
+    hall.login("alice", "late");
+    hall.close("300 half-sent CONNECTs of 65 KB", watch);
+}
+
+/// A GET whose answer is awaited no longer than the harness waits; the status.
+fn get(http: SocketAddr, path: &str) -> u16 {
+    support::http::get(http, path).status
+}
+
+#[test]
+fn half_sent_http_requests_keep_nobody_out() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    for half in [
+        &b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n"[..],
+        b"POST /api/v1/session HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{",
+    ] {
+        let senders: Vec<TcpStream> = (0..600)
+            .map(|_| {
+                let mut stream = TcpStream::connect(hall.http).unwrap();
+                let _ = stream.write_all(half);
+                stream
+            })
+            .collect();
+        assert_eq!(get(hall.http, "/healthz"), 200);
+        assert_eq!(get(hall.http, "/"), 200);
+        drop(senders);
+    }
+    hall.close("600 half-sent HTTP requests", watch);
+}
+
+/// Logs in over HTTP; returns the cookie.
+fn session(http: SocketAddr, user: &str) -> String {
+    let body = format!(r#"{{"name":"{user}","password":"{user}-secret"}}"#);
+    let headers = [("content-type", "application/json")];
+    let answer = support::http::request(http, "POST", "/api/v1/session", &headers, &body);
+    assert_eq!(answer.status, 204, "{answer:?}");
+    answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn the_logins_of_one_user_end_its_own_page_sessions() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let hers = session(hall.http, "alice");
+    let asks = |cookie: &str| {
+        let answer =
+            support::http::request(hall.http, "GET", "/api/v1/about", &[("cookie", cookie)], "");
+        answer.text().contains("alice")
+    };
+    assert!(asks(&hers), "the page knows her");
+    for _ in 0..300 {
+        session(hall.http, "nobody");
+    }
+    assert!(asks(&hers), "and still does");
+    hall.close("300 logins of a user without rights", watch);
+}
+
+#[test]
+fn large_messages_to_clients_that_do_not_read_are_a_users_share() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let deaf: Vec<Wire> = (0..150)
+        .map(|n| {
+            let clean = n % 10 > 0;
+            let connect = connect_v4("mallory", &format!("deaf{n}"), clean);
+            let (mut wire, _) = Wire::open(hall.mqtt, &connect);
+            assert_eq!(wire.subscribe(&[("humidor/mallory/large", 1)]), [1]);
+            wire
+        })
+        .collect();
+    let mut wire = hall.login("mallory", "sender");
+    for _ in 0..12 {
+        wire.send(&packets::publish("humidor/mallory/large", 1, false, 1, &large(250_000)));
+        assert!(matches!(wire.receive(), Packet::Answer(PUBACK, _)));
+    }
+    watch.more(20);
+    drop(deaf);
+    hall.close("150 that do not read messages of 250 KB", watch);
+}
+
+#[test]
+fn retained_messages_for_clients_that_do_not_read_are_looked_up_page_by_page() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let (mut wire, _) = hall.login_v5("mallory", "retainer", 0);
+    let many = (0..8_000).map(|n| (format!("humidor/mallory/r/{n}"), vec![b'x'; 400]));
+    publish_all(&mut wire, true, many);
+    let deaf: Vec<Wire> = (0..200)
+        .map(|n| {
+            let mut wire = hall.login("mallory", &format!("deaf{n}"));
+            wire.send(&packets::subscribe(1, &[("humidor/mallory/r/#", 1)]));
+            wire
+        })
+        .collect();
+    watch.more(20);
+    let mut other = hall.login("mallory", "reads");
+    other.send(&packets::subscribe(1, &[("humidor/mallory/r/#", 0)]));
+    let mut topics: Vec<String> = Vec::new();
+    while topics.len() < 5_000 {
+        let Message { topic, retain, .. } = other.message();
+        assert!(retain);
+        topics.push(topic);
+    }
+    assert!(topics.is_sorted(), "in the order of their topics");
+    drop(deaf);
+    hall.close("200 that do not read 8,000 retained messages", watch);
+}
+
+#[test]
+fn open_exchanges_of_3_1_1_are_bounded() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    for n in 0..30 {
+        let mut wire = hall.login("mallory", &format!("q{n}"));
+        let all: Vec<u8> = (1..=u16::MAX)
+            .flat_map(|id| packets::publish("humidor/mallory/q", 2, false, id, b""))
+            .collect();
+        wire.dont_wait();
+        let _ = wire.try_send(&all);
+        std::mem::forget(wire);
+    }
+    watch.more(20);
+    hall.close("30 times 65,535 open exchanges at QoS 2", watch);
+}
+
+#[test]
+fn topic_aliases_of_many_clients_stay_small() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let wires: Vec<Wire> = (0..400)
+        .map(|n| {
+            let (mut wire, _) = hall.login_v5("mallory", &format!("a{n}"), 0);
+            for alias in 1..=10_u8 {
+                let mut body = Vec::new();
+                text(&mut body, format!("humidor/mallory/{}", "x".repeat(1000)).as_bytes());
+                body.extend([3, 0x23, 0, alias]);
+                wire.send(&packets::packet(0x30, &body));
+            }
+            wire
+        })
+        .collect();
+    watch.more(5);
+    drop(wires);
+    hall.close("400 clients with topic aliases of 1 KB", watch);
+}
+
+/// What a constant of the source is: a product of numbers.
+fn constant(file: &str, name: &str) -> u64 {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file).with_extension("rs");
+    let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let between = |start: &str, from: &str, to: &str| {
+        let rest = source.split(start).nth(1).unwrap_or_else(|| panic!("{file} has no {name}"));
+        rest.split(from).nth(1).unwrap().split(to).next().unwrap().to_owned()
+    };
+    let value = name.strip_prefix("HUMIDOR_").map_or_else(
+        || between(&format!("const {name}: "), " = ", ";"),
+        |setting| {
+            let key = format!("key: \"{}\"", setting.to_lowercase());
+            between(&key, "Some(\"", "\"")
+        },
+    );
+    value.split('*').map(|factor| factor.trim().replace('_', "").parse::<u64>().unwrap()).product()
+}
+
+/// What a cell of the table says: a number, and a unit of bytes.
+fn said(cell: &str) -> u64 {
+    let (number, unit) = cell.split_once(' ').unwrap_or((cell, ""));
+    let unit = match unit {
+        "" => 1,
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        other => panic!("{other} is no unit"),
+    };
+    number.replace(',', "").parse::<u64>().unwrap() * unit
+}
+
+#[test]
+fn the_table_of_pools_is_what_the_code_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/ARCHITECTURE.md")).unwrap();
+    let section = text.split("### Pools").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---"))
+        .skip(1)
+        .map(|line| {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()
+        })
+        .collect();
+    assert!(rows.len() > 20, "{} pools", rows.len());
+    for row in &rows {
+        let [pool, name, file, bound, share, full] = row[..] else { panic!("{row:?}") };
+        assert_eq!(said(bound), constant(file, name), "{pool}");
+        assert!(!share.is_empty() && !full.is_empty(), "{pool}");
+    }
+    // Each pool that is shared by the rule of `shares` stands in it.
+    for constant in ["BUFFER_BYTES", "PERSISTENT_SESSIONS", "SUBSCRIPTION_BYTES", "WILL_BYTES"] {
+        assert!(rows.iter().any(|row| row[1] == constant), "{constant}");
+    }
+}
