@@ -49,7 +49,7 @@ fn large_log(folder: &Path) -> PathBuf {
 fn damage(path: &Path) {
     let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
     file.seek(SeekFrom::Start((LARGE_MIB * MIB / 2) as u64)).unwrap();
-    file.write_all(&[0xa5; 64 * 1024]).unwrap();
+    file.write_all(&vec![0xa5; 64 * 1024]).unwrap();
 }
 
 fn kept_aside(folder: &Path) -> Vec<PathBuf> {

@@ -117,7 +117,7 @@ impl From<BrokerError> for Failure {
             {
                 Code::Permission
             }
-            BrokerError::Listen(_) => Code::Unavailable,
+            BrokerError::Listen(_) | BrokerError::Stopped => Code::Unavailable,
             BrokerError::Access(_) | BrokerError::Tls(_) => Code::Config,
             BrokerError::Thread(_) => Code::Internal,
             BrokerError::Damaged(_) | BrokerError::Disk { .. } => Code::Io,

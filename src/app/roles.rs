@@ -7,7 +7,7 @@ use tracing::info;
 use super::failure::Failure;
 use super::server::Server;
 use super::{block_on, print, start_log};
-use crate::broker::{Counters, Stage};
+use crate::broker::{BrokerError, Counters, Stage};
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::health::{self, Answer, State};
@@ -73,18 +73,32 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
         let health_name = health::name("broker", &listening.address().port().to_string());
         let counters = listening.counters();
         tokio::spawn(health::serve(health_name, move || broker_health(&counters), shutdown));
-        let server = tokio::select! {
-            server = listening.open() => server?,
+        let opening = listening.open();
+        tokio::pin!(opening);
+        let (server, stopping) = tokio::select! {
+            server = &mut opening => (server, false),
             () = signals.received() => {
+                info!("stopping");
+                trigger.throw();
+                (opening.await, true)
+            }
+        };
+        let server = match server {
+            Err(BrokerError::Stopped) => {
                 info!("stopped before the log was open");
                 return Ok(());
             }
+            server => server?,
         };
         if print {
             let live = server.broker.live();
             std::thread::spawn(move || print::follow(live));
         }
-        until_signalled(server.ended(), signals, &trigger).await?;
+        if stopping {
+            server.ended().await?;
+        } else {
+            until_signalled(server.ended(), signals, &trigger).await?;
+        }
         info!("stopped");
         Ok(())
     })

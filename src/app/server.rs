@@ -52,10 +52,10 @@ impl Listening {
         self.broker.counters()
     }
 
-    /// Opens the log and serves. Meanwhile HTTP answers probes. Cancelled, it ends at once.
+    /// Opens the log and serves. Meanwhile HTTP answers probes. `shutdown` ends the opening at once.
     ///
     /// # Errors
-    /// As [`Broker::start`].
+    /// As [`Broker::start`], and [`BrokerError::Stopped`].
     pub async fn open(self) -> Result<Server, BrokerError> {
         let (opened, opening) = shutdown::channel();
         let probes = match &self.http {

@@ -25,6 +25,9 @@ pub enum BrokerError {
     /// The system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// It was asked to end while it opened the log. This is no failure.
+    #[error("stopped before the log was open")]
+    Stopped,
     /// The log's file is damaged.
     #[error("the log is damaged: {0}; at the next start it is moved aside and a new one begun")]
     Damaged(rusqlite::Error),

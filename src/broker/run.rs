@@ -97,14 +97,18 @@ impl Listening {
         Arc::clone(&self.counters)
     }
 
-    /// Opens the log and serves. Cancelled, it ends at once.
+    /// Opens the log and serves. `shutdown` ends the opening at once.
     ///
     /// # Errors
-    /// As [`Broker::start`].
+    /// As [`Broker::start`], and [`BrokerError::Stopped`].
     pub async fn open(self) -> Result<Broker, BrokerError> {
         let Self { config, listeners, address, tls_address, access, counters, shutdown } = self;
         let path = config.data.join(LOG_FILE);
-        let (mut store, check) = open_log(&path, &counters).await?;
+        let mut stopping = shutdown.clone();
+        let (mut store, check) = tokio::select! {
+            opened = open_log(&path, &counters) => opened?,
+            () = stopping.requested() => return Err(BrokerError::Stopped),
+        };
         store.retain(config.retention);
         let damaged = |source| match BrokerError::of_store(&path, source) {
             BrokerError::Disk { path, source } => OpenError::Sqlite { path, source }.into(),

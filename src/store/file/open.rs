@@ -14,13 +14,10 @@ use tracing::error;
 use crate::store::file::check::{Check, Stop, is_no_longer_suspect, is_suspect, quick_check};
 use crate::store::file::damage::{is_damage, move_aside};
 use crate::store::file::error::OpenError;
-use crate::store::file::lock::{Lock, with_suffix};
+use crate::store::file::lock::{Lock, MODE, with_suffix};
 use crate::store::file::migrate::{Database, migrate, refuse_others};
 use crate::store::file::write_ahead_log::{WriteAheadLog, is_lock, restart};
 
-/// Mode of a new file: its owner, and its group, which may be that of a program that reads the log. SQLite gives the
-/// files beside it the same.
-pub(in crate::store) const MODE: u32 = 0o640;
 /// How long a statement waits for another program's lock before it gives up and is tried again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Up to this size a check takes no second, on an SD card either.
