@@ -115,10 +115,14 @@ impl Process {
         self.child.wait().expect("the process is gone");
     }
 
-    /// SIGTERM; returns the exit code.
+    /// SIGTERM; returns the exit code, and prints what it said when that is not 0.
     pub fn terminate(mut self) -> Option<i32> {
         self.ask_to_end();
-        self.wait()
+        let code = self.wait();
+        if code != Some(0) {
+            eprintln!("{}", self.lines.iter().collect::<Vec<_>>().join("\n"));
+        }
+        code
     }
 
     /// SIGTERM; returns what it said and nobody has read.
