@@ -7,6 +7,7 @@ use crate::store::retention::fold::fold;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
+use crate::store::write::newest::OFFSET_AHEAD_MS;
 use crate::store::write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
 use crate::store::write::{alarm_log, restamp};
 use crate::wire::Telemetry;
@@ -62,7 +63,9 @@ fn append_reading(
 ) -> rusqlite::Result<bool> {
     let sensor = cache.interner.sensor(transaction, node, sensor)?;
     let run = cache.interner.run(transaction, node, &telemetry.boot)?;
-    if telemetry.clock == ClockState::Synced && !run.is_synced {
+    // A stamp from the far future does not say when the run began.
+    let believed = telemetry.at <= cache.now_ms.saturating_add(OFFSET_AHEAD_MS);
+    if telemetry.clock == ClockState::Synced && !run.is_synced && believed {
         let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
         transaction
             .prepare_cached(

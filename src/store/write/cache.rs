@@ -2,6 +2,8 @@
 
 use rusqlite::Connection;
 
+use crate::clock::SET_FROM_MS;
+use crate::store::retention::delete::Present;
 use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::dirty::DirtyMarks;
 use crate::store::write::arrival::Arrivals;
@@ -15,6 +17,10 @@ pub(in crate::store) struct WriterCache {
     pub horizon: Horizon,
     /// Whether a run may have readings that wait for their corrected time.
     pub restamping: bool,
+    /// Unix ms by the broker's clock when the writer was last told; the end of time while that clock is not set.
+    pub now_ms: i64,
+    /// Unix ms minus log time.
+    pub correction_ms: i64,
     arrivals: Option<Arrivals>,
 }
 
@@ -22,7 +28,15 @@ impl WriterCache {
     /// A cache that holds only the horizon.
     pub fn new(horizon: Horizon) -> Self {
         let (interner, marks) = (Interner::default(), DirtyMarks::default());
-        Self { interner, marks, horizon, restamping: true, arrivals: None }
+        Self {
+            interner,
+            marks,
+            horizon,
+            restamping: true,
+            now_ms: i64::MAX,
+            correction_ms: 0,
+            arrivals: None,
+        }
     }
 
     /// The state of the table of arrivals.
@@ -33,6 +47,16 @@ impl WriterCache {
         }
     }
 
+    /// Notes the time, Unix ms.
+    pub const fn tell_time(&mut self, now_ms: i64) {
+        self.now_ms = if now_ms < SET_FROM_MS { i64::MAX } else { now_ms };
+    }
+
+    /// The present at `now_ms`, Unix ms.
+    pub const fn present(&self, now_ms: i64) -> Present {
+        Present { now_ms, correction_ms: self.correction_ms }
+    }
+
     /// The state of the table of arrivals, as far as it is known.
     pub const fn known_arrivals(&self) -> Option<&Arrivals> {
         self.arrivals.as_ref()
@@ -40,6 +64,7 @@ impl WriterCache {
 
     /// Forgets the names, marks and numbers of a transaction that was rolled back.
     pub fn forget(&mut self) {
-        *self = Self::new(self.horizon);
+        let (now_ms, correction_ms) = (self.now_ms, self.correction_ms);
+        *self = Self { now_ms, correction_ms, ..Self::new(self.horizon) };
     }
 }

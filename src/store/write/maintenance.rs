@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
 
+use crate::clock::SET_FROM_MS;
+use crate::store::retention::ahead;
 use crate::store::retention::delete::{self, Cursor};
 use crate::store::retention::policy::Retention;
 use crate::store::retention::size::{SizePressure, vacuum};
@@ -31,6 +33,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 enum Phase {
     /// Moves what arrived to its place, where everything else looks for it.
     Move,
+    /// Marks readings of sensors after this one that are ahead of the clock.
+    MarkAhead(i64),
     /// Marks what an earlier version could not roll up.
     Mend,
     /// Rolls up dirty quarters after this one.
@@ -77,6 +81,7 @@ impl Maintenance {
         retention: &Retention,
         now_ms: i64,
     ) -> rusqlite::Result<bool> {
+        cache.tell_time(now_ms);
         let horizon = cache.horizon;
         let outcome = self.attempt(connection, cache, retention, now_ms);
         if outcome.is_err() {
@@ -132,7 +137,10 @@ impl Maintenance {
         let full =
             self.phase == Phase::Rest && self.pressure.calls_for_a_round(connection, retention)?;
         if (full || self.is_due(now_ms))
-            && !matches!(self.phase, Phase::Move | Phase::Mend | Phase::Roll(_))
+            && !matches!(
+                self.phase,
+                Phase::Move | Phase::MarkAhead(_) | Phase::Mend | Phase::Roll(_)
+            )
         {
             self.round_at = Some(now_ms);
             self.phase = Phase::Move;
@@ -156,7 +164,7 @@ impl Maintenance {
                 let time = if behind { BEHIND_STEP_TIME } else { STEP_TIME };
                 let more = self.move_some(connection, cache, time)?;
                 if !more && self.phase == Phase::Move {
-                    self.phase = Phase::Mend;
+                    self.phase = Phase::MarkAhead(i64::MIN);
                 }
             }
             phase => {
@@ -180,6 +188,13 @@ impl Maintenance {
         let started = Instant::now();
         let has_time = move || started.elapsed() < STEP_TIME;
         Ok(match phase {
+            Phase::MarkAhead(mut after) => {
+                let log_ms = cache.present(now_ms).log_ms();
+                // A clock that is not set calls everything ahead.
+                let done = now_ms < SET_FROM_MS
+                    || ahead::mark(transaction, &mut after, now_ms, log_ms, has_time)?;
+                if done { Phase::Mend } else { Phase::MarkAhead(after) }
+            }
             Phase::Mend => {
                 let done = mend::step(transaction, cache.horizon.rows_from, has_time)?;
                 if done { Phase::Roll(DirtyQuarter::FIRST) } else { Phase::Mend }
@@ -198,8 +213,13 @@ impl Maintenance {
             }
             Phase::Retain => self.retain(transaction, cache, retention, now_ms, has_time)?,
             Phase::Delete(mut cursor) => {
-                let done =
-                    delete::step(transaction, &mut cursor, &cache.horizon, now_ms, has_time)?;
+                let done = delete::step(
+                    transaction,
+                    &mut cursor,
+                    &cache.horizon,
+                    cache.present(now_ms),
+                    has_time,
+                )?;
                 match (done, self.pressure.is_shrinking()) {
                     (false, _) => Phase::Delete(cursor),
                     (true, true) => Phase::Retain,

@@ -8,6 +8,7 @@ pub(in crate::store) mod bulk_load;
 pub(in crate::store) mod cache;
 pub(in crate::store) mod intern;
 pub(in crate::store) mod maintenance;
+pub(in crate::store) mod newest;
 pub(in crate::store) mod numbers;
 pub(in crate::store) mod placement;
 pub(in crate::store) mod record;

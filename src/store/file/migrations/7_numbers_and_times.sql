@@ -40,12 +40,13 @@ CREATE TABLE set_aside (
     PRIMARY KEY (family, series, at)
 ) STRICT, WITHOUT ROWID;
 
--- The newest reading of each sensor in table `reading`: the highest number in the newest run.
+-- The highest number of each sensor's newest runs in table `reading`.
 CREATE TABLE newest (
-    sensor INTEGER PRIMARY KEY,
+    sensor INTEGER NOT NULL,
     run INTEGER NOT NULL,
-    seq INTEGER NOT NULL
-) STRICT;
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (sensor, run)
+) STRICT, WITHOUT ROWID;
 
 INSERT INTO newest
 SELECT sensor.id, reading.run, reading.seq FROM sensor CROSS JOIN reading
