@@ -67,7 +67,7 @@ mod tests {
                 "9dc0f4f9238c7528",
                 "832e88d32dc36b12",
                 "ffc63bcca235f7a8",
-                "dac9e7056abddaa5"
+                "dade6da2a0db8478"
             ]
         );
     }

@@ -103,14 +103,15 @@ pub(in crate::store) fn latest(
     Ok(latest)
 }
 
+/// By sensor and run: the highest number, and the id of its row.
+pub(in crate::store) type NewestArrived = HashMap<i64, BTreeMap<i64, (i64, i64)>>;
+
 /// The highest number of each run in which a sensor has single rows, and the id of that row: by sensor and run.
-pub(in crate::store) fn newest(
-    connection: &Connection,
-) -> rusqlite::Result<HashMap<i64, BTreeMap<i64, (i64, i64)>>> {
+pub(in crate::store) fn newest(connection: &Connection) -> rusqlite::Result<NewestArrived> {
     let mut statement =
         connection.prepare_cached("SELECT sensor, run, seq, id FROM arrived WHERE is_kept")?;
     let mut rows = statement.query([])?;
-    let mut newest = HashMap::<i64, BTreeMap<i64, (i64, i64)>>::new();
+    let mut newest = NewestArrived::new();
     while let Some(row) = rows.next()? {
         let number = (row.get(2)?, row.get(3)?);
         let highest = newest.entry(row.get(0)?).or_default().entry(row.get(1)?).or_insert(number);

@@ -47,13 +47,15 @@ enum Job {
     Readings,
     AwaitingClock,
     Ahead,
+    EarlySamples,
     Samples,
     ReadingSpans(Tier),
     SampleSpans(Tier),
 }
 
-const JOBS: [Job; 10] = [
+const JOBS: [Job; 11] = [
     Job::Ahead,
+    Job::EarlySamples,
     // Before the readings: it lets those of runs go whose times are corrected.
     Job::AwaitingClock,
     Job::Readings,
@@ -73,6 +75,7 @@ impl Job {
             Self::Readings | Self::ReadingSpans(_) => "sensor",
             Self::AwaitingClock => "parked",
             Self::Ahead => "ahead",
+            Self::EarlySamples => "early",
             Self::Samples | Self::SampleSpans(_) => "source",
         }
     }
@@ -80,7 +83,11 @@ impl Job {
     /// Data before this time is deleted, Unix ms.
     const fn before(self, horizon: &Horizon) -> i64 {
         match self {
-            Self::Readings | Self::AwaitingClock | Self::Ahead | Self::Samples => horizon.rows_from,
+            Self::Readings
+            | Self::AwaitingClock
+            | Self::Ahead
+            | Self::EarlySamples
+            | Self::Samples => horizon.rows_from,
             Self::ReadingSpans(tier) | Self::SampleSpans(tier) => horizon.rolled_from(tier),
         }
     }
@@ -117,10 +124,17 @@ fn piece(
     if before == i64::MIN {
         return Ok(false);
     }
-    if matches!(job, Job::Ahead) {
+    if matches!(job, Job::Ahead | Job::EarlySamples) {
         // A clock that is not set calls everything ahead.
         if present.now_ms < SET_FROM_MS {
             return Ok(false);
+        }
+        if matches!(job, Job::EarlySamples) {
+            return delete_early(
+                transaction,
+                horizon,
+                before.saturating_sub(present.correction_ms),
+            );
         }
         let after = cursor.mark.unwrap_or((i64::MIN, i64::MIN));
         let arrived_before = before.saturating_sub(present.correction_ms);
@@ -142,7 +156,7 @@ fn piece(
             cursor.run.is_some()
         }
         Job::AwaitingClock => delete_awaiting(transaction, horizon, series, present.now_ms)?,
-        Job::Ahead => false,
+        Job::Ahead | Job::EarlySamples => false,
         Job::Samples => delete_samples(transaction, series, before)?,
         Job::ReadingSpans(tier) => delete_spans(transaction, &READINGS, tier, series, before)?,
         Job::SampleSpans(tier) => delete_spans(transaction, &SAMPLES, tier, series, before)?,
@@ -257,10 +271,53 @@ fn delete_samples(
     let deleted = transaction
         .prepare_cached(
             "DELETE FROM sample WHERE id IN (
-                 SELECT id FROM sample WHERE source = ? AND at < ? ORDER BY at LIMIT ?)",
+                 SELECT id FROM sample WHERE source = ? AND at < ? AND sample.id > coalesce((
+                     SELECT last FROM early WHERE first <= sample.id ORDER BY first DESC LIMIT 1), -1)
+                 ORDER BY at LIMIT ?)",
         )?
         .execute(params![source, before, DELETE_ROWS])?;
     Ok(deleted > 0)
+}
+
+/// Deletes samples whose times were never sure and which came before `arrived_before`, in log time. Those that are in no
+/// roll-up are added to one. Samples that may still be corrected go too when they came after the horizon and it has passed
+/// them: else a flood would fill the disk. Returns whether there are more.
+fn delete_early(
+    transaction: &Transaction<'_>,
+    horizon: &Horizon,
+    arrived_before: i64,
+) -> rusqlite::Result<bool> {
+    let stretch: Option<(i64, i64, bool)> = transaction
+        .prepare_cached(
+            "SELECT first, last, rolled FROM early
+             WHERE iif(correction IS NULL, arrived < ?, rolled AND arrived + correction < ?) LIMIT 1",
+        )?
+        .query_row([arrived_before, horizon.rows_from], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((first, last, rolled)) = stretch else { return Ok(false) };
+    let rows: Vec<(i64, i64, Bucket<1>)> = transaction
+        .prepare_cached(
+            "SELECT id, source, at, value FROM sample WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+        )?
+        .query_map([first, last, DELETE_ROWS], |row| {
+            Ok((row.get(0)?, row.get(1)?, Bucket::row(row.get(2)?, [row.get(3)?])))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (_, source, row) in rows.iter().filter(|_| !rolled) {
+        fold(transaction, &SAMPLES, *source, row, horizon)?;
+    }
+    let next = rows.last().map_or(last, |(id, ..)| *id).saturating_add(1);
+    transaction
+        .prepare_cached("DELETE FROM sample WHERE id >= ? AND id < ?")?
+        .execute([first, next])?;
+    if next > last {
+        transaction.prepare_cached("DELETE FROM early WHERE first = ?")?.execute([first])?;
+    } else {
+        transaction
+            .prepare_cached("UPDATE early SET first = ? WHERE first = ?")?
+            .execute([next, first])?;
+    }
+    Ok(true)
 }
 
 fn delete_spans<const N: usize>(

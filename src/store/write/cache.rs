@@ -8,6 +8,7 @@ use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::dirty::DirtyMarks;
 use crate::store::write::arrival::Arrivals;
 use crate::store::write::intern::Interner;
+use crate::store::write::stretch::EarlySamples;
 
 /// The writer's cache.
 #[derive(Debug)]
@@ -21,6 +22,14 @@ pub(in crate::store) struct WriterCache {
     pub now_ms: i64,
     /// Unix ms minus log time.
     pub correction_ms: i64,
+    /// Whether the broker's clock is set; so it is taken for while nobody has told of it.
+    pub is_set: bool,
+    /// Now in log time, ms.
+    pub log_ms: i64,
+    /// When the clock was last stepped, log time in ms.
+    pub stepped_log_ms: Option<i64>,
+    /// Samples of this commit whose times are not sure.
+    pub early: EarlySamples,
     arrivals: Option<Arrivals>,
 }
 
@@ -35,6 +44,10 @@ impl WriterCache {
             restamping: true,
             now_ms: i64::MAX,
             correction_ms: 0,
+            is_set: true,
+            log_ms: i64::MIN,
+            stepped_log_ms: None,
+            early: EarlySamples::default(),
             arrivals: None,
         }
     }
@@ -64,7 +77,14 @@ impl WriterCache {
 
     /// Forgets the names, marks and numbers of a transaction that was rolled back.
     pub fn forget(&mut self) {
-        let (now_ms, correction_ms) = (self.now_ms, self.correction_ms);
-        *self = Self { now_ms, correction_ms, ..Self::new(self.horizon) };
+        let Self { now_ms, correction_ms, is_set, log_ms, stepped_log_ms, .. } = *self;
+        *self = Self {
+            now_ms,
+            correction_ms,
+            is_set,
+            log_ms,
+            stepped_log_ms,
+            ..Self::new(self.horizon)
+        };
     }
 }

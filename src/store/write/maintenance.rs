@@ -15,8 +15,9 @@ use crate::store::rollup::dirty::{self, DirtyQuarter};
 use crate::store::rollup::mend;
 use crate::store::rollup::schema::QUARTER_MS;
 use crate::store::write::arrival_move::{self, ArrivalMove};
+use crate::store::write::broker_clock::STEP_DOUBT_MS;
 use crate::store::write::cache::WriterCache;
-use crate::store::write::restamp;
+use crate::store::write::{early, restamp};
 
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
 /// then for the pages that it has written: about a commit's own time on an SSD.
@@ -129,7 +130,8 @@ impl Maintenance {
     ) -> rusqlite::Result<bool> {
         if cache.restamping {
             let transaction = connection.transaction()?;
-            cache.restamping = restamp::step(&transaction, cache)?;
+            cache.restamping =
+                restamp::step(&transaction, cache)? || early::step(&transaction, cache)?;
             transaction.commit()?;
             return Ok(true);
         }
@@ -242,7 +244,11 @@ impl Maintenance {
         if *retention == Retention::EVERYTHING || backfill::is_pending(transaction)? {
             return Ok(Phase::Vacuum);
         }
-        let raised = self.pressure.raised(transaction, cache.horizon, retention, now_ms)?;
+        let stepped = cache.stepped_log_ms;
+        let in_doubt = stepped
+            .is_some_and(|at| cache.present(now_ms).log_ms() < at.saturating_add(STEP_DOUBT_MS));
+        let retention = if in_doubt { retention.by_size() } else { *retention };
+        let raised = self.pressure.raised(transaction, cache.horizon, &retention, now_ms)?;
         if raised != cache.horizon {
             if dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)? {
                 return Ok(Phase::Retain);
