@@ -10,6 +10,10 @@ pub fn unix_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// The broker's clock is not set while it is before this, the beginning of 2025 in Unix ms: no release is older. A board
+/// without a battery wakes up in 1970, or at the date of its kernel.
+pub const SET_FROM_MS: i64 = 1_735_689_600_000;
+
 /// Whose word is taken for the clock being set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockTrust {

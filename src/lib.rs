@@ -51,6 +51,7 @@ pub mod export_format;
 pub mod health;
 pub mod shutdown;
 pub mod throttled_log;
+pub mod timeline;
 pub mod tls;
 
 pub mod app;

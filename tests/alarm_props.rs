@@ -82,6 +82,37 @@ fn play(alarm: &mut Alarm, start: Instant, story: &[(u64, Happens)]) -> Vec<(u64
 }
 
 proptest! {
+    /// Whatever steps the clock makes while readings go on: silence and delays count what really passed.
+    #[test]
+    fn a_step_of_the_clock_neither_raises_nor_clears(
+        story in story(), steps in prop::collection::vec(-90_000_000_i64..90_000_000, 60), limit_ms in 1_u64..60_000,
+    ) {
+        let limit = Duration::from_millis(limit_ms);
+        let silent = AlarmRule::Silent { sensor: id("hall"), limit };
+        for rule in [silent, threshold(Side::Above, limit)] {
+            let start = Instant::now();
+            let (mut steady, mut stepped) =
+                (alarm(rule.clone(), false, start), alarm(rule, false, start));
+            let (mut ms, mut unix_ms) = (0, 1_780_000_000_000);
+            for ((wait, happens), step) in story.iter().zip(&steps) {
+                ms += wait;
+                unix_ms += step + i64::try_from(*wait).unwrap();
+                let instant = start + Duration::from_millis(ms);
+                if let Happens::Ours(value) = happens {
+                    let telemetry = Telemetry { at: unix_ms, ..reading("b", 1, *value) };
+                    let (node, sensor) = (id("press"), id("hall"));
+                    let seen = Seen { node: &node, sensor: &sensor, telemetry: &telemetry };
+                    prop_assert_eq!(
+                        stepped.see(seen, Now { instant, unix_ms }),
+                        steady.see(seen, Now { instant, unix_ms: 1_780_000_000_000 })
+                    );
+                }
+                prop_assert_eq!(stepped.pass(instant), steady.pass(instant));
+                prop_assert_eq!(stepped.deadline(), steady.deadline());
+            }
+        }
+    }
+
     /// Inside the hysteresis nothing is raised and nothing cleared.
     #[test]
     fn a_value_inside_the_hysteresis_changes_nothing(

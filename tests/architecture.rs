@@ -25,6 +25,7 @@ const ROOMS: &[&str] = &[
     "accept",
     "health",
     "bounded_file",
+    "timeline",
     "clock",
     "reading",
     "shutdown",

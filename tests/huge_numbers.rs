@@ -110,6 +110,7 @@ fn a_log_that_was_poisoned_before_recovers_by_itself() {
     assert_eq!(one(&path, "SELECT count(*) FROM sample"), 1, "retention goes on");
     // Whatever comes late to the hour that is not known is acknowledged, and counts in it.
     append(&mut store, &[sample("a", given_up + 1_000, 1.0)]);
+    settle(&mut store, kept + 3 * DAY_MS);
     assert_eq!(means(&path, "samples_1h")[0], ("a".to_owned(), 6, None));
     let found = Log::open(&path).unwrap().unknown_means().unwrap();
     assert_eq!(found, 4, "two minutes, a quarter and an hour");

@@ -9,6 +9,7 @@ use anyhow::anyhow;
 use super::failure::Failure;
 use super::print;
 use crate::cli::{Export, Tail as TailOptions};
+use crate::clock;
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::export_format::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
@@ -101,13 +102,24 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
     ))
 }
 
-/// What is no damage and still of note: what could not be computed.
+/// What is no damage and still of note: what could not be computed, and times that cannot be right.
 fn notes(out: &mut impl Write, log: &Log) -> Result<(), Failure> {
     let unknown = log.unknown_means()?;
     if unknown > 0 {
         writeln!(
             out,
             "{unknown} spans of samples have no mean: an earlier version could not compute it, and their rows are deleted"
+        )?;
+    }
+    for sensor in log.ahead(clock::unix_ms())? {
+        writeln!(
+            out,
+            "ahead of the clock: {}/{}: {} readings from {} to {}; they are kept as long as others that came with them",
+            sensor.node,
+            sensor.sensor,
+            sensor.readings,
+            time(Some(sensor.first)),
+            time(Some(sensor.last))
         )?;
     }
     for (series, at, cause) in log.set_aside()? {

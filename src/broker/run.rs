@@ -31,10 +31,10 @@ use crate::broker::open_log::{check_log, open_log};
 use crate::broker::session::registry::Registry;
 use crate::broker::status::local_client::LocalClient;
 use crate::broker::status::sys;
-use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::shutdown::{self, Shutdown};
 use crate::store::{Check, LOG_FILE, OpenError, Queued, Retention, StoredWill};
+use crate::timeline::Timeline;
 use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
 
 /// The settings of the broker's role.
@@ -126,13 +126,15 @@ impl Listening {
             info!(database = %path.display(), "checking the log while it is in use");
         }
         let retained = Retained::new(retained);
-        let registry = Registry::new(sessions, clock::unix_ms());
+        let timeline = Timeline::resume(store.timeline());
+        let registry = Registry::new(sessions, timeline.now_ms());
 
         let (ended, lost) = oneshot::channel();
         let fan_out = FanOut {
             subscriptions: registry.subscriptions.clone(),
             retained,
             traffic: Arc::default(),
+            timeline,
         };
         let (recorder, writer) =
             Recorder::start(store, config.commit_window, fan_out.clone(), counters, ended)

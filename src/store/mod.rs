@@ -38,6 +38,7 @@ pub use mqtt::queue::Target;
 pub use mqtt::queue_reader::{PAGE_MAX_BYTES, Queued, Waiting};
 pub use mqtt::sessions::{Options, Stored, user_of};
 pub use mqtt::wills::{STORED_WILL_MAX_BYTES, StoredWill};
+pub use read::ahead::Ahead;
 pub use read::export::{Foreign, PAGE_ROWS, Pages};
 pub use read::gaps::Gap;
 pub use read::log::{Log, Reading, Selection};

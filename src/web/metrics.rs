@@ -174,6 +174,12 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "Quarters of an hour that could not be rolled up; humidor db check lists them",
         stats.set_aside as f64,
     );
+    gauge(
+        registry,
+        "readings_ahead",
+        "Readings in the log whose time is more than a minute ahead of the broker's clock",
+        stats.ahead as f64,
+    );
 }
 
 #[expect(clippy::cast_precision_loss)] // counts of clients and batches stay far below 2^53
@@ -251,7 +257,9 @@ fn register_sensors(
     let latest = overview.sensors.iter().filter_map(|found| found.latest.as_ref());
     for latest in latest.filter(visible) {
         let labels = vec![("node", latest.node.clone()), ("sensor", latest.sensor.clone())];
-        age.get_or_create(&labels).set(now_ms.saturating_sub(latest.at) as f64 / 1000.0);
+        // One that is ahead has just come, as far as anybody knows.
+        let age_ms = now_ms.saturating_sub(latest.at).max(0);
+        age.get_or_create(&labels).set(age_ms as f64 / 1000.0);
         if let Some(value) = latest.temperature {
             temperature.get_or_create(&labels).set(value);
         }

@@ -4,7 +4,6 @@ use super::classify;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::retained_messages::{NoRoom, Room};
 use crate::broker::delivery::retained_replay::ReplayRequest;
-use crate::clock;
 use crate::mqtt::{Filter, Message};
 use crate::store::{Change, Record};
 
@@ -37,7 +36,7 @@ impl Batch {
         fan_out: &FanOut,
         logged: &[Filter],
     ) {
-        self.records.extend(classify::record(&message, logged, clock::unix_ms()));
+        self.records.extend(classify::record(&message, logged, fan_out.timeline.now_ms()));
         self.accepted.push(fan_out.accept(message, room));
     }
 

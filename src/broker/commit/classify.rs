@@ -11,7 +11,7 @@ pub fn is_logged(topic: &str, logged: &[Filter]) -> bool {
 }
 
 /// The record that the log keeps of a message, if any. `logged` are the topic filters of foreign publishers; `at_ms` is
-/// now, Unix ms UTC.
+/// now, in log time.
 #[must_use]
 pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record> {
     let refused = |cause| Record::Refused {

@@ -218,7 +218,7 @@ fn write(
             Ok(Some(first)) => first,
             Ok(None) => return Ok(()),
             Err(_nothing_to_commit) => {
-                maintain(&mut store, &mut schedule, false, counters)?;
+                maintain(&mut store, &mut schedule, false, fan_out, counters)?;
                 continue;
             }
         };
@@ -229,8 +229,12 @@ fn write(
         gather(&mut queue.batches, &mut batches, window, weight);
         // Replayed messages come before the other messages of the commit.
         let requests = batches.iter().flat_map(|queued| &queued.batch.replays);
-        let mut owned: Vec<Change> =
-            retained_replay::stored(requests, &fan_out.retained, &fan_out.traffic.losses);
+        let mut owned: Vec<Change> = retained_replay::stored(
+            requests,
+            &fan_out.retained,
+            fan_out.timeline.now_ms(),
+            &fan_out.traffic.losses,
+        );
         for Queued { batch, .. } in &mut batches {
             owned.append(&mut batch.changes);
             for accepted in &mut batch.accepted {
@@ -241,6 +245,7 @@ fn write(
             batches.iter().flat_map(|queued| &queued.batch.records).collect();
         let changes: Vec<&Change> = owned.iter().collect();
         let started = Instant::now();
+        store.tell_time(fan_out.timeline.clock());
         let leaving = || queue.batches.is_closed() || queue.halt.halted.load(Relaxed);
         let Some(appended) = persist::commit(&mut store, &records, &changes, counters, leaving)?
         else {
@@ -273,7 +278,7 @@ fn write(
         }
         let now = Instant::now();
         schedule.committed(now, now - started);
-        maintain(&mut store, &mut schedule, !queue.batches.is_empty(), counters)?;
+        maintain(&mut store, &mut schedule, !queue.batches.is_empty(), fan_out, counters)?;
     }
 }
 
@@ -297,9 +302,12 @@ fn maintain(
     store: &mut Store,
     schedule: &mut Schedule,
     waiting: bool,
+    fan_out: &FanOut,
     counters: &Counters,
 ) -> rusqlite::Result<()> {
-    schedule.step(store, waiting, counters).inspect_err(|cause| persist::damaged(cause, counters))
+    schedule
+        .step(store, &fan_out.timeline, waiting, counters)
+        .inspect_err(|cause| persist::damaged(cause, counters))
 }
 
 /// Takes the waiting batches and, with a window, those that arrive within it: fewer commits wear an SD card less, at

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::broker::counters::Counters;
-use crate::clock;
 use crate::store::{Store, is_disk_error};
+use crate::timeline::Timeline;
 
 /// Interval between two checks for work.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -95,6 +95,7 @@ impl Schedule {
     pub fn step(
         &mut self,
         store: &mut Store,
+        timeline: &Timeline,
         waiting: bool,
         counters: &Counters,
     ) -> rusqlite::Result<()> {
@@ -102,10 +103,13 @@ impl Schedule {
         if !self.is_due(started, waiting) {
             return Ok(());
         }
+        let clock = timeline.clock();
+        let now_ms = clock.now_ms();
+        store.tell_time(clock);
         // There is one call between two commits, however long they are.
         let share = self.busy.min(PRESSING_MAX) * store.pressure();
         loop {
-            let outcome = self.attempt(store, counters)?;
+            let outcome = self.attempt(store, now_ms, counters)?;
             let now = Instant::now();
             if outcome != Outcome::Pressing || now >= started + share {
                 self.stepped(started, now, outcome);
@@ -116,8 +120,13 @@ impl Schedule {
         }
     }
 
-    fn attempt(&mut self, store: &mut Store, counters: &Counters) -> rusqlite::Result<Outcome> {
-        Ok(match store.maintain(clock::unix_ms()) {
+    fn attempt(
+        &mut self,
+        store: &mut Store,
+        now_ms: i64,
+        counters: &Counters,
+    ) -> rusqlite::Result<Outcome> {
+        Ok(match store.maintain(now_ms) {
             Ok(true) if store.pressure() > 0 => Outcome::Pressing,
             Ok(true) => Outcome::More,
             Ok(false) => {

@@ -20,7 +20,6 @@ use crate::broker::counters::Traffic;
 use crate::broker::net::admission::Permit;
 use crate::broker::net::rate_limit::RateLimiter;
 use crate::broker::net::transport::{Stream, Transport};
-use crate::clock;
 use crate::mqtt::codec::{self, Version};
 use crate::shutdown::Shutdown;
 
@@ -120,7 +119,7 @@ async fn serve_client<S: Stream>(
     let session = &opened.lease.session;
     let (expiry_s, mut changes) =
         withdrawal::leave(&opened.permissions, session, &services, expiry_s);
-    changes.extend(opened.lease.leave(expiry_s, clock::unix_ms()));
+    changes.extend(opened.lease.leave(expiry_s, services.fan_out.timeline.now_ms()));
     // [MQTT-3.1.2-10]: a client that says goodbye takes its will with it.
     let mut will = opened.will.take();
     if polite && let Some(will) = will.take() {

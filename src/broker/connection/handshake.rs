@@ -19,7 +19,6 @@ use crate::broker::net::admission::Permit;
 use crate::broker::net::limits::origin;
 use crate::broker::net::transport::{Stream, Transport};
 use crate::broker::session::take_over::Lease;
-use crate::clock;
 use crate::mqtt::codec::{
     self, CodecError, ConnAck, Connect, PACKET_MAX_BYTES, Reason, Version, write_connack,
     write_refusal,
@@ -227,7 +226,7 @@ async fn accept(
             End::Refused("a will to a topic that this user may not write"),
         ));
     }
-    let (expiry_s, now_ms) = (connect.session_expiry_s, clock::unix_ms());
+    let (expiry_s, now_ms) = (connect.session_expiry_s, services.fan_out.timeline.now_ms());
     let lease = Lease::take(&services.registry, &client_id, connect.clean_start, expiry_s, now_ms);
     let lease = lease.map_err(|_| (Reason::QuotaExceeded, End::Quota("persistent sessions")))?;
     let (mut keep_alive_s, mut server_keep_alive_s) = (connect.keep_alive_s, None);

@@ -12,7 +12,6 @@ use crate::broker::context::Services;
 use crate::broker::net::shares::Share;
 use crate::broker::session::registry::Registry;
 use crate::broker::session::take_over::{Lease, SessionOutcome};
-use crate::clock;
 use crate::mqtt::{Message, codec};
 use crate::shutdown::Shutdown;
 use crate::store::user_of;
@@ -103,7 +102,9 @@ impl Will {
             services.recorder.note(&mut self.discard().into_iter().collect()).await;
             return;
         }
-        let expires_at = |expiry_s| clock::unix_ms().saturating_add(i64::from(expiry_s) * 1000);
+        let expires_at = |expiry_s| {
+            services.fan_out.timeline.now_ms().saturating_add(i64::from(expiry_s) * 1000)
+        };
         self.message.expires_at_ms = self.expiry_s.map(expires_at);
         // In the commit of the message: it is published once, whenever the broker dies.
         let gone = self.stored.map(|id| Change::WillGone { id });
@@ -149,7 +150,7 @@ impl Will {
     ) {
         if let Some(id) = self.stored {
             let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-            let at_ms = clock::unix_ms().saturating_add(delay_ms);
+            let at_ms = services.fan_out.timeline.now_ms().saturating_add(delay_ms);
             services.recorder.note(&mut vec![Change::WillDue { id, at_ms }]).await;
         }
         let due = tokio::select! {
@@ -211,7 +212,8 @@ async fn publish_stored(
         }
     } else if let Some(at_ms) = due_at_ms {
         // The clock may have been set meanwhile: never later than the delay.
-        let left_ms = u64::try_from(at_ms.saturating_sub(clock::unix_ms())).unwrap_or(0);
+        let left_ms =
+            u64::try_from(at_ms.saturating_sub(services.fan_out.timeline.now_ms())).unwrap_or(0);
         delay = delay.min(Duration::from_millis(left_ms));
     }
     debug!(client = &*client_id, "a will of the previous run is due after {delay:?}");

@@ -9,6 +9,7 @@ use crate::broker::session::state::Session;
 use crate::broker::session::subscriptions::{Recipient, Selection, Subscriptions};
 use crate::mqtt::Message;
 use crate::store::Change;
+use crate::timeline::Timeline;
 
 /// A message that was accepted from its publisher.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct FanOut {
     pub subscriptions: Subscriptions,
     pub retained: Retained,
     pub traffic: Arc<Traffic>,
+    /// The time in which messages and sessions expire.
+    pub timeline: Timeline,
 }
 
 impl FanOut {

@@ -154,7 +154,8 @@ impl Outbound {
         if self.replayed.is_empty()
             && let Some(request) = self.replays.front_mut()
         {
-            let (page, is_last) = request.next_page(&self.fan_out.retained);
+            let (page, is_last) =
+                request.next_page(&self.fan_out.retained, self.fan_out.timeline.now_ms());
             let live = page.into_iter().filter(|delivery| !request.is_stored(delivery.qos));
             self.replayed.extend(live);
             if is_last {
@@ -255,6 +256,7 @@ mod tests {
     use crate::broker::session::subscriptions::Subscriptions;
     use crate::mqtt::Filter;
     use crate::store::Options;
+    use crate::timeline::Timeline;
 
     const CAPABILITIES: ClientCapabilities = ClientCapabilities {
         version: Version::V5,
@@ -268,6 +270,7 @@ mod tests {
             subscriptions: Subscriptions::default(),
             retained: Retained::default(),
             traffic: Arc::default(),
+            timeline: Timeline::default(),
         };
         let session = fan_out.subscriptions.session("c", None, State::default());
         let buffered = Buffered::new(Pool::new(BUFFER_BYTES), "c".into());

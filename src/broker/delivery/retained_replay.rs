@@ -8,7 +8,6 @@ use crate::broker::counters::Losses;
 use crate::broker::session::outbound_queue::{Delivery, Shared};
 use crate::broker::session::state::Session;
 use crate::broker::session::subscriptions::Numbers;
-use crate::clock;
 use crate::mqtt::{Filter, Message, QoS, Topic, Trie};
 use crate::store::{Change, Options, Target};
 
@@ -31,12 +30,12 @@ impl ReplayRequest {
     /// A page of the retained messages as they are delivered to the subscription, and whether it is the last one; none
     /// when it has been unsubscribed meanwhile ([MQTT-3.10.4-2]). A client that reads nothing keeps no more than a page
     /// in memory.
-    pub fn next_page(&mut self, retained: &Retained) -> (Vec<Delivery>, bool) {
+    pub fn next_page(&mut self, retained: &Retained, now_ms: i64) -> (Vec<Delivery>, bool) {
         if !self.session.state().subscriptions.contains_key(&self.filter) {
             return (Vec::new(), true);
         }
         let (found, after) =
-            retained.matching(&self.filter, self.after.as_ref(), clock::unix_ms(), |numbers| {
+            retained.matching(&self.filter, self.after.as_ref(), now_ms, |numbers| {
                 numbers.is_replayed(self.entered, &self.session)
             });
         let is_last = after.is_none();
@@ -81,6 +80,7 @@ impl ReplayRequest {
 pub fn stored<'a>(
     requests: impl Iterator<Item = &'a ReplayRequest>,
     retained: &Retained,
+    now_ms: i64,
     losses: &Losses,
 ) -> Vec<Change> {
     let mut latest: BTreeMap<(i64, &str), &ReplayRequest> = BTreeMap::new();
@@ -97,7 +97,7 @@ pub fn stored<'a>(
         filters.insert(&request.filter, (place, *request));
     }
     let mut found: Vec<(usize, &ReplayRequest, Arc<Message>)> = Vec::new();
-    retained.each(clock::unix_ms(), |message, numbers| {
+    retained.each(now_ms, |message, numbers| {
         filters.matching(&message.topic, &mut |(place, request): &(usize, &ReplayRequest)| {
             if request.is_stored(request.options.qos.min(message.qos))
                 && request.wants(message, numbers)

@@ -12,7 +12,6 @@ use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::session::state::{Session, State};
 use crate::broker::session::subscriptions::Numbers;
 use crate::broker::status::sys::loss_topic;
-use crate::clock;
 use crate::mqtt::{Filter, Message, QoS};
 use crate::store::Options;
 
@@ -155,7 +154,7 @@ impl LocalSubscription {
 
     /// The messages that were retained before the subscription.
     pub fn retained(&self) -> Vec<Arc<Message>> {
-        let now_ms = clock::unix_ms();
+        let now_ms = self.fan_out.timeline.now_ms();
         let mut found = Vec::new();
         for (filter, entered) in &self.entered {
             let mut after = None;

@@ -9,7 +9,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::access::permissions::Owner;
 use crate::broker::context::Services;
-use crate::clock;
 use crate::mqtt::Message;
 use crate::shutdown::Shutdown;
 use crate::store::Change;
@@ -29,7 +28,7 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
             _ = ticks.tick() => {}
             () = shutdown.requested() => return,
         }
-        let now_ms = clock::unix_ms();
+        let now_ms = services.fan_out.timeline.now_ms();
         let mut changes = services.registry.expire(now_ms);
         if services.fan_out.retained.has_expired(now_ms) {
             changes.push(Change::Expire { at_ms: now_ms });

@@ -67,7 +67,7 @@ mod tests {
                 "9dc0f4f9238c7528",
                 "832e88d32dc36b12",
                 "ffc63bcca235f7a8",
-                "a318035a2805c8d4"
+                "dade6da2a0db8478"
             ]
         );
     }

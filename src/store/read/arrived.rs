@@ -1,7 +1,7 @@
 //! Rows that have arrived and are not in table `reading` yet. They have no index: each function looks at all of them
 //! once, some ten thousand at most while the maintenance goes on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, Row, params};
 
@@ -13,7 +13,7 @@ use crate::store::write::numbers::numbers_after;
 pub(in crate::store) const ARRIVED: &str = "
     SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
            CASE reading.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
-           reading.temperature, reading.humidity, reading.run, reading.id
+           reading.temperature, reading.humidity, reading.run, reading.mono, reading.id
     FROM arrived AS reading
     JOIN run ON run.id = reading.run
     JOIN node ON node.id = run.node
@@ -101,6 +101,23 @@ pub(in crate::store) fn latest(
         }
     }
     Ok(latest)
+}
+
+/// By sensor and run: the highest number, and the id of its row.
+pub(in crate::store) type NewestArrived = HashMap<i64, BTreeMap<i64, (i64, i64)>>;
+
+/// The highest number of each run in which a sensor has single rows, and the id of that row: by sensor and run.
+pub(in crate::store) fn newest(connection: &Connection) -> rusqlite::Result<NewestArrived> {
+    let mut statement =
+        connection.prepare_cached("SELECT sensor, run, seq, id FROM arrived WHERE is_kept")?;
+    let mut rows = statement.query([])?;
+    let mut newest = NewestArrived::new();
+    while let Some(row) = rows.next()? {
+        let number = (row.get(2)?, row.get(3)?);
+        let highest = newest.entry(row.get(0)?).or_default().entry(row.get(1)?).or_insert(number);
+        *highest = number.max(*highest);
+    }
+    Ok(newest)
 }
 
 /// A row as a chart takes it.

@@ -71,7 +71,7 @@ impl Selection {
 pub(in crate::store) const READINGS: &str = "
     SELECT node.name, sensor.name, run.boot, reading.seq, reading.at,
            CASE reading.clock WHEN 1 THEN 'synced' WHEN 2 THEN 'restamped' ELSE 'unsynced' END,
-           reading.temperature, reading.humidity, reading.run
+           reading.temperature, reading.humidity, reading.run, reading.mono
     FROM reading
     JOIN run ON run.id = reading.run
     JOIN node ON node.id = run.node
@@ -132,12 +132,13 @@ impl Log {
                  CREATE TEMP TABLE arrival_move AS SELECT 0 AS moved, 0 AS sealed;
                  CREATE TEMP TABLE arrived (
                      id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, sensor INTEGER, at INTEGER,
-                     clock INTEGER, temperature REAL, humidity REAL, is_kept INTEGER);",
+                     clock INTEGER, mono INTEGER, temperature REAL, humidity REAL, is_kept INTEGER);",
             )?;
         }
         if self.version < NUMBERS_AND_TIMES {
             self.connection.execute_batch(
                 "CREATE TEMP TABLE newest (sensor INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
+                 CREATE TEMP TABLE ahead (run INTEGER, seq INTEGER, arrived INTEGER);
                  CREATE TEMP TABLE set_aside (family INTEGER, series INTEGER, at INTEGER, cause TEXT);",
             )?;
         }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use rusqlite::params;
 
+use crate::clock;
 use crate::store::read::arrived;
 use crate::store::read::log::Log;
+use crate::store::retention::ahead::AHEAD_MS;
 
 /// Latest readings of a sensor that its interval is taken from.
 const READINGS: usize = 16;
@@ -17,11 +19,13 @@ impl Log {
     /// # Errors
     /// The error of SQLite.
     pub fn reporting_intervals_ms(&self) -> rusqlite::Result<HashMap<(String, String), i64>> {
+        // What is ahead of the clock says nothing of the present.
+        let until = clock::unix_ms().saturating_add(AHEAD_MS);
         let snapshot = self.connection.unchecked_transaction()?;
         let arrived = arrived::latest(&self.connection, READINGS)?;
-        let mut placed = self
-            .connection
-            .prepare_cached("SELECT at FROM reading WHERE sensor = ? ORDER BY at DESC LIMIT ?")?;
+        let mut placed = self.connection.prepare_cached(
+            "SELECT at FROM reading WHERE sensor = ? AND at <= ? ORDER BY at DESC LIMIT ?",
+        )?;
         let mut sensors = self.connection.prepare_cached(
             "SELECT sensor.id, node.name, sensor.name FROM sensor JOIN node ON node.id = sensor.node",
         )?;
@@ -30,9 +34,16 @@ impl Log {
         while let Some(row) = rows.next()? {
             let sensor: i64 = row.get(0)?;
             let mut latest: Vec<i64> = placed
-                .query_map(params![sensor, READINGS], |row| row.get(0))?
+                .query_map(params![sensor, until, READINGS], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
-            latest.extend(arrived.get(&sensor).into_iter().flatten().map(|row| row.place.0));
+            latest.extend(
+                arrived
+                    .get(&sensor)
+                    .into_iter()
+                    .flatten()
+                    .map(|row| row.place.0)
+                    .filter(|at| *at <= until),
+            );
             latest.sort_unstable_by(|a, b| b.cmp(a));
             latest.truncate(READINGS);
             let between = latest.windows(2).map(|pair| pair[0].saturating_sub(pair[1]));

@@ -1,5 +1,6 @@
 //! Counts and sizes of the log: all of them for a person, and the cheap ones for a monitor.
 
+use crate::clock;
 use crate::store::read::log::Log;
 use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::schema::{READINGS, SAMPLES, Tier};
@@ -48,6 +49,8 @@ pub struct QuickStats {
     pub refused: Vec<(String, i64)>,
     /// Spans that could not be rolled up.
     pub set_aside: i64,
+    /// Readings that are kept and ahead of this machine's clock by more than a minute.
+    pub ahead: i64,
 }
 
 impl Log {
@@ -59,7 +62,8 @@ impl Log {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let bytes = one("PRAGMA page_size")? * one("PRAGMA page_count")?;
         let set_aside = one("SELECT count(*) FROM set_aside")?;
-        Ok(QuickStats { bytes, refused: self.refused()?, set_aside })
+        let ahead = self.ahead(clock::unix_ms())?.iter().map(|sensor| sensor.readings).sum();
+        Ok(QuickStats { bytes, refused: self.refused()?, set_aside, ahead })
     }
 
     /// Counts and sizes: it counts every row, which takes seconds on a large log.
@@ -69,6 +73,7 @@ impl Log {
     pub fn stats(&self) -> rusqlite::Result<Stats> {
         let one = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let page = one("PRAGMA page_size")?;
+        let now_ms = clock::unix_ms();
         let snapshot = self.connection.unchecked_transaction()?;
         let (first_ms, last_ms): (Option<i64>, Option<i64>) = self.connection.query_row(
             // Per sensor, so that both ends come from the index.
@@ -86,7 +91,7 @@ impl Log {
                   + (SELECT count(*) FROM arrived WHERE is_kept AND at > ?1)
                   + (SELECT total((SELECT count(*) FROM sample WHERE source = source.id AND at > ?1))
                      FROM source)",
-            [last_ms.unwrap_or(i64::MAX).saturating_sub(DAY_MS)],
+            [last_ms.unwrap_or(i64::MAX).min(now_ms).saturating_sub(DAY_MS)],
             |row| row.get::<_, f64>(0),
         )?;
         let mut rolled_up = [0; 3];

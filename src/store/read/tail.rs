@@ -4,31 +4,127 @@ use std::collections::HashMap;
 
 use rusqlite::params;
 
+use crate::clock;
 use crate::store::read::arrived::{self, ARRIVED};
-use crate::store::read::log::{Log, READINGS, Reading, Selection, reading};
+use crate::store::read::log::{Log, READINGS, Reading, reading};
+use crate::store::retention::ahead::AHEAD_MS;
+use crate::store::write::newest::RunAge;
 
+/// Runs of one node that are looked at for its latest readings, at most.
+const RUNS: i64 = 64;
 impl Log {
-    /// The latest `count` readings, oldest first.
+    /// The latest `count` readings, oldest first: of each node those with the highest numbers of its newest runs, whatever
+    /// their times say.
     ///
     /// # Errors
     /// The error of SQLite.
     pub fn latest(&self, count: usize) -> rusqlite::Result<Vec<Reading>> {
+        let now_ms = clock::unix_ms();
         let mut latest = Vec::new();
-        for sensor in self.sensors(&Selection::default())? {
-            let mut statement = self.connection.prepare_cached(&format!(
-                "{READINGS} WHERE reading.sensor = ? ORDER BY reading.at DESC LIMIT ?"
-            ))?;
-            let rows = statement.query_map(params![sensor, count], reading)?;
-            latest.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+        let nodes = self
+            .connection
+            .prepare_cached("SELECT id FROM node ORDER BY name")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        let arrived = self.arrived_by_run()?;
+        for node in nodes {
+            let mut of_node = Vec::new();
+            for run in self.newest_runs(node, now_ms)? {
+                of_node.extend(self.latest_of_run(run, count, arrived.get(&run))?);
+                if of_node.len() >= count {
+                    break;
+                }
+            }
+            of_node.truncate(count);
+            latest.extend(in_time(of_node, now_ms));
         }
+        latest.sort_by_key(|(at, _)| *at);
+        let first = latest.len().saturating_sub(count);
+        Ok(latest.split_off(first).into_iter().map(|(_, reading)| reading).collect())
+    }
+
+    /// Single rows that are still to be moved: number and id, by run.
+    fn arrived_by_run(&self) -> rusqlite::Result<HashMap<i64, Vec<(i64, i64)>>> {
+        let mut by_run = HashMap::<i64, Vec<(i64, i64)>>::new();
+        let mut statement =
+            self.connection.prepare_cached("SELECT run, seq, id FROM arrived WHERE is_kept")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            by_run.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
+        }
+        Ok(by_run)
+    }
+
+    /// The runs of a node, the newest first.
+    fn newest_runs(&self, node: i64, now_ms: i64) -> rusqlite::Result<Vec<i64>> {
+        let mut runs = self
+            .connection
+            .prepare_cached(
+                "SELECT id FROM run WHERE node = ?1 AND id IN (
+                     SELECT id FROM run WHERE node = ?1 ORDER BY id DESC LIMIT ?2)
+                 OR id IN (SELECT run FROM newest JOIN sensor ON sensor.id = newest.sensor
+                           WHERE sensor.node = ?1) ORDER BY id",
+            )?
+            .query_map([node, RUNS], |row| row.get(0))?
+            .map(|id| RunAge::load(&self.connection, id?, now_ms))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        // Each goes behind the last one that it is newer than: ages need not be comparable.
+        for at in 1..runs.len() {
+            let place = (0..at).rev().find(|other| runs[at].is_newer_than(runs[*other]));
+            let run = runs.remove(at);
+            runs.insert(place.map_or(0, |place| place + 1), run);
+        }
+        Ok(runs.into_iter().rev().map(|run| run.id).collect())
+    }
+
+    /// The `count` readings of a run with the highest numbers, the highest first, each with its monotonic stamp in ms.
+    fn latest_of_run(
+        &self,
+        run: i64,
+        count: usize,
+        arrived: Option<&Vec<(i64, i64)>>,
+    ) -> rusqlite::Result<Vec<(i64, Reading)>> {
+        let mut latest = self
+            .connection
+            .prepare_cached(&format!(
+                "{READINGS} WHERE reading.run = ? ORDER BY reading.seq DESC LIMIT ?"
+            ))?
+            .query_map(params![run, count], |row| Ok((row.get(9)?, reading(row)?)))?
+            .collect::<rusqlite::Result<Vec<(i64, Reading)>>>()?;
+        let mut numbers = arrived.cloned().unwrap_or_default();
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
         let mut statement =
             self.connection.prepare_cached(&format!("{ARRIVED} WHERE reading.id = ?"))?;
-        for row in arrived::latest(&self.connection, count)?.into_values().flatten() {
-            latest.push(statement.query_row([row.id], reading)?);
+        for (_, id) in numbers.into_iter().take(count) {
+            latest.push(statement.query_row([id], |row| Ok((row.get(9)?, reading(row)?)))?);
         }
-        latest.sort_by(|a, b| (a.at, &a.node, a.seq).cmp(&(b.at, &b.node, b.seq)));
-        Ok(latest.split_off(latest.len().saturating_sub(count)))
+        latest.sort_by_key(|(_, reading)| std::cmp::Reverse(reading.seq));
+        latest.truncate(count);
+        Ok(latest)
     }
+}
+
+/// Puts a node's readings, the newest first, among those of others: in their own order, and at their time as far as it is
+/// known. Where it is not, the newest one counts as of now and the others as so much earlier as their board says.
+fn in_time(newest_first: Vec<(i64, Reading)>, now_ms: i64) -> Vec<(i64, Reading)> {
+    let mut before: Option<(i64, i64, String)> = None;
+    let mut placed: Vec<(i64, Reading)> = Vec::with_capacity(newest_first.len());
+    for (mono, reading) in newest_first {
+        let is_known = reading.clock != "unsynced" && reading.at <= now_ms.saturating_add(AHEAD_MS);
+        let latest = match &before {
+            Some((at, later, boot)) if *boot == reading.boot => {
+                at.saturating_sub(later.saturating_sub(mono).max(0))
+            }
+            Some((at, ..)) => *at,
+            None => now_ms,
+        };
+        let bound = before.as_ref().map_or(i64::MAX, |(at, ..)| *at);
+        let at = if is_known { reading.at.min(bound) } else { latest.min(bound) };
+        before = Some((at, mono, reading.boot.clone()));
+        placed.push((at, reading));
+    }
+    placed.reverse();
+    placed
 }
 
 /// Follows a log: each call of [`Tail::read_new`] gives the readings that were committed since the last one.

@@ -2,7 +2,9 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::clock::SET_FROM_MS;
 use crate::store::file::schema::CLOCK_AWAITING;
+use crate::store::retention::ahead;
 use crate::store::retention::deleted_ranges;
 use crate::store::retention::fold::fold;
 use crate::store::retention::horizon::Horizon;
@@ -20,18 +22,40 @@ pub(in crate::store) struct Cursor {
     after: Option<i64>,
     /// A run, and the number in it to continue from.
     run: Option<(i64, i64)>,
+    /// The last mark of a reading ahead of the clock that was looked at.
+    mark: Option<(i64, i64)>,
+}
+
+/// The present.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Present {
+    /// Unix ms by the broker's clock.
+    pub now_ms: i64,
+    /// Unix ms minus log time.
+    pub correction_ms: i64,
+}
+
+impl Present {
+    /// Now in log time, ms.
+    pub const fn log_ms(self) -> i64 {
+        self.now_ms.saturating_sub(self.correction_ms)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Job {
     Readings,
     AwaitingClock,
+    Ahead,
+    EarlySamples,
     Samples,
     ReadingSpans(Tier),
     SampleSpans(Tier),
 }
 
-const JOBS: [Job; 9] = [
+const JOBS: [Job; 11] = [
+    Job::Ahead,
+    Job::EarlySamples,
     // Before the readings: it lets those of runs go whose times are corrected.
     Job::AwaitingClock,
     Job::Readings,
@@ -50,6 +74,8 @@ impl Job {
         match self {
             Self::Readings | Self::ReadingSpans(_) => "sensor",
             Self::AwaitingClock => "parked",
+            Self::Ahead => "ahead",
+            Self::EarlySamples => "early",
             Self::Samples | Self::SampleSpans(_) => "source",
         }
     }
@@ -57,22 +83,26 @@ impl Job {
     /// Data before this time is deleted, Unix ms.
     const fn before(self, horizon: &Horizon) -> i64 {
         match self {
-            Self::Readings | Self::AwaitingClock | Self::Samples => horizon.rows_from,
+            Self::Readings
+            | Self::AwaitingClock
+            | Self::Ahead
+            | Self::EarlySamples
+            | Self::Samples => horizon.rows_from,
             Self::ReadingSpans(tier) | Self::SampleSpans(tier) => horizon.rolled_from(tier),
         }
     }
 }
 
-/// Deletes while there is time; `now_ms` is Unix ms. Returns whether all is deleted.
+/// Deletes while there is time. Returns whether all is deleted.
 pub(in crate::store) fn step(
     transaction: &Transaction<'_>,
     cursor: &mut Cursor,
     horizon: &Horizon,
-    now_ms: i64,
+    present: Present,
     has_time: impl Fn() -> bool,
 ) -> rusqlite::Result<bool> {
     while let Some(job) = JOBS.get(cursor.job) {
-        if !piece(transaction, cursor, *job, horizon, now_ms)? {
+        if !piece(transaction, cursor, *job, horizon, present)? {
             *cursor = Cursor { job: cursor.job + 1, ..Cursor::default() };
         }
         if !has_time() {
@@ -88,11 +118,28 @@ fn piece(
     cursor: &mut Cursor,
     job: Job,
     horizon: &Horizon,
-    now_ms: i64,
+    present: Present,
 ) -> rusqlite::Result<bool> {
     let before = job.before(horizon);
     if before == i64::MIN {
         return Ok(false);
+    }
+    if matches!(job, Job::Ahead | Job::EarlySamples) {
+        // A clock that is not set calls everything ahead.
+        if present.now_ms < SET_FROM_MS {
+            return Ok(false);
+        }
+        if matches!(job, Job::EarlySamples) {
+            return delete_early(
+                transaction,
+                horizon,
+                before.saturating_sub(present.correction_ms),
+            );
+        }
+        let after = cursor.mark.unwrap_or((i64::MIN, i64::MIN));
+        let arrived_before = before.saturating_sub(present.correction_ms);
+        cursor.mark = ahead::delete_some(transaction, after, present.now_ms, arrived_before)?;
+        return Ok(cursor.mark.is_some());
     }
     if let Some((run, from)) = cursor.run {
         cursor.run = delete_run(transaction, horizon, run, from, None)?.map(|next| (run, next));
@@ -108,7 +155,8 @@ fn piece(
             cursor.run = oldest_reading(transaction, series, before)?;
             cursor.run.is_some()
         }
-        Job::AwaitingClock => delete_awaiting(transaction, horizon, series, now_ms)?,
+        Job::AwaitingClock => delete_awaiting(transaction, horizon, series, present.now_ms)?,
+        Job::Ahead | Job::EarlySamples => false,
         Job::Samples => delete_samples(transaction, series, before)?,
         Job::ReadingSpans(tier) => delete_spans(transaction, &READINGS, tier, series, before)?,
         Job::SampleSpans(tier) => delete_spans(transaction, &SAMPLES, tier, series, before)?,
@@ -223,10 +271,53 @@ fn delete_samples(
     let deleted = transaction
         .prepare_cached(
             "DELETE FROM sample WHERE id IN (
-                 SELECT id FROM sample WHERE source = ? AND at < ? ORDER BY at LIMIT ?)",
+                 SELECT id FROM sample WHERE source = ? AND at < ? AND sample.id > coalesce((
+                     SELECT last FROM early WHERE first <= sample.id ORDER BY first DESC LIMIT 1), -1)
+                 ORDER BY at LIMIT ?)",
         )?
         .execute(params![source, before, DELETE_ROWS])?;
     Ok(deleted > 0)
+}
+
+/// Deletes samples whose times were never sure and which came before `arrived_before`, in log time. Those that are in no
+/// roll-up are added to one. Samples that may still be corrected go too when they came after the horizon and it has passed
+/// them: else a flood would fill the disk. Returns whether there are more.
+fn delete_early(
+    transaction: &Transaction<'_>,
+    horizon: &Horizon,
+    arrived_before: i64,
+) -> rusqlite::Result<bool> {
+    let stretch: Option<(i64, i64, bool)> = transaction
+        .prepare_cached(
+            "SELECT first, last, rolled FROM early
+             WHERE iif(correction IS NULL, arrived < ?, rolled AND arrived + correction < ?) LIMIT 1",
+        )?
+        .query_row([arrived_before, horizon.rows_from], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((first, last, rolled)) = stretch else { return Ok(false) };
+    let rows: Vec<(i64, i64, Bucket<1>)> = transaction
+        .prepare_cached(
+            "SELECT id, source, at, value FROM sample WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+        )?
+        .query_map([first, last, DELETE_ROWS], |row| {
+            Ok((row.get(0)?, row.get(1)?, Bucket::row(row.get(2)?, [row.get(3)?])))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (_, source, row) in rows.iter().filter(|_| !rolled) {
+        fold(transaction, &SAMPLES, *source, row, horizon)?;
+    }
+    let next = rows.last().map_or(last, |(id, ..)| *id).saturating_add(1);
+    transaction
+        .prepare_cached("DELETE FROM sample WHERE id >= ? AND id < ?")?
+        .execute([first, next])?;
+    if next > last {
+        transaction.prepare_cached("DELETE FROM early WHERE first = ?")?.execute([first])?;
+    } else {
+        transaction
+            .prepare_cached("UPDATE early SET first = ? WHERE first = ?")?
+            .execute([next, first])?;
+    }
+    Ok(true)
 }
 
 fn delete_spans<const N: usize>(
@@ -287,7 +378,8 @@ mod tests {
         };
         let horizon = Horizon::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
         let (mut cursor, mut before) = (Cursor::default(), ROWS);
-        while !step(&transaction, &mut cursor, &horizon, START_MS, || false).unwrap() {
+        let present = Present { now_ms: START_MS, correction_ms: 0 };
+        while !step(&transaction, &mut cursor, &horizon, present, || false).unwrap() {
             assert!(before - left() <= 64, "{} rows in one piece", before - left());
             before = left();
         }

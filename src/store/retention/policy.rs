@@ -31,6 +31,11 @@ impl Retention {
     /// No limit.
     pub const EVERYTHING: Self = Self { keep_raw: None, max_bytes: u64::MAX };
 
+    /// The same without a limit of age.
+    pub(in crate::store) const fn by_size(self) -> Self {
+        Self { keep_raw: None, ..self }
+    }
+
     /// Whether data must be deleted when `used` bytes are in use. Once it must, `until_low` lets the deletion go on.
     pub(in crate::store) const fn is_over(&self, used: u64, until_low: bool) -> bool {
         let (part, whole) = if until_low { LOW_WATER } else { HIGH_WATER };

@@ -54,9 +54,12 @@ impl SizePressure {
         now_ms: i64,
     ) -> rusqlite::Result<Horizon> {
         // A broker's clock that jumped ahead must not delete data that no reading calls old.
-        let now_ms = newest(transaction)?.map_or(now_ms, |newest| newest.min(now_ms));
+        let newest = newest(transaction, now_ms)?;
         let mut raised = horizon;
-        raised.raise_rows(retention.rows_from(now_ms));
+        if let Some(newest) = newest {
+            raised.raise_rows(retention.rows_from(newest.min(now_ms)));
+        }
+        let now_ms = newest.map_or(now_ms, |newest| newest.min(now_ms));
         let used = used_bytes(transaction)?;
         let over = retention.is_over(used, self.shrinking);
         self.over = used > retention.max_bytes;
@@ -103,16 +106,21 @@ pub(in crate::store) fn vacuum(connection: &Connection) -> rusqlite::Result<bool
     Ok(has_more)
 }
 
-/// Time of the newest row, Unix ms.
-fn newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+/// Time of the newest row whose time is sure, and that is not ahead of `now_ms`, nor was it when it came; Unix ms.
+fn newest(connection: &Connection, now_ms: i64) -> rusqlite::Result<Option<i64>> {
     connection
         .prepare_cached(
             "SELECT max(at) FROM (
-                 SELECT (SELECT max(at) FROM reading WHERE sensor = sensor.id) AS at FROM sensor
+                 SELECT (SELECT at FROM reading WHERE sensor = sensor.id AND at <= ?1
+                             AND (run, seq) NOT IN (SELECT run, seq FROM ahead)
+                         ORDER BY at DESC LIMIT 1) AS at FROM sensor
                  UNION ALL
-                 SELECT (SELECT max(at) FROM sample WHERE source = source.id) FROM source)",
+                 SELECT (SELECT at FROM sample WHERE source = source.id AND at <= ?1
+                             AND sample.id > coalesce((SELECT last FROM early WHERE first <= sample.id
+                                                       ORDER BY first DESC LIMIT 1), -1)
+                         ORDER BY at DESC LIMIT 1) FROM source)",
         )?
-        .query_row([], |row| row.get(0))
+        .query_row([now_ms], |row| row.get(0))
 }
 
 fn oldest(connection: &Connection, horizon: &Horizon) -> rusqlite::Result<Oldest> {

@@ -3,12 +3,11 @@
 use rusqlite::{Transaction, params};
 
 use crate::reading::{ClockState, Id};
-use crate::store::retention::fold::fold;
-use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
+use crate::store::write::newest::OFFSET_AHEAD_MS;
 use crate::store::write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
-use crate::store::write::{alarm_log, restamp};
+use crate::store::write::{alarm_log, early, restamp};
 use crate::wire::Telemetry;
 
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
@@ -37,8 +36,9 @@ pub(in crate::store) fn append(
                     appended.samples += 1;
                 }
             }
-            Record::Refused { topic, at_ms, cause, payload } => {
-                count_refusal(transaction, topic, *at_ms, cause, payload)?;
+            Record::Refused { topic, at_ms, cause: name, payload } => {
+                let at_ms = at_ms.saturating_add(cache.correction_ms);
+                count_refusal(transaction, topic, at_ms, name, payload)?;
                 appended.refused += 1;
             }
             Record::Alarm { name, at_ms, raised, detail } => {
@@ -46,8 +46,9 @@ pub(in crate::store) fn append(
             }
         }
     }
+    cache.early.save(transaction)?;
     if cache.restamping {
-        cache.restamping = restamp::step(transaction, cache)?;
+        cache.restamping = restamp::step(transaction, cache)? || early::step(transaction, cache)?;
     }
     Ok(appended)
 }
@@ -62,7 +63,9 @@ fn append_reading(
 ) -> rusqlite::Result<bool> {
     let sensor = cache.interner.sensor(transaction, node, sensor)?;
     let run = cache.interner.run(transaction, node, &telemetry.boot)?;
-    if telemetry.clock == ClockState::Synced && !run.is_synced {
+    // A stamp from the far future does not say when the run began.
+    let believed = telemetry.at <= cache.now_ms.saturating_add(OFFSET_AHEAD_MS);
+    if telemetry.clock == ClockState::Synced && !run.is_synced && believed {
         let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
         transaction
             .prepare_cached(
@@ -80,19 +83,23 @@ fn insert_sample(
     cache: &mut WriterCache,
     topic: &str,
     field: &str,
-    at: i64,
+    arrived_ms: i64,
     value: f64,
 ) -> rusqlite::Result<()> {
     let source = cache.interner.source(transaction, topic, field)?;
-    if at < cache.horizon.rows_from {
-        // The broker's own clock went back behind the horizon.
-        let row = Bucket::row(at, [Some(value)]);
-        return fold(transaction, &SAMPLES, source, &row, &cache.horizon);
-    }
+    let at = arrived_ms.saturating_add(cache.correction_ms);
     transaction
         .prepare_cached("INSERT INTO sample (source, at, value) VALUES (?, ?, ?)")?
         .execute(params![source, at, value])?;
-    cache.marks.mark(transaction, &SAMPLES, source, at)
+    // Else the broker's clock is behind the horizon, and the roll-ups of that time cannot be computed afresh.
+    let rolled = at >= cache.horizon.rows_from;
+    if !rolled || !cache.is_set {
+        let id = transaction.last_insert_rowid();
+        // Of a clock that is set nothing is to be corrected later.
+        let correction_ms = (!cache.is_set).then_some(cache.correction_ms);
+        cache.early.note(transaction, id, arrived_ms, correction_ms, rolled)?;
+    }
+    if rolled { cache.marks.mark(transaction, &SAMPLES, source, at) } else { Ok(()) }
 }
 
 fn count_refusal(

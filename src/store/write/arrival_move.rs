@@ -10,6 +10,7 @@ use rusqlite::{Transaction, params};
 
 use crate::store::write::arrival::{Arrivals, Progress};
 use crate::store::write::cache::WriterCache;
+use crate::store::write::newest::NewestReadings;
 use crate::store::write::placement::{ArrivedRow, place};
 
 /// Rows of one segment: 10 MB while they are moved. A page of the place that they go to takes as many rows of a run as
@@ -53,6 +54,8 @@ struct Segment {
     runs: BTreeMap<i64, Vec<ArrivedRow>>,
     /// The run that is being placed and its rows, the last one first.
     current: Option<(i64, Vec<ArrivedRow>)>,
+    /// The newest readings among them, noted before any is placed: a restart in between reads them again.
+    newest: NewestReadings,
 }
 
 /// A move, in memory; the database knows how far it is.
@@ -119,7 +122,12 @@ impl ArrivalMove {
         };
         if segment.read < segment.progress.sealed {
             segment.read_more(transaction)?;
-        } else if !segment.place_some(transaction, cache)? {
+            return Ok(true);
+        }
+        if segment.newest.note_some(transaction, cache.now_ms)? {
+            return Ok(true);
+        }
+        if !segment.place_some(transaction, cache)? {
             let progress = Progress { moved: segment.progress.sealed, ..segment.progress };
             progress.save(transaction)?;
             cache.arrivals(transaction)?.moved(progress.moved);
@@ -137,7 +145,13 @@ impl Segment {
             progress.sealed = until.min(progress.moved + SEGMENT_ROWS);
             progress.placed = Progress::NOTHING_PLACED;
         }
-        Ok(Self { progress, read: progress.moved, runs: BTreeMap::new(), current: None })
+        Ok(Self {
+            progress,
+            read: progress.moved,
+            runs: BTreeMap::new(),
+            current: None,
+            newest: NewestReadings::default(),
+        })
     }
 
     fn read_more(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -149,9 +163,11 @@ impl Segment {
         let (run, seq) = self.progress.placed;
         let mut rows = statement.query(params![self.read, end, run, seq])?;
         while let Some(row) = rows.next()? {
-            self.runs.entry(row.get(0)?).or_default().push(ArrivedRow {
-                seq: row.get(1)?,
-                sensor: row.get(2)?,
+            let (run, seq, sensor) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            self.newest.see(sensor, run, seq);
+            self.runs.entry(run).or_default().push(ArrivedRow {
+                seq,
+                sensor,
                 at: row.get(3)?,
                 clock: row.get(4)?,
                 mono: row.get(5)?,

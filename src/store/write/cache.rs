@@ -2,10 +2,13 @@
 
 use rusqlite::Connection;
 
+use crate::clock::SET_FROM_MS;
+use crate::store::retention::delete::Present;
 use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::dirty::DirtyMarks;
 use crate::store::write::arrival::Arrivals;
 use crate::store::write::intern::Interner;
+use crate::store::write::stretch::EarlySamples;
 
 /// The writer's cache.
 #[derive(Debug)]
@@ -15,6 +18,18 @@ pub(in crate::store) struct WriterCache {
     pub horizon: Horizon,
     /// Whether a run may have readings that wait for their corrected time.
     pub restamping: bool,
+    /// Unix ms by the broker's clock when the writer was last told; the end of time while that clock is not set.
+    pub now_ms: i64,
+    /// Unix ms minus log time.
+    pub correction_ms: i64,
+    /// Whether the broker's clock is set; so it is taken for while nobody has told of it.
+    pub is_set: bool,
+    /// Now in log time, ms.
+    pub log_ms: i64,
+    /// When the clock was last stepped, log time in ms.
+    pub stepped_log_ms: Option<i64>,
+    /// Samples of this commit whose times are not sure.
+    pub early: EarlySamples,
     arrivals: Option<Arrivals>,
 }
 
@@ -22,7 +37,19 @@ impl WriterCache {
     /// A cache that holds only the horizon.
     pub fn new(horizon: Horizon) -> Self {
         let (interner, marks) = (Interner::default(), DirtyMarks::default());
-        Self { interner, marks, horizon, restamping: true, arrivals: None }
+        Self {
+            interner,
+            marks,
+            horizon,
+            restamping: true,
+            now_ms: i64::MAX,
+            correction_ms: 0,
+            is_set: true,
+            log_ms: i64::MIN,
+            stepped_log_ms: None,
+            early: EarlySamples::default(),
+            arrivals: None,
+        }
     }
 
     /// The state of the table of arrivals.
@@ -33,6 +60,16 @@ impl WriterCache {
         }
     }
 
+    /// Notes the time, Unix ms.
+    pub const fn tell_time(&mut self, now_ms: i64) {
+        self.now_ms = if now_ms < SET_FROM_MS { i64::MAX } else { now_ms };
+    }
+
+    /// The present at `now_ms`, Unix ms.
+    pub const fn present(&self, now_ms: i64) -> Present {
+        Present { now_ms, correction_ms: self.correction_ms }
+    }
+
     /// The state of the table of arrivals, as far as it is known.
     pub const fn known_arrivals(&self) -> Option<&Arrivals> {
         self.arrivals.as_ref()
@@ -40,6 +77,14 @@ impl WriterCache {
 
     /// Forgets the names, marks and numbers of a transaction that was rolled back.
     pub fn forget(&mut self) {
-        *self = Self::new(self.horizon);
+        let Self { now_ms, correction_ms, is_set, log_ms, stepped_log_ms, .. } = *self;
+        *self = Self {
+            now_ms,
+            correction_ms,
+            is_set,
+            log_ms,
+            stepped_log_ms,
+            ..Self::new(self.horizon)
+        };
     }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
 
+use crate::clock::SET_FROM_MS;
+use crate::store::retention::ahead;
 use crate::store::retention::delete::{self, Cursor};
 use crate::store::retention::policy::Retention;
 use crate::store::retention::size::{SizePressure, vacuum};
@@ -13,8 +15,9 @@ use crate::store::rollup::dirty::{self, DirtyQuarter};
 use crate::store::rollup::mend;
 use crate::store::rollup::schema::QUARTER_MS;
 use crate::store::write::arrival_move::{self, ArrivalMove};
+use crate::store::write::broker_clock::STEP_DOUBT_MS;
 use crate::store::write::cache::WriterCache;
-use crate::store::write::restamp;
+use crate::store::write::{early, restamp};
 
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
 /// then for the pages that it has written: about a commit's own time on an SSD.
@@ -31,6 +34,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 enum Phase {
     /// Moves what arrived to its place, where everything else looks for it.
     Move,
+    /// Marks readings of sensors after this one that are ahead of the clock.
+    MarkAhead(i64),
     /// Marks what an earlier version could not roll up.
     Mend,
     /// Rolls up dirty quarters after this one.
@@ -77,6 +82,7 @@ impl Maintenance {
         retention: &Retention,
         now_ms: i64,
     ) -> rusqlite::Result<bool> {
+        cache.tell_time(now_ms);
         let horizon = cache.horizon;
         let outcome = self.attempt(connection, cache, retention, now_ms);
         if outcome.is_err() {
@@ -124,7 +130,8 @@ impl Maintenance {
     ) -> rusqlite::Result<bool> {
         if cache.restamping {
             let transaction = connection.transaction()?;
-            cache.restamping = restamp::step(&transaction, cache)?;
+            cache.restamping =
+                restamp::step(&transaction, cache)? || early::step(&transaction, cache)?;
             transaction.commit()?;
             return Ok(true);
         }
@@ -132,7 +139,10 @@ impl Maintenance {
         let full =
             self.phase == Phase::Rest && self.pressure.calls_for_a_round(connection, retention)?;
         if (full || self.is_due(now_ms))
-            && !matches!(self.phase, Phase::Move | Phase::Mend | Phase::Roll(_))
+            && !matches!(
+                self.phase,
+                Phase::Move | Phase::MarkAhead(_) | Phase::Mend | Phase::Roll(_)
+            )
         {
             self.round_at = Some(now_ms);
             self.phase = Phase::Move;
@@ -156,7 +166,7 @@ impl Maintenance {
                 let time = if behind { BEHIND_STEP_TIME } else { STEP_TIME };
                 let more = self.move_some(connection, cache, time)?;
                 if !more && self.phase == Phase::Move {
-                    self.phase = Phase::Mend;
+                    self.phase = Phase::MarkAhead(i64::MIN);
                 }
             }
             phase => {
@@ -180,6 +190,13 @@ impl Maintenance {
         let started = Instant::now();
         let has_time = move || started.elapsed() < STEP_TIME;
         Ok(match phase {
+            Phase::MarkAhead(mut after) => {
+                let log_ms = cache.present(now_ms).log_ms();
+                // A clock that is not set calls everything ahead.
+                let done = now_ms < SET_FROM_MS
+                    || ahead::mark(transaction, &mut after, now_ms, log_ms, has_time)?;
+                if done { Phase::Mend } else { Phase::MarkAhead(after) }
+            }
             Phase::Mend => {
                 let done = mend::step(transaction, cache.horizon.rows_from, has_time)?;
                 if done { Phase::Roll(DirtyQuarter::FIRST) } else { Phase::Mend }
@@ -198,8 +215,13 @@ impl Maintenance {
             }
             Phase::Retain => self.retain(transaction, cache, retention, now_ms, has_time)?,
             Phase::Delete(mut cursor) => {
-                let done =
-                    delete::step(transaction, &mut cursor, &cache.horizon, now_ms, has_time)?;
+                let done = delete::step(
+                    transaction,
+                    &mut cursor,
+                    &cache.horizon,
+                    cache.present(now_ms),
+                    has_time,
+                )?;
                 match (done, self.pressure.is_shrinking()) {
                     (false, _) => Phase::Delete(cursor),
                     (true, true) => Phase::Retain,
@@ -222,7 +244,11 @@ impl Maintenance {
         if *retention == Retention::EVERYTHING || backfill::is_pending(transaction)? {
             return Ok(Phase::Vacuum);
         }
-        let raised = self.pressure.raised(transaction, cache.horizon, retention, now_ms)?;
+        let stepped = cache.stepped_log_ms;
+        let in_doubt = stepped
+            .is_some_and(|at| cache.present(now_ms).log_ms() < at.saturating_add(STEP_DOUBT_MS));
+        let retention = if in_doubt { retention.by_size() } else { *retention };
+        let raised = self.pressure.raised(transaction, cache.horizon, &retention, now_ms)?;
         if raised != cache.horizon {
             if dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)? {
                 return Ok(Phase::Retain);

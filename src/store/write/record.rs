@@ -22,7 +22,7 @@ pub enum Record {
     Foreign {
         /// The topic they came on.
         topic: String,
-        /// Arrival, Unix ms UTC by the broker's clock.
+        /// Arrival in log time, ms: Unix ms UTC where [`Store::tell_time`](crate::store::Store::tell_time) says nothing else.
         at_ms: i64,
         /// Field and value.
         numbers: Numbers,
@@ -31,7 +31,7 @@ pub enum Record {
     Refused {
         /// The topic it came on.
         topic: String,
-        /// Arrival, Unix ms UTC by the broker's clock.
+        /// Arrival in log time, ms.
         at_ms: i64,
         /// Short name of the cause.
         cause: &'static str,

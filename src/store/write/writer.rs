@@ -24,9 +24,11 @@ use crate::store::retention::policy::Retention;
 use crate::store::write::alarm_log::{self, AlarmRow};
 use crate::store::write::append::append;
 use crate::store::write::arrival_move;
+use crate::store::write::broker_clock::{self, ToldClock};
 use crate::store::write::cache::WriterCache;
 use crate::store::write::maintenance::Maintenance;
 use crate::store::write::record::{Appended, Record};
+use crate::timeline::{BrokerClock, Saved};
 
 /// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
 const STATEMENTS_CACHED: usize = 128;
@@ -52,6 +54,7 @@ pub struct Store {
     retention: Retention,
     durability: Durability,
     queues: QueueCounts,
+    clock: ToldClock,
     _lock: Lock,
 }
 
@@ -85,6 +88,7 @@ impl Store {
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
         let horizon = Horizon::load(&connection).map_err(sqlite)?;
         let queues = QueueCounts::load(&connection).map_err(sqlite)?;
+        let clock = ToldClock::new(broker_clock::load(&connection).map_err(sqlite)?);
         let mut cache = WriterCache::new(horizon);
         cache.arrivals(&connection).map_err(sqlite)?;
         let store = Self {
@@ -95,6 +99,7 @@ impl Store {
             retention: Retention::EVERYTHING,
             durability: Durability::Full,
             queues,
+            clock,
             _lock: opened.lock,
         };
         Ok((store, opened.check))
@@ -114,6 +119,18 @@ impl Store {
     /// The error of SQLite.
     pub fn alarms(&self) -> rusqlite::Result<Vec<AlarmRow>> {
         alarm_log::latest(&self.connection)
+    }
+
+    /// How log time goes on; `None` in a log whose broker has never told.
+    #[must_use]
+    pub const fn timeline(&self) -> Option<&Saved> {
+        self.clock.saved()
+    }
+
+    /// Tells of the broker's clock, before a commit or a step of the maintenance. Samples get their times by it, and those
+    /// from before it was set are corrected.
+    pub fn tell_time(&mut self, clock: BrokerClock) {
+        self.clock.tell(&mut self.cache, clock);
     }
 
     #[cfg(test)]
@@ -152,6 +169,7 @@ impl Store {
         self.set_durability(durability)?;
         match self.attempt(records, changes) {
             Ok(appended) => {
+                self.clock.committed();
                 let dropped_by_session = self.queues.committed();
                 let dropped = dropped_by_session.iter().map(|(_, messages)| messages).sum();
                 Ok(Appended { dropped, dropped_by_session, ..appended })
@@ -168,6 +186,9 @@ impl Store {
     fn attempt(&mut self, records: &[&Record], changes: &[&Change]) -> rusqlite::Result<Appended> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if self.clock.is_unsaved() {
+            self.clock.save(&transaction)?;
+        }
         let appended = append(&transaction, &mut self.cache, records)?;
         for change in changes {
             change::apply(&transaction, &mut self.queues, change)?;
@@ -250,6 +271,16 @@ impl Store {
         }
         self.bring_to_disk()?;
         self.set_durability(durability)?;
+        // Before any sample is corrected: those of an earlier kernel are not.
+        if self.clock.is_unsaved() {
+            let saved = (|| {
+                let transaction = self.connection.transaction()?;
+                self.clock.save(&transaction)?;
+                transaction.commit()
+            })();
+            saved.inspect_err(|error| self.log.failed(error))?;
+            self.clock.committed();
+        }
         let (connection, cache) = (&mut self.connection, &mut self.cache);
         let outcome = self.maintenance.step(connection, cache, &self.retention, now_ms);
         outcome.inspect_err(|error| self.log.failed(error))

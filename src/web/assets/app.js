@@ -154,7 +154,7 @@ function recent() {
 async function recentOf(sensor) {
   if (!sensor?.latest || now() - (sensor.requestedAt ?? 0) < RECENT_EVERY_MS) return;
   sensor.requestedAt = now();
-  const to = sensor.latest.at + 1;
+  const to = Math.min(sensor.latest.at, now()) + 1;
   const from = Math.max(to - RANGES.h1, 0);
   try {
     applyRecent(sensor, await get(`series?${new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to, step: 30_000 })}`));

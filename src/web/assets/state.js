@@ -6,6 +6,8 @@ const STALE_INTERVALS = 2.5;
 const STALE_UNKNOWN_MS = 60_000;
 /** A reading this far ahead of the broker's clock comes from a clock that is set wrong. */
 const AHEAD_MS = 5_000;
+/** Beyond it, its time does not say where it belongs among others. */
+const FAR_AHEAD_MS = 60_000;
 /** Most readings kept of each sensor for its sparkline, and their greatest age. */
 const RECENT_MAX = 240;
 const RECENT_MS = 3_600_000;
@@ -27,7 +29,8 @@ export function applySensors(list) {
     found.add(key);
     const known = sensors.get(key) ?? { key, node, sensor, recent: [], latest: null };
     known.interval = interval_ms;
-    if (latest && (!known.latest || latest.at >= known.latest.at)) known.latest = latest;
+    // The broker knows which is the latest; an event may have brought a later one meanwhile.
+    if (latest && !(known.latest?.boot === latest.boot && known.latest.seq > latest.seq)) replace(known, latest);
     sensors.set(key, known);
   }
   for (const key of sensors.keys()) if (!found.has(key)) sensors.delete(key);
@@ -43,11 +46,26 @@ export function applyReading(reading) {
     sensors.set(key, known);
   }
   // A board's backlog is older than the reading on display.
-  if (!known.latest || reading.at >= known.latest.at) {
-    known.latest = reading;
+  if (!known.latest || isNewer(reading, known)) {
+    replace(known, reading);
     remember(known, reading.at, reading.temperature ?? reading.humidity);
   }
   return [known, fresh];
+}
+
+function replace(sensor, reading) {
+  if (sensor.latest && sensor.latest.boot !== reading.boot) (sensor.earlier ??= new Set()).add(sensor.latest.boot);
+  sensor.earlier?.delete(reading.boot);
+  sensor.latest = reading;
+}
+
+/** Whether a reading that was just committed is newer than the one on display: by its number in a run; from another run by
+ * its time where both can be believed, else unless the run was on display before. */
+function isNewer(reading, { latest, earlier }) {
+  if (reading.boot === latest.boot) return reading.seq >= latest.seq;
+  const believed = ({ at, clock }) => clock !== "unsynced" && at <= now() + FAR_AHEAD_MS;
+  if (believed(reading) && believed(latest)) return reading.at >= latest.at;
+  return !earlier?.has(reading.boot);
 }
 
 /** Applies the last hour of a sensor, for its sparkline. */
@@ -58,7 +76,9 @@ export function applyRecent(sensor, series) {
 }
 
 function remember(sensor, at, value) {
-  if (value == null) return;
+  if (value == null || at > now() + FAR_AHEAD_MS) return;
+  // The board has started anew without the time.
+  if (sensor.recent.length && at < sensor.recent[sensor.recent.length - 1][0] - RECENT_MS) sensor.recent = [];
   sensor.recent.push([at, value]);
   const oldest = at - RECENT_MS;
   while (sensor.recent.length > RECENT_MAX || sensor.recent[0]?.[0] < oldest) sensor.recent.shift();

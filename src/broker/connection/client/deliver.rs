@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError};
 use super::{Batch, Client};
 use crate::broker::connection::close::End;
 use crate::broker::session::inflight::UnexpectedAck;
-use crate::clock;
 use crate::mqtt::codec::{self, AckKind, Reason};
 use crate::store::{Change, PAGE_MAX_BYTES, Waiting};
 
@@ -68,7 +67,7 @@ impl Client<'_> {
         if self.is_subscribing() {
             return;
         }
-        let settled = self.outbound.write(clock::unix_ms(), &mut self.out);
+        let settled = self.outbound.write(self.services.fan_out.timeline.now_ms(), &mut self.out);
         if let Some(session) = self.session.persistent
             && !settled.is_empty()
         {

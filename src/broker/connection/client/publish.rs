@@ -8,7 +8,6 @@ use crate::broker::commit::classify;
 use crate::broker::connection::close::End;
 use crate::broker::connection::handshake::{ALIASES, RECEIVE_MAXIMUM};
 use crate::broker::delivery::retained_messages::{NoRoom, Room};
-use crate::clock;
 use crate::mqtt::codec::{self, AckKind, Publish, Reason, Version};
 use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Change;
@@ -33,8 +32,13 @@ impl Client<'_> {
         self.services.fan_out.traffic.received.fetch_add(1, Relaxed);
         let Publish { qos, retain, packet_id, alias, payload, expiry_s, properties, .. } = publish;
         let topic = self.resolve_alias(publish.topic, alias)?;
-        let expires_at =
-            |expiry_s| clock::unix_ms().saturating_add(i64::from(expiry_s).saturating_mul(1000));
+        let expires_at = |expiry_s| {
+            self.services
+                .fan_out
+                .timeline
+                .now_ms()
+                .saturating_add(i64::from(expiry_s).saturating_mul(1000))
+        };
         let message = Message {
             topic,
             payload,

@@ -40,12 +40,13 @@ CREATE TABLE set_aside (
     PRIMARY KEY (family, series, at)
 ) STRICT, WITHOUT ROWID;
 
--- The newest reading of each sensor in table `reading`: the highest number in the newest run.
+-- The highest number of each sensor's newest runs in table `reading`.
 CREATE TABLE newest (
-    sensor INTEGER PRIMARY KEY,
+    sensor INTEGER NOT NULL,
     run INTEGER NOT NULL,
-    seq INTEGER NOT NULL
-) STRICT;
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (sensor, run)
+) STRICT, WITHOUT ROWID;
 
 INSERT INTO newest
 SELECT sensor.id, reading.run, reading.seq FROM sensor CROSS JOIN reading
@@ -71,12 +72,13 @@ CREATE TABLE timeline (
 
 -- Samples `first` to `last` whose times are not sure: they came before the clock was set, or at a time whose rows are not
 -- kept. Their `at` is log time plus `correction`, and is corrected with it; null: not any more. It was `shift` less at
--- first. `rolled` 0: they are in no roll-up. The last one came at `arrived`, log time.
+-- first. `rolled` 0: they are in no roll-up. They came from `begun` to `arrived`, log time.
 CREATE TABLE early (
     first INTEGER PRIMARY KEY,
     last INTEGER NOT NULL,
     correction INTEGER,
     shift INTEGER NOT NULL,
     rolled INTEGER NOT NULL,
-    arrived INTEGER NOT NULL
+    arrived INTEGER NOT NULL,
+    begun INTEGER NOT NULL
 ) STRICT;
