@@ -5,7 +5,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::store::file::error::OpenError;
-use crate::store::file::open::MODE;
+
+/// Mode of a new file: its owner, and its group, which may be that of a program that reads the log. SQLite gives the
+/// files beside it the same.
+pub(in crate::store) const MODE: u32 = 0o640;
 
 /// Holds the lock of a database for as long as it lives.
 #[derive(Debug)]

@@ -12,12 +12,9 @@ use tracing::{error, info};
 
 use crate::store::file::damage::{damage, is_damage, move_aside};
 use crate::store::file::error::OpenError;
-use crate::store::file::lock::Lock;
+use crate::store::file::lock::{Lock, MODE};
 use crate::store::file::migrate::{Database, migrate, refuse_others};
 
-/// Mode of a new file: its owner, and its group, which may be that of a program that reads the log. SQLite gives the
-/// files beside it the same.
-pub(in crate::store) const MODE: u32 = 0o640;
 /// How long a statement waits for another program's lock before it gives up and is tried again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// From this size on the check takes seconds on an SD card, and is logged.
