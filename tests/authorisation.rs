@@ -572,6 +572,59 @@ fn a_named_users_file_that_vanishes_opens_nothing() {
     login(address, "c", "press").ping();
 }
 
+#[test]
+fn a_cheap_hash_is_replaced_when_its_user_logs_in() {
+    let data = tempfile::tempdir().unwrap();
+    add(data.path(), "press", "node");
+    add(data.path(), "costly", "node");
+    let file = data.path().join("users.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (press, costly) = text.split_at(text.find("[user.costly]").unwrap());
+    let replaced = |text: &str, hash: String| {
+        let start = text.find("$argon2id").unwrap();
+        let end = start + text[start..].find('"').unwrap();
+        format!("{}{hash}{}", &text[..start], &text[end..])
+    };
+    let hash = |user: &str, memory, passes| {
+        use argon2::password_hash::PasswordHasher;
+        let params = argon2::Params::new(memory, passes, 1, None).unwrap();
+        let argon2 =
+            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+        let password = format!("{user}-secret");
+        argon2.hash_password_with_salt(password.as_bytes(), b"saltsalt").unwrap().to_string()
+    };
+    // A comment that was written by hand stays, and a hash that costs more than ours is the operator's choice.
+    let text = format!(
+        "{}# by hand\n{}",
+        replaced(press, hash("press", 8, 1)),
+        replaced(costly, hash("costly", 16_384, 3))
+    );
+    std::fs::write(&file, &text).unwrap();
+    let mut command = humidor();
+    command.args(["broker", "--mqtt-listen", "127.0.0.1:0", "--data"]).arg(data.path());
+    command.env("NO_COLOR", "1");
+    let broker = Process::start(command);
+    assert!(broker.said("cheap to guess at").contains("press"), "the log names such users");
+    let line = broker.said("listening for MQTT");
+    let address = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
+    let mut press = login(address, "c", "press");
+    let mut costly = login(address, "c", "costly");
+    broker.said("the password has a new hash");
+    broker.said("users read again");
+    let now = std::fs::read_to_string(&file).unwrap();
+    assert!(!now.contains("m=8,t=1") && now.contains("m=7168,t=5,p=1$"), "{now}");
+    assert!(now.contains("# by hand") && now.contains("m=16384,t=3"), "{now}");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    // Nobody is disconnected for it, and the password is the same.
+    press.ping();
+    costly.ping();
+    login(address, "d", "press").ping();
+    let wrong = Connect { login: Some(Login::new("press", "guess")), ..connect("e", "press") };
+    assert_eq!(answer(address, &wrong), ConnectReturnCode::NotAuthorized);
+    assert!(user(data.path(), &["passwd", "press"], "other\n").status.success());
+    assert!(press.receive().is_none(), "a new password withdraws");
+}
+
 /// Modes of the files in a folder.
 fn modes(folder: &Path) -> Vec<(String, u32)> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());

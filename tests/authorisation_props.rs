@@ -283,12 +283,12 @@ impl Read for WebSocket {
 impl Write for WebSocket {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let mut frame = vec![0x82];
-        match u8::try_from(bytes.len()) {
-            Ok(short @ ..=125) => frame.push(0x80 | short),
-            _ => {
-                frame.push(0x80 | 126);
-                frame.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
-            }
+        if let Ok(short @ ..=125) = u8::try_from(bytes.len()) {
+            frame.push(0x80 | short);
+        } else {
+            // A length of two bytes follows.
+            frame.push(0xfe);
+            frame.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
         }
         // A mask of zeros changes nothing.
         frame.extend([0; 4]);
@@ -404,8 +404,7 @@ impl Fixture {
             (if on { "online" } else { "offline" }, if on { "ON" } else { "OFF" });
         for node in NODES.iter().chain(&["marker"]) {
             let health = format!(
-                r#"{{"version":"1","boot":"b","at":{},"clock":"synced","taken":1,"outbox":{},"dropped":0,"outbox_kind":"disk","failures":{{}}}}"#,
-                changes, changes
+                r#"{{"version":"1","boot":"b","at":{changes},"clock":"synced","taken":1,"outbox":{changes},"dropped":0,"outbox_kind":"disk","failures":{{}}}}"#
             );
             for (value, payload) in [
                 ("health", health.as_str()),

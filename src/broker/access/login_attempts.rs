@@ -201,6 +201,7 @@ mod tests {
             role: Role::None,
             rules: Vec::new(),
             id: None,
+            renewed_from: None,
         }
     }
 

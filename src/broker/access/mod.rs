@@ -6,6 +6,7 @@ mod guesses;
 pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
 mod refusals;
+mod renewal;
 mod sources;
 pub(in crate::broker) mod users;
 
@@ -257,7 +258,12 @@ impl Access {
         let account = directory.accounts.get(attempt.user);
         let checked = account.map(AsRef::as_ref);
         self.inner.checks.check(attempt, checked, directory.costliest, password).await?;
-        account.cloned().ok_or(LoginError::Wrong)
+        let account = account.ok_or(LoginError::Wrong)?;
+        if let Some(renew) = self.inner.sources.renewal(attempt.user, account, password) {
+            let inner = Arc::clone(&self.inner);
+            spawn_blocking(move || renew(&inner.sources));
+        }
+        Ok(Arc::clone(account))
     }
 
     /// The permissions of a client of HTTP without a login: those of `role`, behind the rules for all users.
@@ -357,7 +363,7 @@ fn warn_of_weak_hashes(directory: &Directory) {
     if !users.is_empty() {
         warn!(
             ?users,
-            "the hashes of these users are cheap to guess at; run `humidor user passwd NAME`"
+            "the hashes of these users are cheap to guess at; each is replaced when its user logs in next"
         );
     }
 }

@@ -150,7 +150,9 @@ impl Permissions {
 
     fn hold_under(&self, now: &Directory) -> bool {
         let same_caller = match &self.caller {
-            Caller::User(name, account) => now.accounts.get(name) == Some(account),
+            Caller::User(name, account) => {
+                now.accounts.get(name).is_some_and(|other| other.is_still(account))
+            }
             Caller::Anonymous => self.access.admits_anonymous_of(now),
             // What a guest may do depends on whether there are users.
             Caller::Guest => now.accounts.is_empty() == self.directory.accounts.is_empty(),

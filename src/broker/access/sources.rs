@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::broker::access::acl::Role;
 use crate::broker::access::config::{AccessConfig, AccessError};
+use crate::broker::access::renewal::Renewed;
 use crate::broker::access::users::{self, Account, Directory};
 
 /// Mode of the note.
@@ -42,6 +43,7 @@ pub struct Sources {
     note: Option<PathBuf>,
     /// Whether the file was ever read.
     was_read: AtomicBool,
+    renewed: Renewed,
 }
 
 impl Sources {
@@ -53,14 +55,27 @@ impl Sources {
         let user = match config.user {
             Some((name, password)) => {
                 let hash = users::hash(password.0.as_bytes())?;
-                let account = Account { hash, role: Role::Admin, rules: Vec::new(), id: None };
+                let account = Account {
+                    hash,
+                    role: Role::Admin,
+                    rules: Vec::new(),
+                    id: None,
+                    renewed_from: None,
+                };
                 Some((name, Arc::new(account)))
             }
             None => None,
         };
         let AccessConfig { users_file: file, users_file_named: named, had_users: note, .. } =
             config;
-        Ok(Self { file, named, user, note, was_read: AtomicBool::new(false) })
+        Ok(Self {
+            file,
+            named,
+            user,
+            note,
+            was_read: AtomicBool::new(false),
+            renewed: Renewed::default(),
+        })
     }
 
     /// The users file, which may not exist yet.
@@ -113,12 +128,29 @@ impl Sources {
             }
             None => Directory::default(),
         };
+        self.renewed.mark(&mut directory.accounts);
         if let Some((name, account)) = &self.user
             && directory.accounts.insert(name.clone(), Arc::clone(account)).is_some()
         {
             return Err(AccessError::Twice(name.clone()));
         }
         Ok(directory)
+    }
+
+    /// Replaces the hash of a user whose password was right, if it is cheap to guess at. Returns the work for a thread
+    /// that may hash and write.
+    pub fn renewal(
+        &self,
+        name: &str,
+        account: &Arc<Account>,
+        password: &[u8],
+    ) -> Option<impl FnOnce(&Self) + Send + 'static> {
+        let file = self.file.clone()?;
+        let (name, account) = (name.to_owned(), Arc::clone(account));
+        self.renewed.begins(&name, &account).then(|| {
+            let password = password.to_vec();
+            move |sources: &Self| sources.renewed.renew(&file, &name, &account, &password)
+        })
     }
 
     /// Whether it is noted that there were users.

@@ -19,7 +19,7 @@ pub const USERS_FILE: &str = "users.toml";
 /// Name of the file in the data folder that notes that there were users.
 pub const HAD_USERS_FILE: &str = "had-users";
 /// Largest users file, in bytes: more than a thousand users with rules.
-const FILE_MAX_BYTES: u64 = 1024 * 1024;
+pub const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Longest user name, in bytes.
 const NAME_MAX_BYTES: usize = 64;
 /// Longest id of a user, in bytes.
@@ -67,6 +67,19 @@ pub struct Account {
     /// Tells the person from others who had the name before; `None` for a user that was written by hand, or before there
     /// were ids.
     pub id: Option<String>,
+    /// The hash that the broker has replaced by this one in its present run.
+    pub renewed_from: Option<String>,
+}
+
+impl Account {
+    /// Whether nothing has changed since `earlier` but that the same password has a new hash.
+    #[must_use]
+    pub fn is_still(&self, earlier: &Self) -> bool {
+        let same_password =
+            self.hash == earlier.hash || self.renewed_from.as_ref() == Some(&earlier.hash);
+        let rest = |account: &Self| (account.role, account.rules.clone(), account.id.clone());
+        same_password && rest(self) == rest(earlier)
+    }
 }
 
 /// All users, and the rules for all of them.
@@ -153,7 +166,13 @@ impl Directory {
             check_hash(&raw.password).map_err(|cause| format!("user {name}: {cause}"))?;
             let rules = rules(&format!("user {name}"), raw.rules)?;
             check_id(raw.id.as_deref()).map_err(|cause| format!("user {name}: {cause}"))?;
-            let account = Account { hash: raw.password, role: raw.role, rules, id: raw.id };
+            let account = Account {
+                hash: raw.password,
+                role: raw.role,
+                rules,
+                id: raw.id,
+                renewed_from: None,
+            };
             accounts.insert(name, Arc::new(account));
         }
         let costs = accounts.values().map(|account: &Arc<Account>| cost(&account.hash));
