@@ -15,6 +15,7 @@ use crate::broker::access::{Access, AccessConfig};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
+use crate::broker::commit::series_quota::SeriesQuota;
 use crate::broker::connection::{will, withdrawal};
 use crate::broker::context::Services;
 use crate::broker::counters::Counters;
@@ -113,6 +114,7 @@ impl Listening {
         let left = store.alarms().map_err(damaged)?;
         let (retained, sessions) = store.mqtt_state().map_err(damaged)?;
         let wills = store.wills().map_err(damaged)?;
+        let series = SeriesQuota::new(&store.series().map_err(damaged)?, config.limits.series);
         let queued = Queued::open(&path).map_err(damaged)?;
         info!(
             database = %path.display(), retained = retained.len(), sessions = sessions.len(),
@@ -150,6 +152,7 @@ impl Listening {
             buffers: Pool::new(BUFFER_BYTES),
             access: access.clone(),
             logged: config.logged.into(),
+            series,
         };
         publish_status(&services, ONLINE);
         // Alarms end after the connections, so that they see the last committed readings.

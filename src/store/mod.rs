@@ -49,7 +49,8 @@ pub use read::tail::Tail;
 pub use retention::policy::Retention;
 pub use rollup::aggregate::Band;
 pub use write::alarm_log::AlarmRow;
-pub use write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
+pub use write::record::{Appended, EXAMPLE_MAX_BYTES, Record, SeriesName};
+pub use write::series::StoredSeries;
 pub use write::writer::Store;
 
 /// File name of the log inside the data folder.

@@ -8,7 +8,7 @@ use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
-use crate::store::write::{alarm_log, restamp};
+use crate::store::write::{alarm_log, restamp, series};
 use crate::wire::Telemetry;
 
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
@@ -41,6 +41,7 @@ pub(in crate::store) fn append(
                 count_refusal(transaction, topic, *at_ms, cause, payload)?;
                 appended.refused += 1;
             }
+            Record::Begun { series, owner } => series::set_owner(transaction, series, owner)?,
             Record::Alarm { name, at_ms, raised, detail } => {
                 alarm_log::append(transaction, name.as_str(), *at_ms, *raised, detail)?;
             }

@@ -12,4 +12,5 @@ pub(in crate::store) mod numbers;
 pub(in crate::store) mod placement;
 pub(in crate::store) mod record;
 pub(in crate::store) mod restamp;
+pub(in crate::store) mod series;
 pub(in crate::store) mod writer;

@@ -27,6 +27,7 @@ use crate::store::write::arrival_move;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::maintenance::Maintenance;
 use crate::store::write::record::{Appended, Record};
+use crate::store::write::series::{self, StoredSeries};
 
 /// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
 const STATEMENTS_CACHED: usize = 128;
@@ -106,6 +107,14 @@ impl Store {
     /// The error of SQLite.
     pub fn mqtt_state(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
         Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
+    }
+
+    /// Every series of the log.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn series(&self) -> rusqlite::Result<Vec<StoredSeries>> {
+        series::load(&self.connection)
     }
 
     /// The latest change of each alarm that ever changed.
