@@ -132,9 +132,15 @@ impl Listening {
             retained,
             traffic: Arc::default(),
         };
-        let (recorder, writer) =
-            Recorder::start(store, config.commit_window, fan_out.clone(), counters, ended)
-                .map_err(BrokerError::Thread)?;
+        let (recorder, writer) = Recorder::start(
+            store,
+            config.commit_window,
+            fan_out.clone(),
+            counters,
+            series.clone(),
+            ended,
+        )
+        .map_err(BrokerError::Thread)?;
         info!(%address, "listening for MQTT 3.1.1 and 5.0");
         if let Some(address) = tls_address {
             info!(%address, "listening for MQTT over TLS");

@@ -22,7 +22,9 @@ pub(in crate::store) fn append(
 ) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
     for record in records {
-        cache.interner.trim();
+        if cache.interner.is_full() {
+            cache.renew_names(transaction)?;
+        }
         match record {
             Record::Reading { node, sensor, telemetry } => {
                 if append_reading(transaction, cache, node, sensor, telemetry)? {

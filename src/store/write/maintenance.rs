@@ -14,7 +14,7 @@ use crate::store::rollup::mend;
 use crate::store::rollup::schema::QUARTER_MS;
 use crate::store::write::arrival_move::{self, ArrivalMove};
 use crate::store::write::cache::WriterCache;
-use crate::store::write::restamp;
+use crate::store::write::{restamp, sweep};
 
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
 /// then for the pages that it has written: about a commit's own time on an SSD.
@@ -41,6 +41,8 @@ enum Phase {
     Retain,
     /// Deletes what lies before the horizon.
     Delete(Cursor),
+    /// Deletes runs and series of which nothing is kept.
+    Sweep(sweep::Cursor),
     /// Gives free pages back to the disk.
     Vacuum,
     /// The round is over.
@@ -203,9 +205,11 @@ impl Maintenance {
                 match (done, self.pressure.is_shrinking()) {
                     (false, _) => Phase::Delete(cursor),
                     (true, true) => Phase::Retain,
-                    (true, false) => Phase::Vacuum,
+                    (true, false) => Phase::Sweep(sweep::Cursor::START),
                 }
             }
+            Phase::Sweep(cursor) => sweep::step(transaction, cache, cursor, has_time)?
+                .map_or(Phase::Vacuum, Phase::Sweep),
             Phase::Move | Phase::Vacuum | Phase::Rest => phase,
         })
     }

@@ -13,4 +13,5 @@ pub(in crate::store) mod placement;
 pub(in crate::store) mod record;
 pub(in crate::store) mod restamp;
 pub(in crate::store) mod series;
+pub(in crate::store) mod sweep;
 pub(in crate::store) mod writer;

@@ -104,6 +104,17 @@ impl ArrivedNumbers {
         self.older = newer.into_iter().map(|(run, numbers)| (run, numbers.arrived)).collect();
     }
 
+    /// Whether a reading of a run arrived lately; one that is still to be moved always did.
+    pub fn knows(&self, run: i64) -> bool {
+        self.newer.contains_key(&run) || self.older.contains_key(&run)
+    }
+
+    /// Forgets a run that is deleted.
+    pub fn forget(&mut self, run: i64) {
+        self.newer.remove(&run);
+        self.older.remove(&run);
+    }
+
     /// Runs of which a reading arrived lately.
     pub fn runs(&self) -> usize {
         self.older.len().max(self.newer.len())

@@ -26,7 +26,7 @@ use crate::store::write::append::append;
 use crate::store::write::arrival_move;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::maintenance::Maintenance;
-use crate::store::write::record::{Appended, Record};
+use crate::store::write::record::{Appended, Record, SeriesName};
 use crate::store::write::series::{self, StoredSeries};
 
 /// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
@@ -214,6 +214,11 @@ impl Store {
             self.durability = durability;
         }
         Ok(())
+    }
+
+    /// The series that the maintenance has deleted since the last call, because nothing of them is kept.
+    pub fn take_deleted_series(&mut self) -> Vec<SeriesName> {
+        std::mem::take(&mut self.cache.deleted)
     }
 
     /// Sets what the log keeps from now on. Nothing is deleted before [`Store::maintain`] is called.
