@@ -129,7 +129,8 @@ impl Log {
         if self.version < 5 {
             self.connection.execute_batch(
                 "CREATE TEMP TABLE arrival (id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
-                 CREATE TEMP TABLE arrival_move AS SELECT 0 AS moved, 0 AS sealed;
+                 CREATE TEMP TABLE arrival_move AS
+                     SELECT -1 AS moved, -1 AS sealed, 0 AS run, 0 AS seq;
                  CREATE TEMP TABLE arrived (
                      id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, sensor INTEGER, at INTEGER,
                      clock INTEGER, temperature REAL, humidity REAL, is_kept INTEGER);",
