@@ -67,13 +67,15 @@ fn append_reading(
     let run = cache.interner.run(transaction, node, &telemetry.boot)?;
     if telemetry.clock == ClockState::Synced && !run.is_synced {
         let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
+        // A run whose first reading has a set clock has nothing to correct.
+        let earlier = cache.arrivals(transaction)?.numbers.is_any_stored(transaction, run.id)?;
         transaction
             .prepare_cached(
-                "UPDATE run SET offset_ms = ?, synced_seq = ?, restamp_from = 0 WHERE id = ?",
+                "UPDATE run SET offset_ms = ?, synced_seq = ?, restamp_from = ? WHERE id = ?",
             )?
-            .execute(params![telemetry.at - mono, telemetry.seq, run.id])?;
+            .execute(params![telemetry.at - mono, telemetry.seq, earlier.then_some(0), run.id])?;
         cache.interner.set_synced(node, &telemetry.boot);
-        cache.restamping = true;
+        cache.restamping |= earlier;
     }
     cache.arrivals(transaction)?.append(transaction, run.id, sensor, telemetry)
 }

@@ -98,6 +98,11 @@ impl ArrivedNumbers {
         Ok(true)
     }
 
+    /// Whether any reading of a run is stored.
+    pub fn is_any_stored(&self, connection: &Connection, run: i64) -> rusqlite::Result<bool> {
+        Ok(self.knows(run) || newest_in_place(connection, run)?.is_some())
+    }
+
     /// Begins a new generation and gives the oldest one up, whose rows have all been moved.
     pub fn begin_generation(&mut self) {
         let newer = std::mem::take(&mut self.newer);
