@@ -14,6 +14,7 @@ use crate::store::rollup::mend;
 use crate::store::rollup::schema::QUARTER_MS;
 use crate::store::write::arrival_move::{self, ArrivalMove};
 use crate::store::write::cache::WriterCache;
+use crate::store::write::forget::{self, Forgetting};
 use crate::store::write::{restamp, sweep};
 
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
@@ -60,6 +61,8 @@ pub(in crate::store) struct Maintenance {
     arrival_move: ArrivalMove,
     /// Whether the last step was one of the move.
     moved: bool,
+    /// The node that is being forgotten.
+    forgetting: Option<Forgetting>,
     /// When progress was last logged.
     logged: Option<Instant>,
 }
@@ -145,6 +148,9 @@ impl Maintenance {
         // A flood has always something to move: every other step is the round's, or it would not roll up and delete.
         let round_waits = !matches!(self.phase, Phase::Move | Phase::Rest);
         self.moved = moves && !(self.moved && round_waits);
+        if !self.moved && self.forget(connection, cache)? {
+            return Ok(true);
+        }
         match if self.moved { Phase::Move } else { self.phase } {
             Phase::Rest => return Ok(false),
             // Outside of a transaction: a vacuum is one itself.
@@ -165,6 +171,33 @@ impl Maintenance {
                 let transaction = connection.transaction()?;
                 self.phase = self.work(&transaction, cache, phase, retention, now_ms)?;
                 transaction.commit()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Deletes some of the node that is to be forgotten. Returns whether there was one.
+    fn forget(
+        &mut self,
+        connection: &mut Connection,
+        cache: &mut WriterCache,
+    ) -> rusqlite::Result<bool> {
+        if self.forgetting.is_none() && self.phase == Phase::Rest {
+            self.forgetting = forget::next(connection, cache)?;
+        }
+        let Some(forgetting) = &self.forgetting else { return Ok(false) };
+        if !forgetting.is_moved(cache, connection)? {
+            self.arrival_move.extend(forgetting.until);
+            return Ok(true);
+        }
+        let started = Instant::now();
+        let transaction = connection.transaction()?;
+        let done = forgetting.step(&transaction, cache, || started.elapsed() < STEP_TIME)?;
+        transaction.commit()?;
+        if done {
+            self.forgetting = None;
+            if self.phase == Phase::Rest {
+                self.phase = Phase::Vacuum;
             }
         }
         Ok(true)

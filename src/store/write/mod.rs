@@ -6,6 +6,7 @@ pub(in crate::store) mod arrival;
 pub(in crate::store) mod arrival_move;
 pub(in crate::store) mod bulk_load;
 pub(in crate::store) mod cache;
+pub(in crate::store) mod forget;
 pub(in crate::store) mod intern;
 pub(in crate::store) mod maintenance;
 pub(in crate::store) mod numbers;

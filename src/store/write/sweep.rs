@@ -143,20 +143,24 @@ fn sweep_sensor(
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM sensor WHERE node = ?)")?
         .query_row([node], |row| row.get(0))?;
     if !has_others {
-        delete_node(transaction, cache, node)?;
+        let highest: Option<i64> = transaction
+            .prepare_cached("SELECT max(id) FROM run")?
+            .query_row([], |row| row.get(0))?;
+        delete_node(transaction, cache, node, highest.unwrap_or(i64::MAX))?;
     }
     Ok(Some(id))
 }
 
-/// Deletes a node that has no sensor any more, and its runs except the one with the highest id of all.
+/// Deletes a node that has no sensor any more, and its runs before `until`.
 pub(in crate::store) fn delete_node(
     transaction: &Transaction<'_>,
     cache: &mut WriterCache,
     node: i64,
+    until: i64,
 ) -> rusqlite::Result<()> {
     let runs: Vec<i64> = transaction
-        .prepare_cached("SELECT id FROM run WHERE node = ? AND id < (SELECT max(id) FROM run)")?
-        .query_map([node], |row| row.get(0))?
+        .prepare_cached("SELECT id FROM run WHERE node = ? AND id < ?")?
+        .query_map([node, until], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for run in runs {
         for table in ["pruned", "parked"] {

@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior, ffi};
 
 use crate::mqtt::Message;
+use crate::reading::Id;
 use crate::store::file::check::{Check, Stop};
 use crate::store::file::damage::is_damage;
 use crate::store::file::error::OpenError;
@@ -16,6 +17,7 @@ use crate::store::file::open::{CHECKED_FIRST_MAX_BYTES, open};
 use crate::store::file::schema::LOG;
 use crate::store::file::write_ahead_log::WriteAheadLog;
 use crate::store::mqtt::change::{self, Change};
+use crate::store::mqtt::forgotten;
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{self, Stored};
@@ -214,6 +216,14 @@ impl Store {
             self.durability = durability;
         }
         Ok(())
+    }
+
+    /// Whether a node is still to be forgotten.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn is_forgetting(&self, node: &Id) -> rusqlite::Result<bool> {
+        forgotten::is_pending(&self.connection, node)
     }
 
     /// The series that the maintenance has deleted since the last call, because nothing of them is kept.
