@@ -22,6 +22,7 @@ use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained_messages::Retained;
 use crate::broker::error::BrokerError;
+use crate::broker::forget;
 use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
 use crate::broker::net::buffers::BUFFER_BYTES;
@@ -169,7 +170,8 @@ impl Listening {
         let (handoff, handoffs) = listener::handoff();
         let ports = Ports { listeners, handoffs, wills };
         let log = OpenLog { path: path.clone(), check, writer, lost };
-        let serving = run(ports, services.clone(), log, shutdown, async move {
+        let forgetting = config.discovery.clone();
+        let serving = run(ports, services.clone(), forgetting, log, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
                 let _ = watching.await;
@@ -324,6 +326,7 @@ async fn run(
     }
     serving.spawn(listener::receive(ports.handoffs, services.clone(), closing.clone()));
     serving.spawn(withdrawal::run(services.clone(), closing.clone()));
+    serving.spawn(forget::run(services.clone(), discovery, closing.clone()));
     serving.spawn(sys::run(services.clone(), closing));
 
     let OpenLog { path, check, writer, mut lost } = log;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::export_format::Row;
 use crate::reading::Id;
@@ -143,6 +143,26 @@ impl Log {
             )?;
         }
         Ok(())
+    }
+
+    /// Whether the log has anything of a node.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn has_node(&self, node: &Id) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM node WHERE name = ?)")?
+            .query_row([node.as_str()], |row| row.get(0))
+    }
+
+    /// Payload of a topic's retained message, as the log has it.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn retained(&self, topic: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+        self.connection
+            .query_row("SELECT payload FROM retained WHERE topic = ?", [topic], |row| row.get(0))
+            .optional()
     }
 
     /// Numbers of the selected sensors, by node and name.

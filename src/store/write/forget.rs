@@ -9,7 +9,7 @@ use crate::reading::Id;
 use crate::store::rollup::schema::{READINGS, Tier};
 use crate::store::write::cache::WriterCache;
 use crate::store::write::record::SeriesName;
-use crate::store::write::sweep::delete_node;
+use crate::store::write::sweep::{delete_node, delete_sensor};
 
 /// Rows that one piece of work deletes.
 const DELETE_ROWS: i64 = 50;
@@ -68,6 +68,11 @@ impl Forgetting {
                     }
                 }
             }
+            transaction
+                .prepare_cached(
+                    "DELETE FROM newest WHERE sensor IN (SELECT id FROM sensor WHERE node = ?)",
+                )?
+                .execute([node])?;
             if !self.has_waiting(transaction, node)? {
                 self.delete_names(transaction, cache, node, &sensors)?;
             }
@@ -96,14 +101,7 @@ impl Forgetting {
         sensors: &[(i64, String)],
     ) -> rusqlite::Result<()> {
         for (sensor, _) in sensors {
-            for table in ["dirty", "backlog"] {
-                transaction
-                    .prepare_cached(&format!(
-                        "DELETE FROM {table} WHERE family = ? AND series = ?"
-                    ))?
-                    .execute(params![READINGS.code, sensor])?;
-            }
-            transaction.prepare_cached("DELETE FROM sensor WHERE id = ?")?.execute([sensor])?;
+            delete_sensor(transaction, *sensor)?;
         }
         delete_node(transaction, cache, node, i64::MAX)?;
         // An id that is given anew must not meet what the cache knows of its former owner.

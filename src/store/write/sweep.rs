@@ -93,6 +93,7 @@ fn sweep_run(
         // There may be more, and the last of them goes with the run.
         return Ok(Some(after));
     }
+    transaction.prepare_cached("DELETE FROM ahead WHERE run = ?")?.execute([run])?;
     transaction.prepare_cached("DELETE FROM run WHERE id = ?")?.execute([run])?;
     cache.interner.forget_run(run);
     Ok(Some(run))
@@ -137,7 +138,7 @@ fn sweep_sensor(
     {
         return Ok(Some(id));
     }
-    transaction.prepare_cached("DELETE FROM sensor WHERE id = ?")?.execute([id])?;
+    delete_sensor(transaction, id)?;
     cache.deleted.push(SeriesName::Sensor { node: node_id, sensor });
     let has_others: bool = transaction
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM sensor WHERE node = ?)")?
@@ -149,6 +150,27 @@ fn sweep_sensor(
         delete_node(transaction, cache, node, highest.unwrap_or(i64::MAX))?;
     }
     Ok(Some(id))
+}
+
+/// Deletes a sensor of which there are no rows and no spans.
+pub(in crate::store) fn delete_sensor(
+    transaction: &Transaction<'_>,
+    sensor: i64,
+) -> rusqlite::Result<()> {
+    delete_notes(transaction, READINGS.code, sensor)?;
+    transaction.prepare_cached("DELETE FROM newest WHERE sensor = ?")?.execute([sensor])?;
+    transaction.prepare_cached("DELETE FROM sensor WHERE id = ?")?.execute([sensor])?;
+    Ok(())
+}
+
+/// Deletes what is noted of the roll-ups of a series.
+fn delete_notes(transaction: &Transaction<'_>, code: i64, series: i64) -> rusqlite::Result<()> {
+    for table in ["dirty", "backlog", "set_aside"] {
+        transaction
+            .prepare_cached(&format!("DELETE FROM {table} WHERE family = ? AND series = ?"))?
+            .execute(params![code, series])?;
+    }
+    Ok(())
 }
 
 /// Deletes a node that has no sensor any more, and its runs before `until`.
@@ -163,7 +185,7 @@ pub(in crate::store) fn delete_node(
         .query_map([node, until], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for run in runs {
-        for table in ["pruned", "parked"] {
+        for table in ["pruned", "parked", "ahead"] {
             transaction
                 .prepare_cached(&format!("DELETE FROM {table} WHERE run = ?"))?
                 .execute([run])?;
@@ -200,6 +222,8 @@ fn sweep_source(
     {
         return Ok(Some(id));
     }
+    delete_notes(transaction, SAMPLES.code, id)?;
+    transaction.prepare_cached("DELETE FROM mend WHERE source = ?")?.execute([id])?;
     transaction.prepare_cached("DELETE FROM source WHERE id = ?")?.execute([id])?;
     cache.deleted.push(SeriesName::Source { topic, field });
     Ok(Some(id))
