@@ -159,7 +159,7 @@ fn an_admin_removes_a_board_over_http_and_nobody_else_does() {
     assert_eq!(process.terminate(), Some(0));
     let (_process, address) = {
         std::fs::remove_file(data.path().join("users.toml")).unwrap();
-        broker(data.path(), "127.0.0.1:0", &[])
+        broker(data.path(), "127.0.0.1:0", &["--anonymous", "yes"])
     };
     assert_only_the_oven_is_left(data.path(), address);
 }

@@ -310,6 +310,7 @@ struct OpenLog {
 async fn run(
     ports: Ports,
     services: Services,
+    discovery: Option<Discovery>,
     log: OpenLog,
     shutdown: Shutdown,
     end_alarms: impl Future<Output = ()>,

@@ -118,7 +118,7 @@ pub(in crate::store) fn latest(
     let mut latest = HashMap::<i64, Vec<Found>>::new();
     // Sorted only now and then, so that a row costs little whatever `most` is.
     let keep = |of_sensor: &mut Vec<Found>| {
-        of_sensor.sort_unstable_by(|one, other| other.place.cmp(&one.place));
+        of_sensor.sort_unstable_by_key(|row| std::cmp::Reverse(row.place));
         of_sensor.truncate(most);
     };
     while let Some(row) = rows.next()? {

@@ -156,7 +156,7 @@ mod tests {
     fn append(store: &mut Store, node: &str, seqs: std::ops::Range<u64>) -> u64 {
         let reading = |seq: u64| Record::Reading {
             node: node.parse().unwrap(),
-            sensor: if seq % 2 == 0 { "air" } else { "oil" }.parse().unwrap(),
+            sensor: if seq.is_multiple_of(2) { "air" } else { "oil" }.parse().unwrap(),
             telemetry: Telemetry {
                 boot: "b".parse().unwrap(),
                 seq,

@@ -26,6 +26,8 @@ fn filter(text: &str) -> Filter {
 
 /// A user or a guest; in the extensions of every request behind the authentication.
 #[derive(Debug, Clone)]
+// Each is a permission of its own.
+#[expect(clippy::struct_excessive_bools)]
 pub struct Identity {
     /// `None` for a guest that may do nothing.
     permissions: Option<Arc<Permissions>>,
