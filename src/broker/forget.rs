@@ -21,8 +21,6 @@ use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics, node_device_id};
 
 /// Interval of looks for requests: a small query.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Retained messages that are deleted in one commit.
-const MESSAGES_PER_COMMIT: usize = 1000;
 
 /// Carries requests out until `shutdown`. `discovery` is where Home Assistant looks for devices.
 pub async fn run(services: Services, discovery: Option<Discovery>, mut shutdown: Shutdown) {
@@ -68,25 +66,32 @@ async fn clear(
 ) -> Result<(), Stopped> {
     let device = discovery.map(|discovery| discovery.device(&node_device_id(node)));
     let filters = [Some(NodeTopics::new(node.clone()).everything()), device];
-    let now_ms = clock::unix_ms();
-    let retained: Vec<Arc<Message>> = filters
-        .into_iter()
-        .flatten()
-        .filter_map(|filter| filter.parse::<Filter>().ok())
-        .flat_map(|filter| services.fan_out.retained.matching(&filter, now_ms, |_| true))
-        .collect();
-    for some in retained.chunks(MESSAGES_PER_COMMIT) {
-        let mut batch = Batch::default();
-        for message in some {
-            let empty = Message::own(message.topic.to_string(), Bytes::new());
-            batch.accept(Message { qos: QoS::AtLeastOnce, ..empty }, &services.fan_out);
+    let filters = filters.into_iter().flatten().filter_map(|filter| filter.parse::<Filter>().ok());
+    let mut deleted = 0;
+    for filter in filters {
+        let mut after = None;
+        loop {
+            let table = &services.fan_out.retained;
+            let (page, next) = table.matching(&filter, after.as_ref(), clock::unix_ms(), |_| true);
+            let mut batch = Batch::default();
+            for message in &page {
+                let empty = Message::own(message.topic.to_string(), Bytes::new());
+                batch.accept(Message { qos: QoS::AtLeastOnce, ..empty }, &services.fan_out);
+            }
+            deleted += page.len();
+            if !page.is_empty() {
+                services.recorder.commit(batch).await?;
+            }
+            after = next;
+            if after.is_none() {
+                break;
+            }
         }
-        services.recorder.commit(batch).await?;
     }
     let mut changes = services.registry.end_left(&format!("{CLIENT_ID_PREFIX}{node}"));
     let sessions = changes.len();
     changes.push(Change::Cleared { node: node.clone() });
     services.recorder.commit_changes(&mut changes).await?;
-    info!(%node, retained = retained.len(), sessions, "forgetting a node: its messages are deleted, its readings follow");
+    info!(%node, retained = deleted, sessions, "forgetting a node: its messages are deleted, its readings follow");
     Ok(())
 }
