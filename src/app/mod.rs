@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod doctor;
 mod failure;
+mod forget;
 mod gpio;
 mod health;
 mod log;
@@ -54,6 +55,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
             DbTask::Backup(backup) => {
                 backup::backup(&backup.target, layers(&backup.settings.flags))
             }
+            DbTask::Forget(options) => forget::run(&options, layers(&options.settings.flags)),
         },
         Task::Sim(sim) => sim::run(&sim, layers(&sim.settings.flags)),
         Task::User(user) => user::run(&user.task),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::access::Access;
 use super::commit::batch::Batch;
 use super::commit::group_commit::{Congested, Recorder, Stopped};
+use super::commit::series_quota::{KnownTopics, SeriesQuota};
 use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
 use super::net::shares::Pool;
@@ -42,6 +43,8 @@ pub struct Services {
     pub access: Access,
     /// Topic filters of foreign publishers that are logged.
     pub logged: Arc<[Filter]>,
+    /// The series that each user's clients may begin.
+    pub series: SeriesQuota,
 }
 
 impl Services {
@@ -64,7 +67,11 @@ impl Services {
         changes: Vec<Change>,
     ) -> Result<(), Stopped> {
         let mut batch = Batch { changes, ..Batch::default() };
-        batch.accept(message, &self.fan_out, &self.logged);
+        // No acknowledgement could say so: the message is delivered, and the refusal counted.
+        let known = &mut KnownTopics::default();
+        let now_ms = self.fan_out.timeline.now_ms();
+        let _ = batch.log(&message, &self.logged, &self.series, known, true, now_ms);
+        batch.accept(message, &self.fan_out);
         if batch.needs_commit() {
             self.recorder.commit(batch).await
         } else {

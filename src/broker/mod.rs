@@ -21,6 +21,7 @@ mod context;
 mod counters;
 mod delivery;
 mod error;
+mod forget;
 mod listener;
 mod net;
 mod open_log;

@@ -15,12 +15,14 @@ use crate::broker::access::{Access, AccessConfig};
 use crate::broker::alarm::rule::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
+use crate::broker::commit::series_quota::SeriesQuota;
 use crate::broker::connection::{will, withdrawal};
 use crate::broker::context::Services;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::FanOut;
 use crate::broker::delivery::retained_messages::Retained;
 use crate::broker::error::BrokerError;
+use crate::broker::forget;
 use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
 use crate::broker::net::buffers::BUFFER_BYTES;
@@ -117,6 +119,7 @@ impl Listening {
         let left = store.alarms().map_err(damaged)?;
         let (retained, sessions) = store.mqtt_state().map_err(damaged)?;
         let wills = store.wills().map_err(damaged)?;
+        let series = SeriesQuota::new(&store.series().map_err(damaged)?, config.limits.series);
         let queued = Queued::open(&path).map_err(damaged)?;
         info!(
             database = %path.display(), retained = retained.len(), sessions = sessions.len(),
@@ -136,9 +139,15 @@ impl Listening {
             traffic: Arc::default(),
             timeline,
         };
-        let (recorder, writer) =
-            Recorder::start(store, config.commit_window, fan_out.clone(), counters, ended)
-                .map_err(BrokerError::Thread)?;
+        let (recorder, writer) = Recorder::start(
+            store,
+            config.commit_window,
+            fan_out.clone(),
+            counters,
+            series.clone(),
+            ended,
+        )
+        .map_err(BrokerError::Thread)?;
         info!(%address, "listening for MQTT 3.1.1 and 5.0");
         if let Some(address) = tls_address {
             info!(%address, "listening for MQTT over TLS");
@@ -156,6 +165,7 @@ impl Listening {
             buffers: Pool::new(BUFFER_BYTES),
             access: access.clone(),
             logged: config.logged.into(),
+            series,
         };
         publish_status(&services, ONLINE);
         // Alarms end after the connections, so that they see the last committed readings.
@@ -166,7 +176,8 @@ impl Listening {
         let (handoff, handoffs) = listener::handoff();
         let ports = Ports { listeners, handoffs, wills };
         let log = OpenLog { path: path.clone(), check, writer, lost };
-        let serving = run(ports, services.clone(), log, shutdown, async move {
+        let forgetting = config.discovery.clone();
+        let serving = run(ports, services.clone(), forgetting, log, shutdown, async move {
             end_alarms.throw();
             if let Some(watching) = watching {
                 let _ = watching.await;
@@ -305,6 +316,7 @@ struct OpenLog {
 async fn run(
     ports: Ports,
     services: Services,
+    discovery: Option<Discovery>,
     log: OpenLog,
     shutdown: Shutdown,
     end_alarms: impl Future<Output = ()>,
@@ -321,6 +333,7 @@ async fn run(
     }
     serving.spawn(listener::receive(ports.handoffs, services.clone(), closing.clone()));
     serving.spawn(withdrawal::run(services.clone(), closing.clone()));
+    serving.spawn(forget::run(services.clone(), discovery, closing.clone()));
     serving.spawn(sys::run(services.clone(), closing));
 
     let OpenLog { path, check, writer, mut lost } = log;

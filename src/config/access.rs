@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::layers::Layers;
 use super::settings::{
     ANONYMOUS, BYTE_RATE, CONNECTIONS, CONNECTIONS_PER_ADDRESS, CONNECTIONS_PER_USER,
-    FILTER_LEVELS, MESSAGE_RATE, MQTTS_LISTEN, PASSWORD, TLS_CA, TLS_CERT, TLS_KEY, USER,
+    FILTER_LEVELS, MESSAGE_RATE, MQTTS_LISTEN, PASSWORD, SERIES, TLS_CA, TLS_CERT, TLS_KEY, USER,
     USERS_FILE,
 };
 use crate::broker::{self, AccessConfig, Limits, Password, TlsConfig};
@@ -61,6 +61,7 @@ pub(super) fn limits(layers: &mut Layers) -> Option<Limits> {
     let filter_levels = layers.need(&FILTER_LEVELS);
     let messages_per_second = layers.need(&MESSAGE_RATE);
     let bytes_per_second = layers.need(&BYTE_RATE);
+    let series = layers.need(&SERIES);
     Some(Limits {
         connections: connections?,
         connections_per_address: connections_per_address?,
@@ -68,5 +69,6 @@ pub(super) fn limits(layers: &mut Layers) -> Option<Limits> {
         filter_levels: filter_levels?,
         messages_per_second: messages_per_second?,
         bytes_per_second: bytes_per_second?,
+        series: series?,
     })
 }

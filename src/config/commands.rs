@@ -8,12 +8,13 @@ use super::layers::Layers;
 use super::node::{backend, board, node_id};
 use super::pins;
 use super::problem::Problems;
-use super::settings::{DATA, INPUTS, MQTT_LISTEN, OUTPUTS, SENSORS};
+use super::settings::{DATA, DISCOVERY, INPUTS, MQTT_LISTEN, OUTPUTS, SENSORS};
 use crate::board::Recognised;
 use crate::gpio::Pin;
 use crate::node::{Backend, SensorConfig};
 use crate::reading::Id;
 use crate::store::Retention;
+use crate::wire::Discovery;
 
 /// Name of a sensor that was given on the command line without one.
 const NAMELESS: &str = "sensor";
@@ -63,6 +64,15 @@ pub fn data(mut layers: Layers) -> Result<PathBuf, Problems> {
 pub fn data_and_retention(mut layers: Layers) -> Result<(PathBuf, Retention), Problems> {
     let (data, retention) = (layers.need(&DATA), retention(&mut layers));
     layers.finish(data.zip(retention))
+}
+
+/// The data folder, and where Home Assistant looks for devices.
+///
+/// # Errors
+/// Every mistake.
+pub fn data_and_discovery(mut layers: Layers) -> Result<(PathBuf, Option<Discovery>), Problems> {
+    let (data, discovery) = (layers.need(&DATA), layers.need(&DISCOVERY));
+    layers.finish(data.zip(discovery))
 }
 
 /// The users file as set, or the one in the data folder.

@@ -21,8 +21,8 @@ mod values;
 
 pub use broker::{Demo, ServerConfig, broker, demo};
 pub use commands::{
-    Health, Probe, Wiring, data, data_and_retention, data_and_wiring, health, probe, users_file,
-    wiring,
+    Health, Probe, Wiring, data, data_and_discovery, data_and_retention, data_and_wiring, health,
+    probe, users_file, wiring,
 };
 pub use key::{Scope, Setting};
 pub use layers::{Effective, Layers, Origin};

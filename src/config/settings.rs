@@ -31,6 +31,8 @@ const COMMIT_WINDOW_MAX: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: usize = 100_000;
 /// Most levels of a topic filter: as many as the longest one has.
 const FILTER_LEVELS_MAX: usize = 512;
+/// Most series of one user that can be set.
+const SERIES_MAX: usize = 1_000_000;
 /// Least limit of a client's bytes a second: below it a packet takes minutes.
 const BYTE_RATE_MIN: u32 = 1024;
 /// Most readings that an outbox may be told to hold, about 2 GB.
@@ -186,6 +188,12 @@ settings! {
         parse: |text| number_or_none(text, BYTE_RATE_MIN..=u32::MAX),
         help: "Maximum number of bytes per second from one client, at least 1024; a faster \
             client is slowed down. 0: no limit",
+    }
+    SERIES: usize = {
+        key: "series", scope: Access, default: Some("5000"), form: "N",
+        parse: |text| number(text, 1..=SERIES_MAX),
+        help: "Maximum number of series (sensors, and fields of logged topics) that the clients \
+            of one user may begin, 1 to 1000000; all users together four times as many",
     }
     TLS_CERT: PathBuf = {
         key: "tls_cert", scope: Login, default: None, form: "FILE",

@@ -34,6 +34,7 @@ pub use file::migrate::Database;
 pub use file::open::open_checked;
 pub use file::write_ahead_log::{WriteAheadLog, is_disk_error, is_lock};
 pub use mqtt::change::Change;
+pub use mqtt::forgotten::ForgetRequest;
 pub use mqtt::queue::Target;
 pub use mqtt::queue_reader::{PAGE_MAX_BYTES, Queued, Waiting};
 pub use mqtt::sessions::{Options, Stored, user_of};
@@ -50,7 +51,8 @@ pub use read::tail::Tail;
 pub use retention::policy::Retention;
 pub use rollup::aggregate::Band;
 pub use write::alarm_log::AlarmRow;
-pub use write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
+pub use write::record::{Appended, EXAMPLE_MAX_BYTES, Record, SeriesName};
+pub use write::series::StoredSeries;
 pub use write::writer::Store;
 
 /// File name of the log inside the data folder.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::broker::access::Access;
-use crate::broker::access::acl::CompiledAcl;
+use crate::broker::access::acl::{CompiledAcl, Role};
 use crate::broker::access::users::{Account, Directory};
 use crate::mqtt::codec::Reason;
 use crate::mqtt::{Filter, FilterError};
@@ -89,6 +89,12 @@ impl Permissions {
     #[must_use]
     pub(in crate::broker) fn acl(&self) -> Arc<CompiledAcl> {
         Arc::clone(&self.acl)
+    }
+
+    /// Whether the user has the role of an administrator.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        matches!(&self.caller, Caller::User(_, account) if account.role == Role::Admin)
     }
 
     /// Whether this topic may be published to. A refusal is counted, and logged, throttled.

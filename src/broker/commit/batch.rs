@@ -1,6 +1,7 @@
 //! A batch for one commit: records, changes of sessions, accepted messages.
 
 use super::classify;
+use super::series_quota::{self, KnownTopics, QuotaExceeded, SeriesQuota};
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::retained_messages::{NoRoom, Room};
 use crate::broker::delivery::retained_replay::ReplayRequest;
@@ -21,11 +22,45 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Adds a message. `logged` are the topic filters of foreign publishers that are logged. A message that is to be
-    /// retained and finds no room is delivered without being retained.
-    pub fn accept(&mut self, message: Message, fan_out: &FanOut, logged: &[Filter]) {
+    /// Adds the records that the log keeps of a message. `logged` are the topic filters of foreign publishers that are
+    /// logged; `at_ms` is now in log time.
+    ///
+    /// # Errors
+    /// When it would begin more series than its publisher's user may: then only the refusal is recorded. With `lenient`
+    /// that is no error for a foreign message, and the numbers whose series are known are recorded.
+    pub fn log(
+        &mut self,
+        message: &Message,
+        logged: &[Filter],
+        quota: &SeriesQuota,
+        known: &mut KnownTopics,
+        lenient: bool,
+        at_ms: i64,
+    ) -> Result<(), QuotaExceeded> {
+        let Some(record) = classify::record(message, logged, at_ms) else { return Ok(()) };
+        let owner = message.publisher.split_once('\u{1}').map_or("", |(user, _)| user);
+        let mut begun = Vec::new();
+        let admitted = quota.admit(&message.topic, owner, &record, known, &mut begun);
+        let Err(exceeded) = admitted else {
+            self.records.push(record);
+            self.records.append(&mut begun);
+            return Ok(());
+        };
+        self.records.push(classify::refusal(message, at_ms, series_quota::CAUSE));
+        if let Record::Foreign { topic, at_ms, numbers } = record
+            && lenient
+        {
+            let numbers = quota.known_numbers(&topic, numbers);
+            self.records.push(Record::Foreign { topic, at_ms, numbers });
+            return Ok(());
+        }
+        Err(exceeded)
+    }
+
+    /// Adds a message to deliver. One that is to be retained and finds no room is delivered without being retained.
+    pub fn accept(&mut self, message: Message, fan_out: &FanOut) {
         let room = fan_out.reserve(&message);
-        self.accept_with(message, room, fan_out, logged);
+        self.accept_with(message, room, fan_out);
     }
 
     /// As [`Batch::accept`], with the answer of [`FanOut::reserve`].
@@ -34,9 +69,7 @@ impl Batch {
         message: Message,
         room: Result<Option<Room>, NoRoom>,
         fan_out: &FanOut,
-        logged: &[Filter],
     ) {
-        self.records.extend(classify::record(&message, logged, fan_out.timeline.now_ms()));
         self.accepted.push(fan_out.accept(message, room));
     }
 

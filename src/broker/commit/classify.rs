@@ -14,12 +14,7 @@ pub fn is_logged(topic: &str, logged: &[Filter]) -> bool {
 /// now, in log time.
 #[must_use]
 pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record> {
-    let refused = |cause| Record::Refused {
-        topic: message.topic.to_string(),
-        at_ms,
-        cause,
-        payload: message.payload.slice(..message.payload.len().min(EXAMPLE_MAX_BYTES)).to_vec(),
-    };
+    let refused = |cause| refusal(message, at_ms, cause);
     match telemetry_source(&message.topic) {
         Some(Ok((node, sensor))) => Some(match Telemetry::parse(&message.payload) {
             Ok(telemetry) => Record::Reading { node, sensor, telemetry },
@@ -35,6 +30,16 @@ pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record
             })
         }
         None => None,
+    }
+}
+
+/// The record of a message that the log refuses.
+pub fn refusal(message: &Message, at_ms: i64, cause: &'static str) -> Record {
+    Record::Refused {
+        topic: message.topic.to_string(),
+        at_ms,
+        cause,
+        payload: message.payload.slice(..message.payload.len().min(EXAMPLE_MAX_BYTES)).to_vec(),
     }
 }
 

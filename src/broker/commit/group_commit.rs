@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::batch::Batch;
 use super::maintenance_schedule::Schedule;
 use super::persist;
+use super::series_quota::SeriesQuota;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::retained_replay;
@@ -100,6 +101,7 @@ impl Recorder {
         window: Duration,
         fan_out: FanOut,
         counters: Arc<Counters>,
+        quota: SeriesQuota,
         ended: oneshot::Sender<()>,
     ) -> std::io::Result<(Self, Writer)> {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
@@ -111,7 +113,8 @@ impl Recorder {
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
             let queue = Queue { batches, timer, halt: until };
-            write(store, queue, window, &counters, &fan_out, &live)
+            let schedule = Schedule::start(Instant::now(), quota);
+            write(store, queue, window, &counters, &fan_out, &live, schedule)
         })?;
         Ok((recorder, Writer { thread, halt }))
     }
@@ -210,9 +213,9 @@ fn write(
     counters: &Counters,
     fan_out: &FanOut,
     live: &broadcast::Sender<Live>,
+    mut schedule: Schedule,
 ) -> rusqlite::Result<()> {
     let mut batches = Vec::new();
-    let mut schedule = Schedule::start(Instant::now());
     loop {
         let first = match queue.next(schedule.wait(Instant::now())) {
             Ok(Some(first)) => first,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::series_quota::SeriesQuota;
 use crate::broker::counters::Counters;
 use crate::store::{Store, is_disk_error};
 use crate::timeline::Timeline;
@@ -67,13 +68,16 @@ pub(in crate::broker) struct Schedule {
     took: Duration,
     outcome: Outcome,
     complained: bool,
+    /// Gives series back that the maintenance has deleted.
+    quota: SeriesQuota,
 }
 
 impl Schedule {
-    pub fn start(now: Instant) -> Self {
+    pub fn start(now: Instant, quota: SeriesQuota) -> Self {
         let took = Duration::ZERO;
         let busy = Duration::ZERO;
-        Self { committed: now, busy, ended: now, took, outcome: Outcome::More, complained: false }
+        let outcome = Outcome::More;
+        Self { committed: now, busy, ended: now, took, outcome, complained: false, quota }
     }
 
     /// Notes a commit and what came with it, which took so long.
@@ -126,7 +130,9 @@ impl Schedule {
         now_ms: i64,
         counters: &Counters,
     ) -> rusqlite::Result<Outcome> {
-        Ok(match store.maintain(now_ms) {
+        let maintained = store.maintain(now_ms);
+        self.quota.remove(&store.take_deleted_series());
+        Ok(match maintained {
             Ok(true) if store.pressure() > 0 => Outcome::Pressing,
             Ok(true) => Outcome::More,
             Ok(false) => {
@@ -185,7 +191,7 @@ mod tests {
     fn share(commit: Duration, gap: Duration, outcome: Outcome) -> u128 {
         let start = Instant::now();
         let (mut now, mut schedule, mut maintenance) =
-            (start, Schedule::start(start), Duration::ZERO);
+            (start, Schedule::start(start, SeriesQuota::new(&[], 1)), Duration::ZERO);
         while now < start + Duration::from_secs(10) {
             now += commit;
             schedule.committed(now, commit);

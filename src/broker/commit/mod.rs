@@ -5,3 +5,4 @@ pub(in crate::broker) mod classify;
 pub(in crate::broker) mod group_commit;
 pub(in crate::broker) mod maintenance_schedule;
 mod persist;
+pub(in crate::broker) mod series_quota;

@@ -18,6 +18,8 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Bytes a second that are read from one client; 0 is no limit.
     pub bytes_per_second: u32,
+    /// Series of the log, sensors and fields of foreign topics, that the clients of one user may begin.
+    pub series: usize,
 }
 
 impl Default for Limits {
@@ -29,6 +31,7 @@ impl Default for Limits {
             filter_levels: 32,
             messages_per_second: 0,
             bytes_per_second: 0,
+            series: 5000,
         }
     }
 }

@@ -207,6 +207,17 @@ impl Registry {
         changes
     }
 
+    /// Ends the sessions of a client id, of any user, that have no connection. Returns the changes to commit.
+    pub fn end_left(&self, client_id: &str) -> Vec<Change> {
+        let mut table = self.lock();
+        let left = table.entries.iter().filter(|(session, entry)| {
+            let id = session.split('\u{1}').nth(1).unwrap_or(session);
+            id == client_id && entry.takeover.is_none()
+        });
+        let left: Vec<String> = left.map(|(session, _)| session.clone()).collect();
+        left.iter().filter_map(|session| table.end(session, &self.subscriptions)).collect()
+    }
+
     /// Expects the return of a client that was connected when the broker's previous run died. Resolves to `Ok` when it
     /// is back.
     pub fn expect_return(&self, client_id: &str) -> oneshot::Receiver<()> {

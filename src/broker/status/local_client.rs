@@ -13,7 +13,8 @@ use crate::broker::session::state::{Session, State};
 use crate::broker::session::subscriptions::Numbers;
 use crate::broker::status::sys::loss_topic;
 use crate::mqtt::{Filter, Message, QoS};
-use crate::store::Options;
+use crate::reading::Id;
+use crate::store::{Change, Options};
 
 /// The client id of the broker's own subscriptions, where messages that they lost are counted.
 const CLIENT_ID: &str = "$local";
@@ -74,6 +75,16 @@ impl LocalClient {
         let message =
             Message { retain: false, qos: QoS::AtLeastOnce, ..Message::own(topic, payload) };
         Ok(self.services.publish(message).await?)
+    }
+
+    /// Asks for a node to be forgotten: its retained messages, its sessions, and its rows in the log. Returns when the
+    /// request is on the disk; it is carried out within seconds.
+    ///
+    /// # Errors
+    /// When the broker is ending.
+    pub async fn forget(&self, node: Id) -> Result<(), Stopping> {
+        let mut changes = vec![Change::Forget { node }];
+        Ok(self.services.recorder.commit_changes(&mut changes).await?)
     }
 
     /// The broker's load at present.

@@ -5,7 +5,7 @@ use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database =
-    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6, V7] };
+    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6, V7, V8] };
 
 /// Readings, samples and refusals.
 ///
@@ -32,6 +32,8 @@ const V6: &str = include_str!("migrations/6_wills.sql");
 
 /// Means without sums, newest readings, and times that no step of the clock touches.
 const V7: &str = include_str!("migrations/7_numbers_and_times.sql");
+/// Who began a series, what its node had to give up, and the nodes that are to be forgotten.
+const V8: &str = include_str!("migrations/8_series.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -67,7 +69,8 @@ mod tests {
                 "9dc0f4f9238c7528",
                 "832e88d32dc36b12",
                 "ffc63bcca235f7a8",
-                "dade6da2a0db8478"
+                "dade6da2a0db8478",
+                "d07029115b47e93f"
             ]
         );
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::mqtt::Message;
+use crate::reading::Id;
+use crate::store::mqtt::forgotten;
 use crate::store::mqtt::queue::{Target, enqueue, size_of};
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
@@ -44,6 +46,10 @@ pub enum Change {
     WillDue { id: i64, at_ms: i64 },
     /// The will was published, or will not be.
     WillGone { id: i64 },
+    /// A node is to be forgotten: its retained messages and sessions, and then its rows.
+    Forget { node: Id },
+    /// Nothing of it is retained any more, and its sessions are over.
+    Cleared { node: Id },
     /// Deletes the retained messages that have expired by then, Unix ms UTC.
     Expire { at_ms: i64 },
 }
@@ -135,6 +141,8 @@ pub(in crate::store) fn apply(
         Change::Will(will) => wills::put(transaction, will),
         Change::WillDue { id, at_ms } => wills::set_due(transaction, *id, *at_ms),
         Change::WillGone { id } => wills::delete(transaction, *id),
+        Change::Forget { node } => forgotten::request(transaction, node),
+        Change::Cleared { node } => forgotten::cleared(transaction, node),
         Change::Expire { at_ms } => retained::expire(transaction, *at_ms),
     }
 }

@@ -5,6 +5,7 @@
 
 pub(in crate::store) mod change;
 mod columns;
+pub(in crate::store) mod forgotten;
 pub(in crate::store) mod queue;
 pub(in crate::store) mod queue_counts;
 pub(in crate::store) mod queue_reader;

@@ -9,7 +9,9 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use crate::mqtt::codec::PACKET_MAX_BYTES;
 use crate::mqtt::{Message, QoS};
+use crate::reading::Id;
 use crate::store::mqtt::columns::{qos, topic};
+use crate::store::mqtt::forgotten;
 use crate::store::mqtt::queue::PACKET_IDS;
 
 /// Messages of one page.
@@ -66,6 +68,14 @@ impl Queued {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(Self { connection })
+    }
+
+    /// Nodes to be forgotten whose retained messages and sessions are to be cleared.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn to_clear(&self) -> rusqlite::Result<Vec<Id>> {
+        forgotten::uncleared(&self.connection)
     }
 
     /// The next page of the messages that wait for `session` after number `after`, oldest first.

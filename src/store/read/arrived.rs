@@ -56,6 +56,31 @@ pub(in crate::store) fn last_id(connection: &Connection) -> rusqlite::Result<i64
         .query_row([], |row| row.get(0))
 }
 
+/// Run and number of the rows after `id` that are in their place by now; `None` when that cannot be told, since some of
+/// them are deleted here.
+pub(in crate::store) fn placed_after(
+    connection: &Connection,
+    id: i64,
+) -> rusqlite::Result<Option<Vec<(i64, i64)>>> {
+    let first: Option<i64> = connection
+        .prepare_cached("SELECT min(id) FROM arrival")?
+        .query_row([], |row| row.get(0))?;
+    let last = last_id(connection)?;
+    // A log from before there was this table has no last id.
+    if last < 0 || first.map_or(last > id, |first| first > id + 1) {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT arrival.run, arrival.seq FROM arrival_move CROSS JOIN arrival
+         WHERE arrival.id > ? AND (arrival.id <= moved
+             OR arrival.id <= sealed AND (arrival.run, arrival.seq) <= (arrival_move.run, arrival_move.seq))",
+    )?;
+    statement
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()
+        .map(Some)
+}
+
 /// How many rows there are, those counted in that are no single rows.
 pub(in crate::store) fn count(connection: &Connection) -> rusqlite::Result<i64> {
     connection
@@ -91,15 +116,20 @@ pub(in crate::store) fn latest(
         connection.prepare_cached("SELECT sensor, at, run, seq, id FROM arrived WHERE is_kept")?;
     let mut rows = statement.query([])?;
     let mut latest = HashMap::<i64, Vec<Found>>::new();
+    // Sorted only now and then, so that a row costs little whatever `most` is.
+    let keep = |of_sensor: &mut Vec<Found>| {
+        of_sensor.sort_unstable_by_key(|row| std::cmp::Reverse(row.place));
+        of_sensor.truncate(most);
+    };
     while let Some(row) = rows.next()? {
         let row = found(row)?;
         let of_sensor = latest.entry(row.sensor).or_default();
-        let place = of_sensor.partition_point(|other| other.place > row.place);
-        if place < most {
-            of_sensor.truncate(most - 1);
-            of_sensor.insert(place, row);
+        of_sensor.push(row);
+        if of_sensor.len() / 2 > most {
+            keep(of_sensor);
         }
     }
+    latest.values_mut().for_each(keep);
     Ok(latest)
 }
 

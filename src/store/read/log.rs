@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::export_format::Row;
 use crate::reading::Id;
@@ -129,7 +129,8 @@ impl Log {
         if self.version < 5 {
             self.connection.execute_batch(
                 "CREATE TEMP TABLE arrival (id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
-                 CREATE TEMP TABLE arrival_move AS SELECT 0 AS moved, 0 AS sealed;
+                 CREATE TEMP TABLE arrival_move AS
+                     SELECT -1 AS moved, -1 AS sealed, 0 AS run, 0 AS seq;
                  CREATE TEMP TABLE arrived (
                      id INTEGER PRIMARY KEY, run INTEGER, seq INTEGER, sensor INTEGER, at INTEGER,
                      clock INTEGER, mono INTEGER, temperature REAL, humidity REAL, is_kept INTEGER);",
@@ -143,6 +144,26 @@ impl Log {
             )?;
         }
         Ok(())
+    }
+
+    /// Whether the log has anything of a node.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn has_node(&self, node: &Id) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM node WHERE name = ?)")?
+            .query_row([node.as_str()], |row| row.get(0))
+    }
+
+    /// Payload of a topic's retained message, as the log has it.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn retained(&self, topic: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+        self.connection
+            .query_row("SELECT payload FROM retained WHERE topic = ?", [topic], |row| row.get(0))
+            .optional()
     }
 
     /// Numbers of the selected sensors, by node and name.

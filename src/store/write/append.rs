@@ -7,7 +7,7 @@ use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::newest::OFFSET_AHEAD_MS;
 use crate::store::write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
-use crate::store::write::{alarm_log, early, restamp};
+use crate::store::write::{alarm_log, early, restamp, series};
 use crate::wire::Telemetry;
 
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
@@ -21,7 +21,9 @@ pub(in crate::store) fn append(
 ) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
     for record in records {
-        cache.interner.trim();
+        if cache.interner.is_full() {
+            cache.renew_names(transaction)?;
+        }
         match record {
             Record::Reading { node, sensor, telemetry } => {
                 if append_reading(transaction, cache, node, sensor, telemetry)? {
@@ -41,6 +43,7 @@ pub(in crate::store) fn append(
                 count_refusal(transaction, topic, at_ms, name, payload)?;
                 appended.refused += 1;
             }
+            Record::Begun { series, owner } => series::set_owner(transaction, series, owner)?,
             Record::Alarm { name, at_ms, raised, detail } => {
                 alarm_log::append(transaction, name.as_str(), *at_ms, *raised, detail)?;
             }
@@ -67,13 +70,15 @@ fn append_reading(
     let believed = telemetry.at <= cache.now_ms.saturating_add(OFFSET_AHEAD_MS);
     if telemetry.clock == ClockState::Synced && !run.is_synced && believed {
         let mono = i64::try_from(telemetry.mono).unwrap_or(i64::MAX);
+        // A run whose first reading has a set clock has nothing to correct.
+        let earlier = cache.arrivals(transaction)?.numbers.is_any_stored(transaction, run.id)?;
         transaction
             .prepare_cached(
-                "UPDATE run SET offset_ms = ?, synced_seq = ?, restamp_from = 0 WHERE id = ?",
+                "UPDATE run SET offset_ms = ?, synced_seq = ?, restamp_from = ? WHERE id = ?",
             )?
-            .execute(params![telemetry.at - mono, telemetry.seq, run.id])?;
+            .execute(params![telemetry.at - mono, telemetry.seq, earlier.then_some(0), run.id])?;
         cache.interner.set_synced(node, &telemetry.boot);
-        cache.restamping = true;
+        cache.restamping |= earlier;
     }
     cache.arrivals(transaction)?.append(transaction, run.id, sensor, telemetry)
 }

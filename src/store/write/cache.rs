@@ -8,6 +8,7 @@ use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::dirty::DirtyMarks;
 use crate::store::write::arrival::Arrivals;
 use crate::store::write::intern::Interner;
+use crate::store::write::record::SeriesName;
 use crate::store::write::stretch::EarlySamples;
 
 /// The writer's cache.
@@ -31,6 +32,10 @@ pub(in crate::store) struct WriterCache {
     /// Samples of this commit whose times are not sure.
     pub early: EarlySamples,
     arrivals: Option<Arrivals>,
+    /// The names of all rows of table `arrival` from this id on are interned.
+    names_since: Option<i64>,
+    /// Series that were deleted and not reported yet.
+    pub deleted: Vec<SeriesName>,
 }
 
 impl WriterCache {
@@ -49,6 +54,8 @@ impl WriterCache {
             stepped_log_ms: None,
             early: EarlySamples::default(),
             arrivals: None,
+            names_since: None,
+            deleted: Vec::new(),
         }
     }
 
@@ -68,6 +75,19 @@ impl WriterCache {
     /// The present at `now_ms`, Unix ms.
     pub const fn present(&self, now_ms: i64) -> Present {
         Present { now_ms, correction_ms: self.correction_ms }
+    }
+
+    /// Begins the cache of names anew.
+    pub fn renew_names(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.interner = Interner::default();
+        self.names_since = Some(self.arrivals(connection)?.last() + 1);
+        Ok(())
+    }
+
+    /// Whether the sensor of every row that is still to be moved is interned.
+    pub fn knows_waiting_sensors(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
+        let unmoved_from = self.arrivals(connection)?.unmoved_from;
+        Ok(self.names_since.is_some_and(|since| unmoved_from >= since))
     }
 
     /// The state of the table of arrivals, as far as it is known.

@@ -33,10 +33,25 @@ pub(in crate::store) struct Interner {
 }
 
 impl Interner {
-    /// Empties the cache when it has outgrown its bound.
-    pub fn trim(&mut self) {
-        if self.names > NAMES_CACHED {
-            *self = Self::default();
+    /// Whether the cache has outgrown its bound.
+    pub const fn is_full(&self) -> bool {
+        self.names > NAMES_CACHED
+    }
+
+    /// Whether a sensor is in the cache.
+    pub fn knows_sensor(&self, node: &Id, sensor: &Id) -> bool {
+        self.nodes.get(node).is_some_and(|names| names.sensors.contains_key(sensor))
+    }
+
+    /// Whether a foreign publisher's field is in the cache.
+    pub fn knows_source(&self, topic: &str, field: &str) -> bool {
+        self.sources.contains_key(&(topic.to_owned(), field.to_owned()))
+    }
+
+    /// Forgets a run that is deleted.
+    pub fn forget_run(&mut self, id: i64) {
+        for node in self.nodes.values_mut() {
+            node.runs.retain(|_, run| run.id != id);
         }
     }
 

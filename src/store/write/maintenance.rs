@@ -17,7 +17,8 @@ use crate::store::rollup::schema::QUARTER_MS;
 use crate::store::write::arrival_move::{self, ArrivalMove};
 use crate::store::write::broker_clock::STEP_DOUBT_MS;
 use crate::store::write::cache::WriterCache;
-use crate::store::write::{early, restamp};
+use crate::store::write::forget::{self, Forgetting};
+use crate::store::write::{early, restamp, sweep};
 
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
 /// then for the pages that it has written: about a commit's own time on an SSD.
@@ -46,6 +47,8 @@ enum Phase {
     Retain,
     /// Deletes what lies before the horizon.
     Delete(Cursor),
+    /// Deletes runs and series of which nothing is kept.
+    Sweep(sweep::Cursor),
     /// Gives free pages back to the disk.
     Vacuum,
     /// The round is over.
@@ -63,6 +66,8 @@ pub(in crate::store) struct Maintenance {
     arrival_move: ArrivalMove,
     /// Whether the last step was one of the move.
     moved: bool,
+    /// The node that is being forgotten.
+    forgetting: Option<Forgetting>,
     /// When progress was last logged.
     logged: Option<Instant>,
 }
@@ -153,6 +158,9 @@ impl Maintenance {
         // A flood has always something to move: every other step is the round's, or it would not roll up and delete.
         let round_waits = !matches!(self.phase, Phase::Move | Phase::Rest);
         self.moved = moves && !(self.moved && round_waits);
+        if !self.moved && self.forget(connection, cache)? {
+            return Ok(true);
+        }
         match if self.moved { Phase::Move } else { self.phase } {
             Phase::Rest => return Ok(false),
             // Outside of a transaction: a vacuum is one itself.
@@ -173,6 +181,33 @@ impl Maintenance {
                 let transaction = connection.transaction()?;
                 self.phase = self.work(&transaction, cache, phase, retention, now_ms)?;
                 transaction.commit()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Deletes some of the node that is to be forgotten. Returns whether there was one.
+    fn forget(
+        &mut self,
+        connection: &mut Connection,
+        cache: &mut WriterCache,
+    ) -> rusqlite::Result<bool> {
+        if self.forgetting.is_none() && self.phase == Phase::Rest {
+            self.forgetting = forget::next(connection, cache)?;
+        }
+        let Some(forgetting) = &self.forgetting else { return Ok(false) };
+        if !forgetting.is_moved(cache, connection)? {
+            self.arrival_move.extend(forgetting.until);
+            return Ok(true);
+        }
+        let started = Instant::now();
+        let transaction = connection.transaction()?;
+        let done = forgetting.step(&transaction, cache, || started.elapsed() < STEP_TIME)?;
+        transaction.commit()?;
+        if done {
+            self.forgetting = None;
+            if self.phase == Phase::Rest {
+                self.phase = Phase::Vacuum;
             }
         }
         Ok(true)
@@ -225,9 +260,11 @@ impl Maintenance {
                 match (done, self.pressure.is_shrinking()) {
                     (false, _) => Phase::Delete(cursor),
                     (true, true) => Phase::Retain,
-                    (true, false) => Phase::Vacuum,
+                    (true, false) => Phase::Sweep(sweep::Cursor::START),
                 }
             }
+            Phase::Sweep(cursor) => sweep::step(transaction, cache, cursor, has_time)?
+                .map_or(Phase::Vacuum, Phase::Sweep),
             Phase::Move | Phase::Vacuum | Phase::Rest => phase,
         })
     }

@@ -98,10 +98,26 @@ impl ArrivedNumbers {
         Ok(true)
     }
 
+    /// Whether any reading of a run is stored.
+    pub fn is_any_stored(&self, connection: &Connection, run: i64) -> rusqlite::Result<bool> {
+        Ok(self.knows(run) || newest_in_place(connection, run)?.is_some())
+    }
+
     /// Begins a new generation and gives the oldest one up, whose rows have all been moved.
     pub fn begin_generation(&mut self) {
         let newer = std::mem::take(&mut self.newer);
         self.older = newer.into_iter().map(|(run, numbers)| (run, numbers.arrived)).collect();
+    }
+
+    /// Whether a reading of a run arrived lately; one that is still to be moved always did.
+    pub fn knows(&self, run: i64) -> bool {
+        self.newer.contains_key(&run) || self.older.contains_key(&run)
+    }
+
+    /// Forgets a run that is deleted.
+    pub fn forget(&mut self, run: i64) {
+        self.newer.remove(&run);
+        self.older.remove(&run);
     }
 
     /// Runs of which a reading arrived lately.

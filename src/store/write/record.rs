@@ -1,10 +1,31 @@
 //! Records to append, and the outcome of a committed batch.
 
+use std::sync::Arc;
+
 use crate::reading::Id;
 use crate::wire::{Numbers, Telemetry};
 
 /// Bytes kept of a refused payload.
 pub const EXAMPLE_MAX_BYTES: usize = 256;
+
+/// The name of a series: a sensor of one of our nodes, or a field of a foreign topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SeriesName {
+    /// A sensor.
+    Sensor {
+        /// Its node.
+        node: Id,
+        /// Its name.
+        sensor: Id,
+    },
+    /// A field.
+    Source {
+        /// The topic.
+        topic: String,
+        /// JSON member, empty for a plain number.
+        field: String,
+    },
+}
 
 /// A record to append.
 #[derive(Debug, Clone)]
@@ -37,6 +58,13 @@ pub enum Record {
         cause: &'static str,
         /// The payload; its first [`EXAMPLE_MAX_BYTES`] are kept.
         payload: Vec<u8>,
+    },
+    /// The record before it began this series.
+    Begun {
+        /// The series.
+        series: SeriesName,
+        /// The user whose client began it, empty for a client without a login.
+        owner: Arc<str>,
     },
     /// An alarm was raised or cleared.
     Alarm {

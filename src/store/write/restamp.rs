@@ -101,3 +101,23 @@ fn correct(
         .execute(params![at, CLOCK_RESTAMPED, run, reading.seq])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::store::Store;
+
+    #[test]
+    fn a_run_to_correct_is_found_without_a_look_at_every_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let plan: String = store
+            .connection
+            .query_row(
+                "EXPLAIN QUERY PLAN SELECT id FROM run WHERE restamp_from IS NOT NULL LIMIT 1",
+                [],
+                |row| row.get(3),
+            )
+            .unwrap();
+        assert!(plan.contains("run_to_restamp"), "{plan}");
+    }
+}

@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior, ffi};
 
 use crate::mqtt::Message;
+use crate::reading::Id;
 use crate::store::file::check::{Check, Stop};
 use crate::store::file::damage::is_damage;
 use crate::store::file::error::OpenError;
@@ -16,6 +17,7 @@ use crate::store::file::open::{CHECKED_FIRST_MAX_BYTES, open};
 use crate::store::file::schema::LOG;
 use crate::store::file::write_ahead_log::WriteAheadLog;
 use crate::store::mqtt::change::{self, Change};
+use crate::store::mqtt::forgotten;
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{self, Stored};
@@ -27,7 +29,8 @@ use crate::store::write::arrival_move;
 use crate::store::write::broker_clock::{self, ToldClock};
 use crate::store::write::cache::WriterCache;
 use crate::store::write::maintenance::Maintenance;
-use crate::store::write::record::{Appended, Record};
+use crate::store::write::record::{Appended, Record, SeriesName};
+use crate::store::write::series::{self, StoredSeries};
 use crate::timeline::{BrokerClock, Saved};
 
 /// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
@@ -111,6 +114,14 @@ impl Store {
     /// The error of SQLite.
     pub fn mqtt_state(&self) -> rusqlite::Result<(Vec<Arc<Message>>, Vec<Stored>)> {
         Ok((retained::load(&self.connection)?, sessions::load(&self.connection)?))
+    }
+
+    /// Every series of the log.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn series(&self) -> rusqlite::Result<Vec<StoredSeries>> {
+        series::load(&self.connection)
     }
 
     /// The latest change of each alarm that ever changed.
@@ -226,6 +237,19 @@ impl Store {
             self.durability = durability;
         }
         Ok(())
+    }
+
+    /// Whether a node is still to be forgotten.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn is_forgetting(&self, node: &Id) -> rusqlite::Result<bool> {
+        forgotten::is_pending(&self.connection, node)
+    }
+
+    /// The series that the maintenance has deleted since the last call, because nothing of them is kept.
+    pub fn take_deleted_series(&mut self) -> Vec<SeriesName> {
+        std::mem::take(&mut self.cache.deleted)
     }
 
     /// Sets what the log keeps from now on. Nothing is deleted before [`Store::maintain`] is called.

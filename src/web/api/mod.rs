@@ -2,13 +2,14 @@
 //! programs.
 
 mod export;
+mod nodes;
 mod outputs;
 mod readings;
 mod state;
 
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
@@ -16,13 +17,11 @@ pub use state::{ApiState, ExportLimit};
 
 use crate::clock;
 use crate::web::auth::Identity;
-use crate::web::live::feed::NamedBoard;
-use crate::web::live::visible::visible_boards;
 
 /// Routes that need the read permission.
 pub fn read_routes(state: ApiState) -> Router {
     Router::new()
-        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/nodes", get(nodes::nodes))
         .route("/api/v1/sensors", get(readings::sensors))
         .route("/api/v1/latest", get(readings::latest))
         .route("/api/v1/series", get(readings::series))
@@ -36,6 +35,7 @@ pub fn read_routes(state: ApiState) -> Router {
 pub fn routes(state: ApiState) -> Router {
     Router::new()
         .route("/api/v1/about", get(about))
+        .route("/api/v1/nodes/{node}", delete(nodes::forget))
         .route("/api/v1/outputs/{node}/{output}", post(outputs::switch))
         .with_state(state)
 }
@@ -52,20 +52,9 @@ async fn about(
         "started": state.started_ms,
         "now": clock::unix_ms(),
         "user": identity.user.as_deref(),
-        "may": { "read": identity.may_read, "switch": identity.may_switch },
+        "may": { "read": identity.may_read, "switch": identity.may_switch, "forget": identity.may_forget },
         "login": state.authenticator.has_users(),
     }))
-}
-
-/// The state of every board.
-async fn nodes(
-    State(state): State<ApiState>,
-    Extension(identity): Extension<Identity>,
-) -> Response {
-    let boards = state.feed.boards();
-    let boards: Vec<_> = visible_boards(&boards, &identity).collect();
-    let nodes: Vec<_> = boards.iter().map(|(node, board)| NamedBoard::new(node, board)).collect();
-    Json(nodes).into_response()
 }
 
 /// The state of every alarm, in the order of the configuration. Its cause names values of sensors, so it is there for

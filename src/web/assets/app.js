@@ -15,6 +15,8 @@ const CHART_EVERY_MS = 2_000;
 const ALARMS_EVERY_MS = 5_000;
 /** Shortest time between two requests of a sparkline. */
 const RECENT_EVERY_MS = 300_000;
+/** Time in which the broker deletes what a board of usual size has left. */
+const FORGET_MS = 8_000;
 /** Longest time in which a board confirms a command. */
 const SWITCH_TIMEOUT_MS = 2_000;
 
@@ -180,7 +182,7 @@ function show(withBoards = false) {
     const stale = drawTiles($("tiles"), selected, select);
     if (stale.length) announce(stale.map(t.sensorStale).join(". "));
     if ($("tiles").childElementCount !== before) recent();
-    if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null);
+    if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null, about?.may.forget ? forget : null);
     boardsDue = false;
     $("empty").hidden = sensors.size > 0;
     $("noBoards").hidden = boards.size > 0;
@@ -194,6 +196,14 @@ async function switchOutput(node, output, on) {
   $("switchError").textContent = response?.ok ? "" : t.switchFailed(reason(response));
   // The board publishes the new state of its line. Without it the switch shows the old state again.
   setTimeout(() => show(true), response?.ok ? SWITCH_TIMEOUT_MS : 0);
+}
+
+async function forget(node) {
+  if (!confirm(t.forgetAsk(node))) return;
+  const response = await fetch(`/api/v1/nodes/${encodeURIComponent(node)}`, { method: "DELETE" }).catch(() => null);
+  $("switchError").textContent = response?.ok ? "" : t.forgetFailed(response?.status === 409 ? t.isOnline : reason(response));
+  // The board itself goes by an event, its sensors when their readings are deleted.
+  if (response?.ok) setTimeout(refresh, FORGET_MS);
 }
 
 /** Why a request failed; `response` is null when there was none. */

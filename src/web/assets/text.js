@@ -35,6 +35,8 @@ const english = {
   boardOffline: (node) => `Board ${node} is offline`, boardOnline: (node) => `Board ${node} is online`,
   sensorStale: (name) => `No new readings from ${name}`, alarmRaised: (name, detail) => `Alarm ${name} raised: ${detail}`,
   switchFailed: (reason) => `Could not switch the output: ${reason}`,
+  forget: "Remove", forgetAsk: (node) => `Delete board ${node} with all its readings for good?`,
+  forgetFailed: (reason) => `Could not remove the board: ${reason}`, isOnline: "it is online; stop it first",
   noAnswer: "no answer", notAllowed: "not allowed", noOutput: "the board no longer has it",
   refused: (status) => `the broker answered with error ${status}`,
 };
@@ -73,6 +75,8 @@ const korean = {
   boardOffline: (node) => `${node} 보드가 오프라인 상태입니다`, boardOnline: (node) => `${node} 보드가 온라인 상태입니다`,
   sensorStale: (name) => `${name} 센서에서 새 측정값이 들어오지 않습니다`, alarmRaised: (name, detail) => `${name} 경보가 발생했습니다: ${detail}`,
   switchFailed: (reason) => `출력을 전환하지 못했습니다: ${reason}`,
+  forget: "삭제", forgetAsk: (node) => `${node} 보드와 모든 측정값을 완전히 삭제할까요?`,
+  forgetFailed: (reason) => `보드를 삭제하지 못했습니다: ${reason}`, isOnline: "온라인 상태이므로 먼저 중지해야 함",
   noAnswer: "응답 없음", notAllowed: "권한 없음", noOutput: "보드에 해당 출력이 없음",
   refused: (status) => `브로커 오류 ${status}`,
 };

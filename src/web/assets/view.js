@@ -93,8 +93,8 @@ function points(recent) {
   return recent.map(([at, value]) => `${(((at - start) / span) * 120).toFixed(1)},${(14 - ((value - middle) / half) * 12).toFixed(1)}`).join(" ");
 }
 
-/** Draws one row per board; `onSwitch` is null when the user may not switch outputs. */
-export function drawBoards(parent, onSwitch) {
+/** Draws one row per board; `onSwitch` is null when the user may not switch outputs, `onForget` when not remove boards. */
+export function drawBoards(parent, onSwitch, onForget) {
   const rows = [...boards.keys()].sort().map((node) => {
     const board = boards.get(node);
     const { health } = board;
@@ -129,6 +129,13 @@ export function drawBoards(parent, onSwitch) {
     version.dataset.l = t.version;
     const name = make("th", "", node);
     name.scope = "row";
+    if (onForget && status !== "online") {
+      const button = make("button", "plain", t.forget);
+      button.setAttribute("aria-label", `${t.forget}: ${node}`);
+      button.dataset.output = `${node}/`;
+      button.addEventListener("click", () => onForget(node));
+      name.append(" ", button);
+    }
     return make("tr", "", name, state, outbox, dropped, errors, inputs, outputs, version);
   });
   // The keyboard focus stays on its switch.

@@ -72,7 +72,9 @@ impl Authenticator {
         let local = is_local(version, headers, peer);
         let role = self.guests.role(local, self.admits_anonymous());
         // A rule for all users that cannot be applied to guests gives them nothing.
-        Ok(Identity::guest(role.and_then(|role| self.access.guest(CLIENT_ID, role).ok())))
+        let permissions = role.and_then(|role| self.access.guest(CLIENT_ID, role).ok());
+        let may_forget = self.guests.may_forget(local, self.admits_anonymous());
+        Ok(Identity::guest(permissions, may_forget))
     }
 
     /// Checks a name and a password. The broker's limits on wrong passwords apply.

@@ -34,6 +34,12 @@ impl Guests {
         }
     }
 
+    /// Whether a guest may have a node forgotten, as an administrator may: on the broker's own machine, where there are no
+    /// users.
+    pub const fn may_forget(self, local: bool, anonymous: bool) -> bool {
+        local && anonymous && !matches!(self, Self::None)
+    }
+
     /// The role whose rights a guest has, behind the rules for all users; `None`: no rights. `local`: the client is on
     /// this machine. `anonymous`: MQTT clients need no login.
     pub const fn role(self, local: bool, anonymous: bool) -> Option<Role> {
@@ -110,6 +116,8 @@ mod tests {
             (Guests::Switch, false, false, switches),
         ] {
             assert_eq!(guests.role(local, anonymous), role, "{guests:?} {local}");
+            let forgets = local && role == switches;
+            assert_eq!(guests.may_forget(local, anonymous), forgets, "{guests:?} {local}");
         }
     }
 

@@ -26,6 +26,8 @@ fn filter(text: &str) -> Filter {
 
 /// A user or a guest; in the extensions of every request behind the authentication.
 #[derive(Debug, Clone)]
+// Each is a permission of its own.
+#[expect(clippy::struct_excessive_bools)]
 pub struct Identity {
     /// `None` for a guest that may do nothing.
     permissions: Option<Arc<Permissions>>,
@@ -35,14 +37,16 @@ pub struct Identity {
     pub may_read: bool,
     /// Whether some output may be switched.
     pub may_switch: bool,
+    /// Whether a node may be forgotten: the role admin, or where there are no users the broker's own machine.
+    pub may_forget: bool,
     /// Whether all boards, sensors and alarms may be read, so that single ones need no check.
     reads_all: bool,
 }
 
 impl Identity {
     /// A guest; `None`: without any permission.
-    pub fn guest(permissions: Option<Permissions>) -> Self {
-        Self::new(None, permissions.map(Arc::new))
+    pub fn guest(permissions: Option<Permissions>, may_forget: bool) -> Self {
+        Self { may_forget, ..Self::new(None, permissions.map(Arc::new)) }
     }
 
     /// A user, with the permissions that the broker granted.
@@ -56,7 +60,8 @@ impl Identity {
             has(|permissions| permissions.reads_some(&BOARDS) || permissions.reads_some(&COUNTERS));
         let may_switch = has(|permissions| permissions.writes_some(&COMMANDS));
         let reads_all = has(|permissions| permissions.reads_all(&BOARDS));
-        Self { permissions, user, may_read, may_switch, reads_all }
+        let may_forget = has(Permissions::is_admin);
+        Self { permissions, user, may_read, may_switch, may_forget, reads_all }
     }
 
     /// Whether this identity may publish to `topic`. A refusal is counted, and logged, throttled.

@@ -20,6 +20,7 @@ use super::close::End;
 use super::handshake::Opened;
 use crate::broker::access::permissions::Permissions;
 use crate::broker::commit::batch::Batch as Commit;
+use crate::broker::commit::series_quota::KnownTopics;
 use crate::broker::context::Services;
 use crate::broker::delivery::fan_out::Accepted;
 use crate::broker::delivery::outbound::Outbound;
@@ -73,6 +74,8 @@ pub struct Client<'a> {
     may_wait: bool,
     /// Topics that the client has given an alias (MQTT 5.0 §3.3.2.3.4).
     aliases: HashMap<u16, Topic>,
+    /// Telemetry topics whose series are known.
+    known_topics: KnownTopics,
     /// PUBLISH packets taken since the connection's loop last asked.
     pub taken: u32,
     /// Packets were left in `inbound` because a batch was full.
@@ -110,6 +113,7 @@ impl<'a> Client<'a> {
             page_after: 0,
             may_wait: session.persistent.is_some() && opened.lease.session_present,
             aliases: HashMap::new(),
+            known_topics: KnownTopics::default(),
             taken: 0,
             more: false,
             ending: None,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Batch, Client};
+use super::{Batch, Client, Commit};
 use crate::broker::commit::classify;
+use crate::broker::commit::series_quota::QuotaExceeded;
 use crate::broker::connection::close::End;
 use crate::broker::connection::handshake::{ALIASES, RECEIVE_MAXIMUM};
 use crate::broker::delivery::retained_messages::{NoRoom, Room};
@@ -48,7 +49,8 @@ impl Client<'_> {
             publisher: Arc::clone(&self.session.client_id),
             properties,
         };
-        let (reason, room) = self.admit(&message)?;
+        let recorded = batch.commit.records.len();
+        let (reason, room) = self.admit(&message, &mut batch.commit)?;
         let refused = reason != Reason::Success;
         match qos {
             QoS::AtMostOnce => {}
@@ -57,10 +59,14 @@ impl Client<'_> {
                 // A PUBREC that refuses ends the exchange in MQTT 5.0; 3.1.1 goes on to PUBREL.
                 let ended = refused && self.version == Version::V5;
                 // Before the PUBREC: a message that exceeds the Receive Maximum gets none.
-                let new = ended || self.receive(packet_id, batch)?;
+                let new = if ended { Ok(true) } else { self.receive(packet_id, batch) };
+                if !matches!(new, Ok(true)) {
+                    // The same message again, which was received before and is not released yet, or one too many.
+                    batch.commit.records.truncate(recorded);
+                }
+                let new = new?;
                 self.acknowledge_packet(AckKind::PubRec, packet_id, reason, batch);
                 if !new {
-                    // The same message again, which was received before and is not released yet.
                     return Ok(());
                 }
             }
@@ -68,8 +74,7 @@ impl Client<'_> {
         if refused {
             return Ok(());
         }
-        let (fan_out, logged) = (&self.services.fan_out, &self.services.logged);
-        batch.commit.accept_with(message, room, fan_out, logged);
+        batch.commit.accept_with(message, room, &self.services.fan_out);
         Ok(())
     }
 
@@ -77,8 +82,13 @@ impl Client<'_> {
     ///
     /// # Errors
     /// When it is refused for want of room and MQTT 3.1.1 has no code to say so.
-    fn admit(&self, message: &Message) -> Result<(Reason, Result<Option<Room>, NoRoom>), End> {
-        let (fan_out, logged) = (&self.services.fan_out, &self.services.logged);
+    fn admit(
+        &mut self,
+        message: &Message,
+        commit: &mut Commit,
+    ) -> Result<(Reason, Result<Option<Room>, NoRoom>), End> {
+        let services = self.services;
+        let (fan_out, logged) = (&services.fan_out, &services.logged);
         // A bridge's notifications in `$SYS` are no reason for a line in the log.
         if message.topic.starts_with('$') || !self.permissions.may_write(&message.topic) {
             // MQTT 3.1.1 has no code for it ([MQTT-3.3.5-2]): the message is acknowledged and dropped.
@@ -90,12 +100,31 @@ impl Client<'_> {
             || message.qos == QoS::AtMostOnce
             || classify::is_logged(&message.topic, logged)
         {
-            return Ok((Reason::Success, room));
+            return Ok((self.log(message, commit)?, room));
         }
         match self.version {
             Version::V5 => Ok((Reason::QuotaExceeded, room)),
             // An acknowledgement would say that it is retained.
             Version::V4 => Err(End::Quota("retained messages")),
+        }
+    }
+
+    /// Records what the log keeps of a message. Returns the reason code for its acknowledgement.
+    ///
+    /// # Errors
+    /// When it is a reading that would begin a series beyond the user's share, and MQTT 3.1.1 has no code for that: an
+    /// acknowledgement would say that it is stored.
+    fn log(&mut self, message: &Message, commit: &mut Commit) -> Result<Reason, End> {
+        let acknowledged = message.qos != QoS::AtMostOnce;
+        let told = acknowledged && self.version == Version::V5;
+        let (logged, quota) = (&self.services.logged, &self.services.series);
+        let now_ms = self.services.fan_out.timeline.now_ms();
+        match commit.log(message, logged, quota, &mut self.known_topics, !told, now_ms) {
+            Ok(()) => Ok(Reason::Success),
+            Err(QuotaExceeded) if acknowledged && !told => {
+                Err(End::Quota("series in the log (HUMIDOR_SERIES)"))
+            }
+            Err(QuotaExceeded) => Ok(Reason::QuotaExceeded),
         }
     }
 
