@@ -42,7 +42,8 @@ pub enum Task {
     Read(Read),
     /// Show the GPIO lines of this machine and the header of this board
     Gpio(Gpio),
-    /// Check this board and suggest a remedy for each fault; the first fault sets the exit code
+    /// Check this board: pins, clock, data folder, a reading of each sensor, the login at the broker. Names a remedy for
+    /// each fault and what to do next; the first fault sets the exit code
     Doctor(Settings<Doctor>),
     /// Print the latest readings, then new ones as they are stored
     Tail(Tail),
@@ -339,7 +340,7 @@ group! {
     /// Of commands on the lines.
     Lines: All Lines;
     /// Of the check of a board.
-    Doctor: All Data Lines;
+    Doctor: All Data Node Login Roles Lines;
     /// Of the health check, which only needs to find the process.
     Health: All Broker Node Roles Lines;
     /// All.

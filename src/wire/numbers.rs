@@ -28,6 +28,12 @@ pub struct Numbers {
     pub left_out: u64,
 }
 
+impl From<Vec<(String, f64)>> for Numbers {
+    fn from(found: Vec<(String, f64)>) -> Self {
+        Self { found, ..Self::default() }
+    }
+}
+
 /// Why there was nothing to keep in a foreign message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {
