@@ -16,9 +16,15 @@ pub struct Id(String);
 
 /// The text is not an [`Id`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not an id: use 1 to {ID_MAX_CHARS} of a-z, 0-9 and -")]
+#[error("`{text}` is not an id: use 1 to {ID_MAX_CHARS} of a-z, 0-9 and -{}", near_id(.text))]
 pub struct IdError {
     text: String,
+}
+
+/// The id that was probably meant; empty when there is none.
+fn near_id(text: &str) -> String {
+    let near = text.trim().to_ascii_lowercase().replace(['_', ' ', '.'], "-");
+    near.parse::<Id>().map_or_else(|_| String::new(), |near| format!("; did you mean `{near}`?"))
 }
 
 impl Id {

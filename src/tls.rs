@@ -50,6 +50,12 @@ pub enum TlsError {
         "this system has no certificates of authorities to check the broker's by; HUMIDOR_TLS_CA names the file of the one that signed it"
     )]
     NoRoots,
+    /// A key that only its passphrase opens.
+    #[error("{}: the key is encrypted with a passphrase, which nobody can type at a start; write it without: openssl pkey -in {} -out plain.key", .path.display(), .path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
     /// What else rustls says.
     #[error("{0}")]
     Rustls(#[from] Error),
@@ -111,7 +117,11 @@ pub fn identity(
     now: UnixTime,
 ) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(certificate)?;
-    let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| match error {
+    let pem = read(key)?;
+    if is_encrypted(&pem) {
+        return Err(TlsError::Encrypted { path: key.to_owned() });
+    }
+    let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
         pem::Error::NoItemsFound => file(key, "no private key in PEM form"),
         error => file(key, error),
     })?;
@@ -131,6 +141,42 @@ pub fn identity(
         }
         Err(error) => Err(file(key, error)),
     }
+}
+
+/// Whether a PEM file has an encrypted key, in PKCS #8 (RFC 7468, 11) or in OpenSSL's older form (RFC 1421, 4.6.1.1).
+fn is_encrypted(pem: &[u8]) -> bool {
+    let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
+/// How to make a certificate that its own broker can show, and that its boards can trust.
+const SELF_SIGNED: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 -subj /CN=broker -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:NAME,IP:ADDRESS -keyout broker.key -out broker.pem";
+
+/// What is wrong with the other side's certificate, in words; `None` where rustls says it well.
+#[must_use]
+pub fn certificate_fault(error: &Error) -> Option<String> {
+    match error {
+        Error::InvalidCertificate(error) if is_authority(error) => Some(format!(
+            "the other side's certificate is an authority's (CA:TRUE), which is not taken for a server's or a client's; make another one: {SELF_SIGNED}"
+        )),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => Some(format!(
+            "{error}: none of the authorities in HUMIDOR_TLS_CA has signed the broker's certificate"
+        )),
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => Some(format!(
+            "{error}: write the name or address of the certificate into HUMIDOR_BROKER, or make a certificate whose subjectAltName has this one"
+        )),
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => Some(format!("{error}: is this machine's clock set?")),
+        _ => None,
+    }
+}
+
+/// Whether the fault of a certificate is that it is an authority's. rustls has no name for it.
+fn is_authority(error: &CertificateError) -> bool {
+    matches!(error, CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity"))
 }
 
 /// Asks who signed it of nobody at all: the dates are looked at before that.
@@ -155,6 +201,13 @@ fn check_dates(
         ) => {
             // A board without a battery starts in the past, and its clock is set later.
             warn!(file = %path.display(), "not valid yet ({cause}); is the clock set?");
+            Ok(())
+        }
+        Err(Error::InvalidCertificate(error)) if is_authority(&error) => {
+            warn!(
+                file = %path.display(),
+                "the certificate is an authority's (CA:TRUE): humidor's boards and many other clients refuse it; make another one: {SELF_SIGNED}"
+            );
             Ok(())
         }
         _ => Ok(()),

@@ -158,7 +158,7 @@ impl World {
         let sample = Record::Foreign {
             topic: "plant".to_owned(),
             at_ms: self.log_ms(),
-            numbers: vec![(String::new(), f64::from(n))],
+            numbers: vec![(String::new(), f64::from(n))].into(),
         };
         let seq = u64::from(n) + 1;
         let id = |text: &str| text.parse::<Id>().unwrap();

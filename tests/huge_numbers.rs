@@ -15,7 +15,11 @@ const START_MS: i64 = 20_370 * DAY_MS;
 const HUGE: f64 = 1.797e308;
 
 fn sample(field: &str, at_ms: i64, value: f64) -> Record {
-    Record::Foreign { topic: "plant".to_owned(), at_ms, numbers: vec![(field.to_owned(), value)] }
+    Record::Foreign {
+        topic: "plant".to_owned(),
+        at_ms,
+        numbers: vec![(field.to_owned(), value)].into(),
+    }
 }
 
 fn append(store: &mut Store, records: &[Record]) {

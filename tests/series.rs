@@ -90,7 +90,7 @@ fn foreign_numbers_are_a_series_too() {
     let sample = |at_ms, value| Record::Foreign {
         topic: "plant/press".to_owned(),
         at_ms,
-        numbers: vec![("rpm".to_owned(), value), ("load".to_owned(), 1.0)],
+        numbers: vec![("rpm".to_owned(), value), ("load".to_owned(), 1.0)].into(),
     };
     let start = START_MS - START_MS % 60_000;
     let mut store = Store::open(&path).unwrap();

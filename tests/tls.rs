@@ -161,6 +161,36 @@ fn files_that_are_wrong_are_named_at_the_start() {
 }
 
 #[test]
+fn an_authoritys_own_certificate_and_an_encrypted_key_are_told_in_sentences() {
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let file = |name: &str| authority.folder.path().join(name);
+    // As `openssl req -x509` makes it: CA:TRUE, for the address, signed by itself.
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(file("self.pem"), certificate.pem()).unwrap();
+    std::fs::write(file("self.key"), key.serialize_pem()).unwrap();
+    let broker_of_it = Process::start(broker(data.path(), &file("self.pem"), &file("self.key")));
+    assert!(broker_of_it.said("CA:TRUE").contains("basicConstraints=critical,CA:FALSE"));
+    let tls = address(&broker_of_it, "listening for MQTT over TLS");
+    let line = Process::start(node(data.path(), "press", tls, &file("self.pem"))).said("CA:TRUE");
+    assert!(line.contains("openssl req") && !line.contains("OtherError"), "{line}");
+
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGb\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let older = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIGb\n-----END EC PRIVATE KEY-----\n";
+    let data = tempfile::tempdir().unwrap();
+    for pem in [encrypted, older] {
+        std::fs::write(file("locked.key"), pem).unwrap();
+        let mut refused =
+            Process::start(broker(data.path(), &file("self.pem"), &file("locked.key")));
+        assert!(refused.said("encrypted with a passphrase").contains("openssl pkey -in"));
+        assert_eq!(refused.wait(), Some(78));
+    }
+}
+
+#[test]
 fn a_renewed_certificate_is_taken_over() {
     let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
     let (broker_pem, broker_key) =

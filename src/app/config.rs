@@ -25,6 +25,9 @@ pub fn run(layers: &Layers) -> Result<(), Failure> {
     for row in &rows {
         writeln!(out, "{:<name$}  {:<value$}  {}", row.0, row.1, row.2)?;
     }
+    for warning in layers.warnings() {
+        eprintln!("humidor: warning: {warning}");
+    }
     let problems = config::validate_all(layers);
     if problems.0.is_empty() { Ok(()) } else { Err(problems.into()) }
 }

@@ -2,11 +2,12 @@
 //! the outbox and the MQTT session that real boards use.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use super::failure::Failure;
+use super::own_address::own_address;
 use super::server::Server;
 use super::{block_on, print, roles, start_log};
 use crate::board::Recognised;
@@ -202,12 +203,4 @@ fn outside(address: SocketAddr) -> String {
         address.ip()
     };
     BrokerAddress::new(ip.to_string(), address.port()).to_string()
-}
-
-/// The address that this machine sends from. Connecting a datagram socket sends nothing; the target is
-/// from the block that is reserved for documentation (RFC 5737).
-fn own_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
 }

@@ -8,14 +8,16 @@ use rustix::io::Errno;
 use rustix::thread::{ClockId, NanosleepRelativeResult, Timespec, clock_nanosleep_relative};
 
 use super::failure::{self, Failure};
-use super::start_log;
+use super::{read, start_log};
 use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper};
-use crate::config::{self, Layers, Wiring};
+use crate::config::{self, Doctor, Layers, Problem};
 use crate::exit::Code;
 use crate::gpio::Pin;
 use crate::gpio::chips::{self, Chips};
-use crate::reading::ClockState;
+use crate::health::{self, Answer, State};
+use crate::node::{Backend, Lines, LoginTrial, SETTLE};
+use crate::reading::{ClockState, IdError};
 
 /// Page size in bytes of every known board but the Raspberry Pi 5.
 const PAGE_BYTES: usize = 4096;
@@ -33,29 +35,155 @@ enum Finding {
     Wrong(String, Code),
 }
 
-/// Prints every finding; the first fault sets the exit code.
+/// Prints every finding, and what to do next; the first fault sets the exit code.
 pub fn run(layers: Layers) -> Result<(), Failure> {
     start_log(&layers.logging().quiet());
-    let (data, Wiring { board, uses }) = config::data_and_wiring(layers)?;
-    let chips = Chips::scan(Path::new(chips::DEVICES));
-    let mut findings = vec![("board", about_board(&board)), ("gpio", about_chips(&chips))];
-    findings.extend(uses.iter().map(|(name, pin)| ("pin", about_pin(name, pin, &board, &chips))));
-    findings.push(("clock", about_clock(Stamper::start(ClockTrust::Kernel).now().clock)));
-    findings.push(("seccomp", about_filter(call_of_32_bit_programs())));
-    findings.push(("pages", about_pages(rustix::param::page_size())));
-    findings.push(("data", about_folder(&data)));
-    let (mut out, mut first) = (io::stdout().lock(), None);
-    for (subject, finding) in findings {
-        match finding {
-            Finding::Fine(text) => writeln!(out, "ok     {subject}: {text}")?,
-            Finding::Note(text) => writeln!(out, "note   {subject}: {text}")?,
-            Finding::Wrong(text, code) => {
-                writeln!(out, "WRONG  {subject}: {text}")?;
-                first = first.or(Some(code));
+    let settings = config::doctor(layers);
+    let runs = settings
+        .node
+        .as_ref()
+        .and_then(|node| health::ask(&health::name("node", node.as_str())).ok());
+    let mut report = Report { out: io::stdout().lock(), first: None };
+    for Problem(text) in &settings.problems.0 {
+        report.add("settings", Finding::Wrong(text.clone(), Code::Config))?;
+    }
+    for text in &settings.warnings {
+        report.add("settings", Finding::Note(text.clone()))?;
+    }
+    if let Some(board) = &settings.board {
+        report.add("board", about_board(board))?;
+    }
+    let simulated = matches!(settings.backend, Some(Backend::Sim { .. }));
+    if simulated {
+        let text = "simulated (HUMIDOR_GPIO=sim): no chip is needed".to_owned();
+        report.add("gpio", Finding::Fine(text))?;
+    } else {
+        let chips = Chips::scan(Path::new(chips::DEVICES));
+        report.add("gpio", about_chips(&chips))?;
+        for (name, pin) in settings.uses.iter().filter(|_| !chips.open.is_empty()) {
+            if let Some(board) = &settings.board {
+                report.add("pin", about_pin(name, pin, board, &chips))?;
             }
         }
     }
-    first.map_or(Ok(()), |code| Err(Failure::new(code, anyhow!("a check failed, see above"))))
+    report.add("clock", about_clock(Stamper::start(ClockTrust::Kernel).now().clock))?;
+    report.add("seccomp", about_filter(call_of_32_bit_programs()))?;
+    report.add("pages", about_pages(rustix::param::page_size()))?;
+    if let Some(data) = &settings.data {
+        report.add("data", about_folder(data))?;
+    }
+    // What a node that runs has open cannot be tried beside it.
+    if let Some(node) = &runs {
+        report.add("node", about_node(node))?;
+    } else {
+        if report.first.is_none() {
+            about_sensors(&settings, &mut report)?;
+        }
+        if let Some(login) = &settings.login {
+            report.add("broker", about_broker(login)?)?;
+        }
+    }
+    let next = next_step(&settings, runs.as_ref(), report.first.as_ref());
+    let first = report.first.take();
+    writeln!(report.out, "next:  {next}")?;
+    drop(report);
+    match first {
+        Some((_, code)) => Err(Failure::new(code, anyhow!("a check failed, see above"))),
+        None => Ok(()),
+    }
+}
+
+/// The lines of the report, and the subject and code of the first fault.
+struct Report<'a> {
+    out: io::StdoutLock<'a>,
+    first: Option<(&'static str, Code)>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, subject: &'static str, finding: Finding) -> io::Result<()> {
+        match finding {
+            Finding::Fine(text) => writeln!(self.out, "ok     {subject}: {text}"),
+            Finding::Note(text) => writeln!(self.out, "note   {subject}: {text}"),
+            Finding::Wrong(text, code) => {
+                self.first = self.first.or(Some((subject, code)));
+                writeln!(self.out, "WRONG  {subject}: {text}")
+            }
+        }
+    }
+}
+
+/// The one thing to do now.
+fn next_step(
+    settings: &Doctor,
+    runs: Option<&Answer>,
+    first: Option<&(&'static str, Code)>,
+) -> String {
+    if let Some((subject, _)) = first {
+        return format!("mend the first WRONG line above ({subject}), then run this command again");
+    }
+    if settings.uses.is_empty() {
+        return "say what is connected, for example HUMIDOR_SENSORS=hall=dht22@7 (`humidor gpio header` draws the pins), and run this command again".to_owned();
+    }
+    match (&settings.login, runs) {
+        (None, _) => "name the broker, for example HUMIDOR_BROKER=mqtt://192.168.1.20, and run this command again".to_owned(),
+        (Some(_), Some(_)) => "nothing: the node runs, and `humidor health` shows how it is".to_owned(),
+        (Some(_), None) => "start the node with these settings: humidor node".to_owned(),
+    }
+}
+
+fn about_node(node: &Answer) -> Finding {
+    let text = format!("runs, {}: {}", node.state.as_str(), node.detail);
+    match node.state {
+        State::Healthy | State::Starting => Finding::Fine(text),
+        State::Degraded => Finding::Wrong(text, Code::Degraded),
+        State::Unhealthy => Finding::Wrong(text, Code::Unavailable),
+    }
+}
+
+/// Takes a reading of each sensor.
+fn about_sensors(settings: &Doctor, report: &mut Report<'_>) -> Result<(), Failure> {
+    let (Some(board), Some(backend), false) =
+        (&settings.board, settings.backend, settings.sensors.is_empty())
+    else {
+        return Ok(());
+    };
+    let node = "doctor".parse().map_err(|error: IdError| Failure::new(Code::Internal, error))?;
+    let sensors = match Lines::new(&node, board, backend).open(&settings.sensors, &[], &[]) {
+        Ok(lines) => lines.sensors,
+        Err(error) => {
+            let failure = Failure::from(error);
+            report.add("sensor", Finding::Wrong(failure.to_string(), failure.code()))?;
+            return Ok(());
+        }
+    };
+    std::thread::sleep(SETTLE);
+    for sensor in sensors {
+        let name = sensor.name.clone();
+        let finding = match read::once(sensor) {
+            Ok(measured) => Finding::Fine(format!("{name} reads {measured}")),
+            Err(failure) => Finding::Wrong(
+                format!(
+                    "{name}: {failure}; check its wiring: VCC, ground, data, and 4.7 to 10 kΩ between data and VCC"
+                ),
+                failure.code(),
+            ),
+        };
+        report.add("sensor", finding)?;
+    }
+    Ok(())
+}
+
+/// Logs in at the broker.
+fn about_broker(login: &LoginTrial) -> Result<Finding, Failure> {
+    let mut outcome = Ok(());
+    super::block_on(async {
+        outcome = login.run().await;
+        Ok(())
+    })?;
+    Ok(match outcome {
+        Ok(()) => Finding::Fine(format!("{} admits this board as `{}`", login.broker, login.node)),
+        Err(reason) => Finding::Wrong(format!("{}: {reason}", login.broker), Code::Unavailable),
+    })
 }
 
 fn about_board(board: &Recognised) -> Finding {
@@ -140,33 +268,43 @@ fn about_pages(bytes: usize) -> Finding {
 }
 
 fn about_folder(folder: &Path) -> Finding {
+    if folder.exists() && !folder.is_dir() {
+        let text = format!("{} is a file, not a folder: set HUMIDOR_DATA", folder.display());
+        return Finding::Wrong(text, Code::Io);
+    }
     // The folder may not exist yet: then the nearest existing one above it has to be writable.
-    let there = folder.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
+    let above = folder.ancestors().find(|path| path.exists());
+    let there = above.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let probe = there.join(format!(".humidor-doctor-{}", std::process::id()));
     if let Err(error) = std::fs::write(&probe, b"x") {
-        return Finding::Wrong(
+        let uid = rustix::process::getuid().as_raw();
+        let text = if there == folder {
             format!(
-                "{} is not writable ({error}): mount a volume there that uid {} may write",
-                there.display(),
-                rustix::process::getuid().as_raw()
-            ),
-            failure::of_io(&error),
-        );
+                "{} is not writable ({error}): mount a volume there that uid {uid} may write",
+                folder.display()
+            )
+        } else {
+            format!(
+                "{} does not exist and cannot be made in {} ({error}): make it, for uid {uid}, or mount a volume there",
+                folder.display(),
+                there.display()
+            )
+        };
+        return Finding::Wrong(text, failure::of_io(&error));
     }
     let _ = std::fs::remove_file(&probe);
+    let what = if there == folder {
+        format!("{} writable", folder.display())
+    } else {
+        format!("{} does not exist yet and can be made in {}", folder.display(), there.display())
+    };
     let free = rustix::fs::statvfs(there).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     match free {
         Ok(free) if free < FREE_MIN_BYTES => {
-            Finding::Note(format!("{}: only {} MiB free", there.display(), free / (1024 * 1024)))
+            Finding::Note(format!("{what}, only {} MiB free", free / (1024 * 1024)))
         }
-        Ok(free) => Finding::Fine(format!(
-            "{} writable, {} MiB free",
-            there.display(),
-            free / (1024 * 1024)
-        )),
-        Err(error) => {
-            Finding::Note(format!("{} writable, free space unknown: {error}", there.display()))
-        }
+        Ok(free) => Finding::Fine(format!("{what}, {} MiB free", free / (1024 * 1024))),
+        Err(error) => Finding::Note(format!("{what}, free space unknown: {error}")),
     }
 }
 
@@ -184,7 +322,9 @@ mod tests {
         assert!(matches!(pin("9"), Finding::Wrong(text, Code::Config) if text.contains("PG6")));
         assert!(matches!(pin("7"), Finding::Wrong(_, Code::NoDevice)));
         assert!(matches!(about_folder(Path::new("/proc/humidor")), Finding::Wrong(..)));
-        assert!(matches!(about_folder(&std::env::temp_dir().join("new/er")), Finding::Fine(_)));
+        let new = about_folder(&std::env::temp_dir().join("new/er"));
+        assert!(matches!(new, Finding::Fine(text) if text.contains("er does not exist yet")));
+        assert!(matches!(about_folder(Path::new("/proc/version")), Finding::Wrong(..)));
         assert!(matches!(about_clock(ClockState::Unsynced), Finding::Note(_)));
         assert_eq!(call_of_32_bit_programs(), Ok(()));
         assert!(matches!(about_filter(Ok(())), Finding::Fine(_)));

@@ -9,6 +9,7 @@ mod forget;
 mod gpio;
 mod health;
 mod log;
+mod own_address;
 mod print;
 mod read;
 mod roles;
@@ -66,6 +67,14 @@ pub fn run(task: Task) -> Result<(), Failure> {
 
 fn layers(flags: &[(&'static str, String)]) -> Layers {
     Layers::new(flags, std::env::vars_os())
+}
+
+/// Starts the log of a role, and logs what may be a mistake in its settings.
+fn start_role_log(layers: &Layers) {
+    start_log(&layers.logging());
+    for warning in layers.warnings() {
+        tracing::warn!("{warning}");
+    }
 }
 
 fn start_log(logging: &Logging) {

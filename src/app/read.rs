@@ -60,6 +60,36 @@ fn live(options: &Read) -> Result<(), Failure> {
     Err(Failure::new(code, anyhow!("no reading of `{name}`: {}: {}", refusal.name, refusal.detail)))
 }
 
+/// Tries of [`once`] for one reading, as by default on the command line.
+const TRIES: u32 = 5;
+
+/// One reading of a sensor, or the cause of the last failure in words.
+pub fn once(sensor: Sensor) -> Result<String, Failure> {
+    let stale = sensor.model.returns_previous();
+    let mut patient = Patient { sensor, asked: None, stale };
+    let mut last = String::new();
+    let mut tries = 0;
+    while tries < TRIES {
+        let recording = patient.exchange()?;
+        match verdict(&recording) {
+            Ok(_) if std::mem::take(&mut patient.stale) => {}
+            Ok(decoded) => {
+                let measured = decoded.measurement;
+                return Ok(format!(
+                    "{:.1} °C, {:.1} %",
+                    measured.temperature(),
+                    measured.humidity()
+                ));
+            }
+            Err(refusal) => {
+                tries += 1;
+                last = format!("{}: {}", refusal.name, refusal.detail);
+            }
+        }
+    }
+    Err(Failure::new(Code::Unavailable, anyhow!("{last}")))
+}
+
 /// A sensor with the time of its last exchange: the model sets the least time between two.
 struct Patient {
     sensor: Sensor,

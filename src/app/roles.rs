@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::failure::Failure;
 use super::server::Server;
-use super::{block_on, print, start_log};
+use super::{block_on, print, start_log, start_role_log};
 use crate::broker::{BrokerError, Counters, Stage};
 use crate::config::{self, Layers};
 use crate::exit::Code;
@@ -16,7 +16,7 @@ use crate::shutdown::{self, Signals, Trigger};
 
 /// Runs the board's role.
 pub fn node(layers: Layers) -> Result<(), Failure> {
-    start_log(&layers.logging());
+    start_role_log(&layers);
     let config = config::node(layers)?;
     block_on(async {
         let signals = signals()?;
@@ -64,7 +64,7 @@ fn node_health(health: &NodeHealth) -> Answer {
 
 /// Runs the broker's role.
 pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
-    start_log(&layers.logging());
+    start_role_log(&layers);
     let config = config::broker(layers)?;
     block_on(async {
         let mut signals = signals()?;

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use super::own_address::own_address;
 use crate::accept::{ListenError, listen};
 use crate::broker::{self, Broker, BrokerError, Counters};
 use crate::config::ServerConfig;
@@ -78,6 +79,8 @@ impl Listening {
             info!(guests, %address, "listening for HTTP, and for MQTT over WebSocket");
             let sources = Sources {
                 database: broker.database().to_owned(),
+                mqtt_host: own_address(),
+                mqtt_port: broker.address().port(),
                 counters: broker.counters(),
                 live: broker.live(),
                 local_client: broker.local_client(),

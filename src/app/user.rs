@@ -10,17 +10,22 @@ use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::failure::Failure;
 use super::layers;
+use super::own_address::own_address;
 use crate::bounded_file;
 use crate::broker::{Directory, UsersError, check_name, hash, new_id};
 use crate::cli::{UserAdd, UserName, UserTask};
 use crate::config;
 use crate::exit::Code;
+use crate::node::BrokerAddress;
+use crate::reading::Id;
 use crate::wire::is_reserved_id;
 
 /// Largest file that is edited, in bytes; the broker takes no larger one.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Longest line that is read as a password, in bytes; `hash` has its own limit.
 const LINE_MAX_BYTES: u64 = 4096;
+/// Port for MQTT in the line for a board.
+const MQTT_PORT: u16 = 1883;
 /// Mode of a new file: its owner, and its group, which may be the broker's.
 const MODE: u32 = 0o640;
 /// Beginning of a new file.
@@ -65,7 +70,40 @@ fn add(UserAdd { name, role, settings }: &UserAdd) -> Result<(), Failure> {
     user.insert("id", value(new_id()));
     file.users()?.insert(name, Item::Table(user));
     file.write()?;
-    say(&format!("added user {name} with role {role} to {}", file.path.display()))
+    say(&format!("added user {name} with role {role} to {}", file.path.display()))?;
+    say(&next_step(name, role))
+}
+
+/// What the user may do, and where it is entered.
+fn next_step(name: &str, role: &str) -> String {
+    let host = own_address().map_or_else(|| "BROKER".to_owned(), |ip| ip.to_string());
+    let broker = BrokerAddress::new(host.clone(), MQTT_PORT).of_user(name);
+    let page = format!("log in on the page, http://{host}:8080/");
+    match role {
+        "node" => {
+            let node =
+                name.parse::<Id>().map_or_else(|_| name.to_ascii_lowercase(), |_| name.to_owned());
+            let only = if node == name {
+                format!(
+                    "it may publish and take commands as the board `{name}` only; for boards with other ids use --role fleet"
+                )
+            } else {
+                format!(
+                    "no board can use it: a node id has a-z, 0-9 and - only; remove it, and add `{node}` or a user with --role fleet"
+                )
+            };
+            format!(
+                "{only}. On the board:\n  HUMIDOR_NODE={node} HUMIDOR_BROKER={broker} HUMIDOR_PASSWORD_FILE=FILE humidor node"
+            )
+        }
+        "fleet" => format!(
+            "all boards may use it, each for the topics of its own HUMIDOR_NODE. On each board:\n  HUMIDOR_NODE=ID HUMIDOR_BROKER={broker} HUMIDOR_PASSWORD_FILE=FILE humidor node"
+        ),
+        "admin" => format!("it may do everything: {page}"),
+        "operator" => format!("it may read everything and switch outputs: {page}"),
+        "reader" => format!("it may read everything: {page}"),
+        _ => "it may do nothing until the users file has rules for it".to_owned(),
+    }
 }
 
 fn passwd(UserName { name, settings }: &UserName) -> Result<(), Failure> {
@@ -123,7 +161,8 @@ fn new_password(name: &str) -> Result<String, Failure> {
     } else {
         let mut line = String::new();
         io::stdin().lock().take(LINE_MAX_BYTES).read_line(&mut line)?;
-        line.trim_end_matches(['\r', '\n']).to_owned()
+        // As a board reads a password: neither a byte order mark nor the end of the line belongs to it.
+        line.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']).to_owned()
     };
     hash(password.as_bytes()).map_err(|error| Failure::new(Code::Data, error))
 }
@@ -189,7 +228,12 @@ impl UsersFile {
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
         let beside = PathBuf::from(name);
-        let written = self.write_to(&beside).and_then(|()| std::fs::rename(&beside, &path));
+        // The data folder of a broker that has not run yet.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let written = folder
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| self.write_to(&beside))
+            .and_then(|()| std::fs::rename(&beside, &path));
         if let Err(source) = written {
             let _ = std::fs::remove_file(&beside);
             let folder = path.parent().unwrap_or(&path).to_owned();

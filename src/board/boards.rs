@@ -96,6 +96,18 @@ pub enum NoSuchPin {
         /// Pins that exist.
         near: String,
     },
+    /// No known board has such a pin.
+    #[error("no known board has a line on `{pin}`{power}; near it on the {board}: {near}")]
+    NotAnywhere {
+        /// The pin as written.
+        pin: String,
+        /// The supply on the pin instead of a line, with a comma before it; empty for none.
+        power: String,
+        /// The board that `near` is of.
+        board: &'static str,
+        /// Pins that exist.
+        near: String,
+    },
     /// The pin needs a board, and there is none.
     #[error(
         "`{pin}` means a line only on a known board, and this one was not recognised ({why}): set HUMIDOR_BOARD to one of {known}, or write chip:line as `humidor gpio list` shows them"
@@ -115,6 +127,66 @@ impl Board {
     #[must_use]
     pub fn by_id(id: &str) -> Option<&'static Self> {
         BOARDS.iter().find(|board| board.id == id)
+    }
+
+    /// The board that another spelling of its name probably means: `rpi4`, `Orange Pi Zero3`, `pi zero 2 w`.
+    #[must_use]
+    pub fn near(name: &str) -> Option<&'static Self> {
+        let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let plain = plain.to_ascii_lowercase();
+        let after = |starts: &[&str]| starts.iter().find_map(|start| plain.strip_prefix(start));
+        let id = if let Some(model) = after(&["orangepi", "orange", "opi"]) {
+            let model = model.trim_start_matches("pi").trim_start_matches("zero");
+            match model.trim_start_matches('z').trim_end_matches(char::is_alphabetic) {
+                "" => "orange-pi-zero",
+                "2" => "orange-pi-zero-2",
+                "3" => "orange-pi-zero-3",
+                _ => return None,
+            }
+        } else {
+            let model = after(&["raspberrypi", "raspberry", "raspi", "rpi", "pi"])?;
+            match model.trim_start_matches("model").trim_start_matches("cm") {
+                "zero2" | "zero2w" | "02w" => "raspberry-pi-3",
+                model if model.starts_with('3') => "raspberry-pi-3",
+                model if model.starts_with('4') => "raspberry-pi-4",
+                model if model.starts_with('5') => "raspberry-pi-5",
+                _ => return None,
+            }
+        };
+        Self::by_id(id)
+    }
+
+    /// A board to compare a pin with that none of them has: the first one with names of this form.
+    fn alike(pin: &Pin) -> &'static Self {
+        let of_bank = matches!(pin, Pin::Named(name) if name.starts_with('P'));
+        let alike = BOARDS.iter().find(|board| of_bank == board.id.starts_with("orange"));
+        alike.unwrap_or(&BOARDS[0])
+    }
+
+    /// Whether any known board has this pin. A `chip:line` may be there on boards that are not known.
+    ///
+    /// # Errors
+    /// [`NoSuchPin::NotAnywhere`] with pins near it.
+    pub fn any_has(pin: &Pin) -> Result<(), NoSuchPin> {
+        if BOARDS.iter().any(|board| board.resolve(pin).is_ok()) {
+            return Ok(());
+        }
+        let alike = Self::alike(pin);
+        Err(NoSuchPin::NotAnywhere {
+            pin: pin.to_string(),
+            power: alike.power_on(pin),
+            board: alike.name,
+            near: alike.near_pins(pin),
+        })
+    }
+
+    /// The supply on a pin, with a comma before it; empty for none.
+    fn power_on(&self, pin: &Pin) -> String {
+        match pin {
+            Pin::Header(number) => self.power(*number).map(|power| format!(", which is {power}")),
+            _ => None,
+        }
+        .unwrap_or_default()
     }
 
     /// The ids of all boards.
@@ -144,14 +216,8 @@ impl Board {
             None => Err(NoSuchPin::NotOnBoard {
                 board: self.name,
                 pin: pin.to_string(),
-                power: match pin {
-                    Pin::Header(number) => {
-                        self.power(*number).map(|power| format!(", which is {power}"))
-                    }
-                    _ => None,
-                }
-                .unwrap_or_default(),
-                near: self.near(pin),
+                power: self.power_on(pin),
+                near: self.near_pins(pin),
             }),
         }
     }
@@ -177,7 +243,7 @@ impl Board {
         }
     }
 
-    fn near(&self, pin: &Pin) -> String {
+    fn near_pins(&self, pin: &Pin) -> String {
         let number = |name: &str| {
             let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
             let bank = &name[..name.len() - digits.len()];
@@ -246,6 +312,47 @@ mod tests {
         let foreign = message("raspberry-pi-4", "PA6");
         assert!(foreign.contains("Raspberry Pi 4") && foreign.contains("GPIO6"), "{foreign}");
         assert!(resolve("orange-pi-zero", "27").is_err());
+    }
+
+    #[test]
+    fn another_spelling_of_a_board_gets_its_id() {
+        for (written, id) in [
+            ("orangepi-zero3", "orange-pi-zero-3"),
+            ("Orange Pi Zero 3", "orange-pi-zero-3"),
+            ("opi-zero", "orange-pi-zero"),
+            ("orangepizero2w", "orange-pi-zero-2"),
+            ("opiz3", "orange-pi-zero-3"),
+            ("rpi4", "raspberry-pi-4"),
+            ("pi4", "raspberry-pi-4"),
+            ("raspberrypi,4-model-b", "raspberry-pi-4"),
+            ("RaspberryPi 5", "raspberry-pi-5"),
+            ("raspi3b+", "raspberry-pi-3"),
+            ("pi zero 2 w", "raspberry-pi-3"),
+            ("cm4", ""),
+            ("beaglebone", ""),
+            ("orange-pi-5", ""),
+            ("🍊", ""),
+        ] {
+            assert_eq!(Board::near(written).map_or("", |board| board.id), id, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_pin_that_no_board_has_is_refused_without_a_board() {
+        for (pin, part) in [
+            ("GPIO99", "GPIO27"),
+            ("6", "ground"),
+            ("1", "3.3 V"),
+            ("4", "5 V"),
+            ("PZ1", "PL"),
+            ("PA99", "PA19"),
+        ] {
+            let error = Board::any_has(&pin.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(part) || pin == "PZ1", "{part} in {error}");
+        }
+        for pin in ["7", "40", "GPIO4", "PA6", "PC9", "some.chip:400"] {
+            assert_eq!(Board::any_has(&pin.parse().unwrap()), Ok(()), "{pin}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::commit::series_quota::{KnownTopics, SeriesQuota};
 use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
 use super::net::shares::Pool;
+use super::session::contested::Contested;
 use super::session::registry::Registry;
 use crate::mqtt::{Filter, Message};
 use crate::store::{Change, Queued};
@@ -35,6 +36,8 @@ pub struct Services {
     pub registry: Registry,
     /// Reads the messages that wait in the log for persistent sessions.
     pub queued: Arc<Mutex<Queued>>,
+    /// Client ids that two clients use.
+    pub contested: Arc<Contested>,
     /// Gives permits to connections.
     pub admission: Admission,
     /// Bytes of connections beyond those that each may have.

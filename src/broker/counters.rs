@@ -32,6 +32,8 @@ pub struct Counters {
     readings: AtomicU64,
     repeats: AtomicU64,
     samples: AtomicU64,
+    texts: AtomicU64,
+    left_out: AtomicU64,
     refused: AtomicU64,
     commits: AtomicU64,
     /// Messages that were dropped from the queues of persistent sessions.
@@ -68,6 +70,8 @@ impl Counters {
             readings: self.readings.load(Relaxed),
             repeats: self.repeats.load(Relaxed),
             samples: self.samples.load(Relaxed),
+            texts: self.texts.load(Relaxed),
+            left_out: self.left_out.load(Relaxed),
             refused: self.refused.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
             dropped_by_session: Vec::new(),
@@ -135,6 +139,8 @@ impl Counters {
         self.readings.fetch_add(appended.readings, Relaxed);
         self.repeats.fetch_add(appended.repeats, Relaxed);
         self.samples.fetch_add(appended.samples, Relaxed);
+        self.texts.fetch_add(appended.texts, Relaxed);
+        self.left_out.fetch_add(appended.left_out, Relaxed);
         self.refused.fetch_add(appended.refused, Relaxed);
         self.dropped.fetch_add(appended.dropped, Relaxed);
         self.commits.fetch_add(1, Relaxed);

@@ -160,6 +160,7 @@ impl Listening {
             recorder: recorder.clone(),
             fan_out,
             registry,
+            contested: Arc::default(),
             queued: Arc::new(Mutex::new(queued)),
             admission: Admission::new(config.limits),
             buffers: Pool::new(BUFFER_BYTES),

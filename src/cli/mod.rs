@@ -47,7 +47,8 @@ pub enum Task {
     Read(Read),
     /// Show the GPIO lines of this machine and the header of this board
     Gpio(Gpio),
-    /// Check this board and suggest a remedy for each fault; the first fault sets the exit code
+    /// Check this board: pins, clock, data folder, a reading of each sensor, the login at the broker. Names a remedy for
+    /// each fault and what to do next; the first fault sets the exit code
     Doctor(Settings<Doctor>),
     /// Print the latest readings, then new ones as they are stored
     Tail(Tail),

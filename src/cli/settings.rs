@@ -37,7 +37,7 @@ group! {
     /// Of commands on the lines.
     Lines: All Lines;
     /// Of the check of a board.
-    Doctor: All Data Lines;
+    Doctor: All Data Node Login Roles Lines;
     /// Of the health check, which only needs to find the process.
     Health: All Broker Node Roles Lines;
     /// All.

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use super::access;
 use super::broker::retention;
 use super::layers::Layers;
-use super::node::{backend, board, node_id};
+use super::node::{self, backend, board, node_id};
+use super::pin_uses;
 use super::pins;
 use super::problem::Problems;
-use super::settings::{DATA, DISCOVERY, INPUTS, MQTT_LISTEN, OUTPUTS, SENSORS};
+use super::settings::{BROKER, DATA, DISCOVERY, INPUTS, MQTT_LISTEN, OUTPUTS, PASSWORD, SENSORS};
 use crate::board::Recognised;
 use crate::gpio::Pin;
-use crate::node::{Backend, SensorConfig};
+use crate::node::{Backend, LoginTrial, SensorConfig};
 use crate::reading::Id;
 use crate::store::Retention;
 use crate::wire::Discovery;
@@ -37,6 +38,29 @@ pub struct Wiring {
     pub board: Recognised,
     /// Name and pin of each sensor, input and output; none of a list with a mistake.
     pub uses: Vec<(String, Pin)>,
+}
+
+/// The settings of `humidor doctor`: what has a mistake is missing, and the mistake is in `problems`.
+#[derive(Debug, Clone)]
+pub struct Doctor {
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// The node's id.
+    pub node: Option<Id>,
+    /// How lines are reached.
+    pub backend: Option<Backend>,
+    /// The board.
+    pub board: Option<Recognised>,
+    /// Name and pin of each sensor, input and output.
+    pub uses: Vec<(String, Pin)>,
+    /// The sensors.
+    pub sensors: Vec<SensorConfig>,
+    /// The login at the broker, where one is set.
+    pub login: Option<LoginTrial>,
+    /// What may be a mistake.
+    pub warnings: Vec<String>,
+    /// The mistakes.
+    pub problems: Problems,
 }
 
 /// The settings of `humidor health`: the roles that this configuration would run.
@@ -126,13 +150,31 @@ pub fn wiring(mut layers: Layers) -> Result<Wiring, Problems> {
     layers.finish(wiring)
 }
 
-/// The data folder and the [`wiring`]: the settings of `humidor doctor`.
-///
-/// # Errors
-/// Every mistake, except those in pins.
-pub fn data_and_wiring(mut layers: Layers) -> Result<(PathBuf, Wiring), Problems> {
-    let (data, wiring) = (layers.need(&DATA), wiring_fields(&mut layers));
-    layers.finish(data.zip(wiring))
+/// The settings of a node as far as they have no mistake, and the mistakes.
+#[must_use]
+pub fn doctor(mut layers: Layers) -> Doctor {
+    let _ = node::fields(&mut layers, false);
+    let mut quiet = layers.clone();
+    let broker = quiet.take(&BROKER);
+    let sensors = quiet.take(&SENSORS).unwrap_or_default();
+    let node = node_id(&mut quiet);
+    let login = node.clone().zip(broker).map(|(node, broker)| LoginTrial {
+        node,
+        password: quiet.take(&PASSWORD),
+        tls: node::tls(&mut quiet, Some(&broker)),
+        broker,
+    });
+    Doctor {
+        data: quiet.take(&DATA),
+        node,
+        backend: backend(&mut quiet),
+        board: board(&mut quiet),
+        uses: uses(quiet),
+        sensors,
+        login,
+        warnings: layers.warnings().to_vec(),
+        problems: layers.problems(),
+    }
 }
 
 fn wiring_fields(layers: &mut Layers) -> Option<Wiring> {
@@ -144,10 +186,7 @@ fn uses(mut layers: Layers) -> Vec<(String, Pin)> {
     let sensors = layers.take(&SENSORS).unwrap_or_default();
     let inputs = layers.take(&INPUTS).unwrap_or_default();
     let outputs = layers.take(&OUTPUTS).unwrap_or_default();
-    let sensors = sensors.into_iter().map(|sensor| (sensor.name.to_string(), sensor.pin));
-    let inputs = inputs.into_iter().map(|input| (input.name.to_string(), input.pin));
-    let outputs = outputs.into_iter().map(|output| (output.name.to_string(), output.pin));
-    sensors.chain(inputs).chain(outputs).collect()
+    pin_uses::uses(&sensors, &inputs, &outputs)
 }
 
 #[cfg(test)]

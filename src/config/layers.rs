@@ -9,7 +9,8 @@ use super::key::{Key, PREFIX, Setting};
 use super::logging::Logging;
 use super::parse::nearest;
 use super::problem::{Problem, Problems};
-use super::settings::{CONFIG, LOG, LOG_FORMAT, SETTINGS};
+use super::settings::{ANONYMOUS, CONFIG, HTTP_GUESTS, LOG, LOG_FORMAT, SETTINGS};
+use super::stray::{escaped, without_quotes, without_traces};
 use crate::bounded_file;
 
 /// Ending of a variable that names a file holding a secret.
@@ -30,6 +31,8 @@ pub enum Origin {
     File(PathBuf),
     /// The table of settings.
     Default,
+    /// Another setting's value, by its variable.
+    Follows(String),
 }
 
 impl fmt::Display for Origin {
@@ -39,6 +42,7 @@ impl fmt::Display for Origin {
             Self::Environment(variable) => write!(f, "environment {variable}"),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Default => f.write_str("default"),
+            Self::Follows(other) => write!(f, "follows from {other}"),
         }
     }
 }
@@ -57,6 +61,7 @@ pub struct Effective {
 pub struct Layers {
     values: BTreeMap<&'static str, (String, Origin)>,
     problems: Vec<Problem>,
+    warnings: Vec<String>,
     logging: Logging,
 }
 
@@ -78,8 +83,20 @@ impl Layers {
         if let Some(file) = layers.take(&CONFIG) {
             layers.read_file(&file);
         }
+        layers.follow();
         layers.read_logging();
         layers
+    }
+
+    /// Where anyone may do anything over MQTT, anyone may see the page too, unless a setting says otherwise: to a broker
+    /// in a container every client is on another machine.
+    fn follow(&mut self) {
+        let anonymous = &ANONYMOUS.setting;
+        let open = self.value(anonymous).is_some_and(|(value, _)| value == "yes");
+        if open && !self.is_set(&HTTP_GUESTS) {
+            let origin = Origin::Follows(format!("{}=yes", anonymous.variable()));
+            self.values.insert(HTTP_GUESTS.setting.key, ("read".to_owned(), origin));
+        }
     }
 
     /// A mistake in it is noted, and costs no more than the level of what is logged until it is reported.
@@ -107,19 +124,22 @@ impl Layers {
                 self.problem(format!("{variable} is not UTF-8 text"));
                 continue;
             };
+            let value = without_traces(&value);
             if let Some(setting) = known.get(variable) {
                 // An empty variable is how compose files say "not set".
                 if !value.is_empty() {
-                    self.values
-                        .insert(setting.key, (value, Origin::Environment(variable.to_owned())));
+                    self.warn_of_quotes(setting, variable, value);
+                    let origin = Origin::Environment(variable.to_owned());
+                    self.values.insert(setting.key, (value.to_owned(), origin));
                 }
             } else if let Some(setting) = variable
                 .strip_suffix(FILE_SUFFIX)
                 .and_then(|name| known.get(name))
                 .filter(|s| s.secret)
             {
-                match read_secret(Path::new(&value)) {
+                match read_secret(Path::new(value)) {
                     Ok(secret) => {
+                        self.warn_of_quotes(setting, variable, &secret);
                         // The variable itself sorts before its `_FILE`; both at once is a mistake.
                         let origin = Origin::Environment(variable.to_owned());
                         if self.values.insert(setting.key, (secret, origin)).is_some() {
@@ -136,6 +156,26 @@ impl Layers {
                 self.problem(unknown("variable", variable, near));
             }
         }
+    }
+
+    /// A secret in quotes may be meant so. A shell takes them away; `docker run --env-file` and a file of a secret keep
+    /// them.
+    fn warn_of_quotes(&mut self, setting: &Setting, variable: &str, value: &str) {
+        if setting.secret && without_quotes(value).is_some() {
+            self.warnings.push(format!(
+                "{variable} begins and ends with a quote, which counts as a part of it; `docker run --env-file` and files keep quotes: leave them out if they are not meant"
+            ));
+        } else if setting.secret && value.trim() != value {
+            self.warnings.push(format!(
+                "{variable} begins or ends with a space, which counts as a part of it"
+            ));
+        }
+    }
+
+    /// What may be a mistake, as sentences for the user.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn read_file(&mut self, path: &Path) {
@@ -203,13 +243,16 @@ impl Layers {
         match (key.parse)(value) {
             Ok(typed) => Some(typed),
             Err(error) => {
+                let is_bare_right =
+                    without_quotes(value).is_some_and(|bare| (key.parse)(bare).is_ok());
+                let quotes = if is_bare_right { "; write it without the quotes" } else { "" };
                 let name = match origin {
                     Origin::Flag => format!("--{}", setting.flag()),
                     Origin::Environment(variable) => variable,
                     Origin::File(path) => format!("{}: {}", path.display(), setting.key),
-                    Origin::Default => setting.variable(),
+                    Origin::Default | Origin::Follows(_) => setting.variable(),
                 };
-                self.problem(format!("{name}: {error}"));
+                self.problem(format!("{name}: {error}{quotes}"));
                 None
             }
         }
@@ -226,7 +269,7 @@ impl Layers {
 
     /// Notes a mistake, once: a setting of both roles is looked at twice.
     pub(super) fn problem(&mut self, text: String) {
-        let problem = Problem(text);
+        let problem = Problem(escaped(text));
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
@@ -290,15 +333,14 @@ fn flat(value: &toml::Value) -> Option<String> {
 fn read_secret(path: &Path) -> Result<String, String> {
     let secret =
         bounded_file::read_text(path, SECRET_MAX_BYTES).map_err(|error| error.to_string())?;
-    // Editors end a file with a newline, which is no part of the secret.
-    let secret = secret.trim_end_matches(['\r', '\n']);
+    let secret = without_traces(&secret);
     if secret.is_empty() { Err("the file is empty".to_owned()) } else { Ok(secret.to_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::logging::LogFormat;
-    use super::super::settings::{ALARMS, BROKER, GPIO, INTERVAL, MQTT_LISTEN, SENSORS};
+    use super::super::settings::{ALARMS, BROKER, GPIO, INTERVAL, MQTT_LISTEN, PASSWORD, SENSORS};
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -357,6 +399,35 @@ mod tests {
         assert_eq!(layers.logging().format, LogFormat::Human);
         let problems = crate::config::data(layers).unwrap_err().to_string();
         assert!(problems.contains("--log-format: `jsn` is none of human, json"), "{problems}");
+    }
+
+    #[test]
+    fn what_nobody_means_around_a_secret_is_taken_away_and_quotes_are_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        let secret = |variable: &str, value: &str| {
+            let mut layers = Layers::new(&[], env(&[(variable, value)]));
+            let warned = layers.warnings().join("|");
+            (layers.take(&PASSWORD), warned)
+        };
+        let name = "HUMIDOR_PASSWORD";
+        for value in ["hush", "\u{feff}hush", "hush\r", "\u{feff}hush\r\n"] {
+            assert_eq!(secret(name, value), (Some("hush".to_owned()), String::new()), "{value:?}");
+            std::fs::write(&file, value).unwrap();
+            let of_file = secret("HUMIDOR_PASSWORD_FILE", file.to_str().unwrap());
+            assert_eq!(of_file, (Some("hush".to_owned()), String::new()), "{value:?}");
+        }
+        for value in ["\"hush\"", "'hush'", " hush"] {
+            let (kept, warned) = secret(name, value);
+            assert_eq!(kept.as_deref(), Some(value));
+            assert!(warned.contains(name) && !warned.contains("hush"), "{warned}");
+        }
+        let mut layers =
+            Layers::new(&[], env(&[("HUMIDOR_INTERVAL", "\"10s\""), ("HUMIDOR_GPIO", "c\rdev")]));
+        assert_eq!((layers.take(&INTERVAL), layers.take(&GPIO)), (None, None));
+        let problems = layers.problems().to_string();
+        assert!(problems.contains("without the quotes"), "{problems}");
+        assert!(problems.contains("`c\\rdev`") && !problems.contains('\r'), "{problems}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! once, and behind this module no setting is asked for by its name.
 //!
 //! ```text
-//! parse ← pins · alarms · values · logging ← settings (the table) ← layers ← node · broker · commands
+//! parse ← pins · alarms · values · logging ← settings (the table) · stray ← layers ← pin_uses ← node · broker · commands
 //! ```
 
 mod access;
@@ -14,14 +14,16 @@ mod layers;
 mod logging;
 mod node;
 mod parse;
+mod pin_uses;
 mod pins;
 mod problem;
 mod settings;
+mod stray;
 mod values;
 
 pub use broker::{Demo, ServerConfig, broker, demo};
 pub use commands::{
-    Health, Probe, Wiring, data, data_and_discovery, data_and_retention, data_and_wiring, health,
+    Doctor, Health, Probe, Wiring, data, data_and_discovery, data_and_retention, doctor, health,
     probe, users_file, wiring,
 };
 pub use key::{Scope, Setting};

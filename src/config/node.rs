@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::layers::Layers;
+use super::pin_uses;
 use super::problem::Problems;
 use super::settings::{
     BOARD, BROKER, CLOCK, DATA, DISCOVERY, GPIO, INPUTS, INTERVAL, NODE, OUTBOX_CAPACITY, OUTPUTS,
@@ -71,6 +72,15 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
     let discovery = layers.need(&DISCOVERY);
     let backend = backend(layers);
     let board = board(layers);
+    if let Some(board) = &board {
+        let lists = (sensors.as_deref(), inputs.as_deref(), outputs.as_deref());
+        let uses = pin_uses::uses(
+            lists.0.unwrap_or_default(),
+            lists.1.unwrap_or_default(),
+            lists.2.unwrap_or_default(),
+        );
+        pin_uses::check(layers, board, &uses);
+    }
     let clock = layers.need(&CLOCK);
     let outbox_capacity = layers.need(&OUTBOX_CAPACITY);
     Some(NodeConfig {
@@ -93,7 +103,7 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
 }
 
 /// The files of a node's TLS, where its broker's address asks for it.
-fn tls(layers: &mut Layers, broker: Option<&BrokerAddress>) -> Option<TlsFiles> {
+pub(super) fn tls(layers: &mut Layers, broker: Option<&BrokerAddress>) -> Option<TlsFiles> {
     if !broker.is_some_and(BrokerAddress::is_tls) {
         return None;
     }
@@ -161,12 +171,12 @@ mod tests {
         let config = node(layers(&[
             ("node", "box-1"),
             ("broker", "mqtt://hall"),
-            ("sensors", "hall=dht22@7, press=DHT11@PA6"),
+            ("sensors", "hall=dht22@7, press=DHT11@PA1"),
             ("gpio", "sim"),
         ]))
         .unwrap();
         assert_eq!(config.sensors.len(), 2);
-        assert_eq!(config.sensors[1].pin, Pin::Named("PA6".into()));
+        assert_eq!(config.sensors[1].pin, Pin::Named("PA1".into()));
         assert_eq!(config.interval, Duration::from_secs(10));
     }
 

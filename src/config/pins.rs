@@ -107,7 +107,10 @@ pub(super) fn sensors(text: &str) -> Result<Vec<SensorConfig>, String> {
         let model = model.parse::<Model>().map_err(|_| {
             format!(
                 "unknown model {}",
-                not_one_of(&model.to_ascii_lowercase(), &["dht11", "dht22", "am2302"])
+                not_one_of(
+                    &model.to_ascii_lowercase(),
+                    &["dht11", "dht22", "am2302", "dht21", "am2301"]
+                )
             )
         })?;
         let (name, pin) = (plain(name.trim())?, plain(pin.trim())?);

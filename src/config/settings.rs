@@ -100,15 +100,16 @@ settings! {
         key: "http_guests", scope: Broker, default: Some("local"), form: "ACCESS",
         parse: guests,
         help: "Access over HTTP without a login: none; local (see the page, on the broker's own \
-            machine only); read (see the page, from any machine); switch (see the page and \
-            switch outputs, from any machine). With local and read, the broker's own machine may \
-            also switch outputs while MQTT needs no login",
+            machine only); read (see the page, from any machine; the default with --anonymous \
+            yes); switch (see the page and switch outputs, from any machine). With local and \
+            read, the broker's own machine may also switch outputs while MQTT needs no login",
     }
     HTTP_HOSTS: Vec<String> = {
         key: "http_hosts", scope: Broker, default: Some(""), form: "NAMES",
         parse: host_names,
-        help: "Additional host names in the page's address, besides the broker's IP addresses \
-            and its own host name: plant.example.org",
+        help: "Additional host names in the page's address, besides IP addresses, the broker's \
+            own host name, and names of the local network (box, box.local, box.lan): \
+            plant.example.org",
     }
     MQTTS_LISTEN: SocketAddr = {
         key: "mqtts_listen", scope: Access, default: None, form: "ADDR",

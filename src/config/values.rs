@@ -50,7 +50,14 @@ pub fn backend(text: &str) -> Result<Backend, String> {
 }
 
 pub fn board(text: &str) -> Result<&'static Board, String> {
-    Board::by_id(text).ok_or_else(|| not_one_of(text, &Board::ids().collect::<Vec<_>>()))
+    Board::by_id(text).ok_or_else(|| match Board::near(text) {
+        Some(near) => format!(
+            "`{text}` is none of {}; did you mean `{}`?",
+            Board::ids().collect::<Vec<_>>().join(", "),
+            near.id
+        ),
+        None => not_one_of(text, &Board::ids().collect::<Vec<_>>()),
+    })
 }
 
 /// A node's id.

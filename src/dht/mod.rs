@@ -74,13 +74,18 @@ pub(crate) const NS_PER_US: u64 = 1_000;
 pub enum Model {
     /// DHT11: integers with a tenths byte each.
     Dht11,
-    /// DHT22, also sold as AM2302: tenths in 16 bits.
+    /// DHT22, also sold as AM2302, and the DHT21 or AM2301 in a larger housing: tenths in 16 bits.
     Dht22,
 }
 
+/// The names of sensors that speak as the DHT22 does (Aosong's data sheets of the AM2301 and AM2302).
+const DHT22_NAMES: [&str; 4] = ["dht22", "am2302", "dht21", "am2301"];
+
 /// The text is not a [`Model`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a sensor model: use dht11 or dht22 (am2302 is a dht22)")]
+#[error(
+    "`{text}` is not a sensor model: use dht11 or dht22 (am2302, dht21 and am2301 are read as dht22)"
+)]
 pub struct ModelError {
     text: String,
 }
@@ -159,7 +164,7 @@ impl FromStr for Model {
     fn from_str(text: &str) -> Result<Self, ModelError> {
         if text.eq_ignore_ascii_case("dht11") {
             Ok(Self::Dht11)
-        } else if text.eq_ignore_ascii_case("dht22") || text.eq_ignore_ascii_case("am2302") {
+        } else if DHT22_NAMES.iter().any(|name| text.eq_ignore_ascii_case(name)) {
             Ok(Self::Dht22)
         } else {
             // The text may be anything; the message shows enough of it to be found.

@@ -42,15 +42,43 @@ impl fmt::Display for LineAddress {
 /// The text is not a pin in any of the forms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a pin: write a header pin (7), a line name (GPIO4, PA6) or chip:line (pinctrl-bcm2711:4)"
+    "`{text}` is not a pin: write a header pin (7), a line name (GPIO4, PA6) or chip:line (pinctrl-bcm2711:4){}", near(.text)
 )]
-pub struct PinError(String);
+pub struct PinError {
+    text: String,
+}
+
+/// The pin that another spelling probably means: `pin 7`, `BCM4`, `GPIO_4`, `A6`; empty when there is none.
+fn near(text: &str) -> String {
+    let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+    let plain = plain.to_ascii_uppercase();
+    let digits = plain.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let letters = &plain[..plain.len() - digits.len()];
+    // `GPI04`, with a zero for the letter.
+    let (letters, digits) = match (letters, digits.strip_prefix('0')) {
+        ("GPI", Some(rest)) if !rest.is_empty() => ("GPIO", rest),
+        _ => (letters, digits),
+    };
+    let Ok(number) = digits.parse::<u32>() else { return String::new() };
+    let pin = match letters {
+        "" | "PIN" | "HEADER" | "PHYS" | "PHYSICAL" | "P" | "J" => {
+            number.clamp(1, HEADER_PINS.into()).to_string()
+        }
+        "GPIO" | "BCM" | "IO" | "GP" | "GPO" | "GPI" | "G" | "GIPO" | "GPOI" | "GPIOPIN" | "D" => {
+            format!("GPIO{number}")
+        }
+        "PA" | "PC" | "PG" | "PH" | "PI" | "PL" => format!("{letters}{number}"),
+        bank if bank.len() == 1 => format!("P{bank}{number}"),
+        _ => return String::new(),
+    };
+    pin.parse::<Pin>().map_or_else(|_| String::new(), |pin| format!("; did you mean `{pin}`?"))
+}
 
 impl FromStr for Pin {
     type Err = PinError;
 
     fn from_str(text: &str) -> Result<Self, PinError> {
-        let error = || PinError(text.to_owned());
+        let error = || PinError { text: text.to_owned() };
         if let Some((chip, offset)) = text.rsplit_once(':') {
             let offset =
                 offset.parse().ok().filter(|offset| *offset < LINES_MAX).ok_or_else(error)?;
@@ -74,11 +102,15 @@ impl FromStr for Pin {
             let bank = name.strip_prefix('P')?;
             bank.starts_with(|letter: char| letter.is_ascii_uppercase()).then(|| bank.get(1..))?
         });
-        let known = number
+        let line = number
             .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
-            .and_then(|digits| digits.parse::<u32>().ok())
-            .is_some_and(|number| number < LINES_MAX);
-        if known { Ok(Self::Named(name)) } else { Err(error()) }
+            .and_then(|digits| Some((digits.len(), digits.parse::<u32>().ok()?)))
+            .filter(|(_, number)| *number < LINES_MAX);
+        // `GPIO04` is `GPIO4`.
+        line.map(|(digits, number)| {
+            Self::Named(format!("{}{number}", &name[..name.len() - digits]))
+        })
+        .ok_or_else(error)
     }
 }
 
@@ -105,6 +137,24 @@ mod tests {
             "1c20800.pinctrl:6".parse(),
             Ok(Pin::Line { chip: "1c20800.pinctrl".into(), offset: 6 })
         );
+        assert_eq!("gpio04".parse(), Ok(Pin::Named("GPIO4".into())));
+        for (written, meant) in [
+            ("pin7", "7"),
+            ("Pin 7", "7"),
+            ("#7", "7"),
+            ("P7", "7"),
+            ("41", "40"),
+            ("0", "1"),
+            ("BCM4", "GPIO4"),
+            ("GPIO-4", "GPIO4"),
+            ("GPI04", "GPIO4"),
+            ("GPO4", "GPIO4"),
+            ("IO4", "GPIO4"),
+            ("A6", "PA6"),
+        ] {
+            let error = written.parse::<Pin>().unwrap_err().to_string();
+            assert!(error.ends_with(&format!("; did you mean `{meant}`?")), "{error}");
+        }
         for wrong in [
             "", "0", "41", "GPIO", "GPIO999", "PA", "P6", "PZ9x", "chip:", ":4", "chip:x", "pin 7",
             "-1",

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Longest time that a reading is on its way to the broker and back.
 const ON_THE_WAY: Duration = Duration::from_secs(30);
+/// How long a node tells that another board has its id, after the last sign of it.
+const TWIN_TOLD: Duration = Duration::from_mins(10);
 
 /// What the node knows of itself.
 #[derive(Debug)]
@@ -64,7 +66,15 @@ impl Facts<'_> {
         let unacknowledged = self.waiting_since.and_then(|waiting| {
             long(connection.acknowledged.map_or(waiting, |last| last.at.max(waiting)))
         });
-        if let Some(time) = connection.disconnected.and_then(|since| long(since.at)) {
+        if connection.twin.is_some_and(|last| now.saturating_duration_since(last.at) < TWIN_TOLD) {
+            complaints.push(
+                "another board uses this node id too: they take each other's connection; give each board its own HUMIDOR_NODE"
+                    .to_owned(),
+            );
+        }
+        if let (true, Some((reason, _))) = (connection.rejected, &connection.error) {
+            complaints.push(reason.clone());
+        } else if let Some(time) = connection.disconnected.and_then(|since| long(since.at)) {
             complaints.push(format!("no broker for {}", words(time)));
         } else if let Some(time) = unacknowledged {
             complaints.push(format!("the broker has acknowledged nothing for {}", words(time)));
@@ -136,7 +146,7 @@ impl NodeHealth {
         for missing in connection.refused.iter().filter(|missing| !missing.left_out) {
             let _ = write!(text, "; no subscription to {}", missing.filter);
         }
-        if let Some((error, at)) = &connection.error {
+        if let Some((error, at)) = connection.error.as_ref().filter(|_| !connection.rejected) {
             let _ = write!(text, "; last error {} ago: {error}", ago(at.at));
         }
         (state, text)
@@ -204,6 +214,8 @@ mod tests {
             unproved: None,
             acknowledged: Some(at(start, 59)),
             error: None,
+            rejected: false,
+            twin: None,
             refused: Vec::new(),
         };
         let complaints =
@@ -229,6 +241,13 @@ mod tests {
         let away =
             Connection { connected: None, disconnected: Some(at(start, 54)), ..right.clone() };
         assert_eq!(complaints(&away, 0, None, None), "no broker for 6 min");
+        let twin = Connection { twin: Some(at(start, 55)), ..right.clone() };
+        assert!(complaints(&twin, 0, None, None).contains("another board uses this node id"));
+        let long_ago = Connection { twin: Some(at(start, 45)), ..twin };
+        assert_eq!(complaints(&long_ago, 0, None, None), "");
+        let error = Some(("broker refused user `plant`".to_owned(), at(start, 60)));
+        let rejected = Connection { rejected: true, error, ..away.clone() };
+        assert_eq!(complaints(&rejected, 0, None, None), "broker refused user `plant`");
         let restarting = Connection { disconnected: Some(at(start, 56)), ..away };
         assert_eq!(complaints(&restarting, 9, Some(at(start, 56)), None), "");
         let missing = |purpose, left_out| Missing { filter: "a/+".to_owned(), purpose, left_out };
@@ -258,6 +277,8 @@ mod tests {
                 unproved: None,
                 acknowledged: Some(moment),
                 error: None,
+                rejected: false,
+                twin: None,
                 refused: Vec::new(),
             };
             let waiting_since = now.checked_sub(Duration::from_secs(seconds));

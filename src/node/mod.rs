@@ -21,6 +21,7 @@ mod discovery;
 mod forget;
 mod health;
 mod io;
+mod login_trial;
 mod run;
 mod sampling;
 
@@ -34,5 +35,6 @@ pub use delivery::tunnel::TunnelError;
 pub use forget::{Forget, ForgetError, Forgotten};
 pub use health::NodeHealth;
 pub use io::lines::{Lines, LinesError};
+pub use login_trial::LoginTrial;
 pub use run::{Node, NodeError};
 pub use sampling::sampler::{LISTEN, SETTLE, Sensor};

@@ -15,11 +15,12 @@ use axum::routing::get;
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Path, content type and content of each file.
-const FILES: [(&str, &str, &[u8]); 9] = [
+const FILES: [(&str, &str, &[u8]); 10] = [
     ("/", "text/html; charset=utf-8", include_bytes!("assets/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_bytes!("assets/style.css")),
     ("/app.js", SCRIPT, include_bytes!("assets/app.js")),
     ("/chart.js", SCRIPT, include_bytes!("assets/chart.js")),
+    ("/first.js", SCRIPT, include_bytes!("assets/first.js")),
     ("/state.js", SCRIPT, include_bytes!("assets/state.js")),
     ("/text.js", SCRIPT, include_bytes!("assets/text.js")),
     ("/view.js", SCRIPT, include_bytes!("assets/view.js")),
@@ -68,7 +69,10 @@ mod tests {
             let elsewhere = text.match_indices("://").filter(|(at, _)| {
                 // XML namespaces and the address in uPlot's licence line are names, never loaded.
                 let rest = &text[at + 3..];
-                !rest.starts_with("www.w3.org/") && !rest.starts_with("github.com/leeoniya/uPlot")
+                // No page loads from a broker's address.
+                !text[..*at].ends_with("mqtt")
+                    && !rest.starts_with("www.w3.org/")
+                    && !rest.starts_with("github.com/leeoniya/uPlot")
             });
             assert_eq!(elsewhere.count(), 0, "{path}");
             if kind == SCRIPT && !path.contains("uPlot") {

@@ -21,6 +21,11 @@ impl HttpError {
         Self { status, message: message.into() }
     }
 
+    /// Its status.
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// 400: a parameter is missing, malformed or out of range.
     pub fn bad_request(error: &impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error.to_string())

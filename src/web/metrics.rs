@@ -137,6 +137,15 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "Values of foreign publishers committed since the broker started",
         appended.samples,
     );
+    let not_stored = CounterFamily::default();
+    for (cause, count) in [("text", appended.texts), ("left-out", appended.left_out)] {
+        not_stored.get_or_create(&vec![("cause", cause.to_owned())]).inc_by(count);
+    }
+    registry.register(
+        "members_not_stored",
+        "Members of stored messages of foreign publishers that gave no value, since the broker started: text (texts, booleans, nulls), left-out (NaN, too large, nested too deep, name too long, too many)",
+        not_stored,
+    );
     counter(registry, "commits", "Transactions since the broker started", commits);
     registry.register("commit_seconds", "Duration of a commit", counters.commit_seconds());
     let refused = CounterFamily::default();

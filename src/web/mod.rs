@@ -23,6 +23,7 @@ mod mqtt_ws;
 mod probes;
 mod server;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,6 +51,10 @@ pub struct WebConfig {
 pub struct Sources {
     /// Path of the log's file.
     pub database: PathBuf,
+    /// The broker's address for boards, where it is known.
+    pub mqtt_host: Option<IpAddr>,
+    /// Its port for MQTT.
+    pub mqtt_port: u16,
     /// Counters of the writer, and the cause while it cannot commit.
     pub counters: Arc<Counters>,
     /// Committed records.
@@ -73,7 +78,17 @@ pub fn starting(counters: Arc<Counters>) -> Router {
 
 /// The routes of the HTTP port, for [`serve`]. Starts the tasks of the live feed, which end at `shutdown`.
 pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Router {
-    let Sources { database, counters, live, local_client, access, alarms, mqtt_handoff } = sources;
+    let Sources {
+        database,
+        mqtt_host,
+        mqtt_port,
+        counters,
+        live,
+        local_client,
+        access,
+        alarms,
+        mqtt_handoff,
+    } = sources;
     let started_ms = clock::unix_ms();
     let run: Arc<str> = format!("{started_ms:x}").into();
     let log = log_reader::LogReader::new(database);
@@ -82,6 +97,8 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     let api = api::ApiState {
         run: Arc::clone(&run),
         started_ms,
+        mqtt_host,
+        mqtt_port,
         log: log.clone(),
         feed: feed.clone(),
         alarms: alarms.clone(),
@@ -108,7 +125,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         .merge(assets::routes())
         .layer(from_fn_with_state(authenticator.clone(), auth::authenticate));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let names = auth::same_origin::HostNames::new(host.trim(), &config.hosts);
+    let names = auth::host_names::HostNames::new(host.trim(), &config.hosts);
     // The last router answers unknown paths.
     let routes = probes::routes(counters)
         .merge(mqtt_ws::routes(authenticator, mqtt_handoff))

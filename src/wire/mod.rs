@@ -3,6 +3,7 @@
 
 mod board;
 mod discovery;
+mod numbers;
 mod payload;
 mod switch;
 mod topic;
@@ -11,7 +12,8 @@ pub use board::BoardTopic;
 pub use discovery::{
     BROKER_DEVICE_ID, Component, Device, Discovery, DiscoveryError, Platform, node_device_id,
 };
-pub use payload::{Health, NumberError, Numbers, PayloadError, Telemetry, numbers};
+pub use numbers::{NumberError, Numbers, numbers};
+pub use payload::{Health, PayloadError, Telemetry};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{
     BROKER_STATUS, CLIENT_ID_PREFIX, NodeTopics, OFFLINE, ONLINE, STATUSES, SYS_BROKER,

@@ -1,4 +1,4 @@
-//! Payloads: telemetry and health of our own nodes, and the numbers in anybody else's messages.
+//! Payloads of our own nodes: telemetry and health.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,6 @@ use crate::reading::{ClockState, Id, Measurement, Stamp};
 
 /// Largest telemetry or foreign payload that is looked into, in bytes.
 pub const PAYLOAD_MAX_BYTES: usize = 8 * 1024;
-/// Longest member name of a foreign JSON object that is kept, in bytes.
-pub const FIELD_MAX_BYTES: usize = 64;
-/// Most numbers taken from one foreign JSON object.
-pub const NUMBERS_MAX: usize = 32;
 /// What any sensor on this wire can mean, in °C. A DHT22 spans −40…80; the rest leaves room for a
 /// thermocouple behind the same topic.
 const TEMPERATURE_C: std::ops::RangeInclusive<f64> = -100.0..=300.0;
@@ -192,76 +188,6 @@ pub struct Health {
     pub passed_over: u64,
 }
 
-/// The numbers found in a foreign message, by field; a plain number has the empty field name.
-pub type Numbers = Vec<(String, f64)>;
-
-/// Why there was nothing to keep in a foreign message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NumberError {
-    /// More than [`PAYLOAD_MAX_BYTES`].
-    #[error("payload over {PAYLOAD_MAX_BYTES} bytes")]
-    Large,
-    /// Text, an array, or an object without numbers.
-    #[error("no number in the payload")]
-    None,
-    /// NaN, an infinity, or a number beyond the largest double.
-    #[error("a number in the payload is not finite")]
-    NotFinite,
-    /// More than [`NUMBERS_MAX`].
-    #[error("more than {NUMBERS_MAX} numbers in one payload")]
-    Many,
-}
-
-impl NumberError {
-    /// A short name to count by.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Large => "payload-large",
-            Self::None => "foreign-no-number",
-            Self::NotFinite => "foreign-not-finite",
-            Self::Many => "foreign-too-many",
-        }
-    }
-}
-
-/// The numbers of a foreign payload: a plain decimal number, or the numbers that are direct members
-/// of a JSON object (`{"temp":21.5,"unit":"C"}` gives `temp`).
-///
-/// # Errors
-/// [`NumberError`] when there is nothing to keep.
-pub fn numbers(payload: &[u8]) -> Result<Numbers, NumberError> {
-    if payload.len() > PAYLOAD_MAX_BYTES {
-        return Err(NumberError::Large);
-    }
-    let text = std::str::from_utf8(payload).map_err(|_| NumberError::None)?.trim();
-    // `parse` also takes "inf" and "nan", which are no measurements.
-    if let Ok(number) = text.parse::<f64>() {
-        return if number.is_finite() {
-            Ok(vec![(String::new(), number)])
-        } else {
-            Err(NumberError::NotFinite)
-        };
-    }
-    let members = match serde_json::from_str(text) {
-        Ok(serde_json::Value::Object(members)) => members,
-        Err(error) if names_no_finite_number(payload, &error) => {
-            return Err(NumberError::NotFinite);
-        }
-        _ => return Err(NumberError::None),
-    };
-    let numbers: Numbers = members
-        .into_iter()
-        .filter(|(field, _)| field.len() <= FIELD_MAX_BYTES)
-        .filter_map(|(field, value)| Some((field, value.as_f64()?)))
-        .collect();
-    match numbers.len() {
-        0 => Err(NumberError::None),
-        n if n > NUMBERS_MAX => Err(NumberError::Many),
-        _ => Ok(numbers),
-    }
-}
-
 /// Whether JSON ends in an error where a number should stand that is not finite: beyond the largest double, or spelled as
 /// JavaScript and Python spell it.
 fn names_no_finite_number(json: &[u8], error: &serde_json::Error) -> bool {
@@ -312,68 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_found_in_plain_and_flat_json_payloads() {
-        assert_eq!(numbers(b" 81.5\n"), Ok(vec![(String::new(), 81.5)]));
-        assert_eq!(
-            numbers(br#"{"t":1,"on":true,"u":"C","n":{"x":2}}"#),
-            Ok(vec![("t".to_owned(), 1.0)])
-        );
-        for nothing in ["", "ON", "[1]", "{}", "null", "\"5\"", r#"{"NaN":"NaN"}"#, "{NaN}"] {
-            assert_eq!(numbers(nothing.as_bytes()), Err(NumberError::None), "{nothing}");
-        }
-    }
-
-    #[test]
-    fn numbers_that_are_not_finite_are_refused_by_name() {
+    fn a_value_that_is_not_finite_is_refused_by_name() {
         for spelled in ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1.8e308"] {
-            for payload in
-                [format!(r#"{{"t":{spelled}}}"#), format!("{{\"a\":1,\n \"t\" : {spelled} }}")]
-            {
-                assert_eq!(numbers(payload.as_bytes()), Err(NumberError::NotFinite), "{payload}");
-            }
             let error = Telemetry::parse(GOOD.replace("21.5", spelled).as_bytes()).unwrap_err();
             assert_eq!(error.name(), "payload-not-finite", "{spelled}: {error}");
-        }
-        for plain in ["nan", "NaN", "inf", "-inf", "Infinity", "1e999"] {
-            assert_eq!(numbers(plain.as_bytes()), Err(NumberError::NotFinite), "{plain}");
-        }
-    }
-
-    /// To the last bit, from either form.
-    #[test]
-    fn every_finite_double_arrives_as_it_was_sent() {
-        let numbers_of = [
-            f64::MAX,
-            -f64::MAX,
-            f64::MIN_POSITIVE,
-            f64::MIN_POSITIVE / 2.0,
-            5e-324,
-            -5e-324,
-            0.0,
-            -0.0,
-            9_007_199_254_740_993.0,
-            1.797e308,
-            0.1 + 0.2,
-            123_456_789.123_456_79,
-            1e23,
-            8.5e-310,
-        ];
-        for number in numbers_of {
-            for text in [format!("{number}"), format!("{number:e}")] {
-                let found =
-                    [numbers(text.as_bytes()), numbers(format!(r#"{{"":{text}}}"#).as_bytes())];
-                for found in found {
-                    assert_eq!(found.unwrap()[0].1.to_bits(), number.to_bits(), "{text}");
-                }
-            }
-        }
-        // Integers above 2^53 become the nearest double.
-        for (text, nearest) in [
-            ("9007199254740993", 9_007_199_254_740_992.0),
-            ("18446744073709551615", 18_446_744_073_709_551_616.0_f64),
-        ] {
-            let found = numbers(format!(r#"{{"n":{text}}}"#).as_bytes()).unwrap()[0].1;
-            assert_eq!(found.to_bits(), f64::to_bits(nearest), "{text}");
         }
     }
 }

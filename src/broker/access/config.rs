@@ -56,12 +56,17 @@ pub enum AccessError {
     Twice(String),
     /// Other machines can reach the port, and there is no user.
     #[error(
-        "{0} can be reached from other machines, and there is no user yet. Choose one:\n\
-         \x20 - a user: `humidor user add NAME`, or HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
+        "{address} can be reached from other machines, and there is no user yet. Choose one:\n\
+         \x20 - users: `humidor user add --role admin NAME{file}` for the page, `humidor user add --role fleet NAME{file}` for all boards; or one for everything, HUMIDOR_USER and HUMIDOR_PASSWORD_FILE here and on the boards\n\
          \x20 - no login (anyone on the network may do anything; for a first try only): HUMIDOR_ANONYMOUS=yes\n\
          \x20 - this machine only: HUMIDOR_MQTT_LISTEN=127.0.0.1:1883"
     )]
-    Open(SocketAddr),
+    Open {
+        /// The address.
+        address: SocketAddr,
+        /// The option that names the users file, with a space before it; empty where none is needed.
+        file: String,
+    },
     /// There were users once, and now there are none.
     #[error(
         "this broker has had users, and there is none now in {0}. Choose one:\n\

@@ -5,12 +5,14 @@ mod config;
 mod guesses;
 pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
+mod refusal_lines;
 mod refusals;
 mod renewal;
 mod sources;
 pub(in crate::broker) mod users;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -38,6 +40,9 @@ const CLIENT_ID_MAX_BYTES: usize = 256;
 const SHOWN_BYTES: usize = 64;
 /// Refusals of one kind are logged at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The users file where no setting names a folder.
+const DEFAULT_USERS_FILE: &str = "./data/users.toml";
 
 /// Checks logins, and gives permissions.
 #[derive(Debug, Clone)]
@@ -78,7 +83,12 @@ impl Access {
                 return Err(AccessError::UsersGone(sources.shown()));
             }
             if let Some(address) = open {
-                return Err(AccessError::Open(*address));
+                let named = sources.file().filter(|path| path != Path::new(DEFAULT_USERS_FILE));
+                let file = named.map(|path| format!(" --users-file {}", path.display()));
+                return Err(AccessError::Open {
+                    address: *address,
+                    file: file.unwrap_or_default(),
+                });
             }
         }
         let inner = Inner {
@@ -297,7 +307,8 @@ impl Access {
             // For each address and user, so that those with many refusals do not hide the others.
             if let Some(left_out) = self.inner.login_lines.due((peer.ip(), user), Instant::now()) {
                 let client = start(client_id);
-                warn!(%peer, ?user, ?client, left_out, "login refused: {refusal}");
+                let why = self.explain(*refusal, login.map(|(name, _)| name));
+                warn!(%peer, ?user, ?client, left_out, "login refused: {why}");
             }
         }
         admitted

@@ -147,7 +147,7 @@ impl SeriesQuota {
             Record::Foreign { numbers, .. } => {
                 // None of them when one is too many, so that a publisher that is told sees the whole message refused.
                 let before = begun.len();
-                for (field, _) in numbers {
+                for (field, _) in &numbers.found {
                     let name =
                         || SeriesName::Source { topic: topic.to_string(), field: field.clone() };
                     match self.admit_one(topic, field, owner, name) {
@@ -166,9 +166,10 @@ impl SeriesQuota {
     }
 
     /// Of the numbers of a foreign message those whose series are known.
-    pub fn known_numbers(&self, topic: &str, numbers: Numbers) -> Numbers {
+    pub fn known_numbers(&self, topic: &str, mut numbers: Numbers) -> Numbers {
         let table = self.shared.table.read().unwrap_or_else(PoisonError::into_inner);
-        numbers.into_iter().filter(|(field, _)| table.owner(topic, field).is_some()).collect()
+        numbers.found.retain(|(field, _)| table.owner(topic, field).is_some());
+        numbers
     }
 
     /// Forgets series that are deleted from the log.
@@ -308,7 +309,8 @@ mod tests {
         let quota = SeriesQuota::new(&[], 2);
         let topic: Topic = "plant/press".parse().unwrap();
         let foreign = |fields: &[&str]| {
-            let numbers = fields.iter().map(|field| ((*field).to_owned(), 1.0)).collect();
+            let numbers: Vec<_> = fields.iter().map(|field| ((*field).to_owned(), 1.0)).collect();
+            let numbers = numbers.into();
             let record = Record::Foreign { topic: topic.to_string(), at_ms: 0, numbers };
             (topic.clone(), record)
         };
@@ -316,7 +318,8 @@ mod tests {
         assert_eq!(admit(&quota, "", &foreign(&["a", "b", "c"])), None);
         assert_eq!(admit(&quota, "", &foreign(&["a", "b"])), Some(1));
         let numbers = vec![("a".to_owned(), 1.0), ("c".to_owned(), 2.0)];
-        assert_eq!(quota.known_numbers("plant/press", numbers), [("a".to_owned(), 1.0)]);
+        let known = quota.known_numbers("plant/press", numbers.into());
+        assert_eq!(known.found, [("a".to_owned(), 1.0)]);
     }
 
     /// What a connection remembers must not outlive the series.

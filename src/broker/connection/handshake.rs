@@ -24,6 +24,7 @@ use crate::mqtt::codec::{
     write_refusal,
 };
 use crate::throttled_log::ThrottledLog;
+use crate::wire::is_status_of;
 
 /// How long a client may take from the connection to its whole CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,6 +84,7 @@ pub async fn open<S: Stream>(
         }
     };
     if let Some(previous) = opened.lease.previous.take() {
+        services.contested.taken_over(&opened.permissions.client_id, peer.ip());
         let _ = timeout(TAKEOVER, previous).await;
     }
     let mut stored_will =
@@ -217,6 +219,18 @@ async fn accept(
             left_out,
             "the will of a client is left out: topics that begin with `$` are the broker's own"
         );
+    }
+    if let Some(will) = &will
+        && is_status_of(&connect.client_id, will.topic())
+        && !permissions.acl().may_write(will.topic())
+    {
+        // The login was right, so the node may know the difference.
+        let user = connect.user.as_deref().unwrap_or("");
+        services.access.refuse_node(peer, user, &connect.client_id);
+        return Err((
+            Reason::ClientIdentifierNotValid,
+            End::Refused("a node id that its user may not publish as"),
+        ));
     }
     if let Some(will) = &will
         && !permissions.may_write(will.topic())

@@ -2,6 +2,7 @@
 //!
 //! `inflight`, `hold_back` → `outbound_queue` → `state` → `shared_subscriptions` → `subscriptions` → `registry` → `take_over`
 
+pub(in crate::broker) mod contested;
 pub(in crate::broker) mod hold_back;
 pub(in crate::broker) mod inflight;
 pub(in crate::broker) mod outbound_queue;

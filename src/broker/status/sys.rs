@@ -96,6 +96,7 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
         count("store/readings", appended.readings),
         count("store/repeats", appended.repeats),
         count("store/samples", appended.samples),
+        count("store/samples/left out", appended.left_out),
         count("store/refused", appended.refused),
         count("store/commits", commits),
         text("store/commit/ms", format!("{:.3}", counters.commit_time().as_secs_f64() * 1000.0)),

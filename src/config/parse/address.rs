@@ -1,6 +1,6 @@
 //! Addresses to listen on, and names of hosts.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::list;
 
@@ -9,8 +9,28 @@ use super::list;
 /// # Errors
 /// When it is no such address.
 pub fn listen(text: &str, port: u16) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("`{text}` is not an IP address with a port, such as 0.0.0.0:{port}"))
+    text.parse().map_err(|_| {
+        let near = near(text, port);
+        format!("`{text}` is not an IP address with a port, such as 0.0.0.0:{port}{near}")
+    })
+}
+
+/// The address that is meant where a part is missing; empty when there is none.
+fn near(text: &str, port: u16) -> String {
+    let host = |host: &str| match host {
+        "" | "*" => Some(Ipv4Addr::UNSPECIFIED.into()),
+        "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+        host => host.trim_matches(['[', ']']).parse::<IpAddr>().ok(),
+    };
+    let text = text.trim();
+    let meant = match (text.parse(), text.rsplit_once(':')) {
+        (Ok(port), _) => Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
+        (_, Some((before, after))) if host(text).is_none() => {
+            host(before).zip(after.parse().ok()).map(SocketAddr::from)
+        }
+        _ => host(text).map(|ip| SocketAddr::new(ip, port)),
+    };
+    meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default()
 }
 
 /// As [`listen`], or `off`.
@@ -22,7 +42,8 @@ pub fn listen_or_off(text: &str, port: u16) -> Result<Option<SocketAddr>, String
         "off" => Ok(None),
         _ => text.parse().map(Some).map_err(|_| {
             format!(
-                "`{text}` is neither an IP address with a port, such as 0.0.0.0:{port}, nor off"
+                "`{text}` is neither an IP address with a port, such as 0.0.0.0:{port}, nor off{}",
+                near(text, port)
             )
         }),
     }
@@ -41,4 +62,26 @@ pub fn host_names(text: &str) -> Result<Vec<String>, String> {
             Err("write a host name without port: plant.example.org".to_owned())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_part_gets_the_whole_one() {
+        for (written, meant) in [
+            ("1883", "0.0.0.0:1883"),
+            (":1884", "0.0.0.0:1884"),
+            ("*:1884", "0.0.0.0:1884"),
+            ("localhost:1884", "127.0.0.1:1884"),
+            ("localhost", "127.0.0.1:1883"),
+            ("192.168.1.20", "192.168.1.20:1883"),
+            ("::1", "[::1]:1883"),
+        ] {
+            let error = listen(written, 1883).unwrap_err();
+            assert!(error.ends_with(&format!("did you mean `{meant}`?")), "{written}: {error}");
+        }
+        assert!(!listen("hall:1883", 1883).unwrap_err().contains("did you mean"));
+    }
 }

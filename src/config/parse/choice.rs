@@ -2,10 +2,14 @@
 
 /// The known name nearest to `name`; `None` when none is near enough to be a slip of the keyboard.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Case and the characters between words are no slips of their own.
+    let plain = |word: &str| word.trim().to_ascii_lowercase().replace(['-', '_', ' ', '.'], "");
+    let name = plain(name);
     known
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .map(|candidate| (strsim::damerau_levenshtein(&name, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3))
-        .min()
+        // Of equally near words the first one.
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
@@ -22,10 +26,36 @@ pub fn choice<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
         .ok_or_else(|| not_one_of(text, &words))
 }
 
+/// Words of other programs, and the words here that may be meant.
+const SYNONYMS: [(&str, &[&str]); 17] = [
+    ("true", &["yes", "on"]),
+    ("1", &["yes", "on"]),
+    ("on", &["yes"]),
+    ("yes", &["on"]),
+    ("always", &["yes"]),
+    ("false", &["no", "off", "none"]),
+    ("0", &["no", "off", "none"]),
+    ("off", &["no", "none"]),
+    ("no", &["off", "none"]),
+    ("never", &["no", "none"]),
+    ("all", &["read"]),
+    ("everyone", &["read"]),
+    ("gpiod", &["cdev"]),
+    ("libgpiod", &["cdev"]),
+    ("simulated", &["sim"]),
+    ("mock", &["sim"]),
+    ("text", &["human"]),
+];
+
 /// The message for a word that is not in `known`.
 pub fn not_one_of(found: &str, known: &[&str]) -> String {
-    let near =
-        nearest(found, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+    let plain = found.trim().to_ascii_lowercase();
+    let meant = SYNONYMS.iter().find(|(word, _)| *word == plain);
+    let meant =
+        meant.and_then(|(_, meant)| meant.iter().copied().find(|word| known.contains(word)));
+    let near = meant
+        .or_else(|| nearest(found, known.iter().copied()))
+        .map(|near| format!("; did you mean `{near}`?"));
     format!("`{found}` is none of {}{}", known.join(", "), near.unwrap_or_default())
 }
 
@@ -41,6 +71,7 @@ mod tests {
             choice("cdv", &known).unwrap_err(),
             "`cdv` is none of auto, cdev; did you mean `cdev`?"
         );
+        assert_eq!(nearest("HUMIDOR-gpio", ["HUMIDOR_GPIO"].into_iter()), Some("HUMIDOR_GPIO"));
         assert_eq!(choice("something", &known).unwrap_err(), "`something` is none of auto, cdev");
     }
 }

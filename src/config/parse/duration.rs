@@ -17,7 +17,9 @@ pub fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration,
         .parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|time| Duration::try_from(time).ok())
-        .ok_or_else(|| format!("`{text}` is not a time: write 10s, 500ms, 2m"))?;
+        .ok_or_else(|| {
+            format!("`{text}` is not a time: write 10s, 500ms, 2m{}", near(text, &TIMES))
+        })?;
     if range.contains(&time) {
         Ok(time)
     } else {
@@ -56,7 +58,49 @@ pub fn age(text: &str) -> Result<Option<Duration>, String> {
         .map(Duration::from_secs)
         .filter(|age| AGE.contains(age))
         .map(Some)
-        .ok_or_else(|| format!("`{text}` is not an age from 1d to 36500d: write 90d, 36h, forever"))
+        .ok_or_else(|| {
+            let near = match text.trim().to_lowercase().as_str() {
+                "never" | "infinite" | "infinity" | "always" | "ever" | "for ever" | "∞" => {
+                    "; did you mean `forever`?".to_owned()
+                }
+                _ => near(text, &AGES),
+            };
+            format!("`{text}` is not an age from 1d to 36500d: write 90d, 36h, forever{near}")
+        })
+}
+
+/// Beginnings of units as people write them, each with the unit here and how many of it; the first is that of a number
+/// alone.
+type Units = [(&'static str, &'static str, u64)];
+const TIMES: [(&str, &str, u64); 8] = [
+    ("s", "s", 1),
+    ("ms", "ms", 1),
+    ("mil", "ms", 1),
+    ("m", "m", 1),
+    ("h", "h", 1),
+    ("d", "h", 24),
+    ("분", "m", 1),
+    ("초", "s", 1),
+];
+const AGES: [(&str, &str, u64); 6] =
+    [("d", "d", 1), ("h", "h", 1), ("t", "d", 1), ("w", "d", 7), ("m", "d", 30), ("y", "d", 365)];
+
+/// The value that a whole number with another spelling of its unit probably means; empty when there is none.
+fn near(text: &str, units: &Units) -> String {
+    let plain = text.trim().to_lowercase();
+    let digits = plain.len() - plain.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = plain.split_at(digits);
+    let unit = unit.trim_start();
+    let default = units.first().filter(|_| unit.is_empty());
+    // The longest beginning: `ms` is not `m`.
+    let fits = units.iter().filter(|(start, ..)| unit.starts_with(start));
+    let meant = default.or_else(|| fits.max_by_key(|(start, ..)| start.len()));
+    match (number.parse::<u64>(), meant) {
+        (Ok(number), Some((_, unit, of))) => number
+            .checked_mul(*of)
+            .map_or_else(String::new, |number| format!("; did you mean `{number}{unit}`?")),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +113,13 @@ mod tests {
         assert_eq!(interval("500ms").unwrap_err(), "`500ms` is not between 1s and 24h");
         assert!(interval("1 fortnight").unwrap_err().contains("is not a time"));
         assert!(interval("-5s").is_err());
+        for (written, meant) in
+            [("10", "10s"), ("5 Min.", "5m"), ("500 msek", "500ms"), ("1 day", "24h")]
+        {
+            let error = interval(written).err().filter(|error| error.contains("did you mean"));
+            let meant = format!("did you mean `{meant}`?");
+            assert!(error.is_none_or(|error| error.ends_with(&meant)), "{written}");
+        }
     }
 
     #[test]
@@ -80,6 +131,19 @@ mod tests {
             ["90", "1h", "0d", "-3d", "1.5d", "99999999999999999999d", "700000000000000000d"]
         {
             assert!(age(wrong).is_err(), "{wrong}");
+        }
+        for (written, meant) in [
+            ("90", "90d"),
+            ("90 days", "90d"),
+            ("2w", "14d"),
+            ("3 months", "90d"),
+            ("1y", "365d"),
+            ("never", "forever"),
+        ] {
+            assert!(
+                age(written).unwrap_err().ends_with(&format!("did you mean `{meant}`?")),
+                "{written}"
+            );
         }
     }
 }

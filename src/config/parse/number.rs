@@ -33,10 +33,14 @@ pub fn number_or_none(text: &str, range: RangeInclusive<u32>) -> Result<u32, Str
 /// # Errors
 /// When it is no such number.
 pub fn share(text: &str) -> Result<f64, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| format!("`{text}` is not a share from 0 to 1"))
+    text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| {
+        let plain = text.trim().replace(',', ".");
+        let percent = plain.strip_suffix('%').and_then(|it| it.trim().parse::<f64>().ok());
+        let meant = percent.map(|it| it / 100.0).or_else(|| plain.parse().ok());
+        let near = meant.filter(|share| (0.0..=1.0).contains(share));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        format!("`{text}` is not a share from 0 to 1{near}")
+    })
 }
 
 #[cfg(test)]
@@ -53,6 +57,8 @@ mod tests {
             number_or_none("1000", 1024..=u32::MAX).unwrap_err().ends_with("or 0 for no limit")
         );
         assert_eq!(share("0.02"), Ok(0.02));
+        assert!(share("2 %").unwrap_err().ends_with("did you mean `0.02`?"));
+        assert!(share("0,1").unwrap_err().ends_with("did you mean `0.1`?"));
         assert!(share("1.5").is_err() && share("NaN").is_err() && share("-0.1").is_err());
     }
 }

@@ -71,17 +71,35 @@ pub fn reason(error: &ConnectionError, node: &Id, broker: &BrokerAddress) -> Str
     }
 }
 
+/// Whether the broker has refused the node itself, which no wait mends.
+pub const fn is_refusal(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::ConnectionRefused(
+            ConnectReturnCode::BadUserNamePassword
+                | ConnectReturnCode::NotAuthorized
+                | ConnectReturnCode::BadClientId
+                | ConnectReturnCode::RefusedProtocolVersion
+        )
+    )
+}
+
 fn refusal(code: ConnectReturnCode, node: &Id, user: Option<&str>) -> String {
     match (code, user) {
         (ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized, Some(user)) => {
             format!(
-                "broker refused user `{user}`: wrong password, or not allowed to publish as `{node}`"
+                "broker refused user `{user}`: unknown user or wrong password; the broker's log says which"
             )
         }
         (ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized, None) => {
             "broker refused a client without a user: write mqtt://user@host into HUMIDOR_BROKER, and set HUMIDOR_PASSWORD_FILE".to_owned()
         }
-        (ConnectReturnCode::BadClientId, _) => {
+        (ConnectReturnCode::BadClientId, Some(user)) => {
+            format!(
+                "broker refused node id `{node}`: user `{user}` may not publish as `{node}`; set HUMIDOR_NODE={user} for a user of one board, or use a user with --role fleet"
+            )
+        }
+        (ConnectReturnCode::BadClientId, None) => {
             format!("broker refused client id `{CLIENT_ID_PREFIX}{node}`")
         }
         (ConnectReturnCode::ServiceUnavailable, _) => {
@@ -110,10 +128,12 @@ mod tests {
         for code in [ConnectReturnCode::NotAuthorized, ConnectReturnCode::BadUserNamePassword] {
             assert_eq!(
                 refused(code, "mqtt://plant@hall"),
-                "broker refused user `plant`: wrong password, or not allowed to publish as `pi4`"
+                "broker refused user `plant`: unknown user or wrong password; the broker's log says which"
             );
             assert!(refused(code, "mqtt://hall").contains("HUMIDOR_PASSWORD_FILE"));
         }
+        let other_id = refused(ConnectReturnCode::BadClientId, "mqtt://plant@hall");
+        assert!(other_id.contains("HUMIDOR_NODE=plant"), "{other_id}");
         let unavailable = refused(ConnectReturnCode::ServiceUnavailable, "mqtt://plant@hall");
         assert!(!unavailable.contains("password"), "{unavailable}");
     }

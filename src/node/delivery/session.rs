@@ -88,6 +88,8 @@ struct Lost {
     closed: bool,
     /// Topic of messages that kept everything else from arriving.
     held_up_by: Option<String>,
+    /// Whether it refused this node.
+    rejected: bool,
 }
 
 impl Lost {
@@ -100,6 +102,7 @@ impl Lost {
             ended_by: EndedBy::Broker,
             closed: false,
             held_up_by: None,
+            rejected: false,
         }
     }
 }
@@ -132,12 +135,18 @@ impl History {
     /// Notes the end of a connection. Returns whether the pattern is that of two boards with one id: each connects, and the
     /// broker closes the other one's connection (MQTT 3.1.1, 3.1.4).
     fn lost(&mut self, lost: &Lost, waiting: u64, now: Instant) -> bool {
+        let twin = self.looks_like_two(lost, now);
         let stood = lost.stood.is_some_and(|stood| stood >= self.proved_after);
         // Where no reading waits, none can be acknowledged: a board of outputs, say.
         let served = lost.acknowledged > 0 || waiting == 0;
-        if (stood && served) || lost.acknowledged >= PROVED_BY_READINGS {
+        // Of two boards with one id each ends the other's connection: what one proves is no reason to come back soon.
+        if !twin && ((stood && served) || lost.acknowledged >= PROVED_BY_READINGS) {
             self.waits.reset();
         }
+        twin
+    }
+
+    fn looks_like_two(&mut self, lost: &Lost, now: Instant) -> bool {
         // A broker that is away in between is one that restarts.
         if !lost.closed || lost.stood.is_none() {
             self.closed.clear();
@@ -172,10 +181,11 @@ impl Session {
             let now = Instant::now();
             let waiting = self.publishing.outbox.depth();
             let twin = history.lost(&lost, waiting, now);
-            self.publishing.vitals.lost(&lost.reason);
+            self.publishing.vitals.lost(&lost.reason, lost.rejected);
             if let Some(left_out) = history.lost_line.due(now.into_std()) {
                 warn!(broker = %self.broker, waiting, left_out, "{}; readings wait in the outbox", lost.reason);
             }
+            self.publishing.vitals.twin(twin);
             if twin && history.twin_line.due(now.into_std()).is_some() {
                 warn!(
                     node = %self.node,
@@ -261,6 +271,8 @@ impl Session {
             PublishError::HeldUp { topic, .. } => Some(topic.clone()),
             _ => None,
         };
+        let rejected =
+            matches!(&error, PublishError::Connection(error) if client::is_refusal(error));
         let (reason, closed) = match (error, stream_error) {
             (PublishError::Connection(_), Some(error)) => {
                 let connected = if stood.is_some() {
@@ -277,7 +289,7 @@ impl Session {
             }
             (error, _) => (error.to_string(), false),
         };
-        End::Lost(Lost { reason, stood, acknowledged, ended_by, closed, held_up_by })
+        End::Lost(Lost { reason, stood, acknowledged, ended_by, closed, held_up_by, rejected })
     }
 }
 
@@ -387,8 +399,26 @@ mod tests {
 
     fn lost(stood: Option<u64>, acknowledged: u64, closed: bool) -> Lost {
         let stood = stood.map(Duration::from_secs);
-        let reason = String::new();
-        Lost { reason, stood, acknowledged, ended_by: EndedBy::Broker, closed, held_up_by: None }
+        Lost {
+            reason: String::new(),
+            stood,
+            acknowledged,
+            ended_by: EndedBy::Broker,
+            closed,
+            held_up_by: None,
+            rejected: false,
+        }
+    }
+
+    #[test]
+    fn two_boards_with_one_id_come_back_ever_more_slowly() {
+        let (mut history, start) = (History::new(Duration::from_secs(10)), Instant::now());
+        let mut twin = false;
+        for n in 0..9 {
+            twin = history.lost(&lost(Some(20), 50, true), 0, start + Duration::from_secs(n));
+            history.waits.next_wait();
+        }
+        assert!(twin && history.waits.next_wait() >= Duration::from_secs(8));
     }
 
     #[test]

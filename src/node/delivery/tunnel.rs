@@ -73,7 +73,7 @@ pub enum TunnelError {
     /// The handshake, or the broker's certificate.
     #[error("TLS: {0}")]
     Tls(std::io::Error),
-    /// The broker refused by a TLS alert.
+    /// The broker refused by a TLS alert, or its certificate is refused.
     #[error("TLS: {0}")]
     Refused(String),
     /// The broker does not answer.
@@ -93,7 +93,10 @@ impl TunnelError {
             Some(rustls::Error::AlertReceived(alert)) => {
                 Self::Refused(refusal(*alert, has_certificate))
             }
-            Some(_) => Self::Tls(error),
+            Some(fault) => match crate::tls::certificate_fault(fault) {
+                Some(fault) => Self::Refused(fault),
+                None => Self::Tls(error),
+            },
         }
     }
 

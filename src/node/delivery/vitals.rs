@@ -36,6 +36,10 @@ pub struct Connection {
     pub acknowledged: Option<Moment>,
     /// Why the last connection failed or ended, and when.
     pub error: Option<(String, Moment)>,
+    /// Whether the broker has refused this node at the last attempt.
+    pub rejected: bool,
+    /// When connections last ended as those of two boards with one id do.
+    pub twin: Option<Moment>,
     /// Topic filters that the broker refuses, does not answer, or that end the connection.
     pub refused: Vec<Missing>,
 }
@@ -54,6 +58,8 @@ impl Vitals {
             unproved: Some(Moment::now()),
             acknowledged: None,
             error: None,
+            rejected: false,
+            twin: None,
             refused: Vec::new(),
         }))
     }
@@ -62,6 +68,7 @@ impl Vitals {
     pub fn connected(&self) {
         let mut connection = self.lock();
         (connection.connected, connection.disconnected) = (Some(Moment::now()), None);
+        connection.rejected = false;
     }
 
     /// The connection has stood for some time, and something was acknowledged on it.
@@ -74,13 +81,21 @@ impl Vitals {
         self.lock().acknowledged = Some(Moment::now());
     }
 
-    /// The connection failed or ended.
-    pub fn lost(&self, reason: &str) {
+    /// The connection failed or ended. `rejected`: the broker has refused this node.
+    pub fn lost(&self, reason: &str, rejected: bool) {
         let mut connection = self.lock();
+        connection.rejected = rejected;
         connection.connected = None;
         connection.disconnected.get_or_insert_with(Moment::now);
         connection.unproved.get_or_insert_with(Moment::now);
         connection.error = Some((reason.to_owned(), Moment::now()));
+    }
+
+    /// Whether the last connections ended as those of two boards with one id do.
+    pub fn twin(&self, twin: bool) {
+        if twin {
+            self.lock().twin = Some(Moment::now());
+        }
     }
 
     /// These subscriptions are refused now.

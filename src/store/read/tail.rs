@@ -84,12 +84,14 @@ impl Log {
         count: usize,
         arrived: Option<&Vec<(i64, i64)>>,
     ) -> rusqlite::Result<Vec<(i64, Reading)>> {
+        // No file holds more rows.
+        let most = i64::try_from(count).unwrap_or(i64::MAX);
         let mut latest = self
             .connection
             .prepare_cached(&format!(
                 "{READINGS} WHERE reading.run = ? ORDER BY reading.seq DESC LIMIT ?"
             ))?
-            .query_map(params![run, count], |row| Ok((row.get(9)?, reading(row)?)))?
+            .query_map(params![run, most], |row| Ok((row.get(9)?, reading(row)?)))?
             .collect::<rusqlite::Result<Vec<(i64, Reading)>>>()?;
         let mut numbers = arrived.cloned().unwrap_or_default();
         numbers.sort_unstable_by(|a, b| b.cmp(a));

@@ -68,7 +68,7 @@ mod tests {
         let sample = |field: &str| Record::Foreign {
             topic: "plant".to_owned(),
             at_ms: START_MS,
-            numbers: vec![(field.to_owned(), 1.0)],
+            numbers: vec![(field.to_owned(), 1.0)].into(),
         };
         store.append(&[&sample("a"), &sample("b")]).unwrap();
         store

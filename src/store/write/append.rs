@@ -33,10 +33,12 @@ pub(in crate::store) fn append(
                 }
             }
             Record::Foreign { topic, at_ms, numbers } => {
-                for (field, value) in numbers {
+                for (field, value) in &numbers.found {
                     insert_sample(transaction, cache, topic, field, *at_ms, *value)?;
                     appended.samples += 1;
                 }
+                appended.texts += numbers.texts;
+                appended.left_out += numbers.left_out;
             }
             Record::Refused { topic, at_ms, cause: name, payload } => {
                 let at_ms = at_ms.saturating_add(cache.correction_ms);

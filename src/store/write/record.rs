@@ -45,7 +45,7 @@ pub enum Record {
         topic: String,
         /// Arrival in log time, ms: Unix ms UTC where [`Store::tell_time`](crate::store::Store::tell_time) says nothing else.
         at_ms: i64,
-        /// Field and value.
+        /// Field and value, and what gave none.
         numbers: Numbers,
     },
     /// A message that should have been a reading or held a number, and was neither.
@@ -88,6 +88,10 @@ pub struct Appended {
     pub repeats: u64,
     /// Numbers from foreign messages.
     pub samples: u64,
+    /// Members of foreign messages that are no numbers: texts, booleans and nulls.
+    pub texts: u64,
+    /// Numbers of foreign messages that were not kept, such as `NaN` ([`Numbers::left_out`]).
+    pub left_out: u64,
     /// Messages refused.
     pub refused: u64,
     /// Messages that waited for a session and were dropped: they had to make room, or all packet ids had overtaken

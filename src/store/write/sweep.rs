@@ -323,7 +323,7 @@ mod tests {
             .map(|n| Record::Foreign {
                 topic: topic(n),
                 at_ms: START_MS,
-                numbers: vec![(String::new(), 1.0)],
+                numbers: vec![(String::new(), 1.0)].into(),
             })
             .collect();
         store.append(&foreign.iter().collect::<Vec<_>>()).unwrap();

@@ -54,6 +54,7 @@ async fn about(
         "user": identity.user.as_deref(),
         "may": { "read": identity.may_read, "switch": identity.may_switch, "forget": identity.may_forget },
         "login": state.authenticator.has_users(),
+        "mqtt": { "host": state.mqtt_host, "port": state.mqtt_port },
     }))
 }
 

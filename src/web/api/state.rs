@@ -1,5 +1,6 @@
 //! The state of the API's handlers, and the bound on its exports.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,6 +21,10 @@ pub struct ApiState {
     pub run: Arc<str>,
     /// When this run began, Unix ms UTC.
     pub started_ms: i64,
+    /// The broker's address for boards, where it is known.
+    pub mqtt_host: Option<IpAddr>,
+    /// Its port for MQTT.
+    pub mqtt_port: u16,
     /// The log.
     pub log: LogReader,
     /// The boards.

@@ -2,6 +2,7 @@
 
 import { Chart, withGaps } from "./chart.js";
 import { applyReading, applyRecent, applySensors, boards, keyOf, now, sensors, setClock } from "./state.js";
+import { fillFirst } from "./first.js";
 import { fill, length, number, t, time, zone } from "./text.js";
 import { drawAlarms, drawBoards, drawTiles, make } from "./view.js";
 
@@ -74,6 +75,7 @@ async function start() {
   $("account").hidden = !about.user;
   if (!about.may.read) return showRefusal();
   $("refused").hidden = true;
+  fillFirst(about);
   $("page").hidden = false;
   follow();
 }

@@ -3,6 +3,10 @@
 const english = {
   skip: "Skip to the readings", sensors: "Sensors", boards: "Boards", alarms: "Alarms",
   empty: "No readings are stored yet. The first one will show up automatically.",
+  firstUser: "The boards need a user. On the broker:",
+  firstBoard: "Start a board with a DHT22 on header pin 7. On a Raspberry Pi with Docker:",
+  firstOther: "An Orange Pi also needs --device /dev/gpiochip1 and -e HUMIDOR_BOARD=orange-pi-zero-3 or orange-pi-zero.",
+  brokerAddress: "BROKER-ADDRESS", copy: "Copy", copied: "Copied", selected: "Selected: copy it with the keyboard",
   noBoards: "No board has reported yet. Boards will show up automatically.",
   live: "Live", wait: "Connecting…", lost: "Connection lost. Reconnecting…",
   sum: (sensors, boards) =>
@@ -44,6 +48,10 @@ const english = {
 const korean = {
   skip: "측정값으로 건너뛰기", sensors: "센서", boards: "보드", alarms: "경보",
   empty: "아직 저장된 측정값이 없습니다. 첫 측정값이 들어오면 자동으로 표시됩니다.",
+  firstUser: "보드에는 사용자가 필요합니다. 브로커에서 다음을 실행합니다:",
+  firstBoard: "헤더 핀 7에 DHT22를 연결한 보드를 시작합니다. Docker가 있는 Raspberry Pi에서 다음을 실행합니다:",
+  firstOther: "Orange Pi에는 --device /dev/gpiochip1과 -e HUMIDOR_BOARD=orange-pi-zero-3 또는 orange-pi-zero도 필요합니다.",
+  brokerAddress: "브로커-주소", copy: "복사", copied: "복사했습니다", selected: "선택했습니다. 키보드로 복사해야 합니다",
   noBoards: "아직 상태를 보고한 보드가 없습니다. 보드가 보고하면 자동으로 표시됩니다.",
   live: "실시간", wait: "연결 중…", lost: "연결이 끊겼습니다. 다시 연결하고 있습니다…",
   sum: (sensors, boards) => `센서 ${count(sensors)}개 · 온라인 보드 ${count(boards)}개`,

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::Version;
 use axum::http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 
-use super::same_origin::{is_same_origin, without_port};
+use super::host_names::without_port;
+use super::same_origin::is_same_origin;
 use crate::broker::Role;
 
 /// What a client may do without a login.

@@ -3,9 +3,11 @@
 
 mod authenticator;
 mod guests;
+pub mod host_names;
 mod identity;
 mod login;
 mod middleware;
+mod refusal_page;
 pub mod same_origin;
 mod sessions;
 

@@ -1,16 +1,15 @@
 //! Protection of the operator's browser: refuses requests by another host name (DNS rebinding) or from another site's
 //! page, and sends the headers that forbid framing and foreign scripts.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
+use super::host_names::HostNames;
+use super::refusal_page;
 use crate::web::http_error::HttpError;
 
 /// Scripts, styles and connections only of this broker, and nothing inline: markup in a node's name would stay
@@ -27,44 +26,12 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     ),
 ];
 
-/// Host names of this broker. A request's `Host` header has to be one of them, or an IP address.
-#[derive(Debug, Clone, Default)]
-pub struct HostNames(Arc<[String]>);
-
-impl HostNames {
-    /// `localhost`, this machine's own name with and without `.local`, and `more`.
-    pub fn new(own: &str, more: &[String]) -> Self {
-        let own = own.to_ascii_lowercase();
-        let names = [String::from("localhost"), format!("{own}.local"), own];
-        let more = more.iter().map(|name| name.to_ascii_lowercase());
-        Self(names.into_iter().chain(more).filter(|name| !name.is_empty()).collect())
-    }
-
-    /// Whether a `Host` header names this broker. An IP address always does: after DNS rebinding the header holds
-    /// the other site's name.
-    fn contains(&self, host: &str) -> bool {
-        let name = without_port(host).to_ascii_lowercase();
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        address.parse::<IpAddr>().is_ok() || self.0.contains(&name)
-    }
-}
-
-/// A `Host` without its port.
-pub fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
-            name
-        }
-        _ => host,
-    }
-}
-
 /// Answers 421 to another host name and 403 to a change from another site's page; adds the security headers to every
 /// response.
 pub async fn protect(State(names): State<HostNames>, request: Request, next: Next) -> Response {
     let mut response = match check(&names, &request) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => refusal_page::answer(error, request.headers()),
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, value);
@@ -89,7 +56,7 @@ fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
         _ => {
             return Err(HttpError::new(
                 StatusCode::MISDIRECTED_REQUEST,
-                "unknown host name; use the broker's IP address, or add the name to HUMIDOR_HTTP_HOSTS",
+                refusal_page::UNKNOWN_HOST,
             ));
         }
     }
@@ -123,34 +90,6 @@ pub fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_host_is_an_address_or_a_known_name() {
-        let names = HostNames::new("Box-3", &["plant.example.org".to_owned()]);
-        for good in [
-            "127.0.0.1:8080",
-            "192.168.1.20",
-            "[::1]:8080",
-            "[fe80::1]",
-            "localhost:8080",
-            "LOCALHOST",
-            "box-3:8080",
-            "box-3.local",
-            "plant.example.org",
-        ] {
-            assert!(names.contains(good), "{good}");
-        }
-        for bad in [
-            "",
-            ":8080",
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example:8080",
-            "box-3:x",
-        ] {
-            assert!(!names.contains(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn another_sites_page_is_not_the_same_origin() {

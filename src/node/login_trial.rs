@@ -1,0 +1,68 @@
+//! One connection to the broker as this node, for `humidor doctor`: whether it is reached, and admits the node.
+
+use std::time::Duration;
+
+use rumqttc::{AsyncClient, Event, LastWill, Outgoing, Packet, QoS};
+use tokio::time::timeout;
+
+use super::address::BrokerAddress;
+use super::config::TlsFiles;
+use super::delivery::client;
+use super::delivery::tunnel::Tunnel;
+use crate::reading::Id;
+use crate::wire::{NodeTopics, OFFLINE};
+
+/// Longest wait for the broker's answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of the client: DISCONNECT.
+const REQUESTS: usize = 1;
+
+/// The connection to try. A node with this id must not run: the broker would end its connection.
+#[derive(Debug, Clone)]
+pub struct LoginTrial {
+    /// The node.
+    pub node: Id,
+    /// Its broker.
+    pub broker: BrokerAddress,
+    /// Password, where the address names a user.
+    pub password: Option<String>,
+    /// Where the address asks for TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+impl LoginTrial {
+    /// Connects with the node's own client id and will, which a broker may refuse, and disconnects.
+    ///
+    /// # Errors
+    /// Why not, in the words of the node's log.
+    pub async fn run(&self) -> Result<(), String> {
+        let opened = Tunnel::open(self.tls.as_ref(), &self.broker).await;
+        let tunnel = opened.map_err(|error| format!("no connection to the broker: {error}"))?;
+        let password = self.password.as_deref();
+        let mut options = client::options(&self.node, &self.broker, password, &tunnel);
+        let status = NodeTopics::new(self.node.clone()).status();
+        options.set_last_will(LastWill::new(status, OFFLINE, QoS::AtLeastOnce, true));
+        let (client, mut events) = AsyncClient::new(options, REQUESTS);
+        let exchange = async {
+            loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                        client.try_disconnect().map_err(|error| error.to_string())?;
+                    }
+                    Ok(Event::Outgoing(Outgoing::Disconnect)) => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) => return Err(client::reason(&error, &self.node, &self.broker)),
+                }
+            }
+        };
+        let answer = timeout(ANSWER_TIMEOUT, exchange).await;
+        drop(events);
+        let ended = tunnel.close().await;
+        match (answer, ended) {
+            (Ok(Ok(())), _) => Ok(()),
+            (Ok(Err(_)), Some(error)) => Err(format!("no connection to the broker: {error}")),
+            (Ok(Err(reason)), None) => Err(reason),
+            (Err(_), _) => Err(format!("the broker does not answer within {ANSWER_TIMEOUT:?}")),
+        }
+    }
+}

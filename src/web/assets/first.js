@@ -1,0 +1,37 @@
+// What to do while there is no reading: the command that starts a board, with this broker's address, ready to copy.
+
+import { t } from "./text.js";
+
+const $ = (id) => document.getElementById(id);
+
+/** The broker's address for a board: the one in the page's own address, unless that names this machine only. */
+function brokerHost(about) {
+  const host = location.hostname;
+  const isOwn = host === "localhost" || host.endsWith(".localhost") || host.startsWith("127.") || host === "[::1]";
+  return isOwn ? about.mqtt?.host ?? t.brokerAddress : host;
+}
+
+/** Fills the texts of the empty page in. */
+export function fillFirst(about) {
+  const port = about.mqtt && about.mqtt.port !== 1883 ? `:${about.mqtt.port}` : "";
+  const login = about.login ? " -e HUMIDOR_PASSWORD=" + t.password.replaceAll(" ", "-") : "";
+  $("firstUser").hidden = !about.login;
+  $("boardLine").textContent = "docker run -d --name humidor --restart unless-stopped"
+    + " --device /dev/gpiochip0 --group-add $(stat -c %g /dev/gpiochip0) -v humidor-outbox:/data"
+    + ` -e HUMIDOR_NODE=board-1 -e HUMIDOR_BROKER=mqtt://${about.login ? "boards@" : ""}${brokerHost(about)}${port}${login}`
+    + " -e HUMIDOR_SENSORS=hall=dht22@7 humidor node";
+  $("copy").onclick = copy;
+}
+
+/** Copies the command. Pages over plain HTTP have no clipboard, but may copy a selection. */
+async function copy() {
+  const line = $("boardLine");
+  let copied = true;
+  try {
+    await navigator.clipboard.writeText(line.textContent);
+  } catch {
+    getSelection().selectAllChildren(line);
+    copied = document.execCommand("copy");
+  }
+  $("copy").textContent = copied ? t.copied : t.selected;
+}

@@ -1,0 +1,455 @@
+//! The first hour with humidor: what a newcomer types, forgets and misspells leads on, and never to a wall.
+
+mod support;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use support::http::{get, request};
+use support::{Process, broker, humidor, stored, wait_until};
+
+/// Exit code, standard output and standard error.
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn http_of(broker: &Process) -> SocketAddr {
+    let line = broker.said("listening for HTTP");
+    line.rsplit("address=").next().unwrap().trim().parse().unwrap()
+}
+
+/// Runs `humidor user add` with a password on its standard input.
+fn add_user(data: &Path, name: &str, role: &str) -> (Option<i32>, String, String) {
+    let mut command = humidor();
+    command.args(["user", "add", name, "--role", role, "--data"]).arg(data);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{name}-secret\n").as_bytes()).unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A board with a simulated sensor, and its secret beside its outbox.
+fn board(data: &Path, node: &str, broker: &str, password: &str) -> Command {
+    std::fs::create_dir_all(data).unwrap();
+    let secret = data.join("password");
+    std::fs::write(&secret, password).unwrap();
+    let mut command = humidor();
+    command
+        .args(["node", "--node", node, "--broker", broker, "--sensors", "hall=dht22@7"])
+        .args(["--gpio", "sim", "--interval", "2s", "--data"])
+        .arg(data)
+        .env("HUMIDOR_PASSWORD_FILE", secret)
+        .env("NO_COLOR", "1");
+    command
+}
+
+#[test]
+fn whoever_may_do_everything_over_mqtt_may_look_at_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = [("x-forwarded-for", "203.0.113.9")];
+    for (more, status) in [
+        (&["--anonymous", "yes"][..], 200),
+        (&["--anonymous", "yes", "--http-guests", "local"], 401),
+        (&[], 401),
+    ] {
+        let (broker, _) = broker(folder.path(), "127.0.0.1:0", more);
+        let http = http_of(&broker);
+        assert_eq!(
+            request(http, "GET", "/api/v1/nodes", &elsewhere, "").status,
+            status,
+            "{more:?}"
+        );
+        assert_eq!(broker.terminate(), Some(0));
+    }
+    let shown = run(humidor().arg("config").env("HUMIDOR_ANONYMOUS", "yes")).1;
+    let row = shown.lines().find(|line| line.starts_with("HUMIDOR_HTTP_GUESTS")).unwrap();
+    assert!(row.contains("read") && row.ends_with("follows from HUMIDOR_ANONYMOUS=yes"), "{row}");
+}
+
+#[test]
+fn a_name_of_the_local_network_is_known_and_another_gets_a_page_that_says_what_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _) = broker(folder.path(), "127.0.0.1:0", &[]);
+    let http = http_of(&broker);
+    let ask = |host: &str, accept: &str| {
+        request(http, "GET", "/", &[("host", host), ("accept", accept)], "")
+    };
+    for host in ["raspberrypi.local:8080", "orangepizero3", "box.lan"] {
+        assert_eq!(ask(host, "text/html").status, 200, "{host}");
+    }
+    let page = ask("plant.example:8080", "text/html,application/xhtml+xml");
+    assert_eq!(page.status, 421);
+    assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
+    assert!(page.text().contains("HUMIDOR_HTTP_HOSTS=plant.example<"), "{}", page.text());
+    assert!(ask("plant.example", "application/json").text().starts_with('{'));
+    // An emoji, markup, and nothing at all.
+    for host in ["🏠.example", "<script>alert(1)</script>", ""] {
+        let page = ask(host, "text/html");
+        assert_eq!(page.status, 421, "{host}");
+        assert!(!page.text().contains("<script"), "{}", page.text());
+    }
+}
+
+#[test]
+fn a_user_is_added_before_there_is_a_folder_and_told_what_to_write_on_the_board() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("not/yet");
+    let mut first = humidor();
+    first.args(["broker", "--mqtt-listen", "0.0.0.0:0", "--data"]).arg(&data);
+    let (code, _, said) = run(&mut first);
+    assert_eq!(code, Some(78));
+    let file =
+        format!("humidor user add --role admin NAME --users-file {}/users.toml", data.display());
+    assert!(said.contains(&file), "{said}");
+
+    let (code, said, stderr) = add_user(&data, "press", "node");
+    assert_eq!(code, Some(0), "{stderr}");
+    for part in ["HUMIDOR_NODE=press", "HUMIDOR_BROKER=mqtt://press@", "the board `press` only"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let (_, said, _) = add_user(&data, "PI4", "node");
+    assert!(said.contains("`pi4`") && said.contains("no board can use it"), "{said}");
+    assert!(add_user(&data, "boards", "fleet").1.contains("HUMIDOR_NODE=ID"));
+    assert!(add_user(&data, "kim", "reader").1.contains(":8080/"));
+    let (code, _, stderr) = add_user(&data, "press", "node");
+    assert_eq!(code, Some(65));
+    assert!(stderr.contains("exists already") && stderr.contains("humidor user passwd press"));
+
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (code, _, stderr) = add_user(&file, "press", "node");
+    assert!(code != Some(0) && stderr.contains("Not a directory"), "{stderr}");
+}
+
+#[test]
+fn the_refusals_of_a_board_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(add_user(folder.path(), "press", "node").0, Some(0));
+    let (broker, address) = broker(folder.path(), "127.0.0.1:0", &[]);
+    let id = format!("pi-{}", std::process::id());
+    let start = |name: &str, user: &str, password: &str| {
+        let data = folder.path().join(name);
+        Process::start(board(&data, &id, &format!("mqtt://{user}@{address}"), password))
+    };
+    let health = || {
+        let mut command = humidor();
+        command.args(["health", "--mqtt-listen", "127.0.0.1:1", "--node", &id]);
+        run(&mut command)
+    };
+    for (name, user, password, of_broker, of_board) in [
+        ("a", "press", "guess", "wrong password", "unknown user or wrong password"),
+        ("b", "nobody", "press-secret", "unknown user", "unknown user or wrong password"),
+        ("c", "press", "press-secret", "may not publish as this node", "HUMIDOR_NODE=press"),
+    ] {
+        let board = start(name, user, password);
+        let line = board.said("broker refused");
+        assert!(line.contains(of_board), "{line}");
+        let line = broker.said("login refused");
+        assert!(line.contains(of_broker) && line.contains(user), "{line}");
+        wait_until("the refusal is known", || health().1.contains("broker refused"));
+        let (code, said, _) = health();
+        assert_eq!(code, Some(75), "{said}");
+        assert!(said.contains("degraded"), "{said}");
+        drop(board);
+        // The line of a user and an address comes once in a while.
+        wait_until("it has gone", || health().0 == Some(69));
+        std::fs::remove_dir_all(folder.path().join(name)).unwrap();
+        if name == "a" {
+            assert_eq!(add_user(folder.path(), "other", "reader").0, Some(0));
+        }
+    }
+    assert_eq!(stored(folder.path()), 0);
+}
+
+#[test]
+fn pins_that_a_board_does_not_have_are_refused_by_config() {
+    let config = |board: &str, sensors: &str| {
+        let mut command = humidor();
+        command.arg("config").env("HUMIDOR_SENSORS", sensors).env("HUMIDOR_NODE", "box");
+        if !board.is_empty() {
+            command.env("HUMIDOR_BOARD", board);
+        }
+        run(&mut command)
+    };
+    for (board, sensors, said) in [
+        ("", "hall=dht22@GPIO99", "no known board has a line on `GPIO99`"),
+        ("", "hall=dht22@6", "ground"),
+        ("", "hall=dht22@1", "3.3 V"),
+        ("raspberry-pi-4", "hall=dht22@PA6", "the Raspberry Pi 4 has no line on `PA6`"),
+        ("raspberry-pi-4", "hall=dht22@2", "which is 5 V"),
+        ("orange-pi-zero", "hall=dht22@7,press=dht11@PA6", "`hall@7` and `press@PA6` are both on"),
+        ("orange-pi-zero-3", "hall=dht22@27", "near it"),
+    ] {
+        let (code, _, stderr) = config(board, sensors);
+        assert_eq!(code, Some(78), "{board} {sensors}: {stderr}");
+        assert!(stderr.contains(said), "{said} in {stderr}");
+    }
+    for (board, sensors) in [
+        ("", "hall=dht22@7,press=dht11@PA6"),
+        ("raspberry-pi-4", "hall=dht22@7,press=dht11@GPIO17"),
+        ("orange-pi-zero", "hall=dht21@7,press=am2301@11"),
+    ] {
+        assert_eq!(config(board, sensors).0, Some(0), "{board} {sensors}");
+    }
+}
+
+#[test]
+fn the_doctor_tries_a_reading_and_the_login_and_says_what_to_do_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = format!("doctor-{}", std::process::id());
+    assert_eq!(add_user(folder.path(), &node, "node").0, Some(0));
+    let password = format!("{node}-secret");
+    let (_broker, address) = broker(folder.path(), "127.0.0.1:0", &[]);
+    let doctor = |more: &[(&str, &str)]| {
+        let mut command = humidor();
+        command.arg("doctor").env("HUMIDOR_GPIO", "sim").env("HUMIDOR_NODE", &node);
+        command.env("HUMIDOR_DATA", folder.path().join("new")).env("HUMIDOR_SIM_FAULTS", "0");
+        for (name, value) in more {
+            command.env(format!("HUMIDOR_{name}"), value);
+        }
+        run(&mut command)
+    };
+    let next = |report: &str| report.lines().last().unwrap_or_default().to_owned();
+    let (code, report, _) = doctor(&[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(next(&report).starts_with("next:  say what is connected"), "{report}");
+    assert!(report.contains("ok     gpio: simulated"), "{report}");
+    let new = folder.path().join("new");
+    assert!(report.contains(&format!("{} does not exist yet", new.display())), "{report}");
+
+    let login = ("BROKER", format!("mqtt://{node}@{address}"));
+    let sensors = ("SENSORS", "hall=dht21@7");
+    let (code, report, _) = doctor(&[(login.0, &login.1), sensors, ("PASSWORD", &password)]);
+    assert_eq!(code, Some(0), "{report}");
+    for part in
+        ["ok     sensor: hall reads ", "admits this board as `doctor-", "next:  start the node"]
+    {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    let (code, report, _) = doctor(&[(login.0, &login.1), sensors, ("PASSWORD", "guess")]);
+    assert_eq!(code, Some(69), "{report}");
+    assert!(report.contains("WRONG  broker") && report.contains("wrong password"), "{report}");
+    let (code, report, _) =
+        doctor(&[(login.0, &login.1), sensors, ("PASSWORD", &password), ("NODE", "oven")]);
+    assert_eq!(code, Some(69), "{report}");
+    assert!(report.contains(&format!("HUMIDOR_NODE={node}")), "{report}");
+    let (code, report, _) = doctor(&[sensors, ("BROKER", "mqtt://127.0.0.1:1")]);
+    assert_eq!(code, Some(69), "{report}");
+    assert!(report.contains("no connection to the broker"), "{report}");
+    let (code, report, _) = doctor(&[("SENSORS", "hall=dht22@41")]);
+    assert_eq!(code, Some(78), "{report}");
+    assert!(report.contains("`41` is not a pin"), "{report}");
+    assert!(next(&report).contains("mend the first WRONG line above (settings)"), "{report}");
+}
+
+/// 67 slips: a command line, or a setting with its value, and what the answer offers instead.
+#[test]
+fn a_slip_is_answered_by_the_nearest_right_thing() {
+    let commands = [
+        ("brokr", "broker"),
+        ("borker", "broker"),
+        ("server", "broker"),
+        ("serve", "broker"),
+        ("nod", "node"),
+        ("run", "node"),
+        ("start", "broker"),
+        ("board", "node"),
+        ("demoo", "demo"),
+        ("doctr", "doctor"),
+        ("check", "doctor"),
+        ("helth", "health"),
+        ("status", "health"),
+        ("tial", "tail"),
+        ("logs", "tail"),
+        ("expor", "export"),
+        ("csv", "export"),
+        ("conf", "config"),
+        ("settings", "config"),
+        ("gpoi", "gpio"),
+        ("pinout", "gpio"),
+        ("usr", "user"),
+        ("users", "user"),
+        ("passwd", "user"),
+        ("dbb", "db"),
+        ("backup", "db"),
+    ];
+    for (slip, meant) in commands {
+        let (code, _, stderr) = run(humidor().arg(slip));
+        assert_eq!(code, Some(64), "{slip}");
+        assert!(stderr.contains(&format!("'{meant}'")), "{slip}: {meant} in {stderr}");
+    }
+    let settings = [
+        ("SENSORS", "a=dht22@pin7", "7"),
+        ("SENSORS", "a=dht22@BCM4", "GPIO4"),
+        ("SENSORS", "a=dht22@GPIO_4", "GPIO4"),
+        ("SENSORS", "a=dht22@GPI04", "GPIO4"),
+        ("SENSORS", "a=dht22@GPO4", "GPIO4"),
+        ("SENSORS", "a=dht22@A6", "PA6"),
+        ("SENSORS", "a=dht22@41", "40"),
+        ("OUTPUTS", "fan=IO27", "GPIO27"),
+        ("SENSORS", "a=dth22@7", "dht22"),
+        ("SENSORS", "a=dht-22@7", "dht22"),
+        ("SENSORS", "a=dht12@7", "dht11"),
+        ("SENSORS", "a=am2303@7", "am2302"),
+        ("SENSORS", "a=dht 11@7", "dht11"),
+        ("SENSORS", "Hall=dht22@7", "hall"),
+        ("BOARD", "orangepi-zero3", "orange-pi-zero-3"),
+        ("BOARD", "rpi4", "raspberry-pi-4"),
+        ("BOARD", "pi4", "raspberry-pi-4"),
+        ("BOARD", "opi-zero", "orange-pi-zero"),
+        ("BOARD", "Raspberry Pi 5", "raspberry-pi-5"),
+        ("NODE", "PI4", "pi4"),
+        ("NODE", "hall_3", "hall-3"),
+        ("INTERVAL", "10", "10s"),
+        ("INTERVAL", "500 msek", "500ms"),
+        ("INTERVAL", "90 sek", "90s"),
+        ("KEEP_RAW", "90", "90d"),
+        ("KEEP_RAW", "3 months", "90d"),
+        ("KEEP_RAW", "1y", "365d"),
+        ("KEEP_RAW", "never", "forever"),
+        ("MAX_DB", "1G", "1GiB"),
+        ("MAX_DB", "512m", "512MiB"),
+        ("MAX_DB", "1.5GiB", "1536MiB"),
+        ("SIM_FAULTS", "2%", "0.02"),
+        ("GPIO", "smi", "sim"),
+        ("GPIO", "libgpiod", "cdev"),
+        ("ANONYMOUS", "true", "yes"),
+        ("HTTP_GUESTS", "everyone", "read"),
+        ("MQTT_LISTEN", "1883", "0.0.0.0:1883"),
+        ("MQTT_LISTEN", "localhost:1884", "127.0.0.1:1884"),
+        ("BROKER", "192.168.1.20", "mqtt://192.168.1.20"),
+        ("BROKER", "tcp://hall", "mqtt://hall"),
+        ("OUTPUTS", "fan=13:save=off", "safe"),
+    ];
+    assert_eq!(commands.len() + settings.len(), 67);
+    for (name, value, meant) in settings {
+        let mut command = humidor();
+        command.arg("config").env(format!("HUMIDOR_{name}"), value);
+        let (code, _, stderr) = run(&mut command);
+        assert_eq!(code, Some(78), "{name}={value}: {stderr}");
+        let offer = format!("did you mean `{meant}`?");
+        assert!(stderr.contains(&offer), "{name}={value}: {offer} in {stderr}");
+    }
+}
+
+#[test]
+fn a_password_in_the_address_is_not_shown_and_one_from_another_editor_is_right() {
+    let (code, _, stderr) =
+        run(humidor().arg("config").env("HUMIDOR_BROKER", "mqtt://user:S3cret/pw@host"));
+    assert_eq!(code, Some(78));
+    assert!(stderr.contains("HUMIDOR_PASSWORD_FILE") && !stderr.contains("S3cret"), "{stderr}");
+    let quoted = run(humidor().arg("config").env("HUMIDOR_PASSWORD", "\"hush\"")).2;
+    assert!(quoted.contains("quote") && !quoted.contains("hush"), "{quoted}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let node = format!("windows-{}", std::process::id());
+    assert_eq!(add_user(folder.path(), &node, "node").0, Some(0));
+    let (_broker, address) = broker(folder.path(), "127.0.0.1:0", &[]);
+    let address = format!("mqtt://{node}@{address}");
+    let windows = format!("\u{feff}{node}-secret\r\n");
+    let _board = Process::start(board(&folder.path().join("b"), &node, &address, &windows));
+    wait_until("a reading is stored", || stored(folder.path()) > 0);
+}
+
+#[test]
+fn two_boards_with_one_id_are_told_to_everybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, address) = broker(folder.path(), "127.0.0.1:0", &[]);
+    let http = http_of(&broker);
+    let id = format!("twin-{}", std::process::id());
+    let start = |name: &str| {
+        Process::start(board(&folder.path().join(name), &id, &format!("mqtt://{address}"), "x"))
+    };
+    let (one, other) = (start("one"), start("other"));
+    let line = broker.said("two clients use this client id");
+    assert!(line.contains(&format!("humidor-{id}")) && line.contains("127.0.0.1"), "{line}");
+    let hint = format!("does another board have the id `{id}` too?");
+    one.said(&hint);
+    other.said(&hint);
+    wait_until("the page is told", || {
+        let nodes = get(http, "/api/v1/nodes").json();
+        nodes[0]["health"]["complaints"].to_string().contains("another board uses this node id")
+    });
+}
+
+/// The blocks of a language in a section of the README.
+fn blocks(section: &str, language: &str) -> Vec<String> {
+    let readme = include_str!("../README.md");
+    let rest = readme.split(&format!("## {section}\n")).nth(1).expect("the section");
+    let rest = rest.split("\n## ").next().unwrap_or_default();
+    let fence = format!("```{language}\n");
+    rest.split(fence.as_str())
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// A line of the README: its variables, and its arguments behind `humidor`. Ports and addresses are those of this test.
+fn of_readme(line: &str, folder: &Path, broker: &str) -> Command {
+    let line = line.replace("192.168.1.20", broker);
+    let (variables, arguments) = line.split_once("humidor ").expect("a command");
+    let mut command = humidor();
+    command.current_dir(folder).args(arguments.split_whitespace()).env("NO_COLOR", "1");
+    for pair in variables.split_whitespace() {
+        let (name, value) = pair.split_once('=').expect("a variable");
+        command.env(name, value);
+    }
+    command
+}
+
+#[test]
+fn the_readmes_commands_give_a_reading_on_the_page_from_an_empty_folder() {
+    let blocks = blocks("Run it without containers", "sh");
+    for (block, with_users) in [(&blocks[0], false), (&blocks[1], true)] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("password"), "a-secret\n").unwrap();
+        let (mut roles, mut address, mut http) = (Vec::new(), String::new(), None);
+        for line in block.lines() {
+            let mut command = of_readme(line, folder.path(), &address);
+            if line.contains("user add") {
+                let mut child =
+                    command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+                child.stdin.take().unwrap().write_all(b"a-secret\n").unwrap();
+                assert!(child.wait().unwrap().success(), "{line}");
+            } else if line.contains("humidor broker") {
+                // On every address, as it is by default.
+                command.env("HUMIDOR_MQTT_LISTEN", "0.0.0.0:0");
+                let broker = Process::start(command);
+                let listens = broker.said("listening for MQTT");
+                let port = listens.rsplit(':').next().unwrap().trim().to_owned();
+                address = format!("127.0.0.1:{port}");
+                http = Some(http_of(&broker));
+                roles.push(broker);
+            } else {
+                command.env("HUMIDOR_GPIO", "sim").env("HUMIDOR_INTERVAL", "2s");
+                command.env("HUMIDOR_NODE", format!("readme-{with_users}-{}", std::process::id()));
+                roles.push(Process::start(command));
+            }
+        }
+        let elsewhere = ("x-forwarded-for", "203.0.113.9");
+        // kim:a-secret
+        let login = ("authorization", "Basic a2ltOmEtc2VjcmV0");
+        let headers = if with_users { vec![elsewhere, login] } else { vec![elsewhere] };
+        wait_until("a reading is on the page, seen from another machine", || {
+            let latest = request(http.unwrap(), "GET", "/api/v1/latest", &headers, "");
+            latest.status == 200 && latest.json()[0]["temperature"].is_number()
+        });
+    }
+}
+
+#[test]
+fn the_readmes_settings_file_is_right_on_every_board() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.toml");
+    std::fs::write(&file, &blocks("Run it without containers", "toml")[0]).unwrap();
+    for board in humidor::board::BOARDS {
+        let mut command = humidor();
+        command.args(["config", "--board", board.id, "--config"]).arg(&file);
+        let (code, _, stderr) = run(&mut command);
+        assert_eq!(code, Some(0), "{}: {stderr}", board.id);
+    }
+}
