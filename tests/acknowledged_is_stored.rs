@@ -195,7 +195,8 @@ fn foreign_numbers_are_kept_and_what_is_no_reading_is_counted_with_an_example() 
         client.expect_puback(pkid);
     }
     let stats = support::log(running.data()).stats().unwrap();
-    assert_eq!((stats.readings, stats.samples), (0, 2));
+    // The plain number, and two of the object: `rpm` and `oil.p`.
+    assert_eq!((stats.readings, stats.samples), (0, 3));
     let refused = [("foreign-no-number", 1), ("payload-json", 1), ("topic-id", 1)];
     assert_eq!(stats.refused, refused.map(|(cause, count)| (cause.to_owned(), count)));
     let raw = rusqlite::Connection::open(running.data().join(LOG_FILE)).unwrap();

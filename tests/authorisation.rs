@@ -234,7 +234,7 @@ fn a_user_of_one_board_sees_that_board() {
     assert_eq!(latest.as_array().unwrap().len(), 1);
     assert_eq!(latest[0]["node"], "press");
     let about = ask(http, "press", "GET", "/api/v1/about", "").json();
-    assert_eq!(about["may"], json!({ "read": true, "switch": true }));
+    assert_eq!(about["may"], json!({ "read": true, "switch": true, "forget": false }));
     assert_eq!(ask(http, "press", "POST", "/api/v1/outputs/oven/fan", "{\"on\":true}").status, 403);
 }
 
