@@ -168,8 +168,10 @@ impl Cut {
         let mut acknowledged = 0;
         let mut read = |until: u64| {
             for line in lines.by_ref().map_while(Result::ok) {
+                // The last line may have been cut short by the kill.
                 let number = line.strip_prefix("acknowledged ").map(str::parse::<u64>);
-                acknowledged = number.map_or(acknowledged, Result::unwrap);
+                acknowledged =
+                    number.and_then(Result::ok).map_or(acknowledged, |n| n.max(acknowledged));
                 if acknowledged >= until {
                     break;
                 }

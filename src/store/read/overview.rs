@@ -90,13 +90,29 @@ impl Log {
                 return Ok(found);
             }
         }
-        // Retention has deleted them, or they were never noted: a log of an earlier version.
-        self.connection
+        self.latest_by_time(sensor)
+    }
+
+    /// The reading of a sensor with the latest time: when those that are noted as the newest were deleted, or were never
+    /// noted, in a log of an earlier version.
+    fn latest_by_time(&self, sensor: i64) -> rusqlite::Result<Option<Reading>> {
+        let placed = self
+            .connection
             .prepare_cached(&format!(
                 "{READINGS} WHERE reading.sensor = ?
                  ORDER BY reading.at DESC, reading.run DESC, reading.seq DESC LIMIT 1"
             ))?
-            .query_row([sensor], reading)
-            .optional()
+            .query_row([sensor], |row| Ok(((row.get(4)?, row.get(8)?, row.get(3)?), reading(row)?)))
+            .optional()?;
+        let arrived = arrived::find(&self.connection, Some(sensor), (i64::MIN, i64::MAX))?;
+        let Some(arrived) = arrived.last() else { return Ok(placed.map(|(_, reading)| reading)) };
+        match placed {
+            Some((place, reading)) if place > arrived.place => Ok(Some(reading)),
+            _ => self
+                .connection
+                .prepare_cached(&format!("{ARRIVED} WHERE reading.id = ?"))?
+                .query_row([arrived.id], reading)
+                .optional(),
+        }
     }
 }
