@@ -171,6 +171,7 @@ fn an_authoritys_own_certificate_and_an_encrypted_key_are_told_in_sentences() {
     let certificate = params.self_signed(&key).unwrap();
     std::fs::write(file("self.pem"), certificate.pem()).unwrap();
     std::fs::write(file("self.key"), key.serialize_pem()).unwrap();
+    std::fs::set_permissions(file("self.key"), PermissionsExt::from_mode(0o640)).unwrap();
     let broker_of_it = Process::start(broker(data.path(), &file("self.pem"), &file("self.key")));
     assert!(broker_of_it.said("CA:TRUE").contains("basicConstraints=critical,CA:FALSE"));
     let tls = address(&broker_of_it, "listening for MQTT over TLS");

@@ -14,7 +14,7 @@ pub enum BrokerError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The certificate or its key is missing or wrong.
-    #[error("TLS: {0}")]
+    #[error("TLS")]
     Tls(#[from] TlsError),
     /// The users, or the settings of access, are wrong.
     #[error(transparent)]

@@ -36,7 +36,7 @@ const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// A file of its TLS is missing or wrong.
-    #[error("TLS: {0}")]
+    #[error("TLS")]
     Tls(#[from] crate::tls::TlsError),
     /// The outbox could not be opened.
     #[error(transparent)]
