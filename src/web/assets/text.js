@@ -36,6 +36,7 @@ const english = {
   threshold: (sensor, quantity, value, side, limit) => `${sensor}: ${quantity} ${value}, limit ${side} ${limit}`,
   silent: (sensor, limit) => `${sensor}: no reading for ${limit}`,
   missing: (node) => `${node}: readings missing`, clockAlarm: (node) => `${node}: clock not set, or ahead`,
+  disk: () => "The broker's disk failed a write",
   loginTitle: "Log in to see this page", loginText: "Without a login it opens only on the broker's own machine.",
   deniedTitle: "No permission to read",
   deniedText: (user) => `User ${user} may not read the log and the boards. Log in as another user.`,
@@ -113,6 +114,7 @@ const korean = {
   threshold: (sensor, quantity, value, side, limit) => `${sensor}: ${quantity} ${value}, 한계 ${side} ${limit}`,
   silent: (sensor, limit) => `${sensor}: ${limit} 동안 측정값 없음`,
   missing: (node) => `${node}: 누락된 측정값 있음`, clockAlarm: (node) => `${node}: 시계가 설정되지 않았거나 빠름`,
+  disk: () => "브로커 디스크에 쓰지 못함",
   loginTitle: "이 페이지를 보려면 로그인해야 합니다", loginText: "로그인하지 않으면 브로커가 실행 중인 기기에서만 볼 수 있습니다.",
   deniedTitle: "읽기 권한이 없습니다",
   deniedText: (user) => `${user} 사용자에게는 측정값과 보드를 볼 권한이 없습니다. 다른 사용자로 로그인해야 합니다.`,
@@ -206,6 +208,7 @@ export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms:
     silent: () => t.silent(name, length(limitMs)),
     gap: () => t.missing(name),
     clock: () => t.clockAlarm(name),
+    disk: t.disk,
   }[kind]?.() ?? name;
 }
 
