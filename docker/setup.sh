@@ -10,7 +10,7 @@
 #   docker/setup.sh sign      minisign
 #   docker/setup.sh nix       Nix, and what tests/nix looks at its images with
 #   docker/setup.sh clients   MQTT clients of others, sqlite3
-#   docker/setup.sh web       Chromium with its driver and fonts, promtool
+#   docker/setup.sh web       Chromium with its driver and fonts, promtool, two proxies
 #   docker/setup.sh peer      mosquitto, to measure against
 #   docker/setup.sh fuzz      the C++ compiler that libFuzzer is built with
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
@@ -40,7 +40,7 @@ NIXFMT_RS=0.5.3
 packages_sign=(minisign)
 packages_nix=(nix-bin skopeo jq unzip binutils)
 packages_clients=(mosquitto-clients sqlite3 python3-venv)
-packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv)
+packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv nginx-light caddy)
 packages_peer=(mosquitto)
 packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)

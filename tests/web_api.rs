@@ -249,6 +249,44 @@ fn a_board_is_shown_with_its_latest_state_and_its_name_is_never_markup() {
 }
 
 #[test]
+fn an_alarm_is_shown_with_its_rule_its_unit_and_its_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = "hot=press/hall:temperature>30,lost=press:gap,quiet=press/hall:silent>5m";
+    let (_broker, mqtt, http) = web(folder.path(), &["--alarms", rules]);
+    let alarms = || get(http, "/api/v1/alarms").json();
+    assert_eq!(get(http, "/api/v1/alarms/changes").json(), json!([]));
+    let mut client = Client::connect(mqtt, "press");
+    store(&mut client, "press", "hall", &reading(1, T0, 31.5));
+    wait_until("the alarm is raised", || alarms()[0]["raised"] == true);
+    let states = alarms();
+    let [hot, lost, quiet] = &states.as_array().unwrap()[..] else { panic!("three alarms") };
+    assert_eq!(
+        (&hot["kind"], &hot["node"], &hot["sensor"], &hot["quantity"], &hot["side"], &hot["limit"]),
+        (
+            &json!("threshold"),
+            &json!("press"),
+            &json!("hall"),
+            &json!("temperature"),
+            &json!("above"),
+            &json!(30.0)
+        )
+    );
+    assert_eq!(hot["detail"], "hall: temperature 31.5 °C, limit >30 °C");
+    assert_eq!((&lost["kind"], &lost["node"]), (&json!("gap"), &json!("press")));
+    assert_eq!((&quiet["kind"], &quiet["limit_ms"]), (&json!("silent"), &json!(300_000)));
+
+    store(&mut client, "press", "hall", &reading(2, T0 + 1_000, 20.0));
+    let changes = || get(http, "/api/v1/alarms/changes").json();
+    wait_until("the history has both changes", || changes().as_array().unwrap().len() == 2);
+    assert_eq!((&changes()[0]["raised"], &changes()[1]["raised"]), (&json!(false), &json!(true)));
+    assert_eq!(changes()[1]["detail"], hot["detail"]);
+    assert_eq!(get(http, "/api/v1/alarms/changes?limit=1").json().as_array().unwrap().len(), 1);
+    for bad in ["limit=0", "limit=1001", "limit=x", "count=1"] {
+        assert_eq!(get(http, &format!("/api/v1/alarms/changes?{bad}")).status, 400, "{bad}");
+    }
+}
+
+#[test]
 fn readings_from_1970_and_from_the_future_keep_their_time() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);

@@ -4,23 +4,26 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::demo_history::{self, Past};
 use super::failure::Failure;
 use super::own_address::own_address;
 use super::server::Server;
 use super::{block_on, print, roles, start_log};
 use crate::board::Recognised;
-use crate::broker::BrokerError;
-use crate::clock::ClockTrust;
+use crate::broker::{AlarmConfig, AlarmRule, BrokerError, LocalClient, Quantity, Side};
+use crate::clock::{self, ClockTrust};
 use crate::config::{self, Demo, Layers};
-use crate::dht::Model;
+use crate::dht::{Level, Model};
 use crate::exit::Code;
 use crate::gpio::Pin;
-use crate::node::{Backend, BrokerAddress, DeliveryTimes, Node, NodeConfig, SensorConfig};
+use crate::node::{
+    Backend, BrokerAddress, DeliveryTimes, Node, NodeConfig, OutputConfig, Safety, SensorConfig,
+};
 use crate::reading::IdError;
 use crate::shutdown;
-use crate::wire::Discovery;
+use crate::wire::{Discovery, Switch};
 
 /// A simulated board.
 struct DemoBoard {
@@ -43,7 +46,7 @@ const BOARDS: [DemoBoard; 3] = [
     DemoBoard {
         node: "store",
         sensors: &[("door", Model::Dht11, 7)],
-        interval: Duration::from_secs(1),
+        interval: Duration::from_secs(2),
         faults: 0.05,
     },
     DemoBoard {
@@ -53,6 +56,17 @@ const BOARDS: [DemoBoard; 3] = [
         faults: 0.1,
     },
 ];
+/// The foreign sensor: no board of humidor, but a program of somebody who publishes the same topics.
+const BOILER: (&str, &str) = ("yard", "boiler");
+const BOILER_INTERVAL: Duration = Duration::from_secs(2);
+/// Its temperature in °C: around this, by this much, in a wave of this many seconds.
+const BOILER_WAVE: (f64, f64, f64) = (70.0, 15.0, 60.0);
+/// The alarm of the demo: raised and cleared once in each wave.
+const BOILER_LIMIT_C: f64 = 80.0;
+/// Board and name of the output that the page can switch, and that the alarm switches.
+const FAN: (&str, &str) = ("press", "fan");
+/// The output switches off after this long without the broker.
+const FAN_AWAY: Duration = Duration::from_mins(1);
 /// Readings that each board's outbox holds.
 const OUTBOX_CAPACITY: u64 = 10_000;
 
@@ -65,6 +79,13 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
         .then(|| std::env::temp_dir().join(format!("humidor-demo-{}", std::process::id())));
     if let Some(folder) = &scratch {
         demo.server.broker.data.clone_from(folder);
+        let past = past().map_err(|error| Failure::new(Code::Internal, error))?;
+        std::fs::create_dir_all(folder)?;
+        demo_history::fill(folder, &past, clock::unix_ms())?;
+    }
+    if demo.server.broker.alarms.is_empty() {
+        let alarm = alarm().map_err(|error| Failure::new(Code::Internal, error))?;
+        demo.server.broker.alarms.push(alarm);
     }
     let outcome = block_on(play(demo, seconds));
     if let Some(folder) = scratch {
@@ -110,6 +131,7 @@ async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
             None => std::future::pending().await,
         }
     };
+    let boiler = tokio::spawn(fire(broker.local_client()));
     let counters = broker.counters();
     let ended = server.ended();
     tokio::pin!(ended);
@@ -118,6 +140,7 @@ async fn play(demo: Demo, seconds: Option<u64>) -> Result<(), Failure> {
         () = signals.received() => None,
         outcome = &mut ended => Some(outcome),
     };
+    boiler.abort();
     // Boards first: the broker still takes their last readings.
     stop_boards.throw();
     for board in boards {
@@ -161,6 +184,67 @@ fn introduce(server: &Server, data: &Path) -> io::Result<()> {
     writeln!(out, "Readings of three simulated boards follow; stop with Ctrl-C.\n")
 }
 
+/// The sensors of the boards, for their past.
+fn past() -> Result<Vec<Past>, IdError> {
+    let sensors = BOARDS.iter().enumerate().flat_map(|(index, board)| {
+        board.sensors.iter().map(move |(name, ..)| (index == 0, board.node, *name))
+    });
+    sensors
+        .map(|(had_power_cut, node, sensor)| {
+            Ok(Past { node: node.parse()?, sensor: sensor.parse()?, had_power_cut })
+        })
+        .collect()
+}
+
+fn alarm() -> Result<AlarmConfig, IdError> {
+    Ok(AlarmConfig {
+        name: "hot".parse()?,
+        node: BOILER.0.parse()?,
+        rule: AlarmRule::Threshold {
+            sensor: BOILER.1.parse()?,
+            quantity: Quantity::Temperature,
+            side: Side::Above,
+            limit: BOILER_LIMIT_C,
+            hysteresis: 2.0,
+            delay: Duration::ZERO,
+        },
+        output: Some((FAN.0.parse()?, FAN.1.parse()?)),
+    })
+}
+
+fn outputs(node: &str) -> Result<Vec<OutputConfig>, IdError> {
+    if node != FAN.0 {
+        return Ok(Vec::new());
+    }
+    let safety = Safety { safe: Switch::Off, away: FAN_AWAY };
+    let (name, pin) = (FAN.1.parse()?, Pin::Header(13));
+    Ok(vec![OutputConfig { name, pin, active: Level::High, safety }])
+}
+
+/// Publishes the readings of the foreign sensor until the broker stops.
+async fn fire(broker: LocalClient) {
+    let (node, sensor) = BOILER;
+    let started = Instant::now();
+    let boot = format!("{:x}", clock::unix_ms());
+    let (mean, amplitude, period) = BOILER_WAVE;
+    let mut ticks = tokio::time::interval(BOILER_INTERVAL);
+    for seq in 1_u64.. {
+        ticks.tick().await;
+        let past = started.elapsed();
+        let temperature =
+            mean + amplitude * (past.as_secs_f64() / period * std::f64::consts::TAU).sin();
+        let reading = serde_json::json!({
+            "boot": boot, "seq": seq, "at": clock::unix_ms(), "clock": "synced",
+            "mono": u64::try_from(past.as_millis()).unwrap_or(u64::MAX),
+            "temperature": (temperature * 10.0).round() / 10.0,
+        });
+        let topic = format!("humidor/{node}/sensor/{sensor}");
+        if broker.publish(topic, reading.to_string().into()).await.is_err() {
+            return;
+        }
+    }
+}
+
 fn node(
     board: &DemoBoard,
     broker: SocketAddr,
@@ -177,7 +261,7 @@ fn node(
         tls: None,
         sensors: board.sensors.iter().map(sensor).collect::<Result<_, _>>()?,
         inputs: Vec::new(),
-        outputs: Vec::new(),
+        outputs: outputs(board.node)?,
         interval: board.interval,
         data: data.join(format!("board-{}", board.node)),
         outbox_capacity: OUTBOX_CAPACITY,
@@ -185,7 +269,8 @@ fn node(
         backend: Backend::Sim { faults: board.faults },
         // Simulated lines need no board.
         board: Recognised { board: None, reason: "simulated".to_owned() },
-        clock: ClockTrust::Kernel,
+        // They run on the broker's own machine, whose clock is the one that counts.
+        clock: ClockTrust::Always,
         times: DeliveryTimes::default(),
     })
 }

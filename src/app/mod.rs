@@ -3,6 +3,7 @@
 mod backup;
 mod config;
 mod demo;
+mod demo_history;
 mod doctor;
 mod failure;
 mod forget;

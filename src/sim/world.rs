@@ -1,10 +1,11 @@
 //! A room's temperature and humidity over the day, for sensors that do not exist.
 
 use std::f64::consts::TAU;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fastrand::Rng;
 
-use crate::reading::Measurement;
+use crate::reading::{Id, Measurement};
 
 /// The daily wave in ms.
 const DAY_MS: i64 = 86_400_000;
@@ -19,6 +20,14 @@ const TEMPERATURE_C: f64 = 21.5;
 const HUMIDITY_PERCENT: f64 = 48.0;
 /// How much rooms differ, in °C.
 const ROOM_SPREAD: f64 = 2.0;
+
+/// The room of a simulated sensor: one of its own, the same at every start.
+#[must_use]
+pub fn room(node: &Id, sensor: &Id) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (node, sensor).hash(&mut hasher);
+    hasher.finish()
+}
 
 /// The measurement of a sensor in the room `seed` at `at_ms` (Unix time in ms, any value).
 ///

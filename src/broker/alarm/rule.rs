@@ -285,12 +285,14 @@ impl Alarm {
             {
                 None
             }
-            AlarmRule::Threshold { quantity, side, limit, hysteresis, .. } => {
+            AlarmRule::Threshold { sensor, quantity, side, limit, hysteresis, .. } => {
                 let value = match quantity {
                     Quantity::Temperature => seen.telemetry.temperature?,
                     Quantity::Humidity => seen.telemetry.humidity?,
                 };
-                let detail = format!("{quantity} {value:.1}, limit {side}{limit}");
+                let unit = quantity.unit();
+                let detail =
+                    format!("{sensor}: {quantity} {value:.1} {unit}, limit {side}{limit} {unit}");
                 let (bad, good) = match side {
                     Side::Above => (value > *limit, value <= limit - hysteresis),
                     Side::Below => (value < *limit, value >= limit + hysteresis),
@@ -341,6 +343,27 @@ impl Alarm {
         self.runs.rotate_right(1);
         self.runs[0] = Some((boot.clone(), seq));
         (!first && seq > 1).then(|| seq - 1)
+    }
+}
+
+impl Quantity {
+    /// °C or %.
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Temperature => "°C",
+            Self::Humidity => "%",
+        }
+    }
+}
+
+impl Side {
+    /// `above` or `below`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Above => "above",
+            Self::Below => "below",
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::broker::alarm::rule::{Alarm, AlarmConfig, Change, Now, Seen};
+use crate::broker::alarm::rule::{Alarm, AlarmConfig, AlarmRule, Change, Now, Seen};
 use crate::broker::commit::batch::Batch;
 use crate::broker::commit::group_commit::{Live, Recorder};
 use crate::broker::context::Services;
@@ -32,10 +32,14 @@ const HISTORY_CHANGES: usize = 256;
 const LAST_CHANGES: Duration = Duration::from_secs(1);
 
 /// The state of an alarm.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AlarmState {
     /// Its name.
     pub name: Id,
+    /// The node whose readings it checks.
+    pub node: Id,
+    /// The rule that raises it.
+    pub rule: AlarmRule,
     /// Whether it is raised.
     pub raised: bool,
     /// The topics of the readings that it checks.
@@ -105,6 +109,8 @@ pub fn start(
         services.fan_out.publish_own(state(&config.name, raised));
         states.push(AlarmState {
             name: config.name.clone(),
+            node: config.node.clone(),
+            rule: config.rule.clone(),
             source: config.source(),
             raised,
             since_ms: row.map(|row| row.at),

@@ -1,7 +1,6 @@
 //! From configured pins to open lines: which line a pin is, whether it is free, and how it is reached.
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use tracing::{info, warn};
@@ -16,6 +15,7 @@ use crate::gpio::{Line, LineAddress, LineError, Pin, cdev, digital, iio, rppal};
 use crate::node::config::{Backend, InputConfig, OutputConfig, SensorConfig};
 use crate::node::sampling::sampler::Sensor;
 use crate::reading::Id;
+use crate::sim::world::room;
 use crate::sim::{Behaviour, SimInput, SimLine, SimOutput};
 
 /// Jitter of a simulated pulse's width, in µs: as a polling reader on a busy board sees it.
@@ -231,12 +231,9 @@ impl<'a> Lines<'a> {
 }
 
 fn simulated(node: &Id, config: &SensorConfig, faults: f64) -> SimLine {
-    // Every simulated sensor is in a room of its own, the same one at every start.
-    let mut hasher = std::hash::DefaultHasher::new();
-    (node, &config.name).hash(&mut hasher);
     SimLine::new(
         config.model,
-        hasher.finish(),
+        room(node, &config.name),
         SIM_JITTER_US,
         Behaviour::Faulty(faults),
         Box::new(unix_ms),

@@ -1,6 +1,7 @@
 //! The reading side of the log: any number of readers, each with its own connection.
 
 pub(in crate::store) mod ahead;
+pub(in crate::store) mod alarms;
 pub(in crate::store) mod arrived;
 pub(in crate::store) mod backup;
 pub(in crate::store) mod downsampling;

@@ -1,6 +1,7 @@
 //! `/api/v1/`: nodes, sensors, readings, exports, outputs and alarms as JSON. `assets/openapi.json` describes it for
 //! programs.
 
+mod alarms;
 mod export;
 mod nodes;
 mod outputs;
@@ -8,7 +9,6 @@ mod readings;
 mod state;
 
 use axum::extract::{Extension, State};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -27,7 +27,8 @@ pub fn read_routes(state: ApiState) -> Router {
         .route("/api/v1/series", get(readings::series))
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/outputs", get(outputs::outputs))
-        .route("/api/v1/alarms", get(alarms))
+        .route("/api/v1/alarms", get(alarms::alarms))
+        .route("/api/v1/alarms/changes", get(alarms::changes))
         .with_state(state)
 }
 
@@ -56,21 +57,4 @@ async fn about(
         "login": state.authenticator.has_users(),
         "mqtt": { "host": state.mqtt_host, "port": state.mqtt_port },
     }))
-}
-
-/// The state of every alarm, in the order of the configuration. Its cause names values of sensors, so it is there for
-/// those who may read these.
-async fn alarms(
-    State(state): State<ApiState>,
-    Extension(identity): Extension<Identity>,
-) -> Response {
-    let states = state.alarms.states().into_iter();
-    let states = states.filter(|alarm| identity.may_read_alarm(&alarm.name)).map(|alarm| {
-        let detail = if identity.may_read_filter(&alarm.source) { &*alarm.detail } else { "" };
-        json!({
-            "name": alarm.name, "raised": alarm.raised, "since": alarm.since_ms,
-            "detail": detail, "raised_count": alarm.raised_count,
-        })
-    });
-    Json(states.collect::<Vec<Value>>()).into_response()
 }

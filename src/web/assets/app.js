@@ -1,10 +1,10 @@
 // The page: requests everything once, then follows the events, and requests everything again after a reconnection.
 
 import { Chart, withGaps } from "./chart.js";
-import { applyReading, applyRecent, applySensors, boards, keyOf, now, sensors, setClock } from "./state.js";
+import { alarms, applyReading, applyRecent, applySensors, boards, keyOf, link, now, sensors, setClock } from "./state.js";
 import { fillFirst } from "./first.js";
-import { fill, length, number, t, time, zone } from "./text.js";
-import { drawAlarms, drawBoards, drawTiles, make } from "./view.js";
+import { alarmText, fill, length, number, t, time, zone } from "./text.js";
+import { drawAlarmChanges, drawAlarms, drawBoards, drawTiles, make, switchErrors, unsetClocks } from "./view.js";
 
 const RANGES = { m15: 900_000, h1: 3_600_000, h6: 21_600_000, d1: 86_400_000, d7: 604_800_000, d30: 2_592_000_000, y1: 31_557_600_000 };
 const LONGEST_MS = 30 * RANGES.y1;
@@ -20,6 +20,16 @@ const RECENT_EVERY_MS = 300_000;
 const FORGET_MS = 8_000;
 /** Longest time in which a board confirms a command. */
 const SWITCH_TIMEOUT_MS = 2_000;
+/** Longest time for an answer of the broker, whose own limit is 20 s. Beyond it the network is taken for cut. */
+const ANSWER_TIMEOUT_MS = 25_000;
+/** The same for the alarms, whose answer takes no look into the log. */
+const ALARMS_TIMEOUT_MS = 10_000;
+/** Changes of alarms that are listed. */
+const ALARM_CHANGES = 50;
+/** From this number of sensors on, there is a field to search them. */
+const SEARCH_FROM = 10;
+/** How much of the chart must be below the screen for a choice to scroll to it, px. */
+const CHART_VISIBLE_PX = 240;
 
 const $ = (id) => document.getElementById(id);
 let about = null, selected = null, stream = null, retry = 0;
@@ -29,19 +39,26 @@ const charts = {
   humidity: new Chart($("humidity"), "--damp", "%", zoom),
 };
 
-async function get(path) {
-  const response = await fetch(`/api/v1/${path}`, { headers: { accept: "application/json" } });
+/** Addresses are relative: behind a proxy the page may be below a prefix. */
+async function get(path, timeout = ANSWER_TIMEOUT_MS) {
+  const response = await fetch(`api/v1/${path}`, { headers: { accept: "application/json" }, signal: AbortSignal.timeout(timeout) });
   if (response.status === 401) showRefusal();
   if (!response.ok) throw new Error(`${path}: ${response.status}`);
   return response.json();
 }
 
 const post = (path, body) =>
-  fetch(`/api/v1/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  fetch(`api/v1/${path}`, {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
+  });
 
 function showLink(state) {
   $("link").dataset.state = state;
   $("link").textContent = t[state];
+  const lost = state === "lost";
+  if (lost === link.lost) return;
+  link.lost = lost;
+  show(true);
 }
 
 /** Shows why the page is not open to this user, and the login form where the broker has users. */
@@ -82,7 +99,7 @@ async function start() {
 
 function follow() {
   stream?.close();
-  stream = new EventSource("/api/v1/events");
+  stream = new EventSource("api/v1/events");
   const on = (name, handle) => stream.addEventListener(name, (event) => handle(JSON.parse(event.data)));
   on("hello", (hello) => {
     setClock(hello.now);
@@ -102,6 +119,9 @@ function follow() {
   on("board", (board) => {
     const before = boards.get(board.node)?.status;
     boards.set(board.node, board);
+    for (const [output, on] of Object.entries(board.outputs)) {
+      if (awaited.get(`${board.node}/${output}`) === on) settle(`${board.node}/${output}`);
+    }
     if (before && before !== board.status) announce(board.status === "offline" ? t.boardOffline(board.node) : t.boardOnline(board.node));
     show(true);
   });
@@ -131,23 +151,43 @@ async function refresh() {
   show(true);
   draw(true);
   recent();
-  alarms();
+  followAlarms();
 }
 
 let raised = new Set();
-async function alarms() {
-  if (!stream) return;
-  const found = await get("alarms").catch(() => null);
-  if (!found) return;
-  for (const { name, detail, raised: is } of found) if (is && !raised.has(name)) announce(t.alarmRaised(name, detail));
+async function followAlarms() {
+  if (!stream || link.lost) return;
+  let found;
+  try {
+    found = await get("alarms", ALARMS_TIMEOUT_MS);
+  } catch (error) {
+    // A cut network closes no connection, so the event stream does not notice.
+    if (stream && error.name === "TimeoutError") {
+      stream.close();
+      showLink("lost");
+      retry = setTimeout(start, RETRY_MS);
+    }
+    return;
+  }
+  const latest = (alarm) => sensors.get(`${alarm.node}/${alarm.sensor}`)?.latest;
+  for (const alarm of found) if (alarm.raised && !raised.has(alarm.name)) announce(t.alarmRaised(alarm.name, alarmText(alarm, latest(alarm))));
   raised = new Set(found.filter((alarm) => alarm.raised).map((alarm) => alarm.name));
+  const changed = found.some((alarm) => alarm.since !== alarms.get(alarm.name)?.since) || found.length !== alarms.size;
+  alarms.clear();
+  for (const alarm of found) alarms.set(alarm.name, alarm);
   $("alarms").hidden = found.length === 0;
-  drawAlarms($("alarmList"), found);
+  show(true);
+  if (changed) {
+    draw(true);
+    const changes = await get(`alarms/changes?limit=${ALARM_CHANGES}`).catch(() => null);
+    if (changes) drawAlarmChanges($("alarmChanges"), changes);
+    $("alarmHistory").hidden = !$("alarmChanges").childElementCount;
+  }
 }
 
 /** Requests the last hour of each tile that is visible. */
 const visible = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) if (isIntersecting) recentOf(sensors.get(target.dataset.key));
+  for (const { target, isIntersecting } of entries) if (isIntersecting && target.dataset.key) recentOf(sensors.get(target.dataset.key));
 }, { rootMargin: "200px" });
 
 function recent() {
@@ -181,7 +221,13 @@ function show(withBoards = false) {
   showing ||= requestAnimationFrame(() => {
     showing = 0;
     const before = $("tiles").childElementCount;
-    const stale = drawTiles($("tiles"), selected, select);
+    const stale = drawTiles($("tiles"), selected, $("search").value.trim().toLowerCase(), select);
+    drawAlarms($("alarmList"), select);
+    const unset = unsetClocks();
+    $("clocks").hidden = unset.length === 0;
+    if (unset.length) $("clocks").textContent = t.clocks(unset.join(", "));
+    $("search").hidden = sensors.size < SEARCH_FROM;
+    $("unmatched").hidden = !sensors.size || Boolean($("tiles").querySelector(".tile:not([hidden])"));
     if (stale.length) announce(stale.map(t.sensorStale).join(". "));
     if ($("tiles").childElementCount !== before) recent();
     if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null, about?.may.forget ? forget : null);
@@ -193,17 +239,39 @@ function show(withBoards = false) {
   });
 }
 
+/** The state that each output has been told to take and that its board has not confirmed. */
+const awaited = new Map();
+
 async function switchOutput(node, output, on) {
+  const key = `${node}/${output}`;
+  settle(key);
+  awaited.set(key, on);
   const response = await post(`outputs/${encodeURIComponent(node)}/${encodeURIComponent(output)}`, { on }).catch(() => null);
-  $("switchError").textContent = response?.ok ? "" : t.switchFailed(reason(response));
+  if (!response?.ok) return switchFailed(key, reason(response));
   // The board publishes the new state of its line. Without it the switch shows the old state again.
-  setTimeout(() => show(true), response?.ok ? SWITCH_TIMEOUT_MS : 0);
+  setTimeout(() => {
+    if (awaited.get(key) === on) switchFailed(key, t.unconfirmed);
+  }, SWITCH_TIMEOUT_MS);
+}
+
+function settle(key) {
+  awaited.delete(key);
+  switchErrors.delete(key);
+  $("switchError").textContent = "";
+}
+
+function switchFailed(key, reason) {
+  awaited.delete(key);
+  switchErrors.set(key, t.switchFailed(reason));
+  // Beside the switch the table draws it anew at each change, which a screen reader would read each time.
+  $("switchError").textContent = `${key}: ${t.switchFailed(reason)}`;
+  show(true);
 }
 
 async function forget(node) {
   if (!confirm(t.forgetAsk(node))) return;
-  const response = await fetch(`/api/v1/nodes/${encodeURIComponent(node)}`, { method: "DELETE" }).catch(() => null);
-  $("switchError").textContent = response?.ok ? "" : t.forgetFailed(response?.status === 409 ? t.isOnline : reason(response));
+  const response = await fetch(`api/v1/nodes/${encodeURIComponent(node)}`, { method: "DELETE" }).catch(() => null);
+  $("forgetError").textContent = response?.ok ? "" : t.forgetFailed(response?.status === 409 ? t.isOnline : reason(response));
   // The board itself goes by an event, its sensors when their readings are deleted.
   if (response?.ok) setTimeout(refresh, FORGET_MS);
 }
@@ -218,6 +286,19 @@ function select(key) {
   selected = key;
   show();
   draw(true);
+  $("charts").hidden = false;
+  const { top, bottom } = $("charts").getBoundingClientRect();
+  if (top + CHART_VISIBLE_PX <= innerHeight && bottom > CHART_VISIBLE_PX) return;
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("charts").scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+  $("chartTitle").focus({ preventScroll: true });
+}
+
+/** From the chart back to the tile of its sensor. */
+function back() {
+  const tile = [...$("tiles").children].find((tile) => tile.dataset.key === selected);
+  tile?.focus({ preventScroll: true });
+  tile?.scrollIntoView({ block: "center" });
 }
 
 function zoom(from, to) {
@@ -250,7 +331,8 @@ async function drawNow() {
   }
   // A later request has been sent meanwhile.
   if (own !== requested) return;
-  $("csv").href = `/api/v1/export?${range}`;
+  $("csv").href = `api/v1/export?${range}`;
+  $("charts").hidden = false;
   $("chartTitle").textContent = `${sensor.node} · ${sensor.sensor}`;
   $("span").textContent = `${time(from)} – ${view.to === null ? t.now : time(to)} · ${series.step_ms ? t.step(length(series.step_ms)) : t.single}`;
   const { columns, gaps } = withGaps(series, sensor.interval);
@@ -263,7 +345,10 @@ async function drawNow() {
     $(`${name}Summary`).textContent = means.length
       ? t.summary(t[name], `${number(lowest)} ${unit}`, `${number(mean)} ${unit}`, `${number(highest)} ${unit}`, gaps.length)
       : t.nothing(t[name]);
-    charts[name].show(columns.x, column, gaps, from / 1000, to / 1000);
+    const limits = [...alarms.values()]
+      .filter((alarm) => alarm.kind === "threshold" && alarm.quantity === name && alarm.node === sensor.node && alarm.sensor === sensor.sensor)
+      .map((alarm) => alarm.limit);
+    charts[name].show(columns.x, column, gaps, from / 1000, to / 1000, limits);
   }
   $("chartNote").textContent = series.partial ? t.partial : "";
   for (const button of $("ranges").children) button.setAttribute("aria-pressed", String(Number(button.dataset.span) === view.span && view.to === null));
@@ -297,13 +382,16 @@ function setUp() {
     if (response?.ok) start();
   });
   $("logout").addEventListener("click", async () => {
-    await fetch("/api/v1/session", { method: "DELETE" }).catch(() => null);
+    await fetch("api/v1/session", { method: "DELETE" }).catch(() => null);
     start();
   });
   // The ages on display grow.
   setInterval(() => show(), 1_000);
   setInterval(() => show(true), 30_000);
-  setInterval(alarms, ALARMS_EVERY_MS);
+  setInterval(followAlarms, ALARMS_EVERY_MS);
+  $("search").addEventListener("input", () => show());
+  $("search").placeholder = t.search;
+  $("back").addEventListener("click", back);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && stream) refresh();
   });

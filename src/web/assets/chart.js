@@ -1,7 +1,7 @@
 // The two charts of one sensor: a line, a band from lowest to highest where readings are combined, and hatching
 // over gaps.
 
-import { axisTimes, number, time } from "./text.js";
+import { axisTimes, number, t, time } from "./text.js";
 
 /** Two readings that are further apart than this many usual intervals have a gap between them. */
 const GAP_INTERVALS = 2.5;
@@ -19,7 +19,9 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 /** Adds a null between two points with a gap between them; returns the columns and the gaps, in s. */
 export function withGaps(series, interval) {
   const { at, from, to, step_ms: step } = series;
-  const usual = interval ?? GAP_UNKNOWN_MS;
+  // A sensor that was read less often in former times had no gap between each two readings then.
+  const between = at.slice(1).map((point, index) => point - at[index]).sort((one, other) => one - other);
+  const usual = Math.max(interval ?? GAP_UNKNOWN_MS, between[Math.floor(between.length / 2)] ?? 0);
   const far = Math.max(usual * GAP_INTERVALS, (step ?? 0) * GAP_STEPS);
   const columns = { x: [], temperature: { min: [], mean: [], max: [] }, humidity: { min: [], mean: [], max: [] } };
   const gaps = [];
@@ -58,7 +60,10 @@ export class Chart {
   }
 
   fit() {
-    if (this.plot && this.element.clientWidth > 0 && this.element.clientWidth !== this.plot.width) this.plot.setSize(this.size());
+    if (this.element.clientWidth === 0) return;
+    // Data that arrived while the chart was hidden, and so had no width.
+    if (!this.plot) this.redraw();
+    else if (this.element.clientWidth !== this.plot.width) this.plot.setSize(this.size());
   }
 
   redraw() {
@@ -68,10 +73,11 @@ export class Chart {
     this.show(...this.shown);
   }
 
-  /** Shows one quantity; `x`, `gaps`, `from` and `to` are in s. */
-  show(x, { min, mean, max }, gaps, from, to) {
-    this.shown = [x, { min, mean, max }, gaps, from, to];
+  /** Shows one quantity; `x`, `gaps`, `from` and `to` are in s, `limits` in the quantity's unit. */
+  show(x, { min, mean, max }, gaps, from, to, limits) {
+    this.shown = [x, { min, mean, max }, gaps, from, to, limits];
     this.gaps = gaps;
+    this.limits = limits;
     this.range = [from, to];
     const data = [x, max, min, mean];
     if (this.plot) {
@@ -102,7 +108,7 @@ export class Chart {
         { ...axis, size: 52, space: 38, incrs: STEPS, values: (_, marks) => marks.map((mark) => number(mark)) },
       ],
       series: [
-        { label: "", value: (_, shown) => (shown == null ? "–" : time(shown * 1000)) },
+        { label: t.time, value: (_, shown) => (shown == null ? "–" : time(shown * 1000)) },
         { label: "↑", stroke: "transparent", width: 0, points: { show: false }, value },
         { label: "↓", stroke: "transparent", width: 0, points: { show: false }, value },
         { label: "⌀", stroke: colour, width: 1.75, points: { show: (plot, _, first, last) => last - first < 60, size: 4, fill: colour }, value },
@@ -110,12 +116,31 @@ export class Chart {
       bands: [{ series: [1, 2], fill: style(`${this.colour}-band`) }],
       hooks: {
         drawClear: [(plot) => this.hatch(plot)],
+        draw: [(plot) => this.drawLimits(plot)],
         setSelect: [(plot) => {
           if (plot.select.width > 8) this.onZoom(plot.posToVal(plot.select.left, "x") * 1000, plot.posToVal(plot.select.left + plot.select.width, "x") * 1000);
           plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
         }],
       },
     };
+  }
+
+  /** Dashed lines at the limits of alarms. */
+  drawLimits(plot) {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.strokeStyle = style("--bad");
+    ctx.lineWidth = devicePixelRatio;
+    ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+    for (const limit of this.limits) {
+      const y = Math.round(plot.valToPos(limit, "y", true)) + 0.5;
+      if (y < bbox.top || y > bbox.top + bbox.height) continue;
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    }
+    ctx.restore();
   }
 
   hatch(plot) {

@@ -1,4 +1,4 @@
-// The data of the page: sensors, boards, and the quality of each latest reading. Nothing is drawn here.
+// The data of the page: sensors, boards, alarms, and the quality of each latest reading. Nothing is drawn here.
 
 /** A reading is stale when it is older than this many of its sensor's usual intervals. */
 const STALE_INTERVALS = 2.5;
@@ -8,12 +8,18 @@ const STALE_UNKNOWN_MS = 60_000;
 const AHEAD_MS = 5_000;
 /** Beyond it, its time does not say where it belongs among others. */
 const FAR_AHEAD_MS = 60_000;
+/** An unset clock that is this far off shows no time of day. */
+const UNSET_MS = 86_400_000;
 /** Most readings kept of each sensor for its sparkline, and their greatest age. */
 const RECENT_MAX = 240;
 const RECENT_MS = 3_600_000;
 
 export const sensors = new Map();
 export const boards = new Map();
+/** Alarms by name, in the order of the configuration. */
+export const alarms = new Map();
+/** While the broker does not answer, the page knows only the past. */
+export const link = { lost: false };
 /** The broker's clock minus this machine's clock, ms. */
 let offset = 0;
 
@@ -73,6 +79,28 @@ export function applyRecent(sensor, series) {
   const values = series.temperature.mean.some((value) => value != null) ? series.temperature.mean : series.humidity.mean;
   sensor.recent = [];
   series.at.forEach((at, index) => remember(sensor, at, values[index]));
+  // The first step begins before its first reading.
+  const skipped = series.step_ms ? 1 : 0;
+  const count = series.count.slice(skipped).reduce((sum, count) => sum + count, 0);
+  sensor.hour = { count, first: series.at[skipped], last: series.to - 1 };
+}
+
+/** The raised alarms of one sensor. */
+export const raisedOn = (sensor) =>
+  [...alarms.values()].filter((alarm) => alarm.raised && alarm.node === sensor.node && alarm.sensor === sensor.sensor);
+
+/** Whether the sensor's board stamps its readings with a clock that is not set. */
+export const hasUnsetClock = (sensor) => sensor.latest?.clock === "unsynced";
+
+/**
+ * The share of the last hour's readings that were taken, 0 to 1, counted from the first one in it; null while there are
+ * too few.
+ */
+export function share(sensor) {
+  const { hour, interval } = sensor;
+  if (!hour || !interval || hour.count < 3) return null;
+  const expected = Math.max(Math.round((hour.last - hour.first) / interval) + 1, 1);
+  return Math.min(hour.count / expected, 1);
 }
 
 function remember(sensor, at, value) {
@@ -89,11 +117,12 @@ export function quality(sensor) {
   const { latest, interval } = sensor;
   if (!latest) return ["none", null];
   const age = now() - latest.at;
+  if (link.lost) return ["unconnected", age];
   if (boards.get(sensor.node)?.status === "offline") return ["offline", age];
-  if (latest.clock === "unsynced" && Math.abs(age) > 86_400_000) return ["unset", age];
+  // A clock that begins in 1970 tells no age. A board without a time source whose clock is right is as good as another.
+  if (hasUnsetClock(sensor) && Math.abs(age) > UNSET_MS) return ["unset", age];
   if (age < -AHEAD_MS) return ["ahead", age];
   if (age > (interval ? interval * STALE_INTERVALS : STALE_UNKNOWN_MS)) return ["stale", age];
-  if (latest.clock === "unsynced") return ["unset", age];
   return ["good", age];
 }
 

@@ -8,10 +8,14 @@ const english = {
   firstOther: "An Orange Pi also needs --device /dev/gpiochip1 and -e HUMIDOR_BOARD=orange-pi-zero-3 or orange-pi-zero.",
   brokerAddress: "BROKER-ADDRESS", copy: "Copy", copied: "Copied", selected: "Selected: copy it with the keyboard",
   noBoards: "No board has reported yet. Boards will show up automatically.",
-  live: "Live", wait: "Connecting…", lost: "Connection lost. Reconnecting…",
+  search: "Search sensors and boards", unmatched: "No sensor has such a name.", back: "↑ Sensors", move: "Move and zoom",
+  boardTable: "Table of boards",
+  clocks: (boards) => `Clock not set: ${boards}. The times of their readings may be wrong.`,
+  live: "Live", wait: "Connecting…",
   sum: (sensors, boards) =>
     `${count(sensors)} ${sensors === 1 ? "sensor" : "sensors"} · ${count(boards)} ${boards === 1 ? "board" : "boards"} online`,
   temperature: "Temperature", humidity: "Humidity",
+  lost: "Connection lost. Reconnecting…", unconnected: "Unknown", alarm: "Alarm",
   good: "Good", stale: "Stale", offline: "Board offline", unset: "Clock not set", ahead: "Clock ahead", none: "No reading",
   perHour: (change, unit) => `${change} ${unit}/h`, steady: "steady",
   range: "Time range", earlier: "Earlier", later: "Later", zoomOut: "Longer range", zoomIn: "Shorter range",
@@ -23,9 +27,16 @@ const english = {
   partial: "Part of this range could not be read in time. Choose a shorter range to see the rest.",
   step: (step) => `mean of each ${step}, the band shows lowest to highest`,
   single: "individual readings",
-  board: "Board", state: "Status", outbox: "Queued", dropped: "Lost", errors: "Failed reads", inputs: "Inputs",
-  outputs: "Outputs", version: "Version", online: "Online", gone: "Offline", unknown: "Unknown",
-  memory: "in memory only", on: "on", off: "off", raised: "Raised", normal: "Normal",
+  board: "Board", state: "Status", outbox: "Queued", dropped: "Lost", errors: "Good reads (1 h)", time: "Time", inputs: "Inputs",
+  outputs: "Outputs", version: "Version", 
+  online: (since) => (since ? `Online for ${since}` : "Online"), gone: (since) => (since ? `Offline for ${since}` : "Offline"),
+  unknown: () => "Unknown", lastKnown: (status) => `Unknown; last: ${status}`,
+  failed: "Failed reads since the board's start:", causes: { stale: "old value at the start", unconfirmed: "not confirmed yet" },
+  memory: "in memory only", on: "on", off: "off", raised: "Raised", normal: "Normal", cleared: "Cleared", alarmHistory: "History",
+  threshold: (sensor, quantity, value, side, limit) => `${sensor}: ${quantity} ${value}, limit ${side} ${limit}`,
+  silent: (sensor, limit) => `${sensor}: no reading for ${limit}`,
+  missing: (node) => `${node}: readings missing`, clockAlarm: (node) => `${node}: clock not set, or ahead`,
+  disk: () => "The broker's disk failed a write",
   loginTitle: "Log in to see this page", loginText: "Without a login it opens only on the broker's own machine.",
   deniedTitle: "No permission to read",
   deniedText: (user) => `User ${user} may not read the log and the boards. Log in as another user.`,
@@ -38,12 +49,34 @@ const english = {
   times: (zone) => `Times in ${zone}`,
   boardOffline: (node) => `Board ${node} is offline`, boardOnline: (node) => `Board ${node} is online`,
   sensorStale: (name) => `No new readings from ${name}`, alarmRaised: (name, detail) => `Alarm ${name} raised: ${detail}`,
+  unconfirmed: "no answer from the board",
   switchFailed: (reason) => `Could not switch the output: ${reason}`,
   forget: "Remove", forgetAsk: (node) => `Delete board ${node} with all its readings for good?`,
   forgetFailed: (reason) => `Could not remove the board: ${reason}`, isOnline: "it is online; stop it first",
   noAnswer: "no answer", notAllowed: "not allowed", noOutput: "the board no longer has it",
   refused: (status) => `the broker answered with error ${status}`,
 };
+
+/** The causes of failed reads, by the word in the board's health message. */
+const CAUSES = {
+  "stuck-low": "신호선이 낮은 상태로 고정", "no-response": "응답 없음", short: "응답이 짧음", long: "응답이 긺", sequence: "신호 순서 오류",
+  pulse: "펄스 길이 오류", gap: "펄스 간격 오류", checksum: "체크섬 오류", "all-zero": "모두 0", implausible: "불가능한 값",
+  stale: "시작 직후의 이전 값", unconfirmed: "확인되지 않은 값",
+};
+
+/** What a board reports about itself: the text of its health message, and its translation. */
+const COMPLAINTS = [
+  [/^output `(.+?)` could not be switched (\S+): .*$/, "출력 $1을(를) 전환하지 못했습니다"],
+  [/^the outbox cannot write: .*$/, "전송 대기 측정값을 저장하지 못합니다"],
+  [/^the outbox is more than half full \((\d+) of (\d+) readings\).*$/, "전송 대기 공간이 절반 넘게 찼습니다 ($1/$2). 가득 차면 오래된 측정값부터 유실됩니다"],
+  [/^no broker for (\d+) s$/, "$1초 동안 브로커에 연결하지 못했습니다"],
+  [/^no broker for (\d+) min$/, "$1분 동안 브로커에 연결하지 못했습니다"],
+  [/^the broker has acknowledged nothing for .*$/, "브로커가 측정값 수신을 확인하지 않습니다"],
+  [/^no connection has lasted for .*$/, "브로커 연결이 유지되지 않습니다"],
+  [/^the broker ends the connection at the subscription to (\S+), .*commands do not arrive$/, "브로커가 $1 구독을 거부해 명령을 받지 못합니다"],
+  [/^the broker ends the connection at the subscription to (\S+), so it is left out$/, "브로커가 $1 구독을 거부합니다"],
+  [/^no subscription to (\S+): commands do not arrive$/, "$1을(를) 구독하지 못해 명령을 받지 못합니다"],
+];
 
 const korean = {
   skip: "측정값으로 건너뛰기", sensors: "센서", boards: "보드", alarms: "경보",
@@ -53,9 +86,13 @@ const korean = {
   firstOther: "Orange Pi에는 --device /dev/gpiochip1과 -e HUMIDOR_BOARD=orange-pi-zero-3 또는 orange-pi-zero도 필요합니다.",
   brokerAddress: "브로커-주소", copy: "복사", copied: "복사했습니다", selected: "선택했습니다. 키보드로 복사해야 합니다",
   noBoards: "아직 상태를 보고한 보드가 없습니다. 보드가 보고하면 자동으로 표시됩니다.",
-  live: "실시간", wait: "연결 중…", lost: "연결이 끊겼습니다. 다시 연결하고 있습니다…",
+  search: "센서와 보드 검색", unmatched: "일치하는 센서가 없습니다.", back: "↑ 센서", move: "이동과 확대",
+  boardTable: "보드 목록",
+  clocks: (boards) => `시계 미설정: ${boards}. 측정 시각이 정확하지 않을 수 있습니다.`,
+  live: "실시간", wait: "연결 중…",
   sum: (sensors, boards) => `센서 ${count(sensors)}개 · 온라인 보드 ${count(boards)}개`,
   temperature: "온도", humidity: "습도",
+  lost: "연결이 끊겼습니다. 다시 연결하고 있습니다…", unconnected: "알 수 없음", alarm: "경보",
   good: "정상", stale: "갱신 지연", offline: "보드 오프라인", unset: "시계 미설정", ahead: "시계 빠름", none: "측정값 없음",
   perHour: (change, unit) => `시간당 ${change} ${unit}`, steady: "변화 없음",
   range: "기간", earlier: "이전", later: "이후", zoomOut: "기간 늘리기", zoomIn: "기간 줄이기",
@@ -67,9 +104,17 @@ const korean = {
   partial: "이 기간의 일부를 제시간에 읽지 못했습니다. 기간을 줄이면 나머지를 볼 수 있습니다.",
   step: (step) => `${step} 단위 평균, 음영은 최저~최고 범위`,
   single: "개별 측정값",
-  board: "보드", state: "상태", outbox: "전송 대기", dropped: "유실", errors: "읽기 실패", inputs: "입력",
-  outputs: "출력", version: "버전", online: "온라인", gone: "오프라인", unknown: "알 수 없음",
-  memory: "메모리에만 저장", on: "켜짐", off: "꺼짐", raised: "발생", normal: "정상",
+  board: "보드", state: "상태", outbox: "전송 대기", dropped: "유실", errors: "정상 측정(1시간)", time: "시각", inputs: "입력",
+  outputs: "출력", version: "버전", 
+  online: (since) => (since ? `${since} 동안 온라인` : "온라인"), gone: (since) => (since ? `${since} 동안 오프라인` : "오프라인"),
+  unknown: () => "알 수 없음", lastKnown: (status) => `알 수 없음 (마지막 상태: ${status})`,
+  failed: "보드 시작 이후 읽기 실패:",
+  causes: CAUSES,
+  memory: "메모리에만 저장", on: "켜짐", off: "꺼짐", raised: "발생", normal: "정상", cleared: "해제", alarmHistory: "이력",
+  threshold: (sensor, quantity, value, side, limit) => `${sensor}: ${quantity} ${value}, 한계 ${side} ${limit}`,
+  silent: (sensor, limit) => `${sensor}: ${limit} 동안 측정값 없음`,
+  missing: (node) => `${node}: 누락된 측정값 있음`, clockAlarm: (node) => `${node}: 시계가 설정되지 않았거나 빠름`,
+  disk: () => "브로커 디스크에 쓰지 못함",
   loginTitle: "이 페이지를 보려면 로그인해야 합니다", loginText: "로그인하지 않으면 브로커가 실행 중인 기기에서만 볼 수 있습니다.",
   deniedTitle: "읽기 권한이 없습니다",
   deniedText: (user) => `${user} 사용자에게는 측정값과 보드를 볼 권한이 없습니다. 다른 사용자로 로그인해야 합니다.`,
@@ -82,6 +127,7 @@ const korean = {
   times: (zone) => `시간대: ${zone}`,
   boardOffline: (node) => `${node} 보드가 오프라인 상태입니다`, boardOnline: (node) => `${node} 보드가 온라인 상태입니다`,
   sensorStale: (name) => `${name} 센서에서 새 측정값이 들어오지 않습니다`, alarmRaised: (name, detail) => `${name} 경보가 발생했습니다: ${detail}`,
+  unconfirmed: "보드 응답 없음",
   switchFailed: (reason) => `출력을 전환하지 못했습니다: ${reason}`,
   forget: "삭제", forgetAsk: (node) => `${node} 보드와 모든 측정값을 완전히 삭제할까요?`,
   forgetFailed: (reason) => `보드를 삭제하지 못했습니다: ${reason}`, isOnline: "온라인 상태이므로 먼저 중지해야 함",
@@ -96,6 +142,8 @@ document.documentElement.lang = isKorean ? "ko" : "en";
 
 const one = new Intl.NumberFormat(locale, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat(locale);
+// Never rounded up to 100 %: one failed read in a thousand is not none.
+const shares = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1, roundingMode: "trunc" });
 const signed = new Intl.NumberFormat(locale, { minimumFractionDigits: 1, maximumFractionDigits: 1, signDisplay: "always" });
 // Phrases such as "5 min. ago" are in the page's language, even where the locale is a third one.
 const relative = new Intl.RelativeTimeFormat(isKorean ? "ko" : "en", { numeric: "always", style: "short" });
@@ -104,6 +152,7 @@ const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: 
 const minus = (text) => text.replace("-", "−");
 
 export const number = (value) => (value == null ? "–" : minus(one.format(value)));
+export const percent = (share) => shares.format(share);
 export const count = (value) => whole.format(value);
 export const change = (value) => minus(signed.format(value));
 export const time = (ms) => clock.format(ms);
@@ -118,11 +167,11 @@ export function ago(ms) {
   return relative.format(-Math.trunc(seconds / length), unit);
 }
 
-/** A duration in the largest unit that fits: "10 min". */
-export function length(ms) {
+/** A duration in the largest unit that fits, with up to `digits` decimals: "10 min". */
+export function length(ms, digits = 1) {
   const seconds = ms / 1000;
   const [unit, size] = UNITS.find(([, size]) => seconds >= size) ?? UNITS[5];
-  return new Intl.NumberFormat(isKorean ? "ko" : "en", { style: "unit", unit, maximumFractionDigits: 1 }).format(seconds / size);
+  return new Intl.NumberFormat(isKorean ? "ko" : "en", { style: "unit", unit, maximumFractionDigits: digits, roundingMode: "trunc" }).format(seconds / size);
 }
 
 const axis = (options) => new Intl.DateTimeFormat(locale, options);
@@ -146,6 +195,28 @@ export function axisTimes(marks, step) {
     day = date;
     return isNewDay ? `${text}\n${date}` : text;
   });
+}
+
+const UNITS_OF = { temperature: "°C", humidity: "%" };
+
+/** What an alarm is about, with the present value of its sensor. */
+export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms: limitMs }, latest) {
+  const name = sensor ? `${node} ${sensor}` : node;
+  const unit = UNITS_OF[quantity];
+  return {
+    threshold: () => t.threshold(name, t[quantity], `${number(latest?.[quantity])} ${unit}`, side === "above" ? ">" : "<", `${number(limit)} ${unit}`),
+    silent: () => t.silent(name, length(limitMs)),
+    gap: () => t.missing(name),
+    clock: () => t.clockAlarm(name),
+    disk: t.disk,
+  }[kind]?.() ?? name;
+}
+
+/** What a board reports about itself, in the page's language where it is known. */
+export function complaint(text) {
+  if (!isKorean) return text;
+  const [pattern, translated] = COMPLAINTS.find(([pattern]) => pattern.test(text)) ?? [];
+  return pattern ? text.replace(pattern, translated) : text;
 }
 
 /** Fills the texts of the static HTML in. */

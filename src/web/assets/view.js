@@ -1,7 +1,7 @@
 // Draws tiles, boards and alarms. Names come from the network: they become text nodes, never markup.
 
-import { ago, change, count, number, t } from "./text.js";
-import { boards, now, quality, sensors, trend } from "./state.js";
+import { ago, alarmText, change, complaint, count, length, number, percent, t, time } from "./text.js";
+import { alarms, boards, hasUnsetClock, link, now, quality, raisedOn, sensors, share, trend } from "./state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** A slower change counts as steady, in °C/h and %/h. */
@@ -25,11 +25,21 @@ function mark(element, name, value) {
 }
 
 const tiles = new Map();
+const headings = new Map();
+/** From this number of sensors on, tiles stand below the names of their boards, if many of these have more than one. */
+const GROUPED_FROM = 10;
+/** Boards whose causes of failed reads are unfolded. */
+const unfolded = new Set();
+/** Why the last command to an output failed, by node and output. */
+export const switchErrors = new Map();
 
 function makeTile(sensor, onSelect) {
   const button = make("button", "tile");
   const name = make("span", "name", make("b", "", sensor.sensor), " ", make("span", "quiet", sensor.node));
   const chip = make("span", "chip");
+  const alarm = make("span", "chip");
+  alarm.dataset.kind = "raised";
+  alarm.textContent = t.alarm;
   const main = make("span", "main");
   const more = make("span", "more");
   const picture = document.createElementNS(SVG, "svg");
@@ -40,30 +50,60 @@ function makeTile(sensor, onSelect) {
   picture.append(line);
   const slope = make("span", "slope");
   const age = make("span", "age");
-  button.append(make("span", "row", name, chip), make("span", "row values", main, more), picture, make("span", "row foot", age, slope));
+  button.append(make("span", "row", name, make("span", "chips", alarm, chip)), make("span", "row values", main, more), picture, make("span", "row foot", age, slope));
   button.addEventListener("click", () => onSelect(sensor.key));
   button.dataset.key = sensor.key;
-  return { button, chip, main, more, line, slope, age, last: null };
+  return { button, chip, alarm, main, more, line, slope, age, last: null };
 }
 
-/** Draws one tile per sensor; returns the names of the sensors that have just become stale. */
-export function drawTiles(parent, selected, onSelect) {
+/**
+ * Draws one tile per sensor, those whose name or board contains `search` visible; returns the names of the sensors that
+ * have just become stale.
+ */
+export function drawTiles(parent, selected, search, onSelect) {
   const stale = [];
   const keys = [...sensors.keys()].sort();
+  const nodes = new Set([...sensors.values()].map((sensor) => sensor.node));
+  const isGrouped = sensors.size >= GROUPED_FROM && sensors.size >= nodes.size * 1.5;
+  for (const [node, heading] of headings) {
+    if (!isGrouped || !nodes.has(node)) {
+      heading.remove();
+      headings.delete(node);
+    }
+  }
+  let place = 0, lastNode = null;
+  const put = (element) => {
+    if (parent.children[place] !== element) parent.insertBefore(element, parent.children[place] ?? null);
+    place += 1;
+  };
   for (const [key, tile] of tiles) {
     if (!sensors.has(key)) {
       tile.button.remove();
       tiles.delete(key);
     }
   }
-  keys.forEach((key, index) => {
+  const matches = (sensor) => `${sensor.node} ${sensor.sensor}`.includes(search);
+  for (const key of keys) {
     const sensor = sensors.get(key);
+    if (isGrouped) {
+      let heading = headings.get(sensor.node);
+      if (!heading) {
+        heading = make("h3", "", sensor.node);
+        headings.set(sensor.node, heading);
+              }
+      if (sensor.node !== lastNode) {
+        lastNode = sensor.node;
+        put(heading);
+        heading.hidden = !keys.some((other) => sensors.get(other).node === sensor.node && matches(sensors.get(other)));
+      }
+    }
     let tile = tiles.get(key);
     if (!tile) {
       tile = makeTile(sensor, onSelect);
       tiles.set(key, tile);
     }
-    if (parent.children[index] !== tile.button) parent.insertBefore(tile.button, parent.children[index] ?? null);
+    put(tile.button);
+    tile.button.hidden = !matches(sensor);
     const [grade, age] = quality(sensor);
     if (tile.last === "good" && (grade === "stale" || grade === "offline")) stale.push(`${sensor.node} ${sensor.sensor}`);
     tile.last = grade;
@@ -71,6 +111,11 @@ export function drawTiles(parent, selected, onSelect) {
     const hasTemperature = latest?.temperature != null;
     mark(tile.button, "data-quality", grade);
     mark(tile.button, "aria-pressed", String(key === selected));
+    // "Good" beside a raised alarm would be a contradiction.
+    const raised = raisedOn(sensor);
+    tile.alarm.hidden = raised.length === 0;
+    tile.chip.hidden = raised.length > 0 && grade === "good";
+    mark(tile.button, "data-alarm", String(raised.length > 0));
     set(tile.chip, t[grade]);
     const [value, unit] = hasTemperature ? [latest.temperature, "°C"] : [latest?.humidity ?? null, "%"];
     set(tile.main, `${number(value)} ${unit}`);
@@ -80,7 +125,7 @@ export function drawTiles(parent, selected, onSelect) {
     const steady = slope !== null && Math.abs(slope) < (hasTemperature ? STEADY.temperature : STEADY.humidity);
     set(tile.slope, slope === null || grade !== "good" ? "" : steady ? `→ ${t.steady}` : `${slope > 0 ? "↗" : "↘"} ${t.perHour(change(slope), unit)}`);
     mark(tile.line, "points", points(sensor.recent));
-  });
+  }
   return stale;
 }
 
@@ -99,13 +144,17 @@ export function drawBoards(parent, onSwitch, onForget) {
     const board = boards.get(node);
     const { health } = board;
     const status = board.status ?? "unknown";
-    const label = { online: t.online, offline: t.gone, unknown: t.unknown }[status];
-    const state = make("td", "", make("span", "dot", label));
-    state.firstChild.dataset.state = status;
-    if (board.status_at) state.append(make("span", "quiet", ` ${ago(now() - board.status_at)}`));
+    const since = board.status_at ? length(Math.max(now() - board.status_at, 1_000), 0) : null;
+    const label = { online: t.online, offline: t.gone, unknown: t.unknown }[status](since);
+    const shown = link.lost ? "unknown" : status;
+    const state = make("td", "", make("span", "dot", link.lost ? t.lastKnown(label) : label));
+    state.firstChild.dataset.state = shown;
+    for (const alarm of alarms.values()) {
+      if (alarm.raised && alarm.node === node && !alarm.sensor) state.append(" ", chip("raised", alarmText(alarm)));
+    }
     if (health?.clock === "unsynced") state.append(" ", chip("unset", t.unset));
     // The board's own words.
-    for (const complaint of health?.complaints ?? []) state.append(make("span", "error", complaint));
+    for (const text of health?.complaints ?? []) state.append(make("span", "error", complaint(text)));
     const outbox = make("td", "number", health ? count(health.outbox) : "–");
     outbox.dataset.l = t.outbox;
     if (health?.outbox_kind === "memory") outbox.append(" ", chip("stale", t.memory));
@@ -113,17 +162,17 @@ export function drawBoards(parent, onSwitch, onForget) {
     dropped.dataset.l = t.dropped;
     const errors = make("td", "errors");
     errors.dataset.l = t.errors;
-    for (const [sensor, causes] of Object.entries(health?.failures ?? {})) {
-      const counts = Object.entries(causes).map(([cause, times]) => `${cause} ${count(times)}`);
-      if (counts.length) errors.append(make("span", "error", make("b", "", sensor), ` ${counts.join(", ")}`));
-    }
-    if (!errors.childElementCount) errors.append("–");
+    errors.append(goodReads(node, health?.failures ?? {}));
     const inputs = make("td", "lines");
     inputs.dataset.l = t.inputs;
     for (const [name, on] of Object.entries(board.inputs)) inputs.append(chip(on ? "on" : "off", `${name} ${on ? t.on : t.off}`));
     const outputs = make("td", "lines");
     outputs.dataset.l = t.outputs;
-    for (const [name, on] of Object.entries(board.outputs)) outputs.append(toggle(node, name, on, status === "online" ? onSwitch : null));
+    for (const [name, on] of Object.entries(board.outputs)) {
+      outputs.append(toggle(node, name, on, status === "online" && !link.lost ? onSwitch : null));
+      const error = switchErrors.get(`${node}/${name}`);
+      if (error) outputs.append(make("span", "error failed", error));
+    }
     for (const cell of [inputs, outputs]) if (!cell.childElementCount) cell.append("–");
     const version = make("td", "quiet", [health?.version, health?.revision?.slice(0, 12)].filter(Boolean).join(" · ") || "–");
     version.dataset.l = t.version;
@@ -139,20 +188,62 @@ export function drawBoards(parent, onSwitch, onForget) {
     return make("tr", "", name, state, outbox, dropped, errors, inputs, outputs, version);
   });
   // The keyboard focus stays on its switch.
-  const focused = document.activeElement?.dataset?.output;
+  const focused = document.activeElement?.dataset?.focus;
   parent.replaceChildren(...rows);
-  if (focused) [...parent.querySelectorAll("[data-output]")].find((button) => button.dataset.output === focused)?.focus();
+  if (focused) [...parent.querySelectorAll("[data-focus]")].find((element) => element.dataset.focus === focused)?.focus();
 }
 
-/** Draws the alarms, raised ones first. */
-export function drawAlarms(parent, alarms) {
-  const sorted = [...alarms].sort((one, other) => other.raised - one.raised);
+/** The share of good reads in the last hour of each sensor of `node`; the causes of failed ones since its start unfold. */
+function goodReads(node, failures) {
+  const shares = make("span", "shares");
+  for (const sensor of [...sensors.values()].filter((sensor) => sensor.node === node)) {
+    const good = share(sensor);
+    if (good !== null) shares.append(make("span", "", make("b", "", sensor.sensor), ` ${percent(good)}`));
+  }
+  if (!shares.childElementCount) shares.append("–");
+  const causes = Object.entries(failures).flatMap(([sensor, causes]) => {
+    const counts = Object.entries(causes).map(([cause, times]) => `${t.causes[cause] ?? cause} ${count(times)}`);
+    return counts.length ? [make("span", "error", make("b", "", sensor), ` ${counts.join(", ")}`)] : [];
+  });
+  if (!causes.length) return shares;
+  const summary = make("summary", "", shares);
+  summary.dataset.focus = `${node} reads`;
+  const details = make("details", "", summary, make("span", "quiet", t.failed), ...causes);
+  details.open = unfolded.has(node);
+  details.addEventListener("toggle", () => (details.open ? unfolded.add(node) : unfolded.delete(node)));
+  return details;
+}
+
+/** The boards whose readings have times of a clock that is not set. */
+export const unsetClocks = () =>
+  [...new Set([...sensors.values()].filter(hasUnsetClock).map((sensor) => sensor.node))].sort();
+
+/** Draws the alarms, raised ones first; each leads to the chart of its sensor. */
+export function drawAlarms(parent, onSelect) {
+  const sorted = [...alarms.values()].sort((one, other) => other.raised - one.raised);
+  const focused = document.activeElement?.dataset?.alarm;
   parent.replaceChildren(...sorted.map((alarm) => {
     const item = make("li", alarm.raised ? "raised" : "", chip(alarm.raised ? "raised" : "on", alarm.raised ? t.raised : t.normal), make("b", "", alarm.name));
-    if (alarm.detail) item.append(make("span", "", alarm.detail));
+    const sensor = alarm.sensor && sensors.get(`${alarm.node}/${alarm.sensor}`);
+    const text = alarmText(alarm, sensor?.latest);
+    if (sensor) {
+      const button = make("button", "plain", text);
+      button.dataset.alarm = alarm.name;
+      button.addEventListener("click", () => onSelect(sensor.key));
+      item.append(button);
+    } else {
+      item.append(make("span", "", text));
+    }
     if (alarm.since) item.append(make("span", "quiet", ago(now() - alarm.since)));
     return item;
   }));
+  if (focused) [...parent.querySelectorAll("button")].find((button) => button.dataset.alarm === focused)?.focus();
+}
+
+/** Draws the latest changes of alarms. */
+export function drawAlarmChanges(parent, changes) {
+  parent.replaceChildren(...changes.map((change) =>
+    make("li", "", make("span", "quiet", time(change.at)), " ", make("b", "", change.name), " ", change.raised ? t.raised : t.cleared)));
 }
 
 function chip(kind, text) {
@@ -167,6 +258,7 @@ function toggle(node, output, on, onSwitch) {
   button.setAttribute("aria-checked", String(on));
   button.setAttribute("aria-label", `${node} ${output}`);
   button.dataset.output = `${node}/${output}`;
+  button.dataset.focus = `${node}/${output}`;
   button.disabled = !onSwitch;
   button.addEventListener("click", () => {
     button.setAttribute("aria-busy", "true");
