@@ -32,7 +32,7 @@ const V6: &str = include_str!("migrations/6_wills.sql");
 
 /// Means without sums, newest readings, and times that no step of the clock touches.
 const V7: &str = include_str!("migrations/7_numbers_and_times.sql");
-/// Who began a series, what its node had to give up, and the nodes that are to be forgotten.
+/// Who began a series, and the nodes that are to be forgotten.
 const V8: &str = include_str!("migrations/8_series.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
@@ -70,7 +70,7 @@ mod tests {
                 "832e88d32dc36b12",
                 "ffc63bcca235f7a8",
                 "dade6da2a0db8478",
-                "d07029115b47e93f"
+                "e7180997117ec043"
             ]
         );
     }

@@ -3,9 +3,6 @@
 ALTER TABLE sensor ADD COLUMN owner TEXT;
 ALTER TABLE source ADD COLUMN owner TEXT;
 
--- From when on single rows of a sensor are kept, Unix ms, where its node has to give up more than others; else null.
-ALTER TABLE sensor ADD COLUMN rows_from INTEGER;
-
 -- Else each look for such a run is one at every run.
 CREATE INDEX run_to_restamp ON run (restamp_from) WHERE restamp_from IS NOT NULL;
 
