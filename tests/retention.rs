@@ -67,8 +67,8 @@ fn rows_of(path: &Path, node: &str) -> Vec<(i64, String)> {
 #[test]
 fn the_files_stay_below_their_limits_and_old_times_stay_as_roll_ups() {
     const MAX_BYTES: u64 = 16 * 1024 * 1024;
-    /// 4 MiB to which it is cut back, and what one commit here adds.
-    const WAL_MAX_BYTES: u64 = 8 * 1024 * 1024;
+    /// An eighth of the limit, at which it is copied into the file, and what one commit here adds.
+    const WAL_MAX_BYTES: u64 = MAX_BYTES / 8 + 1024 * 1024;
     const NODES: [&str; 4] = ["press", "store", "roof", "oven"];
     let data = tempfile::tempdir().unwrap();
     let path = data.path().join(LOG_FILE);

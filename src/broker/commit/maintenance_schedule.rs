@@ -12,12 +12,17 @@ use crate::timeline::Timeline;
 
 /// Interval between two checks for work.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// After commits of this length there is one at once: in five seconds a flood fills a small log from half to its limit.
+const LOOK_AFTER_COMMITS: Duration = Duration::from_millis(200);
 /// Pause after a step that failed: on a full disk the publishers' commits come first.
 const FAILED_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest pause between two steps of one job.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Longest time of pressing steps between two commits: that of a commit.
 const PRESSING_MAX: Duration = Duration::from_millis(50);
+/// The same while the log is over its limit. The publishers wait meanwhile, and are told nothing: a client waits longer
+/// before it gives a connection up.
+const OVER_LIMIT_MAX: Duration = Duration::from_secs(1);
 /// Without a commit for this long the broker is idle.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
 
@@ -115,10 +120,14 @@ impl Schedule {
         loop {
             let outcome = self.attempt(store, now_ms, counters)?;
             let now = Instant::now();
+            let share = if store.is_too_large() { OVER_LIMIT_MAX } else { share };
             if outcome != Outcome::Pressing || now >= started + share {
                 self.stepped(started, now, outcome);
                 // The more it presses, the shorter the pause.
                 self.took /= store.pressure().max(1);
+                if store.is_too_large() {
+                    self.took = Duration::ZERO;
+                }
                 return Ok(());
             }
         }
@@ -169,6 +178,7 @@ impl Schedule {
             + match self.outcome {
                 Outcome::More => pause(demand),
                 Outcome::Pressing => pause(Demand::Idle),
+                Outcome::Done if self.busy >= LOOK_AFTER_COMMITS => Duration::ZERO,
                 Outcome::Done => LOOK_INTERVAL,
                 Outcome::Failed => FAILED_INTERVAL,
             }
@@ -183,6 +193,10 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+    use crate::reading::ClockState;
+    use crate::store::{Record, Retention};
+    use crate::wire::Telemetry;
 
     const STEP: Duration = Duration::from_micros(500);
 
@@ -230,5 +244,55 @@ mod tests {
         assert!((450..=510).contains(&pressing), "{pressing}");
         let done = share(Duration::from_millis(1), Duration::ZERO, Outcome::Done);
         assert!(done < 5, "{done}");
+    }
+
+    #[test]
+    fn what_is_to_be_appended_waits_while_the_log_is_over_its_limit() {
+        const MAX_BYTES: u64 = 2 * 1024 * 1024;
+        const MINUTES: i64 = 60_000;
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        store.retain(Retention { keep_raw: None, max_bytes: MAX_BYTES });
+        let start_ms = clock::unix_ms() - 60 * 86_400_000;
+        let readings: Vec<Record> = (1..=MINUTES)
+            .map(|minute| Record::Reading {
+                node: "press".parse().unwrap(),
+                sensor: "hall".parse().unwrap(),
+                telemetry: Telemetry {
+                    boot: "b".parse().unwrap(),
+                    seq: minute.cast_unsigned(),
+                    at: start_ms + minute * 60_000,
+                    clock: ClockState::Synced,
+                    mono: 0,
+                    temperature: Some(20.1),
+                    humidity: Some(50.1),
+                },
+            })
+            .collect();
+        store.append(&readings.iter().collect::<Vec<_>>()).unwrap();
+
+        assert!(store.used_bytes().unwrap() > MAX_BYTES);
+        let (timeline, counters) = (Timeline::default(), Counters::default());
+        let now = Instant::now();
+        let mut schedule = Schedule::start(now, SeriesQuota::new(&[], 1));
+        // The commits between these took no time: that is not what the maintenance gets its share of.
+        for _ in 0..30 {
+            schedule.committed(now, Duration::ZERO);
+            schedule.took = Duration::ZERO;
+            schedule.step(&mut store, &timeline, true, &counters).unwrap();
+        }
+        let used = store.used_bytes().unwrap();
+        assert!(used <= MAX_BYTES, "{used} bytes in use");
+        assert!(!store.is_too_large());
+    }
+
+    #[test]
+    fn a_log_that_fills_between_two_looks_is_looked_at_for_it() {
+        let start = Instant::now();
+        let mut schedule = Schedule::start(start, SeriesQuota::new(&[], 1));
+        schedule.stepped(start, start, Outcome::Done);
+        assert!(!schedule.is_due(start, true));
+        schedule.committed(start, LOOK_AFTER_COMMITS);
+        assert!(schedule.is_due(start, true));
     }
 }

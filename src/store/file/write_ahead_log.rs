@@ -13,6 +13,12 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, wal::CheckpointMode};
 /// Pages of the write-ahead log at which it is copied into the database. Four times SQLite's default: a page that many
 /// commits change is copied less often, and the writer waits for fewer syncs.
 const CHECKPOINT_PAGES: u32 = 4_000;
+/// The same for the smallest log: 1 MiB.
+const CHECKPOINT_PAGES_MIN: u32 = 256;
+/// Bytes of a page: SQLite's default.
+const PAGE_BYTES: u64 = 4096;
+/// The write-ahead log is copied at one in so many parts of the file's largest size.
+const MAX_SHARE: u64 = 8;
 /// Pages of the write-ahead log beyond which commits wait for the end of the check: 64 MiB.
 pub(in crate::store) const UNCHECKED_PAGES_MAX: u32 = 16 * 1024;
 
@@ -24,6 +30,8 @@ struct State {
     unchecked: AtomicBool,
     /// Pages in it after the latest commit.
     pages: AtomicU32,
+    /// Pages at which it is copied into the file.
+    copied_at: AtomicU32,
     /// Why the latest copy into the file failed, until somebody takes it.
     checkpoint_error: Mutex<Option<rusqlite::Error>>,
 }
@@ -36,11 +44,12 @@ impl WriteAheadLog {
     /// Takes over the copying of the write-ahead log into the file from SQLite, which tells nobody when it fails.
     pub(in crate::store) fn watch(connection: &mut Connection) -> rusqlite::Result<Self> {
         let log = Self::default();
+        log.0.copied_at.store(CHECKPOINT_PAGES, Relaxed);
         let state = Arc::clone(&log.0);
         let hook = move |wal: &mut Wal, pages: i32| {
             let pages = pages.unsigned_abs();
             state.pages.store(pages, Relaxed);
-            if pages >= CHECKPOINT_PAGES
+            if pages >= state.copied_at.load(Relaxed)
                 && !state.unchecked.load(Relaxed)
                 && let Err(error) = wal.checkpoint()
                 && loses_pages(&error)
@@ -54,6 +63,17 @@ impl WriteAheadLog {
         };
         connection.wal_hook(Some(hook))?;
         Ok(log)
+    }
+
+    /// Has the write-ahead log be copied into the file at an eighth of `max_bytes`, the largest size of the file, at most: a
+    /// small log has a small one beside it.
+    pub(in crate::store) fn keep_small(&self, connection: &Connection, max_bytes: u64) {
+        let share = u32::try_from(max_bytes / MAX_SHARE / PAGE_BYTES).unwrap_or(u32::MAX);
+        let pages = share.clamp(CHECKPOINT_PAGES_MIN, CHECKPOINT_PAGES);
+        self.0.copied_at.store(pages, Relaxed);
+        // It is a number in memory. At worst a long one stays long.
+        let limit = u64::from(pages) * PAGE_BYTES;
+        let _ = connection.pragma_update(None, "journal_size_limit", limit);
     }
 
     /// Notes a failed write.

@@ -14,6 +14,12 @@ const SPARE_SHARE: i64 = 16;
 /// 1 MiB.
 const SPARE_PAGES: i64 = 256;
 
+/// Bytes of a row of table `arrival` at least: with values that are whole numbers and small ids.
+const ARRIVAL_ROW_BYTES: u64 = 32;
+
+/// After a look in vain for data that can go, there is one whenever the log has grown by one in so many parts of its limit.
+const GROWN_SHARE: u64 = 32;
+
 /// Where the log stands against its size limit.
 #[derive(Debug, Default)]
 pub(in crate::store) struct SizePressure {
@@ -21,6 +27,8 @@ pub(in crate::store) struct SizePressure {
     shrinking: bool,
     /// The file is larger than its limit.
     over: bool,
+    /// Bytes in use when nothing was old enough to be deleted.
+    stuck_at: Option<u64>,
     /// The limit is out of reach, and the operator was told.
     warned: bool,
 }
@@ -33,25 +41,36 @@ impl SizePressure {
 
     /// Whether the log was larger than its limit when that was last looked at, and data in it can go.
     pub const fn is_too_large(&self) -> bool {
-        self.over && !self.warned
+        self.over && self.stuck_at.is_none()
     }
 
-    /// Whether the log is so large that the next round must begin at once.
+    /// Looks at the size of the log. Returns whether it is so large that the next round must begin at once. `copies` rows of
+    /// table `arrival` are in their place already and will be deleted there.
     pub fn calls_for_a_round(
-        &self,
+        &mut self,
         connection: &Connection,
         retention: &Retention,
+        copies: u64,
     ) -> rusqlite::Result<bool> {
-        Ok(!self.warned && retention.is_over(used_bytes(connection)?, false))
+        let used = used_bytes(connection)?;
+        self.over = used > retention.max_bytes;
+        // What came since has made older data old enough.
+        let grown = |at: u64| used > at.saturating_add(retention.max_bytes / GROWN_SHARE);
+        if self.stuck_at.is_some_and(grown) {
+            self.stuck_at = None;
+        }
+        Ok(self.stuck_at.is_none() && retention.is_over(without_copies(used, copies), false))
     }
 
-    /// The horizon that `retention` asks for at `now_ms`, Unix ms; `horizon` itself when all may stay.
+    /// The horizon that `retention` asks for at `now_ms`, Unix ms; `horizon` itself when all may stay. `copies` as in
+    /// [`Self::calls_for_a_round`].
     pub fn raised(
         &mut self,
         transaction: &Transaction<'_>,
         horizon: Horizon,
         retention: &Retention,
         now_ms: i64,
+        copies: u64,
     ) -> rusqlite::Result<Horizon> {
         // A broker's clock that jumped ahead must not delete data that no reading calls old.
         let newest = newest(transaction, now_ms)?;
@@ -61,13 +80,15 @@ impl SizePressure {
         }
         let now_ms = newest.map_or(now_ms, |newest| newest.min(now_ms));
         let used = used_bytes(transaction)?;
-        let over = retention.is_over(used, self.shrinking);
+        let over = retention.is_over(without_copies(used, copies), self.shrinking);
         self.over = used > retention.max_bytes;
         self.shrinking = over;
+        self.stuck_at = None;
         if over && raised == horizon {
             raised = policy::make_room(horizon, &oldest(transaction, &horizon)?, now_ms);
             if raised == horizon {
                 self.shrinking = false;
+                self.stuck_at = Some(used);
                 if !std::mem::replace(&mut self.warned, true) {
                     warn!(
                         max_bytes = retention.max_bytes,
@@ -89,11 +110,17 @@ fn pages(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
 }
 
 /// Bytes of the pages that are in use.
-fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+pub(in crate::store) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let (pages, free) = pages(connection)?;
     let size: i64 =
         connection.prepare_cached("PRAGMA page_size")?.query_row([], |row| row.get(0))?;
     Ok(u64::try_from((pages - free) * size).unwrap_or(0))
+}
+
+/// Without the rows that are there twice. What one of them takes at least is subtracted: data must not go for room that is
+/// about to be free, and what is subtracted too little only makes the log a little smaller.
+const fn without_copies(used: u64, copies: u64) -> u64 {
+    used.saturating_sub(copies.saturating_mul(ARRIVAL_ROW_BYTES))
 }
 
 /// Gives a few free pages back. Returns whether there are more to give.

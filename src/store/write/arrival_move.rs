@@ -54,6 +54,8 @@ struct Segment {
     runs: BTreeMap<i64, Vec<ArrivedRow>>,
     /// The run that is being placed and its rows, the last one first.
     current: Option<(i64, Vec<ArrivedRow>)>,
+    /// Rows that were read and are not placed yet.
+    waiting: i64,
     /// The newest readings among them, noted before any is placed: a restart in between reads them again.
     newest: NewestReadings,
 }
@@ -75,6 +77,12 @@ impl ArrivalMove {
     /// Has the move, also one that is running, go up to this id.
     pub fn extend(&mut self, until: i64) {
         self.until = Some(until);
+    }
+
+    /// Rows that are in their place and still in the table of arrivals.
+    pub fn copies(&self, arrivals: &Arrivals) -> u64 {
+        let placed = self.segment.as_ref().map_or(0, Segment::placed);
+        u64::try_from(arrivals.unmoved_from - arrivals.first + placed).unwrap_or(0)
     }
 
     /// Moves rows that are there now while there is time. Returns whether there are more.
@@ -150,8 +158,14 @@ impl Segment {
             read: progress.moved,
             runs: BTreeMap::new(),
             current: None,
+            waiting: 0,
             newest: NewestReadings::default(),
         })
+    }
+
+    /// Rows of the segment that are in their place.
+    const fn placed(&self) -> i64 {
+        self.read - self.progress.moved - self.waiting
     }
 
     fn read_more(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -165,6 +179,7 @@ impl Segment {
         while let Some(row) = rows.next()? {
             let (run, seq, sensor) = (row.get(0)?, row.get(1)?, row.get(2)?);
             self.newest.see(sensor, run, seq);
+            self.waiting += 1;
             self.runs.entry(run).or_default().push(ArrivedRow {
                 seq,
                 sensor,
@@ -195,6 +210,7 @@ impl Segment {
         for row in rows.drain(rows.len().saturating_sub(PLACED_ROWS)..).rev() {
             place(transaction, cache, *run, synced, &row)?;
             self.progress.placed = (*run, row.seq);
+            self.waiting -= 1;
         }
         if rows.is_empty() {
             self.current = None;

@@ -141,8 +141,9 @@ impl Maintenance {
             return Ok(true);
         }
         // A flood of readings fills the disk long before the next round.
-        let full =
-            self.phase == Phase::Rest && self.pressure.calls_for_a_round(connection, retention)?;
+        let copies = self.arrival_move.copies(cache.arrivals(connection)?);
+        let full = self.pressure.calls_for_a_round(connection, retention, copies)?
+            && self.phase == Phase::Rest;
         if (full || self.is_due(now_ms))
             && !matches!(
                 self.phase,
@@ -285,7 +286,9 @@ impl Maintenance {
         let in_doubt = stepped
             .is_some_and(|at| cache.present(now_ms).log_ms() < at.saturating_add(STEP_DOUBT_MS));
         let retention = if in_doubt { retention.by_size() } else { *retention };
-        let raised = self.pressure.raised(transaction, cache.horizon, &retention, now_ms)?;
+        let copies = self.arrival_move.copies(cache.arrivals(transaction)?);
+        let raised =
+            self.pressure.raised(transaction, cache.horizon, &retention, now_ms, copies)?;
         if raised != cache.horizon {
             if dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)? {
                 return Ok(Phase::Retain);
@@ -308,5 +311,68 @@ impl Maintenance {
             self.logged = Some(Instant::now());
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::ClockState;
+    use crate::store::retention::horizon::Horizon;
+    use crate::store::retention::size::used_bytes;
+    use crate::store::{Record, Store};
+    use crate::wire::Telemetry;
+
+    const ROWS: i64 = 12_000;
+    const START_MS: i64 = 1_760_400_000_000;
+
+    #[test]
+    fn rows_that_are_moved_and_not_yet_deleted_count_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let readings: Vec<Record> = (1..=ROWS)
+            .map(|seq| Record::Reading {
+                node: "press".parse().unwrap(),
+                sensor: "hall".parse().unwrap(),
+                telemetry: Telemetry {
+                    boot: "b".parse().unwrap(),
+                    seq: seq.cast_unsigned(),
+                    at: START_MS + seq * 1000,
+                    clock: ClockState::Synced,
+                    mono: seq.cast_unsigned() * 1000,
+                    temperature: Some(20.1),
+                    humidity: Some(50.1),
+                },
+            })
+            .collect();
+        store.append(&readings.iter().collect::<Vec<_>>()).unwrap();
+
+        let connection = &mut store.connection;
+        let mut cache = WriterCache::new(Horizon::load(connection).unwrap());
+        let mut maintenance = Maintenance::default();
+        let mut pressure = SizePressure::default();
+        let mut all_twice = false;
+        while maintenance.move_arrived(connection, &mut cache, Duration::ZERO).unwrap() {
+            let copies = maintenance.arrival_move.copies(cache.arrivals(connection).unwrap());
+            if copies % 3_000 == 0 {
+                let both: i64 = connection
+                    .query_row(
+                        "SELECT count(*) FROM arrival CROSS JOIN reading USING (run, seq)",
+                        [],
+                        |row| row.get(0),
+                    )
+                    .unwrap();
+                assert_eq!(copies, both.cast_unsigned());
+            }
+            if copies == ROWS.cast_unsigned() {
+                all_twice = true;
+                // Without the copies it is far below this.
+                let max_bytes = used_bytes(connection).unwrap();
+                let retention = Retention { keep_raw: None, max_bytes };
+                assert!(!pressure.calls_for_a_round(connection, &retention, copies).unwrap());
+                assert!(pressure.calls_for_a_round(connection, &retention, 0).unwrap());
+            }
+        }
+        assert!(all_twice);
     }
 }

@@ -23,6 +23,8 @@ use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{self, Stored};
 use crate::store::retention::horizon::Horizon;
 use crate::store::retention::policy::Retention;
+#[cfg(test)]
+use crate::store::retention::size::used_bytes;
 use crate::store::write::alarm_log::{self, AlarmRow};
 use crate::store::write::append::append;
 use crate::store::write::arrival_move;
@@ -253,8 +255,10 @@ impl Store {
     }
 
     /// Sets what the log keeps from now on. Nothing is deleted before [`Store::maintain`] is called.
-    pub const fn retain(&mut self, retention: Retention) {
+    /// The write-ahead log of a small log is kept small.
+    pub fn retain(&mut self, retention: Retention) {
         self.retention = retention;
+        self.log.keep_small(&self.connection, retention.max_bytes);
     }
 
     /// How long the maintenance may take for each unit of time that commits take while it presses; 0 when it does not.
@@ -270,6 +274,18 @@ impl Store {
                 self.maintenance.is_too_large() || arrivals.is_some_and(arrival_move::is_behind);
             u32::from(presses)
         }
+    }
+
+    /// Whether the log was larger than its limit when that was last looked at, and data in it can go: what is to be appended
+    /// then waits.
+    #[must_use]
+    pub const fn is_too_large(&self) -> bool {
+        self.maintenance.is_too_large()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn used_bytes(&self) -> rusqlite::Result<u64> {
+        used_bytes(&self.connection)
     }
 
     /// Does one step of the maintenance, about half a millisecond long; `now_ms` is Unix ms UTC. Returns whether
