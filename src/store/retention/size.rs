@@ -17,6 +17,9 @@ const SPARE_PAGES: i64 = 256;
 /// Bytes of a row of table `arrival` at least: with values that are whole numbers and small ids.
 const ARRIVAL_ROW_BYTES: u64 = 32;
 
+/// After a look in vain for data that can go, there is one whenever the log has grown by one in so many parts of its limit.
+const GROWN_SHARE: u64 = 32;
+
 /// Where the log stands against its size limit.
 #[derive(Debug, Default)]
 pub(in crate::store) struct SizePressure {
@@ -24,8 +27,8 @@ pub(in crate::store) struct SizePressure {
     shrinking: bool,
     /// The file is larger than its limit.
     over: bool,
-    /// Nothing was old enough to be deleted when that was last looked at.
-    stuck: bool,
+    /// Bytes in use when nothing was old enough to be deleted.
+    stuck_at: Option<u64>,
     /// The limit is out of reach, and the operator was told.
     warned: bool,
 }
@@ -38,7 +41,7 @@ impl SizePressure {
 
     /// Whether the log was larger than its limit when that was last looked at, and data in it can go.
     pub const fn is_too_large(&self) -> bool {
-        self.over && !self.stuck
+        self.over && self.stuck_at.is_none()
     }
 
     /// Looks at the size of the log. Returns whether it is so large that the next round must begin at once. `copies` rows of
@@ -51,7 +54,12 @@ impl SizePressure {
     ) -> rusqlite::Result<bool> {
         let used = used_bytes(connection)?;
         self.over = used > retention.max_bytes;
-        Ok(!self.stuck && retention.is_over(without_copies(used, copies), false))
+        // What came since has made older data old enough.
+        let grown = |at: u64| used > at.saturating_add(retention.max_bytes / GROWN_SHARE);
+        if self.stuck_at.is_some_and(grown) {
+            self.stuck_at = None;
+        }
+        Ok(self.stuck_at.is_none() && retention.is_over(without_copies(used, copies), false))
     }
 
     /// The horizon that `retention` asks for at `now_ms`, Unix ms; `horizon` itself when all may stay. `copies` as in
@@ -75,12 +83,12 @@ impl SizePressure {
         let over = retention.is_over(without_copies(used, copies), self.shrinking);
         self.over = used > retention.max_bytes;
         self.shrinking = over;
-        self.stuck = false;
+        self.stuck_at = None;
         if over && raised == horizon {
             raised = policy::make_room(horizon, &oldest(transaction, &horizon)?, now_ms);
             if raised == horizon {
                 self.shrinking = false;
-                self.stuck = true;
+                self.stuck_at = Some(used);
                 if !std::mem::replace(&mut self.warned, true) {
                     warn!(
                         max_bytes = retention.max_bytes,
