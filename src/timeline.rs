@@ -26,15 +26,15 @@ pub struct Saved {
     pub correction_ms: i64,
     /// Log time when this was written: it never goes back behind it.
     pub latest_ms: i64,
+    /// Whether the clock was set then.
+    pub is_set: bool,
 }
 
 /// The broker's clock, as the log is told it before a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerClock {
-    /// How log time goes on.
+    /// How log time goes on, and whether the kernel says that a time source disciplines the clock, and its time can be.
     pub timeline: Saved,
-    /// Whether the kernel says that a time source disciplines the clock, and its time can be.
-    pub is_set: bool,
 }
 
 impl BrokerClock {
@@ -91,7 +91,7 @@ impl Timeline {
         self.0.correction_ms.store(correction_ms, Relaxed);
         let (boot, base_ms) = (self.0.boot.clone(), self.0.base_ms);
         let is_set = stamp.clock == ClockState::Synced && stamp.at_ms >= SET_FROM_MS;
-        BrokerClock { timeline: Saved { boot, base_ms, correction_ms, latest_ms }, is_set }
+        BrokerClock { timeline: Saved { boot, base_ms, correction_ms, latest_ms, is_set } }
     }
 }
 
@@ -112,8 +112,9 @@ fn resumed(saved: Option<&Saved>, boot: &str, uptime_ms: i64, now_ms: i64) -> (i
     if !boot.is_empty() && saved.boot == boot && counted >= saved.latest_ms {
         return (saved.base_ms, saved.correction_ms);
     }
-    // The time without power is what the clock says, if it goes on from before: else it is not known.
-    let log_ms = now_ms.saturating_sub(saved.correction_ms).max(saved.latest_ms);
+    // The time without power is what the clock says, if it was set before and goes on from there: else it is not known.
+    let clock_ms = if saved.is_set { now_ms.saturating_sub(saved.correction_ms) } else { i64::MIN };
+    let log_ms = clock_ms.max(saved.latest_ms);
     (log_ms.saturating_sub(uptime_ms), now_ms.saturating_sub(log_ms))
 }
 
@@ -126,7 +127,7 @@ mod tests {
 
     fn saved(boot: &str, log_ms: i64, uptime_ms: i64, correction_ms: i64) -> Saved {
         let base_ms = log_ms - uptime_ms;
-        Saved { boot: boot.to_owned(), base_ms, correction_ms, latest_ms: log_ms }
+        Saved { boot: boot.to_owned(), base_ms, correction_ms, latest_ms: log_ms, is_set: true }
     }
 
     /// Log time and Unix time after a resumption.
@@ -153,6 +154,9 @@ mod tests {
         let stepped = saved("k", 40_000, 40_000, NOW_MS);
         assert_eq!(after(Some(&stepped), "l", 5, NOW_MS + DAY_MS), (DAY_MS, NOW_MS + DAY_MS));
         assert_eq!(after(Some(&stepped), "l", 5, 11), (40_000, 11));
+        // It was not set before the power went: what it says now is no time that passed.
+        let unset = Saved { is_set: false, ..saved("k", NOW_MS, 1_000, 9 - NOW_MS) };
+        assert_eq!(after(Some(&unset), "l", 5, NOW_MS + DAY_MS), (NOW_MS, NOW_MS + DAY_MS));
         // A container that counts its own uptime, or one whose kernel has no name.
         assert_eq!(after(Some(&before), "k", 5, NOW_MS).0, NOW_MS);
         assert_eq!(after(Some(&saved("", NOW_MS, 9, 0)), "", 99, NOW_MS + 1).0, NOW_MS + 1);

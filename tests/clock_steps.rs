@@ -77,7 +77,13 @@ struct World {
 
 impl World {
     fn new(floor: usize) -> Self {
-        let saved = Saved { boot: String::new(), base_ms: 0, correction_ms: 0, latest_ms: 0 };
+        let saved = Saved {
+            boot: String::new(),
+            base_ms: 0,
+            correction_ms: 0,
+            latest_ms: 0,
+            is_set: false,
+        };
         let mut world = Self {
             folder: tempfile::tempdir().unwrap(),
             store: None,
@@ -137,7 +143,8 @@ impl World {
             }
             sample.settled = sample.boot != boot;
         }
-        let clock = BrokerClock { timeline: self.saved.clone(), is_set };
+        self.saved.is_set = is_set;
+        let clock = BrokerClock { timeline: self.saved.clone() };
         self.store.as_mut().unwrap().tell_time(clock);
     }
 

@@ -253,10 +253,13 @@ fn six_hundred_filters_and_25_000_topics_are_served() {
 #[test]
 fn memory_does_not_grow_with_filters_and_topics_that_are_gone() {
     let broker = Broker::start();
-    // What answers `humidor health` is opened last: from here on all that stays open is there.
     let health = format!("@humidor-broker-{}", broker.address.port());
     let answers = || std::fs::read_to_string("/proc/net/unix").unwrap().contains(&health);
     wait_until("the broker answers for its health", answers);
+    // From the first answer to a publish on all that stays open is there, and this connection.
+    let mut first = Wire::connect(broker.address, "first", true);
+    first.send(&packets::publish("first", 1, false, 1, b"1"));
+    assert!(matches!(first.receive(), Packet::Answer(PUBACK, _)));
     let before = broker.open_files();
     let peaks: Vec<u64> = ["first", "second"]
         .into_iter()

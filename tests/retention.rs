@@ -136,6 +136,42 @@ fn a_reading_from_1970_waits_for_its_time_and_then_has_it() {
     assert_eq!(times, [now_ms - 3000, now_ms - 2000, now_ms - 1000, now_ms]);
 }
 
+/// The same on a log whose horizon was never raised before: the readings had a place at that time, and were rolled up there.
+#[test]
+fn a_reading_from_1970_waits_for_its_time_on_a_new_log_too() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join(LOG_FILE);
+    let now_ms = START_MS + 5 * DAY_MS;
+    let mut store = Store::open(&path).unwrap();
+    let early: Vec<_> = (1..=120)
+        .map(|n| reading("roof", n, 1000, ClockState::Unsynced, 1000 * n.cast_signed()))
+        .collect();
+    store.append(&early.iter().collect::<Vec<_>>()).unwrap();
+    store.append(&[&synced("press", 1, now_ms)]).unwrap();
+    settle(&mut store, now_ms);
+    drop(store);
+
+    let mut store = keep_a_day(&path);
+    store.append(&[&synced("press", 2, now_ms + 1)]).unwrap();
+    for round in 1..4 {
+        settle(&mut store, now_ms + round * HOUR_MS);
+        assert_eq!(rows_of(&path, "roof").len(), 120, "after round {round}");
+    }
+    assert_eq!(Log::open(&path).unwrap().gaps().unwrap(), []);
+    store.append(&[&reading("roof", 121, now_ms, ClockState::Synced, 121_000)]).unwrap();
+    settle(&mut store, now_ms + 4 * HOUR_MS);
+    let times: Vec<_> = rows_of(&path, "roof").into_iter().map(|row| row.0).collect();
+    assert_eq!(times, (0..121).map(|n| now_ms - 120_000 + n * 1000).collect::<Vec<_>>());
+    // Each counts once, and where it belongs.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let counted = |before: i64| -> i64 {
+        let sql = "SELECT coalesce(sum(count), 0) FROM readings_1m WHERE node = 'roof' AND at < ?";
+        connection.query_row(sql, [before], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(counted(DAY_MS), 0, "in 1970");
+    assert_eq!(counted(i64::MAX), 121);
+}
+
 #[test]
 fn a_board_that_never_knows_the_time_does_not_fill_the_disk() {
     let data = tempfile::tempdir().unwrap();

@@ -69,7 +69,7 @@ mod tests {
                 "9dc0f4f9238c7528",
                 "832e88d32dc36b12",
                 "ffc63bcca235f7a8",
-                "dade6da2a0db8478",
+                "19fc66e6a1bdb4c3",
                 "e7180997117ec043"
             ]
         );

@@ -124,11 +124,12 @@ fn piece(
     if before == i64::MIN {
         return Ok(false);
     }
+    // A clock that is not set calls everything ahead, and boards younger than they are.
+    let by_clock = matches!(job, Job::Ahead | Job::EarlySamples | Job::AwaitingClock);
+    if by_clock && present.now_ms < SET_FROM_MS {
+        return Ok(false);
+    }
     if matches!(job, Job::Ahead | Job::EarlySamples) {
-        // A clock that is not set calls everything ahead.
-        if present.now_ms < SET_FROM_MS {
-            return Ok(false);
-        }
         if matches!(job, Job::EarlySamples) {
             return delete_early(
                 transaction,

@@ -2,7 +2,8 @@
 //!
 //! [`policy`] is pure: the order of deletion, by age and by size. [`horizon`] is its state, from when on the data is kept;
 //! [`size`] raises it, and [`delete`] deletes what lies before it. [`deleted_ranges`] remembers the numbers of
-//! deleted readings, and [`fold`] adds a row that comes too late to the roll-ups. [`ahead`] has the readings that go by their
+//! deleted readings, and [`fold`] adds a row that comes too late to the roll-ups. [`park`] takes readings out that
+//! wait for their clock. [`ahead`] has the readings that go by their
 //! arrival, since their time is in the future.
 
 pub(in crate::store) mod ahead;
@@ -10,5 +11,6 @@ pub(in crate::store) mod delete;
 pub(in crate::store) mod deleted_ranges;
 pub(in crate::store) mod fold;
 pub(in crate::store) mod horizon;
+pub(in crate::store) mod park;
 pub(in crate::store) mod policy;
 pub(in crate::store) mod size;

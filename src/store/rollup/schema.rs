@@ -46,6 +46,8 @@ pub(in crate::store) struct SeriesSchema<const N: usize> {
     /// The column with the series of a row, named as the table that it refers to.
     pub series: &'static str,
     pub values: [&'static str; N],
+    /// A condition of the rows that are in roll-ups; empty: all are.
+    pub rolled_up: &'static str,
     /// Whether sums may exceed what a double holds, so that the roll-ups have a column for the mean.
     pub has_means: bool,
 }
@@ -55,11 +57,19 @@ pub(in crate::store) const READINGS: SeriesSchema<2> = SeriesSchema {
     table: "reading",
     series: "sensor",
     values: ["temperature", "humidity"],
+    // One that awaits its clock has no time yet.
+    rolled_up: "AND clock <> 3",
     // The payload's check bounds both.
     has_means: false,
 };
-pub(in crate::store) const SAMPLES: SeriesSchema<1> =
-    SeriesSchema { code: 1, table: "sample", series: "source", values: ["value"], has_means: true };
+pub(in crate::store) const SAMPLES: SeriesSchema<1> = SeriesSchema {
+    code: 1,
+    table: "sample",
+    series: "source",
+    values: ["value"],
+    rolled_up: "",
+    has_means: true,
+};
 
 impl<const N: usize> SeriesSchema<N> {
     /// The table of a tier.
@@ -67,13 +77,14 @@ impl<const N: usize> SeriesSchema<N> {
         format!("{}_{}", self.table, tier.suffix())
     }
 
-    /// Selects the single rows of a series in a range of time: parameters series, from, to.
+    /// Selects the single rows of a series in a range of time that are in its roll-ups: parameters series, from, to.
     pub fn select_rows(&self) -> String {
         format!(
-            "SELECT at, {} FROM {} WHERE {} = ? AND at >= ? AND at < ? ORDER BY at",
+            "SELECT at, {} FROM {} WHERE {} = ? AND at >= ? AND at < ? {} ORDER BY at",
             self.values.join(", "),
             self.table,
-            self.series
+            self.series,
+            self.rolled_up
         )
     }
 

@@ -16,13 +16,14 @@ const SAVED_EVERY_MS: i64 = 900_000;
 /// How log time goes on, as it was saved last.
 pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Option<Saved>> {
     connection
-        .prepare_cached("SELECT boot, base, correction, latest FROM timeline")?
+        .prepare_cached("SELECT boot, base, correction, latest, is_set FROM timeline")?
         .query_row([], |row| {
             Ok(Saved {
                 boot: row.get(0)?,
                 base_ms: row.get(1)?,
                 correction_ms: row.get(2)?,
                 latest_ms: row.get(3)?,
+                is_set: row.get(4)?,
             })
         })
         .optional()
@@ -49,9 +50,9 @@ impl ToldClock {
     /// Notes the clock.
     pub fn tell(&mut self, cache: &mut WriterCache, clock: BrokerClock) {
         let before = self.told.as_ref().map_or((cache.correction_ms, false), |told| {
-            (told.timeline.correction_ms, told.is_set)
+            (told.timeline.correction_ms, told.timeline.is_set)
         });
-        let now = (clock.timeline.correction_ms, clock.is_set);
+        let now = (clock.timeline.correction_ms, clock.timeline.is_set);
         if self.told.is_none() || before != now {
             cache.restamping = true;
         }
@@ -72,13 +73,14 @@ impl ToldClock {
             saved.boot != told.timeline.boot
                 || saved.base_ms != told.timeline.base_ms
                 || saved.correction_ms != told.timeline.correction_ms
+                || saved.is_set != told.timeline.is_set
                 || told.timeline.latest_ms.saturating_sub(saved.latest_ms) >= SAVED_EVERY_MS
         })
     }
 
     /// Writes how log time goes on. It counts as saved once [`ToldClock::committed`] says so.
     pub fn save(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        let Some(BrokerClock { timeline, .. }) = &self.told else { return Ok(()) };
+        let Some(BrokerClock { timeline }) = &self.told else { return Ok(()) };
         let same = self
             .saved
             .as_ref()
@@ -88,8 +90,14 @@ impl ToldClock {
         }
         transaction.execute("DELETE FROM timeline", [])?;
         transaction.execute(
-            "INSERT INTO timeline (boot, base, correction, latest) VALUES (?, ?, ?, ?)",
-            params![timeline.boot, timeline.base_ms, timeline.correction_ms, timeline.latest_ms],
+            "INSERT INTO timeline (boot, base, correction, latest, is_set) VALUES (?, ?, ?, ?, ?)",
+            params![
+                timeline.boot,
+                timeline.base_ms,
+                timeline.correction_ms,
+                timeline.latest_ms,
+                timeline.is_set
+            ],
         )?;
         Ok(())
     }

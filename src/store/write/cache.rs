@@ -19,6 +19,8 @@ pub(in crate::store) struct WriterCache {
     pub horizon: Horizon,
     /// Whether a run may have readings that wait for their corrected time.
     pub restamping: bool,
+    /// The horizon that is to be, Unix ms: readings before it that have no clock yet already await it.
+    pub parking_until: i64,
     /// Unix ms by the broker's clock when the writer was last told; the end of time while that clock is not set.
     pub now_ms: i64,
     /// Unix ms minus log time.
@@ -47,6 +49,7 @@ impl WriterCache {
             marks,
             horizon,
             restamping: true,
+            parking_until: i64::MIN,
             now_ms: i64::MAX,
             correction_ms: 0,
             is_set: true,

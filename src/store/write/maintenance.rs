@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction};
 use crate::clock::SET_FROM_MS;
 use crate::store::retention::ahead;
 use crate::store::retention::delete::{self, Cursor};
+use crate::store::retention::park::Parking;
 use crate::store::retention::policy::Retention;
 use crate::store::retention::size::{SizePressure, vacuum};
 use crate::store::rollup::backfill;
@@ -66,6 +67,8 @@ pub(in crate::store) struct Maintenance {
     arrival_move: ArrivalMove,
     /// Whether the last step was one of the move.
     moved: bool,
+    /// The pass over readings that wait for their clock, before the horizon is raised.
+    parking: Option<Parking>,
     /// The node that is being forgotten.
     forgetting: Option<Forgetting>,
     /// When progress was last logged.
@@ -290,13 +293,33 @@ impl Maintenance {
         let raised =
             self.pressure.raised(transaction, cache.horizon, &retention, now_ms, copies)?;
         if raised != cache.horizon {
+            if self.park(transaction, cache, raised.rows_from, &has_time)? {
+                return Ok(Phase::Retain);
+            }
             if dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)? {
                 return Ok(Phase::Retain);
             }
             raised.save(transaction)?;
             cache.horizon = raised;
         }
+        self.parking = None;
         Ok(Phase::Delete(Cursor::default()))
+    }
+
+    /// Has the readings that wait for their clock await it, before the horizon rises to `until`. Returns whether there is
+    /// more to do.
+    fn park(
+        &mut self,
+        transaction: &Transaction<'_>,
+        cache: &mut WriterCache,
+        until: i64,
+        has_time: impl Fn() -> bool,
+    ) -> rusqlite::Result<bool> {
+        cache.parking_until = until;
+        let from = cache.horizon.rows_from;
+        let parking = self.parking.take().filter(|parking| parking.until == until);
+        let parking = self.parking.insert(parking.unwrap_or_else(|| Parking::new(from, until)));
+        parking.step(transaction, &mut cache.marks, has_time)
     }
 
     /// Whether the next round is due. A clock that was put back must not end the rounds.

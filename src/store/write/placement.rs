@@ -36,7 +36,9 @@ pub(in crate::store) fn place(
             (row.mono.saturating_add(offset), CLOCK_RESTAMPED, Some(row.at))
         }
         // Its time may still be corrected to one after the horizon.
-        None if row.clock == CLOCK_UNSYNCED && row.at < cache.horizon.rows_from => {
+        None if row.clock == CLOCK_UNSYNCED
+            && row.at < cache.horizon.rows_from.max(cache.parking_until) =>
+        {
             (row.at, CLOCK_AWAITING, None)
         }
         _ => (row.at, row.clock, None),

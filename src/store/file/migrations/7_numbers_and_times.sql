@@ -62,12 +62,14 @@ CREATE TABLE ahead (
 ) STRICT, WITHOUT ROWID;
 
 -- Log time in ms, which no step of the clock touches, one row. It is `base` plus the time since the kernel's start `boot`.
--- `correction` more is Unix time. It was `latest` or later when the row was written.
+-- `correction` more is Unix time. It was `latest` or later when the row was written, and `is_set` says whether the clock was
+-- set then.
 CREATE TABLE timeline (
     boot TEXT NOT NULL,
     base INTEGER NOT NULL,
     correction INTEGER NOT NULL,
-    latest INTEGER NOT NULL
+    latest INTEGER NOT NULL,
+    is_set INTEGER NOT NULL
 ) STRICT;
 
 -- Samples `first` to `last` whose times are not sure: they came before the clock was set, or at a time whose rows are not
