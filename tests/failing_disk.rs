@@ -8,6 +8,7 @@ mod support;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use humidor::store::{LOG_FILE, Store};
 use power::{Disk, library};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Packet;
@@ -148,4 +149,22 @@ fn what_a_killed_broker_left_unsynced_is_synced_at_the_next_start() {
     broker.process.kill_9();
     assert_eq!(readings(&disk.after_a_cut()).len(), 2);
     let _ = std::fs::remove_file(library);
+}
+
+#[test]
+fn a_lock_of_another_program_is_waited_for_at_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    drop(Store::open(&data.path().join(LOG_FILE)).unwrap());
+    let other = rusqlite::Connection::open(data.path().join(LOG_FILE)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut broker = humidor();
+    broker.args(["broker", "--mqtt-listen", "127.0.0.1:0", "--data"]).arg(data.path());
+    let process = Process::start(broker);
+    let line = process.said("cannot open the log");
+    assert!(line.contains("another process holds the lock"), "{line}");
+    other.execute_batch("ROLLBACK").unwrap();
+    let mut client = Client::connect(address(&process.said("listening for MQTT")), "n");
+    publish(&mut client, 1);
+    client.expect_puback(1);
+    assert_eq!(process.terminate(), Some(0));
 }

@@ -41,8 +41,17 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `{:#}` joins the causes: one line that says what, where and why.
-        write!(f, "{:#}", self.error)
+        // One line that says what, where and why. Many errors say their cause themselves.
+        let mut line = String::new();
+        for cause in self.error.chain() {
+            let cause = cause.to_string();
+            if line.is_empty() {
+                line = cause;
+            } else if !line.contains(&cause) {
+                line = line + ": " + &cause;
+            }
+        }
+        f.write_str(&line)
     }
 }
 

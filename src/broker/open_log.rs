@@ -1,4 +1,4 @@
-//! Opens the log: the caller can go away meanwhile, and a disk without room is asked again.
+//! Opens the log: the caller can go away meanwhile, and a disk without room or a file that is locked is asked again.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,12 +7,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::error;
 
+use crate::broker::commit::persist::{END_THE_LOCK, MAKE_ROOM};
 use crate::broker::counters::{Counters, Stage};
 use crate::broker::error::BrokerError;
 use crate::store::{Check, OpenError, Stop, Store, is_damage, suspect};
 
-/// From one attempt on a full disk to the next.
-const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+/// From one attempt to the next.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stops what it is the owner of when it is dropped.
 struct StopOnDrop(Stop);
@@ -23,10 +24,11 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Opens the log at `path`. A disk without room is waited for. Cancelled, it stops a check at once.
+/// Opens the log at `path`. Room on the disk, and the end of another program's lock, are waited for. Cancelled, it stops a
+/// check at once.
 ///
 /// # Errors
-/// [`OpenError`], but for a disk without room.
+/// [`OpenError`], but for a disk without room and a lock.
 pub async fn open_log(
     path: &Path,
     counters: &Counters,
@@ -37,12 +39,13 @@ pub async fn open_log(
         let (file, stopping) = (path.to_owned(), stop.0.clone());
         let opened = spawn_blocking(move || Store::open_soon(&file, &stopping)).await;
         match opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
-            Err(cause) if cause.is_full() => {
+            Err(cause) if cause.is_full() || cause.is_locked() => {
+                let remedy = if cause.is_full() { MAKE_ROOM } else { END_THE_LOCK };
                 if !std::mem::replace(&mut complained, true) {
-                    error!(%cause, "cannot open the log: make room on the data volume; the broker waits for it");
+                    error!(%cause, "cannot open the log: {remedy}; the broker waits for it");
                 }
                 counters.set_blocked(Some(cause.to_string()));
-                sleep(ROOM_INTERVAL).await;
+                sleep(RETRY_INTERVAL).await;
             }
             Err(cause) => {
                 if let OpenError::Sqlite { source, .. } = &cause

@@ -9,6 +9,10 @@ use tracing::{error, info, warn};
 use crate::broker::counters::Counters;
 use crate::store::{Appended, Change, Record, Store, is_disk_error, is_lock};
 
+/// What ends a lock of another program.
+pub(in crate::broker) const END_THE_LOCK: &str = "another process holds the lock of this file (`fuser` names it): end its transaction, or the process";
+/// What ends the want of room.
+pub(in crate::broker) const MAKE_ROOM: &str = "make room on the data volume";
 /// First and longest wait before a failed commit is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// Interval of log lines about a store that still fails.
@@ -85,17 +89,14 @@ fn advice(store: &Store, cause: &rusqlite::Error) -> (&'static str, &'static str
     if store.awaits_check() {
         ("the log is being checked", "the check of the log ends by itself")
     } else if is_lock(cause) {
-        (
-            "another process holds the lock of the log",
-            "another process holds the lock of this file (`fuser` names it): end its transaction, or the process",
-        )
+        ("another process holds the lock of the log", END_THE_LOCK)
     } else if is_disk_error(cause) {
         (
             "disk error",
             "the disk failed (`dmesg` says more): copy the data folder away, and replace the card or disk",
         )
     } else if cause.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-        ("no room on the disk", "make room on the data volume")
+        ("no room on the disk", MAKE_ROOM)
     } else {
         ("the log cannot be written", "the data folder has to be writable, and to have room")
     }

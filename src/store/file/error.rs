@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
+use crate::store::file::write_ahead_log::is_lock;
+
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -66,6 +68,12 @@ impl OpenError {
             }
             _ => false,
         }
+    }
+
+    /// Whether another connection holds the lock of the file.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. } if is_lock(source))
     }
 
     /// Whether the cause is a missing permission, for the exit code.
