@@ -439,3 +439,29 @@ fn the_demo_stores_what_three_boards_read_and_ends_by_itself() {
     let of_boards = rows.iter().filter(|row| row.node != "yard").count();
     assert_eq!(i64::try_from(of_boards).unwrap(), taken, "every reading taken is stored");
 }
+
+#[test]
+fn a_damaged_log_is_65_and_the_check_says_what_is_damaged() {
+    use std::os::unix::fs::FileExt;
+    let data = tempfile::tempdir().unwrap();
+    humidor()
+        .args(["sim", "--nodes", "1", "--days", "2", "--data"])
+        .arg(data.path())
+        .output()
+        .unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(data.path().join(LOG_FILE)).unwrap();
+    let pages = file.metadata().unwrap().len() / 4096;
+    for page in (pages / 2..pages).step_by(3) {
+        file.write_all_at(&[0xa5; 4096], page * 4096).unwrap();
+    }
+    let run = |args: &[&str]| {
+        let output = humidor().args(args).arg("--data").arg(data.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(&["db", "check"]);
+    assert_eq!(code, Some(65), "{said}");
+    assert!(said.contains("is damaged") && said.contains(".recover"), "{said}");
+    let (code, said) = run(&["export"]);
+    assert_eq!(code, Some(65), "{said}");
+    assert!(said.contains("humidor db check"), "{said}");
+}

@@ -10,7 +10,7 @@ use crate::config::Problems;
 use crate::exit::Code;
 use crate::gpio::LineError;
 use crate::node::{LinesError, NodeError};
-use crate::store::OpenError;
+use crate::store::{OpenError, is_damage};
 
 /// An error with its exit code.
 #[derive(Debug)]
@@ -89,6 +89,12 @@ impl From<io::Error> for Failure {
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
+        if is_damage(&error) {
+            return Self::new(
+                Code::Data,
+                anyhow::anyhow!("the log is damaged ({error}); `humidor db check` says where"),
+            );
+        }
         Self::new(Code::Io, error)
     }
 }

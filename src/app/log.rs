@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::export_format::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
-use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail};
+use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail, is_damage};
 
 /// Bytes of the file for one row and for one minute of a series in the roll-ups, with their share of the indexes.
 const ROW_BYTES: f64 = 95.0;
@@ -84,7 +84,11 @@ pub fn check(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let path = log_path(layers)?;
     let log = open(&path)?;
-    let complaints = log.check()?;
+    // A page that cannot be read at all ends the check itself.
+    let complaints = match log.check() {
+        Err(error) if is_damage(&error) => vec![error.to_string()],
+        checked => checked?,
+    };
     if complaints.is_empty() {
         writeln!(out, "{}: no damage found", path.display())?;
         return notes(&mut out, &log);

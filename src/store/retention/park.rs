@@ -19,7 +19,7 @@ pub(in crate::store) struct Parking {
     /// The horizon now, Unix ms.
     from: i64,
     /// The horizon that is to be, Unix ms.
-    pub until: i64,
+    until: i64,
     /// The sensor that is next, or any after it.
     sensor: i64,
     /// The last row of that sensor that was looked at.
@@ -54,11 +54,17 @@ impl Parking {
         marks: &mut DirtyMarks,
     ) -> rusqlite::Result<bool> {
         let sensor: Option<i64> = transaction
-            .prepare_cached("SELECT id FROM sensor WHERE id >= ? ORDER BY id LIMIT 1")?
+            .prepare_cached(
+                "SELECT id FROM sensor WHERE id >= ? AND EXISTS (
+                     SELECT 1 FROM run WHERE run.node = sensor.node AND synced_seq IS NULL)
+                 ORDER BY id LIMIT 1",
+            )?
             .query_row([self.sensor], |row| row.get(0))
             .optional()?;
         let Some(sensor) = sensor else { return Ok(false) };
-        self.sensor = sensor;
+        if sensor != self.sensor {
+            (self.sensor, self.after) = (sensor, None);
+        }
         let (at, run, seq) = self.after.unwrap_or((self.from, i64::MIN, i64::MIN));
         let rows: Vec<(Place, bool)> = transaction
             .prepare_cached(

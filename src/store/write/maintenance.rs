@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction};
 use crate::clock::SET_FROM_MS;
 use crate::store::retention::ahead;
 use crate::store::retention::delete::{self, Cursor};
+use crate::store::retention::horizon::Horizon;
 use crate::store::retention::park::Parking;
 use crate::store::retention::policy::Retention;
 use crate::store::retention::size::{SizePressure, vacuum};
@@ -67,8 +68,9 @@ pub(in crate::store) struct Maintenance {
     arrival_move: ArrivalMove,
     /// Whether the last step was one of the move.
     moved: bool,
-    /// The pass over readings that wait for their clock, before the horizon is raised.
-    parking: Option<Parking>,
+    /// The horizon that is to be, and the pass before it over readings that wait for their clock. What arrives meanwhile
+    /// does not move it on, or a flood would keep it from ever being.
+    raising: Option<(Horizon, Parking)>,
     /// The node that is being forgotten.
     forgetting: Option<Forgetting>,
     /// When progress was last logged.
@@ -289,37 +291,26 @@ impl Maintenance {
         let in_doubt = stepped
             .is_some_and(|at| cache.present(now_ms).log_ms() < at.saturating_add(STEP_DOUBT_MS));
         let retention = if in_doubt { retention.by_size() } else { *retention };
-        let copies = self.arrival_move.copies(cache.arrivals(transaction)?);
-        let raised =
-            self.pressure.raised(transaction, cache.horizon, &retention, now_ms, copies)?;
+        let (raised, mut parking) = if let Some(begun) = self.raising.take() {
+            begun
+        } else {
+            let copies = self.arrival_move.copies(cache.arrivals(transaction)?);
+            let horizon = cache.horizon;
+            let raised = self.pressure.raised(transaction, horizon, &retention, now_ms, copies)?;
+            (raised, Parking::new(horizon.rows_from, raised.rows_from))
+        };
         if raised != cache.horizon {
-            if self.park(transaction, cache, raised.rows_from, &has_time)? {
-                return Ok(Phase::Retain);
-            }
-            if dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)? {
+            cache.parking_until = raised.rows_from;
+            if parking.step(transaction, &mut cache.marks, &has_time)?
+                || dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)?
+            {
+                self.raising = Some((raised, parking));
                 return Ok(Phase::Retain);
             }
             raised.save(transaction)?;
             cache.horizon = raised;
         }
-        self.parking = None;
         Ok(Phase::Delete(Cursor::default()))
-    }
-
-    /// Has the readings that wait for their clock await it, before the horizon rises to `until`. Returns whether there is
-    /// more to do.
-    fn park(
-        &mut self,
-        transaction: &Transaction<'_>,
-        cache: &mut WriterCache,
-        until: i64,
-        has_time: impl Fn() -> bool,
-    ) -> rusqlite::Result<bool> {
-        cache.parking_until = until;
-        let from = cache.horizon.rows_from;
-        let parking = self.parking.take().filter(|parking| parking.until == until);
-        let parking = self.parking.insert(parking.unwrap_or_else(|| Parking::new(from, until)));
-        parking.step(transaction, &mut cache.marks, has_time)
     }
 
     /// Whether the next round is due. A clock that was put back must not end the rounds.
@@ -341,7 +332,6 @@ impl Maintenance {
 mod tests {
     use super::*;
     use crate::reading::ClockState;
-    use crate::store::retention::horizon::Horizon;
     use crate::store::retention::size::used_bytes;
     use crate::store::{Record, Store};
     use crate::wire::Telemetry;
