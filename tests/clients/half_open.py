@@ -17,7 +17,8 @@ import time
 
 SOCKETS = 10_000
 SECONDS_MAX = 1.0
-RSS_MAX_KIB = 40 * 1024
+# Over what it has before: an unoptimised binary is half of it.
+GROWTH_MAX_KIB = 20 * 1024
 
 binary = sys.argv[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (SOCKETS + 500, max(SOCKETS + 500, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
@@ -86,7 +87,7 @@ with tempfile.TemporaryDirectory() as data:
             "rss_before_kib": before, "rss_most_kib": memory,
             "descriptors": len(os.listdir(f"/proc/{broker.pid}/fd")),
         }))
-        good = max(acknowledged + opened) < SECONDS_MAX and memory < RSS_MAX_KIB
+        good = max(acknowledged + opened) < SECONDS_MAX and memory < before + GROWTH_MAX_KIB
     finally:
         broker.terminate()
         ended = broker.wait(timeout=20)
