@@ -22,6 +22,7 @@ fn times() -> DeliveryTimes {
         proved_after: Duration::from_secs(1),
         held_up_within: Duration::from_mins(1),
         subscribe_again: (Duration::from_millis(100), Duration::from_secs(1)),
+        return_after: Duration::from_mins(5),
         discovery_pause: Duration::from_secs(2),
     }
 }

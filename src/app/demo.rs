@@ -256,7 +256,7 @@ fn node(
     };
     Ok(NodeConfig {
         node: board.node.parse()?,
-        broker: BrokerAddress::new(reachable(broker.ip()).to_string(), broker.port()),
+        brokers: BrokerAddress::new(reachable(broker.ip()).to_string(), broker.port()).into(),
         password: None,
         tls: None,
         sensors: board.sensors.iter().map(sensor).collect::<Result<_, _>>()?,

@@ -79,7 +79,7 @@ pub fn run(layers: Layers) -> Result<(), Failure> {
         if report.first.is_none() {
             about_sensors(&settings, &mut report)?;
         }
-        if let Some(login) = &settings.login {
+        for login in &settings.logins {
             report.add("broker", about_broker(login)?)?;
         }
     }
@@ -124,10 +124,10 @@ fn next_step(
     if settings.uses.is_empty() {
         return "say what is connected, for example HUMIDOR_SENSORS=hall=dht22@7 (`humidor gpio header` draws the pins), and run this command again".to_owned();
     }
-    match (&settings.login, runs) {
-        (None, _) => "name the broker, for example HUMIDOR_BROKER=mqtt://192.168.1.20, and run this command again".to_owned(),
-        (Some(_), Some(_)) => "nothing: the node runs, and `humidor health` shows how it is".to_owned(),
-        (Some(_), None) => "start the node with these settings: humidor node".to_owned(),
+    match (settings.logins.as_slice(), runs) {
+        ([], _) => "name the broker, for example HUMIDOR_BROKER=mqtt://192.168.1.20, and run this command again".to_owned(),
+        (_, Some(_)) => "nothing: the node runs, and `humidor health` shows how it is".to_owned(),
+        (_, None) => "start the node with these settings: humidor node".to_owned(),
     }
 }
 

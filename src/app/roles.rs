@@ -11,7 +11,7 @@ use crate::broker::{BrokerError, Counters, Stage};
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::health::{self, Answer, State};
-use crate::node::{Node, NodeHealth};
+use crate::node::{Forget, Forgotten, Node, NodeHealth};
 use crate::shutdown::{self, Signals, Trigger};
 
 /// Runs the board's role.
@@ -31,30 +31,44 @@ pub fn node(layers: Layers) -> Result<(), Failure> {
     })
 }
 
-/// Deletes a node's retained messages on its broker, and prints their topics.
+/// Deletes a node's retained messages on its brokers, and prints their topics.
 pub fn forget(layers: Layers) -> Result<(), Failure> {
     start_log(&layers.logging().quiet());
-    let forget = config::forget(layers)?;
+    let brokers = config::forget(layers)?;
     block_on(async {
-        let done = forget.run().await.map_err(|error| Failure::new(Code::Unavailable, error))?;
-        let mut out = io::stdout().lock();
-        for topic in &done.topics {
-            writeln!(out, "deleted {topic}")?;
+        // One that is away keeps no other one's messages.
+        let mut failed = None;
+        for forget in brokers {
+            match forget.run().await {
+                Ok(done) => print_forgotten(&forget, &done)?,
+                Err(error) => {
+                    let before = failed.replace(Failure::new(Code::Unavailable, error));
+                    before.iter().try_for_each(|before| writeln!(io::stderr(), "{before}"))?;
+                }
+            }
         }
-        if done.topics.is_empty() {
-            writeln!(out, "{} has no retained messages of `{}`", forget.broker, forget.node)?;
-        }
-        if done.online {
-            writeln!(
-                out,
-                "its last status was `online`: a node that still runs publishes them again when it connects; stop it and run this command again"
-            )?;
-        }
-        if done.more {
-            writeln!(out, "more messages remain: run this command again")?;
-        }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     })
+}
+
+fn print_forgotten(forget: &Forget, done: &Forgotten) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for topic in &done.topics {
+        writeln!(out, "deleted {topic}")?;
+    }
+    if done.topics.is_empty() {
+        writeln!(out, "{} has no retained messages of `{}`", forget.broker, forget.node)?;
+    }
+    if done.online {
+        writeln!(
+            out,
+            "its last status was `online`: a node that still runs publishes them again when it connects; stop it and run this command again"
+        )?;
+    }
+    if done.more {
+        writeln!(out, "more messages remain: run this command again")?;
+    }
+    Ok(())
 }
 
 fn node_health(health: &NodeHealth) -> Answer {

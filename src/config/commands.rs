@@ -55,8 +55,8 @@ pub struct Doctor {
     pub uses: Vec<(String, Pin)>,
     /// The sensors.
     pub sensors: Vec<SensorConfig>,
-    /// The login at the broker, where one is set.
-    pub login: Option<LoginTrial>,
+    /// The login at each broker.
+    pub logins: Vec<LoginTrial>,
     /// What may be a mistake.
     pub warnings: Vec<String>,
     /// The mistakes.
@@ -155,15 +155,20 @@ pub fn wiring(mut layers: Layers) -> Result<Wiring, Problems> {
 pub fn doctor(mut layers: Layers) -> Doctor {
     let _ = node::fields(&mut layers, false);
     let mut quiet = layers.clone();
-    let broker = quiet.take(&BROKER);
+    let brokers = quiet.take(&BROKER);
     let sensors = quiet.take(&SENSORS).unwrap_or_default();
     let node = node_id(&mut quiet);
-    let login = node.clone().zip(broker).map(|(node, broker)| LoginTrial {
-        node,
-        password: quiet.take(&PASSWORD),
-        tls: node::tls(&mut quiet, Some(&broker)),
-        broker,
+    let password = quiet.take(&PASSWORD);
+    let tls = node::tls(&mut quiet, brokers.as_ref());
+    let logins = node.iter().flat_map(|node| {
+        brokers.iter().flatten().map(|broker| LoginTrial {
+            node: node.clone(),
+            broker: broker.clone(),
+            password: password.clone(),
+            tls: tls.clone(),
+        })
     });
+    let logins = logins.collect();
     Doctor {
         data: quiet.take(&DATA),
         node,
@@ -171,7 +176,7 @@ pub fn doctor(mut layers: Layers) -> Doctor {
         board: board(&mut quiet),
         uses: uses(quiet),
         sensors,
-        login,
+        logins,
         warnings: layers.warnings().to_vec(),
         problems: layers.problems(),
     }

@@ -11,7 +11,7 @@ use super::settings::{
 };
 use super::values;
 use crate::board::{Recognised, recognise};
-use crate::node::{Backend, BrokerAddress, DeliveryTimes, Forget, NodeConfig, TlsFiles};
+use crate::node::{Backend, BrokerAddress, Brokers, DeliveryTimes, Forget, NodeConfig, TlsFiles};
 use crate::reading::Id;
 
 /// Here the kernel tells the host name.
@@ -26,18 +26,27 @@ pub fn node(mut layers: Layers) -> Result<NodeConfig, Problems> {
     layers.finish(config)
 }
 
-/// The part of the node's configuration that `humidor node --forget` needs.
+/// The part of the node's configuration that `humidor node --forget` needs, for each of its brokers.
 ///
 /// # Errors
 /// Every mistake.
-pub fn forget(mut layers: Layers) -> Result<Forget, Problems> {
+pub fn forget(mut layers: Layers) -> Result<Vec<Forget>, Problems> {
     let node = node_id(&mut layers);
-    let broker = layers.need(&BROKER);
+    let brokers = layers.need(&BROKER);
     let password = layers.take(&PASSWORD);
     let discovery = layers.need(&DISCOVERY);
-    let tls = tls(&mut layers, broker.as_ref());
-    let forget =
-        (|| Some(Forget { node: node?, broker: broker?, password, tls, discovery: discovery? }))();
+    let tls = tls(&mut layers, brokers.as_ref());
+    let forget = (|| {
+        let (node, discovery) = (node?, discovery?);
+        let at = |broker: &BrokerAddress| Forget {
+            node: node.clone(),
+            broker: broker.clone(),
+            password: password.clone(),
+            tls: tls.clone(),
+            discovery: discovery.clone(),
+        };
+        Some(brokers?.iter().map(at).collect())
+    })();
     layers.finish(forget)
 }
 
@@ -45,9 +54,9 @@ pub fn forget(mut layers: Layers) -> Result<Forget, Problems> {
 pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> {
     let data = layers.need(&DATA);
     let node = node_id(layers);
-    let broker = if complete { layers.need(&BROKER) } else { layers.take(&BROKER) };
+    let brokers = if complete { layers.need(&BROKER) } else { layers.take(&BROKER) };
     let password = layers.take(&PASSWORD);
-    let tls = tls(layers, broker.as_ref());
+    let tls = tls(layers, brokers.as_ref());
     let inputs = layers.take(&INPUTS);
     let outputs = layers.take(&OUTPUTS);
     // A board may have no sensor, but it must have something.
@@ -85,7 +94,7 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
     let outbox_capacity = layers.need(&OUTBOX_CAPACITY);
     Some(NodeConfig {
         node: node?,
-        broker: broker?,
+        brokers: brokers?,
         password,
         tls,
         sensors: sensors?,
@@ -102,9 +111,9 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
     })
 }
 
-/// The files of a node's TLS, where its broker's address asks for it.
-pub(super) fn tls(layers: &mut Layers, broker: Option<&BrokerAddress>) -> Option<TlsFiles> {
-    if !broker.is_some_and(BrokerAddress::is_tls) {
+/// The files of a node's TLS, where a broker's address asks for it.
+pub(super) fn tls(layers: &mut Layers, brokers: Option<&Brokers>) -> Option<TlsFiles> {
+    if !brokers.is_some_and(Brokers::use_tls) {
         return None;
     }
     let ca = layers.take(&TLS_CA);

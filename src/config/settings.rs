@@ -20,7 +20,7 @@ use crate::board::Board;
 use crate::broker::{AlarmConfig, Anonymous};
 use crate::clock::ClockTrust;
 use crate::mqtt::Filter;
-use crate::node::{Backend, BrokerAddress, InputConfig, OutputConfig, SensorConfig};
+use crate::node::{Backend, Brokers, InputConfig, OutputConfig, SensorConfig};
 use crate::reading::Id;
 use crate::web::Guests;
 use crate::wire::Discovery;
@@ -235,11 +235,11 @@ settings! {
         parse: node,
         help: "Node id of this board: a-z, 0-9 and - [default: the host name]",
     }
-    BROKER: BrokerAddress = {
+    BROKER: Brokers = {
         key: "broker", scope: Node, default: None, form: "URL",
         parse: plain,
         help: "Address of the broker: mqtt://[user@]host[:1883], or mqtts://[user@]host[:8883] \
-            for TLS",
+            for TLS. Several, separated by commas: the next one serves while one is away",
     }
     PASSWORD: String = {
         key: "password", scope: Login, default: None, form: "TEXT", secret: true,

@@ -63,6 +63,12 @@ impl BrokerAddress {
     pub const fn is_tls(&self) -> bool {
         self.tls
     }
+
+    /// Whether this is the other one's host and port.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        self.host.eq_ignore_ascii_case(&other.host) && self.port == other.port
+    }
 }
 
 impl FromStr for BrokerAddress {

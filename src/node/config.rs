@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::BrokerAddress;
+use super::brokers::Brokers;
 use crate::board::Recognised;
 use crate::clock::ClockTrust;
 use crate::dht::{Level, Model};
@@ -101,6 +101,8 @@ pub struct DeliveryTimes {
     pub held_up_within: Duration,
     /// A refused or unanswered subscription is asked for again after this long: the first time, and at most.
     pub subscribe_again: (Duration, Duration),
+    /// Away from its preferred broker, a node looks after this long, and up to twice that, whether it is back.
+    pub return_after: Duration,
     /// Pause between two discovery messages on one connection, however often they are asked for.
     pub discovery_pause: Duration,
 }
@@ -112,6 +114,7 @@ impl Default for DeliveryTimes {
             proved_after: Duration::from_secs(10),
             held_up_within: Duration::from_mins(2),
             subscribe_again: (Duration::from_secs(30), Duration::from_mins(5)),
+            return_after: Duration::from_mins(5),
             discovery_pause: Duration::from_secs(10),
         }
     }
@@ -122,11 +125,11 @@ impl Default for DeliveryTimes {
 pub struct NodeConfig {
     /// Node id.
     pub node: Id,
-    /// Its broker.
-    pub broker: BrokerAddress,
+    /// Its brokers.
+    pub brokers: Brokers,
     /// Password for the broker, where the address names a user.
     pub password: Option<String>,
-    /// Where the address asks for TLS.
+    /// Where an address asks for TLS.
     pub tls: Option<TlsFiles>,
     /// Its sensors.
     pub sensors: Vec<SensorConfig>,
@@ -177,7 +180,7 @@ pub(super) fn example(per_kind: usize, id_chars: usize) -> NodeConfig {
         .collect();
     NodeConfig {
         node: id("n", 0),
-        broker: BrokerAddress::new("hall".to_owned(), 1883),
+        brokers: "mqtt://hall".parse().unwrap(),
         password: None,
         tls: None,
         sensors,

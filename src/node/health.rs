@@ -137,7 +137,9 @@ impl NodeHealth {
         );
         let ago = |at: Instant| words(now.saturating_duration_since(at));
         if let Some(connected) = connection.connected {
-            let _ = write!(text, "; connected for {}", ago(connected.at));
+            let to = connection.broker.iter().flat_map(|broker| [" to ", broker]);
+            let to: String = to.collect();
+            let _ = write!(text, "; connected{to} for {}", ago(connected.at));
         }
         if let Some(last) = connection.acknowledged {
             let _ = write!(text, "; last acknowledgement {} ago", ago(last.at));
@@ -209,6 +211,7 @@ mod tests {
         let start = Instant::now();
         let now = at(start, 60).at;
         let right = Connection {
+            broker: None,
             connected: Some(at(start, 1)),
             disconnected: None,
             unproved: None,
@@ -272,6 +275,7 @@ mod tests {
         let found = |seconds, disconnected: bool| {
             let moment = Moment { at: now, unix_ms: 0 };
             let connection = Connection {
+                broker: None,
                 connected: (!disconnected).then_some(moment),
                 disconnected: disconnected.then_some(moment),
                 unproved: None,

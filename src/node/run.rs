@@ -11,6 +11,7 @@ use tracing::info;
 use super::config::{NodeConfig, OutputConfig};
 use super::delivery::outbox::Outbox;
 use super::delivery::publishing::Publishing;
+use super::delivery::selection::Selection;
 use super::delivery::session::Session;
 use super::delivery::tunnel;
 use super::delivery::vitals::Vitals;
@@ -66,7 +67,7 @@ impl Node {
     /// [`NodeError`] when it cannot start.
     pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
         let boot = new_boot();
-        info!(node = %config.node, %boot, broker = %config.broker, "starting");
+        info!(node = %config.node, %boot, brokers = %config.brokers, "starting");
         if let Some(files) = &config.tls {
             // A wrong file ends the start, instead of the first connection.
             tunnel::client_config(files)?;
@@ -120,8 +121,11 @@ impl Node {
                 config.times,
             ),
             keep_alive: keep_alive(&config.outputs),
+            selection: Selection::new(
+                config.brokers.in_order_for(&config.node),
+                config.times.return_after,
+            ),
             node: config.node,
-            broker: config.broker,
             password: config.password,
             tls: config.tls,
             health: {

@@ -30,7 +30,7 @@ pub fn config(name: &str, data: &Path, broker: &FakeBroker, away: Duration) -> N
     };
     NodeConfig {
         node: name.parse().unwrap(),
-        broker: BrokerAddress::new(broker.address.ip().to_string(), broker.address.port()),
+        brokers: BrokerAddress::new(broker.address.ip().to_string(), broker.address.port()).into(),
         password: None,
         tls: None,
         sensors: Vec::new(),

@@ -71,6 +71,24 @@ pub fn reason(error: &ConnectionError, node: &Id, broker: &BrokerAddress) -> Str
     }
 }
 
+/// Whether the broker closed the connection without a word. Which error tells so depends on what was under way.
+pub fn is_closed(error: &ConnectionError) -> bool {
+    use std::io::ErrorKind as E;
+    match error {
+        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+        ConnectionError::Io(cause)
+        | ConnectionError::MqttState(
+            StateError::Io(cause) | StateError::Deserialization(mqttbytes::Error::Io(cause)),
+        ) => {
+            matches!(
+                cause.kind(),
+                E::BrokenPipe | E::ConnectionReset | E::UnexpectedEof | E::ConnectionAborted
+            )
+        }
+        _ => false,
+    }
+}
+
 /// Whether the broker has refused the node itself, which no wait mends.
 pub const fn is_refusal(error: &ConnectionError) -> bool {
     matches!(

@@ -4,7 +4,7 @@
 //! The outbox already has every reading that is not acknowledged, so each connection gets a fresh client and starts
 //! again from the outbox's head.
 
-use std::collections::VecDeque;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,16 @@ use rumqttc::{
     StateError,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::back_off::BackOff;
 use super::client;
+use super::history::{History, Lost};
 use super::inflight::READINGS_IN_FLIGHT;
+use super::login_trial::LoginTrial;
 use super::publish::{PublishError, Publisher};
 use super::publishing::Publishing;
+use super::selection::{Outcome, Selection};
 use super::subscriptions::EndedBy;
 use super::tunnel::Tunnel;
 use crate::node::address::BrokerAddress;
@@ -39,27 +42,18 @@ const PACKET_IDS: u16 = 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time for `offline` and DISCONNECT after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time between two warnings that there is no connection, and between two lines that there is one.
-const LINE_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause between two looks at what is due.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest wait before a connection that the node itself ended is replaced.
-const REPLACED_WITHIN: Duration = Duration::from_millis(500);
-/// So many acknowledged readings prove a connection too, however short: the outbox drains.
-const PROVED_BY_READINGS: u64 = 32;
-/// So many connections in a row that the broker closed, within this time, look like two boards of one id.
-const CLOSED_CONNECTIONS: usize = 3;
-const CLOSED_WITHIN: Duration = Duration::from_mins(10);
 
 /// Everything that a session needs.
 pub struct Session {
     /// This node.
     pub node: Id,
-    /// Its broker.
-    pub broker: BrokerAddress,
+    /// Its brokers.
+    pub selection: Selection,
     /// Password, where the address names a user.
     pub password: Option<String>,
-    /// Where the address asks for TLS.
+    /// Where an address asks for TLS.
     pub tls: Option<TlsFiles>,
     /// Readings, states and subscriptions.
     pub publishing: Publishing,
@@ -73,100 +67,18 @@ pub struct Session {
 enum End {
     /// Shutdown was requested.
     Shutdown,
+    /// The preferred broker admits the node again.
+    GoBack,
     /// The connection broke, or was never made.
     Lost(Lost),
 }
 
-struct Lost {
-    reason: String,
-    /// How long it stood after the broker had accepted it; `None` where it never did.
-    stood: Option<Duration>,
-    /// Readings acknowledged on it.
-    acknowledged: u64,
-    ended_by: EndedBy,
-    /// Whether the broker did so without a word.
-    closed: bool,
-    /// Topic of messages that kept everything else from arriving.
-    held_up_by: Option<String>,
-    /// Whether it refused this node.
-    rejected: bool,
-}
-
-impl Lost {
-    /// The connection was never made.
-    const fn before(reason: String) -> Self {
-        Self {
-            reason,
-            stood: None,
-            acknowledged: 0,
-            ended_by: EndedBy::Broker,
-            closed: false,
-            held_up_by: None,
-            rejected: false,
-        }
-    }
-}
-
-/// What connections have in common, for the log and the next wait.
-struct History {
-    proved_after: Duration,
-    waits: BackOff,
-    lost_line: ThrottledLog,
-    connected_line: ThrottledLog,
-    twin_line: ThrottledLog,
-    held_up_line: ThrottledLog,
-    /// When the broker closed connections that it had accepted, one after the other.
-    closed: VecDeque<Instant>,
-}
-
-impl History {
-    fn new(proved_after: Duration) -> Self {
-        Self {
-            proved_after,
-            waits: BackOff::new(),
-            lost_line: ThrottledLog::new(LINE_INTERVAL),
-            connected_line: ThrottledLog::new(LINE_INTERVAL),
-            twin_line: ThrottledLog::new(CLOSED_WITHIN),
-            held_up_line: ThrottledLog::new(CLOSED_WITHIN),
-            closed: VecDeque::new(),
-        }
-    }
-
-    /// Notes the end of a connection. Returns whether the pattern is that of two boards with one id: each connects, and the
-    /// broker closes the other one's connection (MQTT 3.1.1, 3.1.4).
-    fn lost(&mut self, lost: &Lost, waiting: u64, now: Instant) -> bool {
-        let twin = self.looks_like_two(lost, now);
-        let stood = lost.stood.is_some_and(|stood| stood >= self.proved_after);
-        // Where no reading waits, none can be acknowledged: a board of outputs, say.
-        let served = lost.acknowledged > 0 || waiting == 0;
-        // Of two boards with one id each ends the other's connection: what one proves is no reason to come back soon.
-        if !twin && ((stood && served) || lost.acknowledged >= PROVED_BY_READINGS) {
-            self.waits.reset();
-        }
-        twin
-    }
-
-    fn looks_like_two(&mut self, lost: &Lost, now: Instant) -> bool {
-        // A broker that is away in between is one that restarts.
-        if !lost.closed || lost.stood.is_none() {
-            self.closed.clear();
-            return false;
-        }
-        self.closed.push_back(now);
-        self.closed.retain(|at| *at + CLOSED_WITHIN > now);
-        self.closed.len() >= CLOSED_CONNECTIONS
-    }
-
-    /// The wait before the next connection. A connection that stood and that the node itself ended, to send something again,
-    /// is replaced at once: the broker is there, and commands would not arrive meanwhile. Its own time bounds the pace.
-    fn next_wait(&mut self, lost: &Lost) -> Duration {
-        if lost.ended_by == EndedBy::Node
-            && lost.stood.is_some_and(|stood| stood >= self.proved_after)
-        {
-            return self.waits.at_once(REPLACED_WITHIN);
-        }
-        self.waits.next_wait()
-    }
+/// How a connection ended that did not break.
+enum Closed {
+    /// Shutdown was requested.
+    Shutdown,
+    /// The preferred broker admits the node again.
+    GoBack,
 }
 
 impl Session {
@@ -176,14 +88,27 @@ impl Session {
         loop {
             let lost = match self.connection(&history.connected_line, &mut shutdown).await {
                 End::Shutdown => return,
+                End::GoBack => {
+                    self.publishing.vitals.ended();
+                    self.selection.go_back();
+                    info!(broker = %self.selection.current(), "going back to the preferred broker");
+                    continue;
+                }
                 End::Lost(lost) => lost,
             };
             let now = Instant::now();
             let waiting = self.publishing.outbox.depth();
-            let twin = history.lost(&lost, waiting, now);
+            let outcome = history.lost(&lost, waiting, now);
+            let twin = outcome == Outcome::Twin;
             self.publishing.vitals.lost(&lost.reason, lost.rejected);
+            let broker = self.selection.current().clone();
+            let soon = self.selection.ended(outcome);
             if let Some(left_out) = history.lost_line.due(now.into_std()) {
-                warn!(broker = %self.broker, waiting, left_out, "{}; readings wait in the outbox", lost.reason);
+                warn!(%broker, waiting, left_out, "{}; readings wait in the outbox", lost.reason);
+            }
+            let next = self.selection.current();
+            if *next != broker && history.next_line.due(now.into_std()).is_some() {
+                info!(broker = %next, "trying another broker");
             }
             self.publishing.vitals.twin(twin);
             if twin && history.twin_line.due(now.into_std()).is_some() {
@@ -215,15 +140,15 @@ impl Session {
             }
             self.publishing.vitals.refused(self.publishing.subscriptions.missing(now));
             tokio::select! {
-                () = sleep(history.next_wait(&lost)) => {}
+                () = sleep(history.next_wait(&lost, soon)) => {}
                 () = shutdown.requested() => return,
             }
         }
     }
 
-    fn options(&self, tunnel: &Tunnel) -> MqttOptions {
+    fn options(&self, broker: &BrokerAddress, tunnel: &Tunnel) -> MqttOptions {
         let password = self.password.as_deref();
-        let mut options = client::options(&self.node, &self.broker, password, tunnel);
+        let mut options = client::options(&self.node, broker, password, tunnel);
         let status = NodeTopics::new(self.node.clone()).status();
         options
             .set_keep_alive(self.keep_alive)
@@ -232,10 +157,38 @@ impl Session {
         options
     }
 
+    /// Waits until the preferred broker admits this node again; for ever at the preferred one.
+    fn preferred(&self) -> impl Future<Output = ()> + use<> {
+        let trial = self.selection.preferred().map(|(broker, after)| {
+            let trial = LoginTrial {
+                node: self.node.clone(),
+                broker: broker.clone(),
+                password: self.password.clone(),
+                tls: self.tls.clone(),
+            };
+            (trial, after)
+        });
+        async move {
+            let Some((trial, after)) = trial else { return pending().await };
+            loop {
+                // A hall of boards does not go back at the same instant.
+                sleep(after + BackOff::new().at_once(after)).await;
+                match trial.run().await {
+                    Ok(()) => return,
+                    Err(reason) => debug!(broker = %trial.broker, reason, "not back yet"),
+                }
+            }
+        }
+    }
+
     /// One connection, from CONNECT to its end.
     async fn connection(&mut self, connected_line: &ThrottledLog, shutdown: &mut Shutdown) -> End {
+        let broker = self.selection.current().clone();
+        if self.selection.is_choice() {
+            self.publishing.vitals.selected(broker.to_string());
+        }
         let tunnel = tokio::select! {
-            opened = Tunnel::open(self.tls.as_ref(), &self.broker) => match opened {
+            opened = Tunnel::open(self.tls.as_ref(), &broker) => match opened {
                 Ok(tunnel) => tunnel,
                 Err(error) => {
                     let reason = format!("no connection to the broker: {error}");
@@ -244,12 +197,13 @@ impl Session {
             },
             () = shutdown.requested() => return End::Shutdown,
         };
-        let options = self.options(&tunnel);
+        let options = self.options(&broker, &tunnel);
+        let preferred = self.preferred();
         let (client, mut events) = AsyncClient::new(options, READINGS_IN_FLIGHT + OTHER_REQUESTS);
         let traffic = Arc::clone(&tunnel.traffic);
         let mut publisher = Publisher::new(client, traffic, &mut self.publishing);
-        let delivery = Delivery { broker: &self.broker, connected_line, health: &*self.health };
-        let outcome = delivery.run(&mut events, &mut publisher, shutdown).await;
+        let delivery = Delivery { broker: &broker, connected_line, health: &*self.health };
+        let outcome = delivery.run(&mut events, &mut publisher, preferred, shutdown).await;
         // Readings acknowledged before the end must not be sent again.
         publisher.remove_acknowledged().await;
         let stood = publisher.since().map(|since| since.elapsed());
@@ -257,7 +211,8 @@ impl Session {
         drop((events, publisher));
         let stream_error = tunnel.close().await;
         let error = match outcome {
-            Ok(()) => return End::Shutdown,
+            Ok(Closed::Shutdown) => return End::Shutdown,
+            Ok(Closed::GoBack) => return End::GoBack,
             Err(error) => error,
         };
         let ended_by = match &error {
@@ -283,9 +238,7 @@ impl Session {
                 (format!("{connected}: {error}"), error.is_end())
             }
             (PublishError::Connection(error), None) => {
-                let aborted = ConnectionError::MqttState(StateError::ConnectionAborted);
-                let closed = error.to_string() == aborted.to_string();
-                (client::reason(&error, &self.node, &self.broker), closed)
+                (client::reason(&error, &self.node, &broker), client::is_closed(&error))
             }
             (error, _) => (error.to_string(), false),
         };
@@ -305,8 +258,10 @@ impl Delivery<'_> {
         &self,
         events: &mut EventLoop,
         publisher: &mut Publisher<'_>,
+        preferred: impl Future<Output = ()>,
         shutdown: &mut Shutdown,
-    ) -> Result<(), PublishError> {
+    ) -> Result<Closed, PublishError> {
+        let mut preferred = pin!(preferred);
         let mut health = interval(HEALTH_INTERVAL);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = interval(TICK);
@@ -319,7 +274,7 @@ impl Delivery<'_> {
                 loop {
                     let (connected, open) = (publisher.since().is_some(), publisher.is_open());
                     tokio::select! {
-                        event = &mut poll => break Some(event?),
+                        event = &mut poll => break Ok(event?),
                         () = outbox.changed(), if connected => publisher.publish_readings().await?,
                         () = switches.changed(), if open => publisher.publish_states()?,
                         _ = health.tick(), if open => publisher.publish_health(&(self.health)())?,
@@ -330,24 +285,25 @@ impl Delivery<'_> {
                             }
                             publisher.tick().await?;
                         }
+                        () = &mut preferred, if open => break Err(Closed::GoBack),
                         () = shutdown.requested() => {
                             if !connected {
-                                return Ok(());
+                                return Ok(Closed::Shutdown);
                             }
-                            break None;
+                            break Err(Closed::Shutdown);
                         }
                     }
                 }
             };
             match event {
-                None => return self.close(events, publisher).await,
-                Some(Event::Incoming(Packet::ConnAck(_))) => {
+                Err(why) => return self.close(events, publisher).await.map(|()| why),
+                Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     if let Some(left_out) = self.connected_line.due(std::time::Instant::now()) {
                         info!(broker = %self.broker, waiting = outbox.depth(), left_out, "connected");
                     }
                     publisher.accepted().await?;
                 }
-                Some(event) => publisher.handle_event(&event).await?,
+                Ok(event) => publisher.handle_event(&event).await?,
             }
         }
     }
@@ -390,72 +346,5 @@ impl Delivery<'_> {
         };
         // Without an answer the connection ends all the same, and the broker publishes the will.
         timeout(CLOSE_TIMEOUT, disconnect).await.unwrap_or(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lost(stood: Option<u64>, acknowledged: u64, closed: bool) -> Lost {
-        let stood = stood.map(Duration::from_secs);
-        Lost {
-            reason: String::new(),
-            stood,
-            acknowledged,
-            ended_by: EndedBy::Broker,
-            closed,
-            held_up_by: None,
-            rejected: false,
-        }
-    }
-
-    #[test]
-    fn two_boards_with_one_id_come_back_ever_more_slowly() {
-        let (mut history, start) = (History::new(Duration::from_secs(10)), Instant::now());
-        let mut twin = false;
-        for n in 0..9 {
-            twin = history.lost(&lost(Some(20), 50, true), 0, start + Duration::from_secs(n));
-            history.waits.next_wait();
-        }
-        assert!(twin && history.waits.next_wait() >= Duration::from_secs(8));
-    }
-
-    #[test]
-    fn only_a_connection_that_proved_itself_makes_the_next_wait_short() {
-        let short = |lost: &Lost| {
-            let mut history = History::new(Duration::from_secs(10));
-            for _ in 0..9 {
-                history.waits.next_wait();
-            }
-            history.lost(lost, 1, Instant::now());
-            history.waits.next_wait() <= Duration::from_secs(2)
-        };
-        for (stood, acknowledged, proved) in [
-            (None, 0, false),
-            (Some(1), 1, false),
-            (Some(60), 0, false),
-            (Some(10), 1, true),
-            (Some(1), PROVED_BY_READINGS, true),
-        ] {
-            assert_eq!(short(&lost(stood, acknowledged, true)), proved, "{stood:?} {acknowledged}");
-        }
-        let mut history = History::new(Duration::from_secs(10));
-        for _ in 0..9 {
-            history.waits.next_wait();
-        }
-        history.lost(&lost(Some(60), 0, true), 0, Instant::now());
-        assert!(history.waits.next_wait() <= Duration::from_secs(2), "no reading waited");
-    }
-
-    #[test]
-    fn closed_connections_in_a_row_look_like_two_boards_and_a_restarting_broker_does_not() {
-        let (mut history, start) = (History::new(Duration::from_secs(10)), Instant::now());
-        let closed = lost(Some(3), 1, true);
-        assert!(!history.lost(&closed, 1, start) && !history.lost(&closed, 1, start));
-        assert!(history.lost(&closed, 1, start) && history.lost(&closed, 1, start));
-        history.lost(&lost(None, 0, false), 1, start);
-        assert!(!history.lost(&closed, 1, start) && !history.lost(&closed, 1, start));
-        assert!(!history.lost(&closed, 1, start + CLOSED_WITHIN), "too long ago");
     }
 }

@@ -146,7 +146,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Connects to the broker; with `tls`, makes the TLS handshake.
+    /// Connects to the broker; where its address asks for it, makes the TLS handshake.
     ///
     /// # Errors
     /// [`TunnelError`].
@@ -157,7 +157,7 @@ impl Tunnel {
             socket.set_nodelay(true).map_err(TunnelError::Io)?;
             Ok::<_, TunnelError>(socket)
         };
-        let Some(files) = tls else {
+        let Some(files) = tls.filter(|_| broker.tls) else {
             let stream =
                 timeout(OPEN_TIMEOUT, connecting).await.map_err(|_| TunnelError::Silent)??;
             return Self::to(stream, false);

@@ -26,6 +26,8 @@ impl Moment {
 /// The connection at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
+    /// The broker, where the node has several: the connected one, or the last one tried.
+    pub broker: Option<String>,
     /// Since when the broker has accepted the connection; `None` without one.
     pub connected: Option<Moment>,
     /// Since when there is no connection, from the start on; `None` with one.
@@ -53,6 +55,7 @@ impl Vitals {
     #[must_use]
     pub fn new() -> Self {
         Self(Mutex::new(Connection {
+            broker: None,
             connected: None,
             disconnected: Some(Moment::now()),
             unproved: Some(Moment::now()),
@@ -62,6 +65,19 @@ impl Vitals {
             twin: None,
             refused: Vec::new(),
         }))
+    }
+
+    /// The next connection goes to this one of several brokers.
+    pub fn selected(&self, broker: String) {
+        self.lock().broker = Some(broker);
+    }
+
+    /// The node has ended the connection, to make another one.
+    pub fn ended(&self) {
+        let mut connection = self.lock();
+        connection.connected = None;
+        connection.disconnected.get_or_insert_with(Moment::now);
+        connection.unproved.get_or_insert_with(Moment::now);
     }
 
     /// The broker has accepted the connection.

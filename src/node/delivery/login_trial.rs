@@ -1,14 +1,15 @@
-//! One connection to the broker as this node, for `humidor doctor`: whether it is reached, and admits the node.
+//! One connection to a broker as this node, for `humidor doctor` and before a node goes back to its preferred broker: whether
+//! it is reached, and admits the node.
 
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, LastWill, Outgoing, Packet, QoS};
 use tokio::time::timeout;
 
-use super::address::BrokerAddress;
-use super::config::TlsFiles;
-use super::delivery::client;
-use super::delivery::tunnel::Tunnel;
+use super::client;
+use super::tunnel::Tunnel;
+use crate::node::address::BrokerAddress;
+use crate::node::config::TlsFiles;
 use crate::reading::Id;
 use crate::wire::{NodeTopics, OFFLINE};
 
@@ -17,7 +18,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of the client: DISCONNECT.
 const REQUESTS: usize = 1;
 
-/// The connection to try. A node with this id must not run: the broker would end its connection.
+/// The connection to try. No node with this id may be connected there: the broker would end its connection.
 #[derive(Debug, Clone)]
 pub struct LoginTrial {
     /// The node.
