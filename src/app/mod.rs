@@ -16,6 +16,7 @@ mod read;
 mod roles;
 mod server;
 mod sim;
+mod supervisor;
 mod user;
 
 use std::time::Duration;

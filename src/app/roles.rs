@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::failure::Failure;
 use super::server::Server;
-use super::{block_on, print, start_log, start_role_log};
+use super::{block_on, print, start_log, start_role_log, supervisor};
 use crate::broker::{BrokerError, Counters, Stage};
 use crate::config::{self, Layers};
 use crate::exit::Code;
@@ -25,6 +25,8 @@ pub fn node(layers: Layers) -> Result<(), Failure> {
         let node = Node::start(config, shutdown.clone())?;
         let health = std::sync::Arc::clone(node.health());
         tokio::spawn(health::serve(health_name, move || node_health(&health), shutdown));
+        supervisor::keep_alive();
+        supervisor::ready();
         until_signalled(node.ended(), signals, &trigger).await?;
         info!("stopped");
         Ok(())
@@ -87,12 +89,14 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
         let health_name = health::name("broker", &listening.address().port().to_string());
         let counters = listening.counters();
         tokio::spawn(health::serve(health_name, move || broker_health(&counters), shutdown));
+        supervisor::keep_alive();
         let opening = listening.open();
         tokio::pin!(opening);
         let (server, stopping) = tokio::select! {
             server = &mut opening => (server, false),
             () = signals.received() => {
                 info!("stopping");
+                supervisor::stopping();
                 trigger.throw();
                 (opening.await, true)
             }
@@ -104,6 +108,7 @@ pub fn broker(print: bool, layers: Layers) -> Result<(), Failure> {
             }
             server => server?,
         };
+        supervisor::ready();
         if print {
             let live = server.broker.live();
             std::thread::spawn(move || print::follow(live));
@@ -158,6 +163,7 @@ async fn until_signalled<E>(
         () = signals.received() => {}
     }
     info!("stopping");
+    supervisor::stopping();
     trigger.throw();
     ended.await
 }
