@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use crate::accept::listen;
 use crate::broker::access::{Access, AccessConfig};
-use crate::broker::alarm::rule::AlarmConfig;
+use crate::broker::alarm::config::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
 use crate::broker::commit::series_quota::SeriesQuota;
