@@ -22,6 +22,7 @@ use crate::mqtt::{Filter, Message};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::{AlarmRow, Record};
+use crate::timeline::{BrokerClock, Timeline};
 use crate::wire::{
     BROKER_DEVICE_ID, BROKER_STATUS, BoardTopic, Component, Device, Discovery, Health, NodeTopics,
     ONLINE, Platform, STATUSES, Switch, alarm_topic,
@@ -55,20 +56,42 @@ pub struct AlarmState {
 
 /// The states of all alarms. A clone shares them.
 #[derive(Debug, Clone, Default)]
-pub struct Alarms(Arc<Mutex<Vec<AlarmState>>>);
+pub struct Alarms {
+    kept: Arc<Mutex<Vec<Kept>>>,
+    timeline: Timeline,
+}
+
+#[derive(Debug)]
+struct Kept {
+    state: AlarmState,
+    /// As [`AlarmRow::correction_ms`], of its latest change.
+    correction_ms: Option<i64>,
+}
 
 impl Alarms {
-    /// A copy of the states, in the order of the configuration.
+    /// A copy of the states, in the order of the configuration. Times from before the clock was set are corrected, as they
+    /// are in the log.
     #[must_use]
     pub fn states(&self) -> Vec<AlarmState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let clock = self.timeline.clock();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for Kept { state, correction_ms } in kept.iter_mut() {
+            let Some((since_ms, before_ms)) = state.since_ms.zip(*correction_ms) else { continue };
+            let arrived_ms = since_ms.saturating_sub(before_ms);
+            let (now_ms, settled) = clock.correction_of(arrived_ms, before_ms);
+            state.since_ms = Some(arrived_ms.saturating_add(now_ms));
+            *correction_ms = (!settled).then_some(now_ms);
+        }
+        kept.iter().map(|kept| kept.state.clone()).collect()
     }
 
-    fn note(&self, index: usize, change: &Change, at_ms: i64) {
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = states.get_mut(index) {
+    fn note(&self, index: usize, change: &Change, clock: &BrokerClock) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Kept { state, correction_ms }) = kept.get_mut(index) {
+            let known = &clock.timeline;
+            *correction_ms = (!known.is_set).then_some(known.correction_ms);
             state.raised = change.raised;
-            state.since_ms = Some(at_ms);
+            state.since_ms = Some(clock.now_ms());
             state.detail.clone_from(&change.detail);
             state.raised_count += u64::from(change.raised);
         }
@@ -108,7 +131,7 @@ pub fn start(
         let raised = row.is_some_and(|row| row.raised);
         info!(alarm = %config.name, raised, "watching");
         services.fan_out.publish_own(state_message(&config.name, raised));
-        states.push(AlarmState {
+        let state = AlarmState {
             name: config.name.clone(),
             node: config.node.clone(),
             rule: config.rule.clone(),
@@ -117,13 +140,15 @@ pub fn start(
             since_ms: row.map(|row| row.at),
             detail: row.map(|row| row.detail.clone()).unwrap_or_default(),
             raised_count: 0,
-        });
+        };
+        states.push(Kept { state, correction_ms: row.and_then(|row| row.correction_ms) });
         alarms.push(Alarm::new(config, raised, start));
     }
     let filters = board_filters(&alarms);
     let boards = (!filters.is_empty())
         .then(|| LocalClient::new(services.clone()).subscribe(&Vec::from_iter(filters)));
-    let handle = Alarms(Arc::new(Mutex::new(states)));
+    let handle =
+        Alarms { kept: Arc::new(Mutex::new(states)), timeline: services.fan_out.timeline.clone() };
     let (history, changes) = mpsc::channel(HISTORY_CHANGES);
     let mut committing = tokio::spawn(commit_changes(changes, services.recorder.clone()));
     let live = services.recorder.live();
@@ -248,16 +273,16 @@ impl Watch {
     fn tell(&mut self, index: usize, change: Change) {
         let (name, output) =
             (self.alarms[index].config().name.clone(), self.alarms[index].config().output.clone());
-        let at_ms = unix_ms();
+        let clock = self.services.fan_out.timeline.clock();
         if change.raised {
             warn!(alarm = %name, why = change.detail, "raised");
         } else {
             info!(alarm = %name, why = change.detail, "cleared");
         }
-        self.states.note(index, &change, at_ms);
+        self.states.note(index, &change, &clock);
         let mut messages = vec![state_message(&name, change.raised)];
         messages.extend(output.map(|(node, output)| self.command(&node, &output)));
-        let Change { raised, detail } = change;
+        let (Change { raised, detail }, at_ms) = (change, clock.timeline.latest_ms);
         if self
             .history
             .try_send(Record::Alarm { name: name.clone(), at_ms, raised, detail })
