@@ -15,6 +15,11 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// what is less.
 const STEP_MS: i64 = 250;
 
+/// While the clock is not set, smaller steps are those of a daemon that keeps it right, ms.
+pub(crate) const UNSET_STEP_MS: i64 = 60_000;
+/// After this a time that can be is taken for right, ms.
+pub(crate) const DOUBT_MS: i64 = 7 * 86_400_000;
+
 /// Log time as the log keeps it, all in ms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
@@ -30,6 +35,14 @@ pub struct Saved {
     pub is_set: bool,
 }
 
+impl Saved {
+    /// Whether it counts on from `earlier`: what was not sure then can still be corrected.
+    #[must_use]
+    pub fn continues(&self, earlier: &Self) -> bool {
+        self.boot == earlier.boot && self.base_ms == earlier.base_ms
+    }
+}
+
 /// The broker's clock, as the log is told it before a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerClock {
@@ -42,6 +55,20 @@ impl BrokerClock {
     #[must_use]
     pub const fn now_ms(&self) -> i64 {
         self.timeline.latest_ms.saturating_add(self.timeline.correction_ms)
+    }
+
+    /// What turns `arrived_ms`, log time of something that came while the clock was not set, into Unix time, ms: it was
+    /// `correction_ms` so far. And whether no later step changes it.
+    #[must_use]
+    pub fn correction_of(&self, arrived_ms: i64, correction_ms: i64) -> (i64, bool) {
+        let Saved { correction_ms: now_ms, latest_ms, is_set, .. } = self.timeline;
+        let believed = arrived_ms < latest_ms.saturating_sub(DOUBT_MS)
+            && arrived_ms.saturating_add(correction_ms) >= SET_FROM_MS;
+        if believed {
+            return (correction_ms, true);
+        }
+        let stepped = correction_ms.abs_diff(now_ms) >= UNSET_STEP_MS.unsigned_abs();
+        (if is_set || stepped { now_ms } else { correction_ms }, is_set)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use humidor::broker::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
 use humidor::reading::{ClockState, Id};
-use humidor::wire::Telemetry;
+use humidor::wire::{Health, Telemetry};
 use proptest::prelude::*;
 
 const LIMIT: f64 = 30.0;
@@ -241,6 +241,49 @@ fn a_clock_that_is_not_set_or_runs_ahead_is_wrong() {
         see(&mut alarm, "press", "hall", &Telemetry { at, clock, ..reading("b", 1, 20.0) }, start);
         assert_eq!(alarm.is_raised(), wrong, "{at} {clock:?}");
     }
+}
+
+fn health(faults: &[(&str, &str)]) -> Health {
+    let mut health = Health::parse(
+        br#"{"version":"1","boot":"b","at":0,"clock":"synced","taken":0,"outbox":0,"dropped":0,"outbox_kind":"disk","failures":{}}"#,
+    )
+    .unwrap();
+    health.output_faults =
+        faults.iter().map(|(output, why)| ((*output).to_owned(), (*why).to_owned())).collect();
+    health
+}
+
+#[test]
+fn an_output_that_its_board_cannot_switch_is_told_after_the_delay_until_it_follows() {
+    let (start, press) = (Instant::now(), id("press"));
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let rule = AlarmRule::Fault { output: id("heater"), delay: Duration::from_secs(10) };
+    let mut stuck = alarm(rule, false, start);
+    let (good, bad) = (health(&[("fan", "EIO")]), health(&[("heater", &"no 열 ".repeat(500))]));
+    assert_eq!(stuck.hear(&press, Some(&good), at(0)), vec![]);
+    assert_eq!(stuck.hear(&id("store"), Some(&bad), at(0)), vec![]);
+    assert_eq!(stuck.deadline(), None);
+    // It comes and goes: the delay begins anew.
+    assert_eq!(stuck.hear(&press, Some(&bad), at(1)), vec![]);
+    assert_eq!(stuck.hear(&press, Some(&good), at(9)), vec![]);
+    assert_eq!(stuck.hear(&press, Some(&bad), at(12)), vec![]);
+    assert_eq!(stuck.hear(&press, Some(&bad), at(20)), vec![]);
+    assert_eq!(stuck.deadline(), Some(at(22)));
+    let raised = stuck.pass(at(22)).unwrap();
+    assert!(raised.raised && raised.detail.starts_with("heater: no"), "{raised:?}");
+    assert!(raised.detail.chars().count() < 220, "a board's words are bounded");
+    assert_eq!(stuck.hear(&press, Some(&bad), at(23)), vec![]);
+    // Readings say nothing about it, and neither does silence.
+    assert_eq!(see(&mut stuck, "press", "hall", &reading("b", 1, 20.0), at(24)), vec![]);
+    assert_eq!(stuck.pass(at(100_000)), None);
+    let cleared = &stuck.hear(&press, Some(&good), at(100_001))[0];
+    assert!(!cleared.raised && cleared.detail == "heater follows again", "{cleared:?}");
+    // A change that was due is not lost; and a board that was forgotten has no outputs.
+    assert_eq!(stuck.hear(&press, Some(&bad), at(100_002)), vec![]);
+    assert_eq!(
+        stuck.hear(&press, None, at(100_020)).iter().map(|it| it.raised).collect::<Vec<_>>(),
+        [true, false]
+    );
 }
 
 #[test]

@@ -1,13 +1,22 @@
-//! Alarms of a running broker: told on MQTT, kept across a restart, carried out by a node's output.
+//! Alarms of a running broker: told on MQTT, kept across a restart, carried out by a node's output; and an output whose
+//! line fails is one.
 
 mod support;
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use humidor::gpio::digital::Output as Line;
+use humidor::gpio::{Level, LineError};
+use humidor::node::{Node, NodeConfig, OpenLines, Output};
+use humidor::shutdown::{self, Trigger};
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::Packet;
-use support::{Client, PATIENCE, Process, broker, humidor};
+use rumqttc::mqttbytes::v4::{Packet, Publish};
+use support::{Client, PATIENCE, Process, board, broker, http, humidor};
 
 const HOT: &str = "humidor/alarm/hot";
 const FAN: &str = "humidor/roof/output/fan";
@@ -118,4 +127,103 @@ fn a_sensor_that_falls_silent_is_told_without_any_message() {
     measure(&mut client, 1, 20.0);
     expect(&mut client, "humidor/alarm/quiet", "OFF");
     expect(&mut client, "humidor/alarm/quiet", "ON");
+}
+
+/// A line that keeps its level while it is broken, with the error of a driver that lost it.
+#[derive(Clone)]
+struct Wire {
+    level: Arc<Mutex<Level>>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Line for Wire {
+    fn set(&mut self, level: Level) -> Result<(), LineError> {
+        if self.broken.load(Relaxed) {
+            let cause = io::Error::from_raw_os_error(libc::EIO);
+            return Err(LineError::Io { line: "GPIO17".to_owned(), cause });
+        }
+        *self.level.lock().unwrap() = level;
+        Ok(())
+    }
+
+    fn level(&self) -> Result<Level, LineError> {
+        Ok(*self.level.lock().unwrap())
+    }
+}
+
+/// The node of `config`, with its outputs on `wire`.
+fn node_on(wire: &Wire, config: NodeConfig) -> (tokio::runtime::Runtime, Trigger, Node) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (trigger, stopped) = shutdown::channel();
+    let open = |_: humidor::node::Lines<'_>, config: &NodeConfig| {
+        let outputs = config.outputs.iter().map(|output| {
+            Output::new(output.name.clone(), Box::new(wire.clone()), output.active, output.safety)
+        });
+        Ok(OpenLines { sensors: Vec::new(), inputs: Vec::new(), outputs: outputs.collect() })
+    };
+    let node = runtime.block_on(async { Node::start_with(config, stopped, open) }).unwrap();
+    (runtime, trigger, node)
+}
+
+fn alarm(http: SocketAddr) -> serde_json::Value {
+    http::get(http, "/api/v1/alarms").json()[0].take()
+}
+
+#[test]
+fn an_output_whose_line_fails_raises_an_alarm_until_it_follows() {
+    let (data, outbox) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let alarms = ["--alarms", "stuck=press/fan:fault:output=roof/horn"];
+    let (broker_process, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let http = broker_process.said("listening for HTTP");
+    let http: SocketAddr = http.rsplit("address=").next().unwrap().trim().parse().unwrap();
+    let mut client = Client::connect(address, "plant");
+    client.subscribe("humidor/#", QoS::AtMostOnce);
+    let (told, horn) = ("humidor/alarm/stuck", "humidor/roof/output/horn/set");
+    expect(&mut client, told, "OFF");
+
+    let wire = Wire { level: Arc::new(Mutex::new(Level::Low)), broken: Arc::default() };
+    let config = board::config("press", outbox.path(), address, Duration::from_mins(1));
+    let (runtime, trigger, node) = node_on(&wire, config);
+    expect(&mut client, "humidor/press/output/fan", "OFF");
+    client.publish("humidor/press/output/fan/set", QoS::AtMostOnce, 0, b"ON");
+    expect(&mut client, "humidor/press/output/fan", "ON");
+    assert_eq!(alarm(http)["raised"], false);
+
+    wire.broken.store(true, Relaxed);
+    client.publish("humidor/press/output/fan/set", QoS::AtMostOnce, 0, b"OFF");
+    expect(&mut client, told, "ON");
+    expect(&mut client, horn, "ON");
+    let raised = alarm(http);
+    assert_eq!((&raised["raised"], &raised["kind"]), (&true.into(), &"fault".into()), "{raised}");
+    assert_eq!((&raised["node"], &raised["output"]), (&"press".into(), &"fan".into()), "{raised}");
+    let why = raised["detail"].as_str().unwrap();
+    assert!(why.contains("fan: could not be switched OFF") && why.contains("GPIO17"), "{why}");
+    let metrics = http::get(http, "/metrics");
+    assert!(metrics.text().contains("\nhumidor_alarm_raised{alarm=\"stuck\"} 1"), "{metrics:?}");
+
+    wire.broken.store(false, Relaxed);
+    expect(&mut client, told, "OFF");
+    expect(&mut client, horn, "OFF");
+    assert_eq!(*wire.level.lock().unwrap(), Level::Low);
+    assert_eq!(alarm(http)["detail"], "fan follows again");
+
+    // It fails as the node ends, and the broker is killed: the next one knows what the board said last.
+    client.publish("humidor/press/output/fan/set", QoS::AtMostOnce, 0, b"ON");
+    expect(&mut client, "humidor/press/output/fan", "ON");
+    wire.broken.store(true, Relaxed);
+    trigger.throw();
+    runtime.block_on(node.ended()).unwrap();
+    expect(&mut client, told, "ON");
+    broker_process.kill_9();
+    let alarms = ["--alarms", "late=press/fan:fault,stuck=press/fan:fault"];
+    let (_second, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe("humidor/#", QoS::AtMostOnce);
+    expect(&mut client, "humidor/alarm/late", "ON");
+    expect(&mut client, "humidor/alarm/stuck", "ON");
+    // The board is forgotten.
+    let health = Publish::new("humidor/press/health", QoS::AtMostOnce, "");
+    client.send(&Packet::Publish(Publish { retain: true, ..health }));
+    expect(&mut client, "humidor/alarm/late", "OFF");
+    expect(&mut client, "humidor/alarm/stuck", "OFF");
 }

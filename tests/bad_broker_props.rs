@@ -133,8 +133,9 @@ async fn script(seed: u64) -> Result<(), String> {
     last.retained_bytes = one_of(&mut random, &[(1, None), (1, Some(256 * 1024))]);
     let broker = FakeBroker::start(bad.iter().cloned().chain([last]).collect());
     let (trigger, stopped) = shutdown::channel();
-    let node = Node::start(config("prop", data.path(), &broker, Duration::from_secs(5)), stopped)
-        .map_err(|it| it.to_string())?;
+    let node =
+        Node::start(config("prop", data.path(), broker.address, Duration::from_secs(5)), stopped)
+            .map_err(|it| it.to_string())?;
     let (deadline, fresh) = (Instant::now() + PATIENCE, random.u64(..60));
     for _ in 0..fresh {
         push(node.outbox());

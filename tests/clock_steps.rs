@@ -179,7 +179,13 @@ impl World {
             humidity: None,
         };
         let reading = Record::Reading { node: id("press"), sensor: id("hall"), telemetry };
-        self.store.as_mut().unwrap().append(&[&sample, &reading]).unwrap();
+        let alarm = Record::Alarm {
+            name: id("hot"),
+            at_ms: self.log_ms(),
+            raised: true,
+            detail: n.to_string(),
+        };
+        self.store.as_mut().unwrap().append(&[&sample, &reading, &alarm]).unwrap();
         let times = BTreeSet::from([self.clock_ms()]);
         let (boot, settled) = (self.boot, self.is_set);
         let sample = Acknowledged { arrived_ms: self.log_ms(), times, boot, settled };
@@ -234,6 +240,13 @@ impl World {
         (samples, readings)
     }
 
+    /// The changes of the alarm by number, with their times.
+    fn changes(&self) -> Vec<(u32, i64)> {
+        let log = Log::open(&self.path()).unwrap();
+        let rows = log.alarm_changes(&["hot".to_owned()], usize::MAX).unwrap();
+        rows.into_iter().rev().map(|row| (row.detail.parse().unwrap(), row.at)).collect()
+    }
+
     fn check(&self) {
         let (samples, readings) = self.found();
         assert_eq!(samples.len(), self.samples.len(), "a sample is gone, or there twice");
@@ -242,6 +255,12 @@ impl World {
             assert!(sample.times.contains(&at), "#{n} is at {at}, of {sample:?}");
         }
         assert_eq!(readings, self.readings);
+        let changes = self.changes();
+        assert_eq!(changes.len(), self.samples.len(), "a change of the alarm is gone");
+        for (n, at) in changes {
+            let sample = &self.samples[&n];
+            assert!(sample.times.contains(&at), "change {n} is at {at}, of {sample:?}");
+        }
     }
 }
 
@@ -268,7 +287,8 @@ proptest! {
         let last: Vec<(u32, i64)> = samples.into_iter().rev().take(3).collect();
         let expected: Vec<(u32, i64)> =
             world.readings.iter().rev().take(3).map(|(seq, at)| (u32::try_from(seq - 1).unwrap(), *at)).collect();
-        prop_assert_eq!(last, expected);
+        let changes: Vec<(u32, i64)> = world.changes().into_iter().rev().take(3).collect();
+        prop_assert_eq!((&last, &changes), (&expected, &expected));
         let rolled: i64 = rusqlite::Connection::open(world.path()).unwrap()
             .query_row("SELECT coalesce(sum(count), 0) FROM sample_1h", [], |row| row.get(0)).unwrap();
         prop_assert!(rolled <= i64::try_from(world.samples.len()).unwrap(), "counted twice");
@@ -299,12 +319,16 @@ fn samples_from_before_the_clock_was_set_are_kept_and_corrected() {
         while world.maintain(1) {}
         let times: Vec<i64> = world.found().0.into_iter().skip(before).map(|(_, at)| at).collect();
         assert_eq!(times, [came, came + 1_000, came + 2_000, came + 3_000], "floor {floor}");
+        let changes: Vec<i64> =
+            world.changes().into_iter().map(|(_, at)| at).rev().take(4).collect();
+        assert_eq!(changes.into_iter().rev().collect::<Vec<_>>(), times, "floor {floor}");
         // Their own stamps are kept, and retention takes them when their time has come.
         let raw = rusqlite::Connection::open(world.path()).unwrap();
         let one = |sql| raw.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         let original =
             one("SELECT at - shift FROM early, sample WHERE id BETWEEN first AND last LIMIT 1");
         assert_eq!(original, floor_ms);
+        assert_eq!(one("SELECT min(at_original) FROM alarm"), floor_ms);
         world.true_ms += 100 * DAY_MS;
         world.come();
         while world.maintain(1) {}

@@ -8,15 +8,18 @@ use std::path::Path;
 
 use humidor::node::Outbox;
 use humidor::reading::{ClockState, Measurement, Stamp};
-use support::{Process, broker, humidor, log, outbox, readings, side_by_side, stored, wait_until};
+use support::{
+    PATIENCE, Process, broker, humidor, kills, log, outbox, readings, side_by_side, stored,
+    wait_until, wait_within,
+};
 
 /// How often a broker is killed in the middle of its work, and how many brokers are: each kill mostly waits for its nodes.
 const BROKER_KILLS: usize = 5;
 const BROKERS: usize = 4;
 /// How often a node is.
 const NODE_KILLS: usize = 5;
-/// Readings that wait in each node's outbox at the start: the burst.
-const BACKLOG: u32 = 2000;
+/// Readings that wait in each node's outbox at the start for each kill of the broker: the burst.
+const BACKLOG: usize = 400;
 
 /// A node with `sensors` simulated DHT11s, each read every second, the fastest there is.
 fn node(name: &str, data: &Path, broker: SocketAddr, sensors: usize) -> Process {
@@ -31,9 +34,9 @@ fn node(name: &str, data: &Path, broker: SocketAddr, sensors: usize) -> Process 
 }
 
 /// Readings of an earlier run that no broker has taken yet.
-fn fill(data: &Path, boot: &str) {
-    let outbox = Outbox::open(data, boot.parse().unwrap(), u64::from(BACKLOG) * 2).unwrap();
-    for n in 0..BACKLOG {
+fn fill(data: &Path, boot: &str, backlog: u32) {
+    let outbox = Outbox::open(data, boot.parse().unwrap(), u64::from(backlog) * 2).unwrap();
+    for n in 0..backlog {
         let stamp = Stamp {
             at_ms: 1_760_000_000_000 + i64::from(n) * 1000,
             clock: ClockState::Synced,
@@ -45,7 +48,7 @@ fn fill(data: &Path, boot: &str) {
             Measurement { temperature_dc: 215, humidity_dp: 571 },
         );
     }
-    assert_eq!(outbox.depth(), u64::from(BACKLOG));
+    assert_eq!(outbox.depth(), u64::from(backlog));
 }
 
 /// Every number ever given by the outboxes is a row, no more and no less, and none waits.
@@ -76,15 +79,17 @@ fn killing_the_broker_again_and_again_loses_and_doubles_nothing() {
 fn kill_a_broker() {
     let folder = tempfile::tempdir().unwrap();
     let [log_data, press, roof] = ["log", "press", "roof"].map(|name| folder.path().join(name));
-    fill(&press, "backlog-1");
-    fill(&roof, "backlog-2");
+    let kills = kills(BROKER_KILLS);
+    let backlog = u32::try_from(BACKLOG * kills).unwrap();
+    fill(&press, "backlog-1", backlog);
+    fill(&roof, "backlog-2", backlog);
 
     // A slow commit keeps a part of the burst between the socket and the disk at every kill, and some of
     // the backlog for the last one.
     let slow = ["--commit-window", "100ms"];
     let (mut running, address) = broker(&log_data, "127.0.0.1:0", &slow);
     let nodes = [node("press", &press, address, 3), node("roof", &roof, address, 3)];
-    for _ in 0..BROKER_KILLS {
+    for _ in 0..kills {
         let before = stored(&log_data);
         // So many that both connections have proved themselves: the nodes then return soon.
         wait_until("some more readings are stored", || stored(&log_data) >= before + 100);
@@ -95,7 +100,8 @@ fn kill_a_broker() {
         outbox(&press).1 + outbox(&roof).1 > 0,
         "the last kill was in the middle of the burst too"
     );
-    wait_until("both backlogs are drained", || outbox(&press).1 < 10 && outbox(&roof).1 < 10);
+    let drained = || outbox(&press).1 < 10 && outbox(&roof).1 < 10;
+    wait_within(PATIENCE * u32::try_from(kills).unwrap(), "both backlogs are drained", drained);
     for node in nodes {
         assert_eq!(node.terminate(), Some(0));
     }
@@ -108,7 +114,8 @@ fn killing_a_node_again_and_again_loses_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let [log_data, press] = ["log", "press"].map(|name| folder.path().join(name));
     let (running, address) = broker(&log_data, "127.0.0.1:0", &[]);
-    for _ in 0..NODE_KILLS {
+    let kills = kills(NODE_KILLS);
+    for _ in 0..kills {
         let before = stored(&log_data);
         let node = node("press", &press, address, 30);
         wait_until("some more readings are stored", || stored(&log_data) >= before + 40);
@@ -117,7 +124,7 @@ fn killing_a_node_again_and_again_loses_and_doubles_nothing() {
     let last = node("press", &press, address, 1);
     let runs =
         || readings(&log_data).into_iter().map(|row| row.boot).collect::<BTreeSet<_>>().len();
-    wait_until("every run has reported, each under its own name", || runs() == NODE_KILLS + 1);
+    wait_until("every run has reported, each under its own name", || runs() == kills + 1);
     assert_eq!(last.terminate(), Some(0));
     assert_eq!(running.terminate(), Some(0));
     assert_complete(&log_data, &[&press]);

@@ -160,7 +160,8 @@ fn what_was_acknowledged_survives_twenty_kills() {
     let data = tempfile::tempdir().unwrap();
     let publisher = Arc::new(Mutex::new(Publisher::default()));
     let subscriber = Arc::new(Mutex::new(Subscriber::default()));
-    for round in 0..KILLS {
+    let kills = support::kills(KILLS);
+    for round in 0..kills {
         let (process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
         let (one, other) = (Arc::clone(&publisher), Arc::clone(&subscriber));
         let receiving = round % 3 != 1; // sometimes it is away
@@ -179,7 +180,7 @@ fn what_was_acknowledged_survives_twenty_kills() {
     let (_process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
     let (mut publisher, mut subscriber) = (publisher.lock().unwrap(), subscriber.lock().unwrap());
     publisher.run(address, &AtomicBool::new(true));
-    assert!(subscriber.subscribed && publisher.complete.len() > KILLS);
+    assert!(subscriber.subscribed && publisher.complete.len() > kills);
 
     let expected: Vec<u64> = (1..=publisher.next).filter(|number| number % 2 == 1).collect();
     subscriber.run(address, expected.last().copied());

@@ -52,7 +52,7 @@ fn a_killed_broker_is_replaced_and_gets_its_board_back() {
     let data = tempfile::tempdir().unwrap();
     fill(data.path(), COUNT);
     let fake = FakeBroker::start(vec![with(|_| {})]);
-    let mut node = config("mover", data.path(), &fake, AWAY);
+    let mut node = config("mover", data.path(), fake.address, AWAY);
     let preferred = choose(&mut node, addresses);
     let other = 1 - preferred;
     let board = Board::start(node);
@@ -96,7 +96,7 @@ fn an_output_keeps_its_state_on_the_way_and_obeys_the_next_broker() {
     let data = tempfile::tempdir().unwrap();
     let command = || with(|it| it.commands = vec!["ON".to_owned()]);
     let brokers = [FakeBroker::start(vec![command()]), FakeBroker::start(vec![with(|_| {})])];
-    let mut node = config("switch-0", data.path(), &brokers[0], AWAY);
+    let mut node = config("switch-0", data.path(), brokers[0].address, AWAY);
     // A node whose preferred broker is the first.
     for n in 0.. {
         node.node = format!("switch-{n}").parse().unwrap();
@@ -123,7 +123,7 @@ fn a_broker_that_acknowledges_nothing_is_passed_over() {
     fill(data.path(), 50);
     let mute = || with(|it| it.publish = OnPublish::Never);
     let brokers = [FakeBroker::start(vec![mute()]), FakeBroker::start(vec![mute()])];
-    let mut node = config("unheard", data.path(), &brokers[0], AWAY);
+    let mut node = config("unheard", data.path(), brokers[0].address, AWAY);
     let preferred = choose(&mut node, [brokers[0].address, brokers[1].address]);
     brokers[1 - preferred].become_(&with(|_| {}));
     let _board = Board::start(node);
@@ -137,7 +137,7 @@ fn a_broker_that_closes_connections_keeps_its_board() {
     fill(data.path(), 50);
     let closing = || with(|it| it.close_after = Some(0));
     let brokers = [FakeBroker::start(vec![closing()]), FakeBroker::start(vec![closing()])];
-    let mut node = config("twin", data.path(), &brokers[0], AWAY);
+    let mut node = config("twin", data.path(), brokers[0].address, AWAY);
     let preferred = choose(&mut node, [brokers[0].address, brokers[1].address]);
     let board = Board::start(node);
     wait_until("it is noticed", || board.health().1.contains("another board uses this node id"));

@@ -39,7 +39,7 @@ fn a_large_message_on_a_slow_line_ends_no_connection() {
     let data = tempfile::tempdir().unwrap();
     fill(data.path(), 200);
     let broker = FakeBroker::start(vec![slow_line(40 * KIB)]);
-    let mut config = config("slow", data.path(), &broker, AWAY);
+    let mut config = config("slow", data.path(), broker.address, AWAY);
     config.times = times();
     let board = Board::start(config);
     // Both subscriptions bring one, which takes five keep-alives and twice the time for an acknowledgement.
@@ -57,7 +57,7 @@ fn a_message_that_takes_for_ever_is_left_out() {
     let data = tempfile::tempdir().unwrap();
     fill(data.path(), 200);
     let broker = FakeBroker::start(vec![slow_line(200 * KIB * KIB)]);
-    let mut config = config("endless", data.path(), &broker, AWAY);
+    let mut config = config("endless", data.path(), broker.address, AWAY);
     config.times = DeliveryTimes { held_up_within: Duration::from_secs(3), ..times() };
     let board = Board::start(config);
     wait_until("a connection goes on without subscriptions", || {
@@ -73,7 +73,7 @@ fn a_message_that_takes_for_ever_is_left_out() {
 fn thousands_of_birth_messages_are_a_few_discoveries() {
     let data = tempfile::tempdir().unwrap();
     let broker = FakeBroker::start(vec![with(|it| it.births = 6_000)]);
-    let mut config = config("births", data.path(), &broker, AWAY);
+    let mut config = config("births", data.path(), broker.address, AWAY);
     config.times = times();
     let begin = Instant::now();
     let _board = Board::start(config);
@@ -99,7 +99,7 @@ fn a_refused_subscription_is_asked_for_again_on_the_same_connection() {
         it.commands = vec!["ON".to_owned()];
     });
     let broker = FakeBroker::start(vec![refused]);
-    let mut config = config("again", data.path(), &broker, AWAY);
+    let mut config = config("again", data.path(), broker.address, AWAY);
     config.times = times();
     let board = Board::start(config);
     wait_until("it is refused", || board.health().1.contains("no subscription"));
@@ -113,7 +113,7 @@ fn an_output_keeps_its_state_while_only_acknowledgements_are_missing() {
     let data = tempfile::tempdir().unwrap();
     fill(data.path(), 20);
     let broker = FakeBroker::start(vec![with(|it| it.publish = OnPublish::Never)]);
-    let mut config = config("withheld", data.path(), &broker, AWAY);
+    let mut config = config("withheld", data.path(), broker.address, AWAY);
     config.times = times();
     let board = Board::start(config);
     wait_until("commands are subscribed to", || {
@@ -140,7 +140,7 @@ fn a_missing_acknowledgement_is_said_and_the_reading_sent_again() {
     fill(data.path(), 200);
     let never = with(|it| it.publish = OnPublish::Never);
     let broker = FakeBroker::start(vec![never, Conduct::right()]);
-    let mut config = config("silent", data.path(), &broker, AWAY);
+    let mut config = config("silent", data.path(), broker.address, AWAY);
     config.times = times();
     let board = Board::start(config);
     wait_until("the readings are stored", || earlier(&broker) == 200);
@@ -151,7 +151,7 @@ fn a_missing_acknowledgement_is_said_and_the_reading_sent_again() {
 fn a_board_without_sensors_and_outputs_says_that_the_broker_ends_its_connections() {
     let data = tempfile::tempdir().unwrap();
     let broker = FakeBroker::start(vec![with(|it| it.subscribe = OnSubscribe::Close)]);
-    let mut config = config("inputs", data.path(), &broker, AWAY);
+    let mut config = config("inputs", data.path(), broker.address, AWAY);
     config.outputs = Vec::new();
     config.inputs = vec![InputConfig {
         name: "door".parse().unwrap(),
@@ -166,7 +166,7 @@ fn a_board_without_sensors_and_outputs_says_that_the_broker_ends_its_connections
     // Refused, it is only said: Home Assistant finds the board all the same.
     let data = tempfile::tempdir().unwrap();
     let broker = FakeBroker::start(vec![with(|it| it.subscribe = OnSubscribe::Refuse)]);
-    let mut config = support::board::config("refused", data.path(), &broker, AWAY);
+    let mut config = support::board::config("refused", data.path(), broker.address, AWAY);
     config.outputs = Vec::new();
     let board = Board::start(config);
     wait_until("it is refused", || board.health().1.contains("no subscription to homeassistant"));

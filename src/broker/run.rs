@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use crate::accept::listen;
 use crate::broker::access::{Access, AccessConfig};
-use crate::broker::alarm::rule::AlarmConfig;
+use crate::broker::alarm::config::AlarmConfig;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
 use crate::broker::commit::series_quota::SeriesQuota;
@@ -116,7 +116,7 @@ impl Listening {
             BrokerError::Disk { path, source } => OpenError::Sqlite { path, source }.into(),
             damaged => damaged,
         };
-        let left = store.alarms().map_err(damaged)?;
+        let mut left = store.alarms().map_err(damaged)?;
         let (retained, sessions) = store.mqtt_state().map_err(damaged)?;
         let wills = store.wills().map_err(damaged)?;
         let series = SeriesQuota::new(&store.series().map_err(damaged)?, config.limits.series);
@@ -130,6 +130,13 @@ impl Listening {
         }
         let retained = Retained::new(retained);
         let timeline = Timeline::resume(store.timeline());
+        let now = timeline.clock().timeline;
+        if !store.timeline().is_some_and(|saved| now.continues(saved)) {
+            // Another start of the kernel: nobody will know the times that were not sure.
+            for row in &mut left {
+                row.correction_ms = None;
+            }
+        }
         let registry = Registry::new(sessions, timeline.now_ms());
 
         let (ended, lost) = oneshot::channel();

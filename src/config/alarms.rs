@@ -27,7 +27,9 @@ const DISK_QUIET: Duration = Duration::from_hours(24);
 const BROKER: &str = "broker";
 
 const FORM: &str = "write name=node/sensor:condition, for example hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan";
-const CONDITIONS: &str = "a condition of a sensor is temperature>30, humidity<20 or silent>5m, a condition of a node is gap or clock, the condition of the broker (card=broker:disk) is disk";
+const CONDITIONS: &str = "a condition of a sensor is temperature>30, humidity<20 or silent>5m, a condition of a node is gap or clock, the condition of an output (stuck=press/heater:fault) is fault, the condition of the broker (card=broker:disk) is disk";
+/// The words of the conditions.
+const WORDS: [&str; 7] = ["temperature", "humidity", "silent", "gap", "clock", "disk", "fault"];
 
 /// Comma-separated alarms.
 pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
@@ -110,14 +112,15 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
             let quiet = time(take("clear"), DISK_QUIET)?;
             (id(target)?, AlarmRule::Disk { quiet }, &["clear", "output"])
         }
-        ("temperature" | "humidity" | "silent" | "gap" | "clock" | "disk", _) => {
+        ("fault", None) => {
+            let (node, output) = pair(target)?;
+            let rule = AlarmRule::Fault { output, delay: time(take("delay"), Duration::ZERO)? };
+            (node, rule, &["delay", "output"])
+        }
+        (word, _) if WORDS.contains(&word) => {
             return Err(format!("`{condition}` is not a condition; {CONDITIONS}"));
         }
-        (other, _) => {
-            let known =
-                not_one_of(other, &["temperature", "humidity", "silent", "gap", "clock", "disk"]);
-            return Err(format!("{known}; {CONDITIONS}"));
-        }
+        (other, _) => return Err(format!("{}; {CONDITIONS}", not_one_of(other, &WORDS))),
     };
     match options.first() {
         Some((key, _)) if known.contains(key) => Err(format!("`{key}` is given twice")),
@@ -141,7 +144,8 @@ mod tests {
     fn every_form_of_an_alarm_is_read() {
         let all = alarms(
             "hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan, dry=press/hall:humidity<20,\
-             quiet=store/door:silent>5m,lost=press:gap:clear=10m,time=press:clock,card=broker:disk",
+             quiet=store/door:silent>5m,lost=press:gap:clear=10m,time=press:clock,card=broker:disk,\
+             stuck=press/heater:fault:delay=5s:output=roof/horn",
         )
         .unwrap();
         let hall: Id = "hall".parse().unwrap();
@@ -167,6 +171,9 @@ mod tests {
         assert_eq!(all[3].rule, AlarmRule::Gap { quiet: Duration::from_mins(10) });
         assert!(matches!(all[4].rule, AlarmRule::Clock { .. }));
         assert_eq!(all[5].rule, AlarmRule::Disk { quiet: DISK_QUIET });
+        let (output, delay) = ("heater".parse().unwrap(), Duration::from_secs(5));
+        assert_eq!(all[6].rule, AlarmRule::Fault { output, delay });
+        assert!(all[6].output.is_some());
     }
 
     #[test]
@@ -181,6 +188,9 @@ mod tests {
             ("hot=press/hall:temperature", "a condition of"),
             ("hot=press/hall:silent<5m", "a condition of"),
             ("card=press:disk", "card=broker:disk"),
+            ("stuck=press:fault", "node/name"),
+            ("stuck=press/heater:fault>1", "stuck=press/heater:fault"),
+            ("stuck=press/heater:fault:clear=1h", "none of delay, output"),
             ("hot=press/hall:temperature>30:hysteresis=-1", "below 0"),
             ("hot=press/hall:temperature>30:delai=1m", "did you mean `delay`"),
             ("hot=press/hall:temperature>30:delay=1m:delay=2m", "twice"),

@@ -3,6 +3,7 @@
 //! A node is healthy while readings leave, or may wait without loss. It is degraded when somebody should look at it. It
 //! still works then: a restart would only lose what waits in memory.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use super::io::switches::Switches;
 use super::sampling::sampler::Failures;
 use crate::clock::Stamper;
 use crate::health::State;
+use crate::reading::Id;
 use crate::wire::Health;
 
 /// Longest time without a broker, or without an acknowledgement while readings wait, that is no cause to look: a broker
@@ -44,7 +46,7 @@ struct Facts<'a> {
     capacity: u64,
     waiting_since: Option<Instant>,
     write_error: Option<&'a str>,
-    outputs: &'a [String],
+    outputs: &'a BTreeMap<Id, String>,
 }
 
 impl Facts<'_> {
@@ -53,7 +55,9 @@ impl Facts<'_> {
         let connection = self.connection;
         let long =
             |since: Instant| Some(now.saturating_duration_since(since)).filter(|it| *it > PATIENCE);
-        let mut complaints = self.outputs.to_vec();
+        let outputs = self.outputs.iter();
+        let mut complaints: Vec<String> =
+            outputs.map(|(name, fault)| format!("output `{name}` {fault}")).collect();
         if let Some(cause) = self.write_error {
             complaints.push(format!("the outbox cannot write: {cause}"));
         }
@@ -123,7 +127,7 @@ impl NodeHealth {
     #[must_use]
     pub fn assess(&self) -> (State, String) {
         let (connection, now) = (self.vitals.snapshot(), Instant::now());
-        let complaints = self.complaints(&connection, now);
+        let complaints = self.complaints(&connection, &self.switches.faults(), now);
         let state = if complaints.is_empty() { State::Healthy } else { State::Degraded };
         let outbox = &self.outbox;
         let mut text: String = complaints.iter().flat_map(|one| [one, "; "]).collect();
@@ -154,15 +158,20 @@ impl NodeHealth {
         (state, text)
     }
 
-    fn complaints(&self, connection: &Connection, now: Instant) -> Vec<String> {
-        let (write_error, outputs) = (self.outbox.write_error(), self.switches.faults());
+    fn complaints(
+        &self,
+        connection: &Connection,
+        outputs: &BTreeMap<Id, String>,
+        now: Instant,
+    ) -> Vec<String> {
+        let write_error = self.outbox.write_error();
         let facts = Facts {
             connection,
             depth: self.outbox.depth(),
             capacity: self.outbox.capacity(),
             waiting_since: self.outbox.waiting_since(),
             write_error: write_error.as_deref(),
-            outputs: &outputs,
+            outputs,
         };
         facts.complaints(now)
     }
@@ -171,7 +180,7 @@ impl NodeHealth {
     #[must_use]
     pub fn message(&self) -> Health {
         let (now, outbox) = (self.stamper.now(), &self.outbox);
-        let connection = self.vitals.snapshot();
+        let (connection, outputs) = (self.vitals.snapshot(), self.switches.faults());
         Health {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: option_env!("HUMIDOR_REVISION").map(str::to_owned),
@@ -183,7 +192,8 @@ impl NodeHealth {
             dropped: outbox.dropped(),
             outbox_kind: outbox.kind().as_str().to_owned(),
             failures: self.failures.snapshot(),
-            complaints: self.complaints(&connection, Instant::now()),
+            complaints: self.complaints(&connection, &outputs, Instant::now()),
+            output_faults: outputs.into_iter().map(|(name, why)| (name.to_string(), why)).collect(),
             connected_at: connection.connected.map(|since| since.unix_ms),
             acknowledged_at: connection.acknowledged.map(|last| last.unix_ms),
             oldest_at: outbox.oldest_at(),
@@ -225,8 +235,9 @@ mod tests {
             |connection: &Connection, depth, waiting_since: Option<Moment>, write_error| {
                 let waiting_since = waiting_since.map(|since| since.at);
                 let capacity = 100;
+                let outputs = &BTreeMap::new();
                 let facts =
-                    Facts { connection, depth, capacity, waiting_since, write_error, outputs: &[] };
+                    Facts { connection, depth, capacity, waiting_since, write_error, outputs };
                 facts.complaints(now).join(" | ")
             };
         assert_eq!(complaints(&right, 0, None, None), "");
@@ -292,7 +303,7 @@ mod tests {
                 capacity: 1,
                 waiting_since,
                 write_error: None,
-                outputs: &[],
+                outputs: &BTreeMap::new(),
             };
             facts.complaints(now).len()
         };

@@ -36,6 +36,7 @@ pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind};
 pub use delivery::tunnel::TunnelError;
 pub use forget::{Forget, ForgetError, Forgotten};
 pub use health::NodeHealth;
-pub use io::lines::{Lines, LinesError};
+pub use io::lines::{Lines, LinesError, OpenLines};
+pub use io::outputs::Output;
 pub use run::{Node, NodeError};
 pub use sampling::sampler::{LISTEN, SETTLE, Sensor};

@@ -66,18 +66,28 @@ impl Node {
     /// # Errors
     /// [`NodeError`] when it cannot start.
     pub fn start(config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
+        Self::start_with(config, shutdown, |lines, config| {
+            lines.open(&config.sensors, &config.inputs, &config.outputs)
+        })
+    }
+
+    /// The same, on the lines that `open` returns.
+    ///
+    /// # Errors
+    /// [`NodeError`] when it cannot start.
+    pub fn start_with(
+        config: NodeConfig,
+        shutdown: Shutdown,
+        open: impl FnOnce(Lines<'_>, &NodeConfig) -> Result<OpenLines, LinesError>,
+    ) -> Result<Self, NodeError> {
         let boot = new_boot();
         info!(node = %config.node, %boot, brokers = %config.brokers, "starting");
         if let Some(files) = &config.tls {
             // A wrong file ends the start, instead of the first connection.
             tunnel::client_config(files)?;
         }
-        let OpenLines { sensors, inputs, outputs } = Lines::new(
-            &config.node,
-            &config.board,
-            config.backend,
-        )
-        .open(&config.sensors, &config.inputs, &config.outputs)?;
+        let lines = Lines::new(&config.node, &config.board, config.backend);
+        let OpenLines { sensors, inputs, outputs } = open(lines, &config)?;
         let outbox = Arc::new(Outbox::open(&config.data, boot, config.outbox_capacity)?);
         let stamper = Stamper::start(config.clock);
         let failures = Failures::default();

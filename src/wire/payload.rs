@@ -135,6 +135,9 @@ impl Telemetry {
     }
 }
 
+/// Largest health message that is read, in bytes.
+const HEALTH_MAX_BYTES: usize = 16 * 1024;
+
 /// A node's retained health message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
@@ -159,6 +162,9 @@ pub struct Health {
     pub outbox_kind: String,
     /// Per sensor: reads that gave nothing, by cause.
     pub failures: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Outputs whose lines do not follow, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub output_faults: BTreeMap<String, String>,
     /// What somebody should look at; empty on a healthy node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub complaints: Vec<String>,
@@ -186,6 +192,14 @@ pub struct Health {
     /// Commands that a later one replaced before the output was switched, since the start.
     #[serde(default)]
     pub passed_over: u64,
+}
+
+impl Health {
+    /// Reads a payload; `None` when it is none, or longer than [`HEALTH_MAX_BYTES`].
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        serde_json::from_slice(payload).ok().filter(|_| payload.len() <= HEALTH_MAX_BYTES)
+    }
 }
 
 /// Whether JSON ends in an error where a number should stand that is not finite: beyond the largest double, or spelled as

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::runtime::Runtime;
 use super::fake_broker::FakeBroker;
 
 /// Output `fan`, off without the broker for `away`, and no sensor.
-pub fn config(name: &str, data: &Path, broker: &FakeBroker, away: Duration) -> NodeConfig {
+pub fn config(name: &str, data: &Path, broker: SocketAddr, away: Duration) -> NodeConfig {
     let safety = Safety { safe: Switch::Off, away };
     let fan = OutputConfig {
         name: "fan".parse().unwrap(),
@@ -30,7 +31,7 @@ pub fn config(name: &str, data: &Path, broker: &FakeBroker, away: Duration) -> N
     };
     NodeConfig {
         node: name.parse().unwrap(),
-        brokers: BrokerAddress::new(broker.address.ip().to_string(), broker.address.port()).into(),
+        brokers: BrokerAddress::new(broker.ip().to_string(), broker.port()).into(),
         password: None,
         tls: None,
         sensors: Vec::new(),

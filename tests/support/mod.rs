@@ -40,6 +40,11 @@ pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -
     }
 }
 
+/// How often a process is killed: `usual`, or the number in `HUMIDOR_KILLS`, for a long form of the test.
+pub fn kills(usual: usize) -> usize {
+    std::env::var("HUMIDOR_KILLS").map_or(usual, |text| text.parse().expect("HUMIDOR_KILLS"))
+}
+
 /// Runs cases side by side, which mostly wait. Each failure is told.
 pub fn side_by_side(cases: &[(&'static str, fn())]) {
     let failed: Vec<&str> = std::thread::scope(|scope| {

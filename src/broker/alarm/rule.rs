@@ -1,111 +1,17 @@
-//! One alarm as a pure state machine: its inputs are readings and time, its outputs are raising and clearing.
+//! One alarm as a pure state machine: its inputs are readings, what boards say of themselves, and time; its outputs are raising and clearing.
 //!
 //! Every rule answers the same three questions: since when is it bad, for how long may it be, and what makes it good
 //! again. A reading counts when it arrives. Of the readings that a board delivers late, only the last one shows the
 //! present, so a delay also prevents an alarm for an old peak.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::mqtt::Filter;
+use crate::broker::alarm::config::{AlarmConfig, AlarmRule, Quantity, Side};
 use crate::reading::{ClockState, Id};
-use crate::wire::{NodeTopics, Telemetry};
+use crate::wire::{Health, Telemetry};
 
-/// An alarm as configured.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AlarmConfig {
-    /// Its name, the last level of its topic.
-    pub name: Id,
-    /// The node whose readings are checked.
-    pub node: Id,
-    /// The rule that raises it.
-    pub rule: AlarmRule,
-    /// Node and output that are on while it is raised.
-    pub output: Option<(Id, Id)>,
-}
-
-impl AlarmConfig {
-    /// The topics of the readings that it checks.
-    ///
-    /// # Panics
-    /// Never: ids make a filter.
-    #[must_use]
-    pub fn source(&self) -> Filter {
-        let topics = NodeTopics::new(self.node.clone());
-        let topics = match &self.rule {
-            AlarmRule::Threshold { sensor, .. } | AlarmRule::Silent { sensor, .. } => {
-                topics.sensor(sensor)
-            }
-            AlarmRule::Gap { .. } | AlarmRule::Clock { .. } | AlarmRule::Disk { .. } => {
-                topics.everything()
-            }
-        };
-        topics.parse().expect("ids make a filter")
-    }
-}
-
-/// The rule of an alarm.
-#[derive(Debug, Clone, PartialEq)]
-pub enum AlarmRule {
-    /// A value beyond its limit for as long as `delay`. Good again at `hysteresis` on the right side of it.
-    Threshold {
-        /// Sensor of the node.
-        sensor: Id,
-        /// The quantity that is compared.
-        quantity: Quantity,
-        /// On which side it is bad.
-        side: Side,
-        /// °C or %.
-        limit: f64,
-        /// °C or %, from 0.
-        hysteresis: f64,
-        /// How long it has to last.
-        delay: Duration,
-    },
-    /// No reading for this long.
-    Silent {
-        /// Sensor of the node.
-        sensor: Id,
-        /// From its last reading, or from the broker's start.
-        limit: Duration,
-    },
-    /// Numbers are missing between two readings. Good again when none were for `quiet`.
-    Gap {
-        /// How long.
-        quiet: Duration,
-    },
-    /// The node's clock is not set, or more than `ahead` of the broker's, for `delay`. Behind it cannot be told
-    /// from a reading that arrives late.
-    Clock {
-        /// Time that the clock may be ahead.
-        ahead: Duration,
-        /// How long it has to last.
-        delay: Duration,
-    },
-    /// The broker's disk failed a write of the log. Good again when none failed for `quiet`.
-    Disk {
-        /// How long.
-        quiet: Duration,
-    },
-}
-
-/// A quantity of a reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quantity {
-    /// °C
-    Temperature,
-    /// % relative
-    Humidity,
-}
-
-/// A side of a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// `>`
-    Above,
-    /// `<`
-    Below,
-}
+/// Most characters of a board's own words in an alarm.
+const WHY_MAX_CHARS: usize = 200;
 
 /// A reading that arrived.
 #[derive(Debug, Clone, Copy)]
@@ -187,7 +93,7 @@ impl Alarm {
                 self.good_at = self.raised.then(|| now + quiet);
             }
             AlarmRule::Disk { quiet } => self.good_at = self.raised.then(|| now + quiet),
-            AlarmRule::Threshold { .. } | AlarmRule::Clock { .. } => {}
+            AlarmRule::Threshold { .. } | AlarmRule::Clock { .. } | AlarmRule::Fault { .. } => {}
         }
     }
 
@@ -195,27 +101,51 @@ impl Alarm {
     pub fn see(&mut self, seen: Seen<'_>, now: Now) -> Vec<Change> {
         let mut changes: Vec<Change> = self.pass(now.instant).into_iter().collect();
         let Some(verdict) = self.judge(seen, now) else { return changes };
-        match verdict {
-            Verdict::Bad(why) => {
-                if !self.raised {
-                    let since = self.bad.take().map_or(now.instant, |(since, _)| since);
-                    self.bad = Some((since, why));
-                }
-                changes.extend(self.pass(now.instant));
-            }
-            Verdict::Between if !self.raised => self.bad = None,
-            Verdict::Between => {}
-            Verdict::Good(why) => {
-                self.bad = None;
-                if std::mem::replace(&mut self.raised, false) {
-                    changes.push(Change { raised: false, detail: why });
-                }
-            }
-        }
+        changes.extend(self.apply(verdict, now.instant));
         if let AlarmRule::Silent { .. } = self.config.rule {
             self.wait(now.instant);
         }
         changes
+    }
+
+    /// Applies what a board says of itself; `None` when its health was deleted. Time passes first, as for a reading.
+    pub fn hear(&mut self, node: &Id, health: Option<&Health>, now: Instant) -> Vec<Change> {
+        let AlarmRule::Fault { output, .. } = &self.config.rule else { return Vec::new() };
+        if *node != self.config.node {
+            return Vec::new();
+        }
+        let verdict = match health.map(|health| health.output_faults.get(output.as_str())) {
+            Some(Some(why)) => {
+                let why: String = why.chars().take(WHY_MAX_CHARS).collect();
+                Verdict::Bad(format!("{output}: {why}"))
+            }
+            Some(None) => Verdict::Good(format!("{output} follows again")),
+            None => Verdict::Good("the board's health was deleted".to_owned()),
+        };
+        let mut changes: Vec<Change> = self.pass(now).into_iter().collect();
+        changes.extend(self.apply(verdict, now));
+        changes
+    }
+
+    fn apply(&mut self, verdict: Verdict, now: Instant) -> Option<Change> {
+        match verdict {
+            Verdict::Bad(why) => {
+                if !self.raised {
+                    let since = self.bad.take().map_or(now, |(since, _)| since);
+                    self.bad = Some((since, why));
+                }
+                self.pass(now)
+            }
+            Verdict::Between => {
+                self.bad = self.bad.take().filter(|_| self.raised);
+                None
+            }
+            Verdict::Good(why) => {
+                self.bad = None;
+                let was_raised = std::mem::replace(&mut self.raised, false);
+                was_raised.then_some(Change { raised: false, detail: why })
+            }
+        }
     }
 
     /// Applies a failure of the broker's disk.
@@ -261,7 +191,9 @@ impl Alarm {
 
     const fn delay(&self) -> Duration {
         match self.config.rule {
-            AlarmRule::Threshold { delay, .. } | AlarmRule::Clock { delay, .. } => delay,
+            AlarmRule::Threshold { delay, .. }
+            | AlarmRule::Clock { delay, .. }
+            | AlarmRule::Fault { delay, .. } => delay,
             AlarmRule::Silent { limit, .. } => limit,
             AlarmRule::Gap { .. } | AlarmRule::Disk { .. } => Duration::ZERO,
         }
@@ -304,7 +236,7 @@ impl Alarm {
                 })
             }
             // No reading tells anything about it.
-            AlarmRule::Disk { .. } => None,
+            AlarmRule::Disk { .. } | AlarmRule::Fault { .. } => None,
             AlarmRule::Silent { .. } => Some(Verdict::Good("readings arrive again".to_owned())),
             AlarmRule::Gap { quiet } => {
                 let quiet = *quiet;
@@ -343,44 +275,5 @@ impl Alarm {
         self.runs.rotate_right(1);
         self.runs[0] = Some((boot.clone(), seq));
         (!first && seq > 1).then(|| seq - 1)
-    }
-}
-
-impl Quantity {
-    /// °C or %.
-    const fn unit(self) -> &'static str {
-        match self {
-            Self::Temperature => "°C",
-            Self::Humidity => "%",
-        }
-    }
-}
-
-impl Side {
-    /// `above` or `below`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Above => "above",
-            Self::Below => "below",
-        }
-    }
-}
-
-impl fmt::Display for Quantity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Temperature => "temperature",
-            Self::Humidity => "humidity",
-        })
-    }
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Above => ">",
-            Self::Below => "<",
-        })
     }
 }

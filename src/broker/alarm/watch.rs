@@ -1,6 +1,6 @@
-//! Watches committed readings, and reports each change of an alarm: on MQTT, in the log, and by commands to outputs.
+//! Watches committed readings and what boards say of themselves, and reports each change of an alarm: on MQTT, in the log, and by commands to outputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::broker::alarm::rule::{Alarm, AlarmConfig, AlarmRule, Change, Now, Seen};
+use crate::broker::alarm::config::{AlarmConfig, AlarmRule};
+use crate::broker::alarm::rule::{Alarm, Change, Now, Seen};
 use crate::broker::commit::batch::Batch;
 use crate::broker::commit::group_commit::{Live, Recorder};
 use crate::broker::context::Services;
@@ -21,9 +22,10 @@ use crate::mqtt::{Filter, Message};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::{AlarmRow, Record};
+use crate::timeline::{BrokerClock, Timeline};
 use crate::wire::{
-    BROKER_DEVICE_ID, BROKER_STATUS, Component, Device, Discovery, NodeTopics, ONLINE, Platform,
-    STATUSES, Switch, alarm_topic, status_source,
+    BROKER_DEVICE_ID, BROKER_STATUS, BoardTopic, Component, Device, Discovery, Health, NodeTopics,
+    ONLINE, Platform, STATUSES, Switch, alarm_topic,
 };
 
 /// Changes that wait for the store, at most. While it cannot commit, only silence raises alarms, each once.
@@ -36,13 +38,13 @@ const LAST_CHANGES: Duration = Duration::from_secs(1);
 pub struct AlarmState {
     /// Its name.
     pub name: Id,
-    /// The node whose readings it checks.
+    /// The node that it checks.
     pub node: Id,
     /// The rule that raises it.
     pub rule: AlarmRule,
     /// Whether it is raised.
     pub raised: bool,
-    /// The topics of the readings that it checks.
+    /// The topics of what it checks.
     pub source: Filter,
     /// Unix ms UTC of the latest change; `None` when it never changed.
     pub since_ms: Option<i64>,
@@ -54,20 +56,42 @@ pub struct AlarmState {
 
 /// The states of all alarms. A clone shares them.
 #[derive(Debug, Clone, Default)]
-pub struct Alarms(Arc<Mutex<Vec<AlarmState>>>);
+pub struct Alarms {
+    kept: Arc<Mutex<Vec<Kept>>>,
+    timeline: Timeline,
+}
+
+#[derive(Debug)]
+struct Kept {
+    state: AlarmState,
+    /// As [`AlarmRow::correction_ms`], of its latest change.
+    correction_ms: Option<i64>,
+}
 
 impl Alarms {
-    /// A copy of the states, in the order of the configuration.
+    /// A copy of the states, in the order of the configuration. Times from before the clock was set are corrected, as they
+    /// are in the log.
     #[must_use]
     pub fn states(&self) -> Vec<AlarmState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let clock = self.timeline.clock();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for Kept { state, correction_ms } in kept.iter_mut() {
+            let Some((since_ms, before_ms)) = state.since_ms.zip(*correction_ms) else { continue };
+            let arrived_ms = since_ms.saturating_sub(before_ms);
+            let (now_ms, settled) = clock.correction_of(arrived_ms, before_ms);
+            state.since_ms = Some(arrived_ms.saturating_add(now_ms));
+            *correction_ms = (!settled).then_some(now_ms);
+        }
+        kept.iter().map(|kept| kept.state.clone()).collect()
     }
 
-    fn note(&self, index: usize, change: &Change, at_ms: i64) {
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = states.get_mut(index) {
+    fn note(&self, index: usize, change: &Change, clock: &BrokerClock) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Kept { state, correction_ms }) = kept.get_mut(index) {
+            let known = &clock.timeline;
+            *correction_ms = (!known.is_set).then_some(known.correction_ms);
             state.raised = change.raised;
-            state.since_ms = Some(at_ms);
+            state.since_ms = Some(clock.now_ms());
             state.detail.clone_from(&change.detail);
             state.raised_count += u64::from(change.raised);
         }
@@ -106,8 +130,8 @@ pub fn start(
         let row = left.iter().find(|row| row.name == config.name.as_str());
         let raised = row.is_some_and(|row| row.raised);
         info!(alarm = %config.name, raised, "watching");
-        services.fan_out.publish_own(state(&config.name, raised));
-        states.push(AlarmState {
+        services.fan_out.publish_own(state_message(&config.name, raised));
+        let state = AlarmState {
             name: config.name.clone(),
             node: config.node.clone(),
             rule: config.rule.clone(),
@@ -116,20 +140,21 @@ pub fn start(
             since_ms: row.map(|row| row.at),
             detail: row.map(|row| row.detail.clone()).unwrap_or_default(),
             raised_count: 0,
-        });
+        };
+        states.push(Kept { state, correction_ms: row.and_then(|row| row.correction_ms) });
         alarms.push(Alarm::new(config, raised, start));
     }
-    let statuses = alarms.iter().any(|alarm| alarm.config().output.is_some()).then(|| {
-        let filter = STATUSES.parse().expect("STATUSES is a filter");
-        LocalClient::new(services.clone()).subscribe(&[filter])
-    });
-    let handle = Alarms(Arc::new(Mutex::new(states)));
+    let filters = board_filters(&alarms);
+    let boards = (!filters.is_empty())
+        .then(|| LocalClient::new(services.clone()).subscribe(&Vec::from_iter(filters)));
+    let handle =
+        Alarms { kept: Arc::new(Mutex::new(states)), timeline: services.fan_out.timeline.clone() };
     let (history, changes) = mpsc::channel(HISTORY_CHANGES);
     let mut committing = tokio::spawn(commit_changes(changes, services.recorder.clone()));
     let live = services.recorder.live();
     let watch = Watch { alarms, states: handle.clone(), services: services.clone(), history };
     let running = tokio::spawn(async move {
-        watch.run(live, statuses, shutdown).await;
+        watch.run(live, boards, shutdown).await;
         // A store that cannot commit does not delay the end.
         if timeout(LAST_CHANGES, &mut committing).await.is_err() {
             committing.abort();
@@ -159,9 +184,15 @@ impl Watch {
     async fn run(
         mut self,
         mut live: tokio::sync::broadcast::Receiver<Live>,
-        statuses: Option<LocalSubscription>,
+        boards: Option<LocalSubscription>,
         mut shutdown: Shutdown,
     ) {
+        // What the boards said last. Their `online` says nothing: they connect again.
+        for said in boards.iter().flat_map(LocalSubscription::retained) {
+            if let Some((node, BoardTopic::Health)) = BoardTopic::parse(&said.topic) {
+                self.hear(&node, &said.payload);
+            }
+        }
         let counters = Arc::clone(self.services.recorder.counters());
         loop {
             let deadline = self.alarms.iter().filter_map(Alarm::deadline).min();
@@ -183,7 +214,11 @@ impl Watch {
                 },
                 () = time => self.pass(),
                 () = counters.next_disk_error() => self.disk_failed(&counters),
-                node = came_back(statuses.as_ref()) => self.tell_again(&node),
+                said = next(boards.as_ref()) => match BoardTopic::parse(&said.topic) {
+                    Some((node, BoardTopic::Status)) if said.payload == ONLINE.as_bytes() => self.tell_again(&node),
+                    Some((node, BoardTopic::Health)) => self.hear(&node, &said.payload),
+                    _ => {}
+                },
                 () = shutdown.requested() => return,
             }
         }
@@ -197,6 +232,20 @@ impl Watch {
                 for change in self.alarms[index].see(Seen { node, sensor, telemetry }, now) {
                     self.tell(index, change);
                 }
+            }
+        }
+    }
+
+    /// A board's health; an empty one was deleted, and one that cannot be read says nothing.
+    fn hear(&mut self, node: &Id, payload: &[u8]) {
+        let health = Health::parse(payload);
+        if health.is_none() && !payload.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for index in 0..self.alarms.len() {
+            for change in self.alarms[index].hear(node, health.as_ref(), now) {
+                self.tell(index, change);
             }
         }
     }
@@ -224,16 +273,16 @@ impl Watch {
     fn tell(&mut self, index: usize, change: Change) {
         let (name, output) =
             (self.alarms[index].config().name.clone(), self.alarms[index].config().output.clone());
-        let at_ms = unix_ms();
+        let clock = self.services.fan_out.timeline.clock();
         if change.raised {
             warn!(alarm = %name, why = change.detail, "raised");
         } else {
             info!(alarm = %name, why = change.detail, "cleared");
         }
-        self.states.note(index, &change, at_ms);
-        let mut messages = vec![state(&name, change.raised)];
+        self.states.note(index, &change, &clock);
+        let mut messages = vec![state_message(&name, change.raised)];
         messages.extend(output.map(|(node, output)| self.command(&node, &output)));
-        let Change { raised, detail } = change;
+        let (Change { raised, detail }, at_ms) = (change, clock.timeline.latest_ms);
         if self
             .history
             .try_send(Record::Alarm { name: name.clone(), at_ms, raised, detail })
@@ -271,20 +320,24 @@ impl Watch {
     }
 }
 
-/// Waits until a node publishes `online`.
-async fn came_back(statuses: Option<&LocalSubscription>) -> Id {
-    let Some(statuses) = statuses else { return std::future::pending().await };
-    loop {
-        let message = statuses.next().await;
-        if message.payload == ONLINE.as_bytes()
-            && let Some(node) = status_source(&message.topic)
-        {
-            return node;
-        }
+/// The topics of boards that alarms need: what they check, and when a node with outputs of theirs comes.
+fn board_filters(alarms: &[Alarm]) -> HashSet<Filter> {
+    let configs = || alarms.iter().map(Alarm::config);
+    let faults = configs().filter(|config| matches!(config.rule, AlarmRule::Fault { .. }));
+    let statuses = configs().any(|config| config.output.is_some());
+    let statuses = statuses.then(|| STATUSES.parse().expect("STATUSES is a filter"));
+    faults.map(AlarmConfig::source).chain(statuses).collect()
+}
+
+/// Waits for the next message of a board.
+async fn next(boards: Option<&LocalSubscription>) -> Arc<Message> {
+    match boards {
+        Some(boards) => boards.next().await,
+        None => std::future::pending().await,
     }
 }
 
-fn state(name: &Id, raised: bool) -> Message {
+fn state_message(name: &Id, raised: bool) -> Message {
     let state = if raised { Switch::On } else { Switch::Off };
     Message::own(alarm_topic(name), state.as_str())
 }

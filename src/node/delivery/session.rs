@@ -284,6 +284,10 @@ impl Delivery<'_> {
                                 info!(broker = %self.broker, waiting = outbox.depth(), left_out, "connected");
                             }
                             publisher.tick().await?;
+                            // At most once a second: a line that comes and goes is no stream of messages.
+                            if publisher.is_open() && switches.take_faults_changed() {
+                                publisher.publish_health(&(self.health)())?;
+                            }
                         }
                         () = &mut preferred, if open => break Err(Closed::GoBack),
                         () = shutdown.requested() => {

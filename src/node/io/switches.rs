@@ -2,6 +2,7 @@
 //! broker was last heard, the other way.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +90,7 @@ pub struct Switches {
     heard: Mutex<Option<Instant>>,
     /// Outputs whose lines fail, and why.
     faults: Mutex<BTreeMap<Id, String>>,
+    faults_changed: AtomicBool,
     unknown_line: ThrottledLog,
 }
 
@@ -104,6 +106,7 @@ impl Switches {
             commanded: Notify::new(),
             heard: Mutex::new(None),
             faults: Mutex::default(),
+            faults_changed: AtomicBool::new(false),
             unknown_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         }
     }
@@ -183,16 +186,26 @@ impl Switches {
 
     /// Notes that an output's line fails, and why; `None` once it holds.
     pub fn set_fault(&self, output: &Id, fault: Option<String>) {
+        let mut faults = lock(&self.faults);
+        if faults.get(output) == fault.as_ref() {
+            return;
+        }
         match fault {
-            Some(fault) => lock(&self.faults).insert(output.clone(), fault),
-            None => lock(&self.faults).remove(output),
+            Some(fault) => faults.insert(output.clone(), fault),
+            None => faults.remove(output),
         };
+        self.faults_changed.store(true, Relaxed);
     }
 
-    /// The outputs that are not in the state that they should have, and why, as text.
+    /// The outputs that are not in the state that they should have, and why.
     #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        lock(&self.faults).values().cloned().collect()
+    pub fn faults(&self) -> BTreeMap<Id, String> {
+        lock(&self.faults).clone()
+    }
+
+    /// Whether the faults changed since the last call.
+    pub fn take_faults_changed(&self) -> bool {
+        self.faults_changed.swap(false, Relaxed)
     }
 
     /// The broker is there and would deliver a command.

@@ -5,7 +5,7 @@ use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database =
-    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6, V7, V8] };
+    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9] };
 
 /// Readings, samples and refusals.
 ///
@@ -32,8 +32,12 @@ const V6: &str = include_str!("migrations/6_wills.sql");
 
 /// Means without sums, newest readings, and times that no step of the clock touches.
 const V7: &str = include_str!("migrations/7_numbers_and_times.sql");
+
 /// Who began a series, and the nodes that are to be forgotten.
 const V8: &str = include_str!("migrations/8_series.sql");
+
+/// Times of alarms that are corrected when the clock is set.
+const V9: &str = include_str!("migrations/9_alarm_times.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -70,7 +74,8 @@ mod tests {
                 "832e88d32dc36b12",
                 "ffc63bcca235f7a8",
                 "19fc66e6a1bdb4c3",
-                "e7180997117ec043"
+                "e7180997117ec043",
+                "9ed82ace9440fd67"
             ]
         );
     }

@@ -21,7 +21,7 @@ impl Log {
             statement.query_map(rusqlite::params_from_iter(names.chain([count])), |row| {
                 let (name, at, raised, detail) =
                     (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-                Ok(AlarmRow { name, at, raised, detail })
+                Ok(AlarmRow { name, at, raised, detail, correction_ms: None })
             })?;
         rows.collect()
     }

@@ -7,7 +7,7 @@ use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::newest::OFFSET_AHEAD_MS;
 use crate::store::write::record::{Appended, EXAMPLE_MAX_BYTES, Record};
-use crate::store::write::{alarm_log, early, restamp, series};
+use crate::store::write::{alarm_log, restamp, series};
 use crate::wire::Telemetry;
 
 /// Rows of table `refusal`; refusals of further topics are counted under the topic `…`.
@@ -47,13 +47,14 @@ pub(in crate::store) fn append(
             }
             Record::Begun { series, owner } => series::set_owner(transaction, series, owner)?,
             Record::Alarm { name, at_ms, raised, detail } => {
-                alarm_log::append(transaction, name.as_str(), *at_ms, *raised, detail)?;
+                let change = alarm_log::Happened { at_ms: *at_ms, raised: *raised, detail };
+                alarm_log::append(transaction, cache, name.as_str(), &change)?;
             }
         }
     }
     cache.early.save(transaction)?;
     if cache.restamping {
-        cache.restamping = restamp::step(transaction, cache)? || early::step(transaction, cache)?;
+        cache.restamping = restamp::correct_some(transaction, cache)?;
     }
     Ok(appended)
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::store::write::cache::WriterCache;
-use crate::store::write::early;
+use crate::store::write::{alarm_log, early};
 use crate::timeline::{BrokerClock, Saved};
 
 /// A step of at least this is one for retention, ms.
@@ -81,12 +81,9 @@ impl ToldClock {
     /// Writes how log time goes on. It counts as saved once [`ToldClock::committed`] says so.
     pub fn save(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let Some(BrokerClock { timeline }) = &self.told else { return Ok(()) };
-        let same = self
-            .saved
-            .as_ref()
-            .is_some_and(|saved| saved.boot == timeline.boot && saved.base_ms == timeline.base_ms);
-        if !same {
+        if !self.saved.as_ref().is_some_and(|saved| timeline.continues(saved)) {
             early::give_up_all(transaction)?;
+            alarm_log::give_up_all(transaction)?;
         }
         transaction.execute("DELETE FROM timeline", [])?;
         transaction.execute(

@@ -6,13 +6,10 @@ use crate::clock::SET_FROM_MS;
 use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::stretch::Stretch;
+use crate::timeline::{DOUBT_MS, UNSET_STEP_MS};
 
 /// Samples that one commit corrects.
 const SAMPLES_PER_COMMIT: i64 = 500;
-/// While the clock is not set, smaller steps are those of a daemon that keeps it right, ms.
-const STEP_MS: i64 = 60_000;
-/// After this a time that can be is taken for right, ms.
-const DOUBT_MS: i64 = 7 * 86_400_000;
 
 /// Gives the stretches up of which nobody will know the time: the kernel that counted it has ended. Retention takes them by
 /// their arrival, and believes none of their times.
@@ -36,7 +33,7 @@ pub(in crate::store) fn step(
              WHERE correction IS NOT NULL AND (abs(correction - ?1) >= ?2 OR (?3 AND correction <> ?1))
              LIMIT 1",
         )?
-        .query_row(params![correction_ms, STEP_MS, is_set], Stretch::read)
+        .query_row(params![correction_ms, UNSET_STEP_MS, is_set], Stretch::read)
         .optional()?;
     if let Some(wrong) = wrong {
         correct(transaction, cache, wrong)?;

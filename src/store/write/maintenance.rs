@@ -20,7 +20,7 @@ use crate::store::write::arrival_move::{self, ArrivalMove};
 use crate::store::write::broker_clock::STEP_DOUBT_MS;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::forget::{self, Forgetting};
-use crate::store::write::{early, restamp, sweep};
+use crate::store::write::{restamp, sweep};
 
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
 /// then for the pages that it has written: about a commit's own time on an SSD.
@@ -140,8 +140,7 @@ impl Maintenance {
     ) -> rusqlite::Result<bool> {
         if cache.restamping {
             let transaction = connection.transaction()?;
-            cache.restamping =
-                restamp::step(&transaction, cache)? || early::step(&transaction, cache)?;
+            cache.restamping = restamp::correct_some(&transaction, cache)?;
             transaction.commit()?;
             return Ok(true);
         }

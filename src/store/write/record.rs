@@ -70,7 +70,7 @@ pub enum Record {
     Alarm {
         /// Its name.
         name: Id,
-        /// When, Unix ms UTC by the broker's clock.
+        /// When, in log time: [`crate::timeline`].
         at_ms: i64,
         /// Raised, or cleared.
         raised: bool,

@@ -9,6 +9,7 @@ use crate::store::retention::fold::fold;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::READINGS;
 use crate::store::write::cache::WriterCache;
+use crate::store::write::{alarm_log, early};
 
 /// Readings whose time is corrected in one commit, so that an acknowledgement never waits long
 /// behind a correction.
@@ -23,11 +24,18 @@ struct Early {
     values: [Option<f64>; 2],
 }
 
-/// Corrects the next few readings. Returns whether there is more to do.
-pub(in crate::store) fn step(
+/// Corrects the next few times of readings, samples or alarms. Returns whether there is more to do.
+pub(in crate::store) fn correct_some(
     transaction: &Transaction<'_>,
     cache: &mut WriterCache,
 ) -> rusqlite::Result<bool> {
+    Ok(step(transaction, cache)?
+        || early::step(transaction, cache)?
+        || alarm_log::step(transaction, cache)?)
+}
+
+/// Corrects the next few readings. Returns whether there is more to do.
+fn step(transaction: &Transaction<'_>, cache: &mut WriterCache) -> rusqlite::Result<bool> {
     let waiting = transaction
         .prepare_cached(
             "SELECT id, offset_ms, synced_seq, restamp_from FROM run

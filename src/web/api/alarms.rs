@@ -59,6 +59,7 @@ fn rule(rule: &AlarmRule) -> Value {
         AlarmRule::Gap { .. } => json!({ "kind": "gap" }),
         AlarmRule::Clock { .. } => json!({ "kind": "clock" }),
         AlarmRule::Disk { .. } => json!({ "kind": "disk" }),
+        AlarmRule::Fault { output, .. } => json!({ "kind": "fault", "output": output }),
     }
 }
 

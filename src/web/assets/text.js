@@ -37,6 +37,7 @@ const english = {
   silent: (sensor, limit) => `${sensor}: no reading for ${limit}`,
   missing: (node) => `${node}: readings missing`, clockAlarm: (node) => `${node}: clock not set, or ahead`,
   disk: () => "The broker's disk failed a write",
+  fault: (node, output) => `${node}: output ${output} cannot be switched`,
   loginTitle: "Log in to see this page", loginText: "Without a login it opens only on the broker's own machine.",
   deniedTitle: "No permission to read",
   deniedText: (user) => `User ${user} may not read the log and the boards. Log in as another user.`,
@@ -115,6 +116,7 @@ const korean = {
   silent: (sensor, limit) => `${sensor}: ${limit} 동안 측정값 없음`,
   missing: (node) => `${node}: 누락된 측정값 있음`, clockAlarm: (node) => `${node}: 시계가 설정되지 않았거나 빠름`,
   disk: () => "브로커 디스크에 쓰지 못함",
+  fault: (node, output) => `${node}: 출력 ${output} 전환 실패`,
   loginTitle: "이 페이지를 보려면 로그인해야 합니다", loginText: "로그인하지 않으면 브로커가 실행 중인 기기에서만 볼 수 있습니다.",
   deniedTitle: "읽기 권한이 없습니다",
   deniedText: (user) => `${user} 사용자에게는 측정값과 보드를 볼 권한이 없습니다. 다른 사용자로 로그인해야 합니다.`,
@@ -200,7 +202,7 @@ export function axisTimes(marks, step) {
 const UNITS_OF = { temperature: "°C", humidity: "%" };
 
 /** What an alarm is about, with the present value of its sensor. */
-export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms: limitMs }, latest) {
+export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms: limitMs, output }, latest) {
   const name = sensor ? `${node} ${sensor}` : node;
   const unit = UNITS_OF[quantity];
   return {
@@ -209,6 +211,7 @@ export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms:
     gap: () => t.missing(name),
     clock: () => t.clockAlarm(name),
     disk: t.disk,
+    fault: () => t.fault(node, output),
   }[kind]?.() ?? name;
 }
 

@@ -11,8 +11,6 @@ use crate::wire::{BoardTopic, Health, OFFLINE, ONLINE};
 const BOARDS_MAX: usize = 1_000;
 /// Inputs kept of one board, and outputs likewise. A header has 28 lines.
 const LINES_MAX: usize = 64;
-/// Largest health message that is parsed, in bytes.
-const HEALTH_MAX_BYTES: usize = 16 * 1024;
 
 /// Whether a board is connected, by its status topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,8 +83,7 @@ impl Boards {
                 }
             }
             BoardTopic::Health => {
-                let small = payload.len() <= HEALTH_MAX_BYTES;
-                board.health = serde_json::from_slice(payload).ok().filter(|_| small);
+                board.health = Health::parse(payload);
                 board.health_at = at_ms.filter(|_| board.health.is_some());
             }
             BoardTopic::Input(name) => set(&mut board.inputs, name, payload),
@@ -165,7 +162,7 @@ mod tests {
         for n in 0..LINES_MAX + 5 {
             boards.apply(&format!("humidor/n0/input/i{n}"), b"ON", None);
         }
-        let huge = format!("\"{}\"", "x".repeat(HEALTH_MAX_BYTES));
+        let huge = format!("\"{}\"", "x".repeat(16 * 1024));
         boards.apply("humidor/n0/health", huge.as_bytes(), None);
         assert_eq!(boards.iter().count(), BOARDS_MAX);
         let board = boards.get(&id("n0")).unwrap();
