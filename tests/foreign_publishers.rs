@@ -106,6 +106,17 @@ fn the_page_lists_and_charts_them_for_those_who_may_read_the_topic() {
         login("kim")
     );
     let mut events = send(http, head.as_bytes());
+    let mut text = String::new();
+    let mut more = |text: &mut String| {
+        let mut chunk = [0; 4096];
+        let count = std::io::Read::read(&mut events, &mut chunk).expect("the stream goes on");
+        assert!(count > 0, "closed after: {text}");
+        *text += &String::from_utf8_lossy(&chunk[..count]);
+    };
+    // It follows from its answer on.
+    while !text.contains("\r\n\r\n") {
+        more(&mut text);
+    }
 
     let mut client = Client::connect(mqtt, "publisher");
     for pkid in 1..=5 {
@@ -137,12 +148,8 @@ fn the_page_lists_and_charts_them_for_those_who_may_read_the_topic() {
     assert_eq!(none["at"], serde_json::json!([]));
     assert_eq!(ask("kim", "/api/v1/sources/series").status, 400);
 
-    let mut text = String::new();
-    let mut chunk = [0; 4096];
     while !text.contains("zigbee2mqtt/door") {
-        let count = std::io::Read::read(&mut events, &mut chunk).expect("the stream goes on");
-        assert!(count > 0, "closed after: {text}");
-        text += &String::from_utf8_lossy(&chunk[..count]);
+        more(&mut text);
     }
     assert!(text.contains("event: samples") && text.contains(r#""value":18.75"#), "{text}");
     assert_eq!(broker.terminate(), Some(0));
