@@ -35,7 +35,8 @@ def check(name, holds, patience=PATIENCE_S):
 
 
 def start(log, program, *arguments):
-    environment = {"PATH": os.environ["PATH"], "NO_COLOR": "1"}
+    # Caddy writes its configuration below HOME, and into the working folder where there is none.
+    environment = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "HOME": str(WORK)}
     process = subprocess.Popen([program, *arguments], env=environment, stderr=open(WORK / log, "w"), stdout=subprocess.DEVNULL)
     processes.append(process)
     return process
