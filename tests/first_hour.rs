@@ -86,6 +86,20 @@ fn a_name_of_the_local_network_is_known_and_another_gets_a_page_that_says_what_t
     assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
     assert!(page.text().contains("HUMIDOR_HTTP_HOSTS=plant.example<"), "{}", page.text());
     assert!(ask("plant.example", "application/json").text().starts_with('{'));
+    // An emoji, and behind a proxy that leaves its prefix on.
+    for path in ["/%F0%9F%8F%A0", "/🏠", "/humidor/", "/humidor/app.js", "/api/v1/nothing"] {
+        let ask = |accept: &str| request(http, "GET", path, &[("accept", accept)], "");
+        let page = ask("text/html");
+        // Bytes that no path may have are refused by the parser.
+        assert!(page.status == 404 || path.contains('🏠'), "{path}: {page:?}");
+        if page.status == 404 {
+            assert!(page.text().contains("take the prefix off"), "{}", page.text());
+            assert!(ask("*/*").json()["error"].as_str().unwrap().contains("prefix"), "{path}");
+        }
+    }
+    let lies = [("accept", "text/html"), ("x-forwarded-prefix", "/🏠/<script>")];
+    let page = request(http, "GET", "/", &lies, "");
+    assert!(page.status == 200 && !page.text().contains("<script>"), "{page:?}");
     // An emoji, markup, and nothing at all.
     for host in ["🏠.example", "<script>alert(1)</script>", ""] {
         let page = ask(host, "text/html");
@@ -129,8 +143,14 @@ fn a_user_is_added_before_there_is_a_folder_and_told_what_to_write_on_the_board(
 fn the_refusals_of_a_board_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(add_user(folder.path(), "press", "node").0, Some(0));
+    assert_eq!(add_user(folder.path(), "kim", "admin").0, Some(0));
     let (broker, address) = broker(folder.path(), "127.0.0.1:0", &[]);
+    let http = http_of(&broker);
     let id = format!("pi-{}", std::process::id());
+    let refused =
+        |login: &str| request(http, "GET", "/api/v1/refused", &[("authorization", login)], "");
+    // kim:kim-secret, press:press-secret
+    let (kim, press) = ("Basic a2ltOmtpbS1zZWNyZXQ=", "Basic cHJlc3M6cHJlc3Mtc2VjcmV0");
     let start = |name: &str, user: &str, password: &str| {
         let data = folder.path().join(name);
         Process::start(board(&data, &id, &format!("mqtt://{user}@{address}"), password))
@@ -140,16 +160,40 @@ fn the_refusals_of_a_board_are_told_apart() {
         command.args(["health", "--mqtt-listen", "127.0.0.1:1", "--node", &id]);
         run(&mut command)
     };
-    for (name, user, password, of_broker, of_board) in [
-        ("a", "press", "guess", "wrong password", "unknown user or wrong password"),
-        ("b", "nobody", "press-secret", "unknown user", "unknown user or wrong password"),
-        ("c", "press", "press-secret", "may not publish as this node", "HUMIDOR_NODE=press"),
+    for (name, user, password, of_broker, of_board, of_page) in [
+        (
+            "a",
+            "press",
+            "guess",
+            "wrong password",
+            "unknown user or wrong password",
+            "wrong-password",
+        ),
+        (
+            "b",
+            "nobody",
+            "press-secret",
+            "unknown user",
+            "unknown user or wrong password",
+            "unknown-user",
+        ),
+        (
+            "c",
+            "press",
+            "press-secret",
+            "may not publish as this node",
+            "HUMIDOR_NODE=press",
+            "wrong-node",
+        ),
     ] {
         let board = start(name, user, password);
         let line = board.said("broker refused");
         assert!(line.contains(of_board), "{line}");
         let line = broker.said("login refused");
         assert!(line.contains(of_broker) && line.contains(user), "{line}");
+        let told = &refused(kim).json()[0];
+        assert_eq!((&told["node"], &told["user"]), (&id.as_str().into(), &user.into()), "{told}");
+        assert_eq!((&told["cause"], &told["address"]), (&of_page.into(), &"127.0.0.1".into()));
         wait_until("the refusal is known", || health().1.contains("broker refused"));
         let (code, said, _) = health();
         assert_eq!(code, Some(75), "{said}");
@@ -163,6 +207,14 @@ fn the_refusals_of_a_board_are_told_apart() {
         }
     }
     assert_eq!(stored(folder.path()), 0);
+    assert_eq!(refused(press).status, 403, "the names of users are for admins");
+    assert_eq!(request(http, "GET", "/api/v1/refused", &[], "").status, 401);
+    // An admin may publish as any node.
+    let address = format!("mqtt://kim@{address}");
+    let _board = Process::start(board(&folder.path().join("d"), &id, &address, "kim-secret"));
+    wait_until("a board that is let in is refused no more", || {
+        refused(kim).json().as_array().is_some_and(Vec::is_empty)
+    });
 }
 
 #[test]

@@ -5,8 +5,9 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use humidor::broker::{Role, hash};
 use rumqttc::mqttbytes::QoS;
-use support::http::get;
+use support::http::{get, request, send};
 use support::{Client, Process, broker, log};
 
 fn start(data: &std::path::Path) -> (Process, Client, std::net::SocketAddr) {
@@ -75,4 +76,74 @@ fn a_member_that_is_no_number_costs_itself_and_is_counted() {
     ] {
         assert!(metrics.text().lines().any(|found| found == line), "{line} in {}", metrics.text());
     }
+}
+
+/// Basic credentials of a user whose password is the name.
+fn login(name: &str) -> String {
+    use base64::Engine;
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{name}"));
+    format!("Basic {pair}")
+}
+
+#[test]
+fn the_page_lists_and_charts_them_for_those_who_may_read_the_topic() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = [("kim", Role::Admin, ""), ("lee", Role::None, "\"allow read tele/#\"")];
+    let users = users.map(|(name, role, rule)| {
+        let hash = hash(name.as_bytes()).unwrap();
+        format!("[user.{name}]\npassword = \"{hash}\"\nrole = \"{role}\"\nrules = [{rule}]\n")
+    });
+    std::fs::write(folder.path().join("users.toml"), users.concat()).unwrap();
+    let filters = "tele/+/SENSOR,zigbee2mqtt/+";
+    let (broker, mqtt) =
+        broker(folder.path(), "127.0.0.1:0", &["--logged-filters", filters, "--anonymous", "yes"]);
+    let line = broker.said("listening for HTTP");
+    let http = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
+    let ask =
+        |who: &str, path: &str| request(http, "GET", path, &[("authorization", &login(who))], "");
+    let head = format!(
+        "GET /api/v1/events HTTP/1.1\r\nhost: {http}\r\nauthorization: {}\r\n\r\n",
+        login("kim")
+    );
+    let mut events = send(http, head.as_bytes());
+
+    let mut client = Client::connect(mqtt, "publisher");
+    for pkid in 1..=5 {
+        let payload = format!(r#"{{"AM2301":{{"Temperature":{}.5}}}}"#, 20 + pkid);
+        client.publish("tele/온실/SENSOR", QoS::AtLeastOnce, pkid, payload.as_bytes());
+        client.expect_puback(pkid);
+    }
+    client.publish("zigbee2mqtt/door", QoS::AtLeastOnce, 6, br#"{"temperature":18.75}"#);
+    client.expect_puback(6);
+
+    let all = ask("kim", "/api/v1/sources").json();
+    let names: Vec<_> =
+        all.as_array().unwrap().iter().map(|s| (&s["topic"], &s["field"])).collect();
+    assert_eq!(
+        names,
+        [
+            (&"tele/온실/SENSOR".into(), &"AM2301.Temperature".into()),
+            (&"zigbee2mqtt/door".into(), &"temperature".into()),
+        ]
+    );
+    assert_eq!(all[0]["latest"]["value"], 25.5);
+    assert!(all[0]["interval_ms"].is_u64(), "{all}");
+    assert_eq!(ask("lee", "/api/v1/sources").status, 403, "lee reads nothing of humidor");
+
+    let topic = "topic=tele%2F%EC%98%A8%EC%8B%A4%2FSENSOR&field=AM2301.Temperature";
+    let series = ask("kim", &format!("/api/v1/sources/series?{topic}")).json();
+    assert_eq!(series["value"]["mean"], serde_json::json!([21.5, 22.5, 23.5, 24.5, 25.5]));
+    let none = ask("kim", "/api/v1/sources/series?topic=%F0%9F%8F%A0").json();
+    assert_eq!(none["at"], serde_json::json!([]));
+    assert_eq!(ask("kim", "/api/v1/sources/series").status, 400);
+
+    let mut text = String::new();
+    let mut chunk = [0; 4096];
+    while !text.contains("zigbee2mqtt/door") {
+        let count = std::io::Read::read(&mut events, &mut chunk).expect("the stream goes on");
+        assert!(count > 0, "closed after: {text}");
+        text += &String::from_utf8_lossy(&chunk[..count]);
+    }
+    assert!(text.contains("event: samples") && text.contains(r#""value":18.75"#), "{text}");
+    assert_eq!(broker.terminate(), Some(0));
 }

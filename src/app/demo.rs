@@ -18,6 +18,7 @@ use crate::config::{self, Demo, Layers};
 use crate::dht::{Level, Model};
 use crate::exit::Code;
 use crate::gpio::Pin;
+use crate::mqtt::Filter;
 use crate::node::{
     Backend, BrokerAddress, DeliveryTimes, Node, NodeConfig, OutputConfig, Safety, SensorConfig,
 };
@@ -61,6 +62,9 @@ const BOILER: (&str, &str) = ("yard", "boiler");
 const BOILER_INTERVAL: Duration = Duration::from_secs(2);
 /// Its temperature in °C: around this, by this much, in a wave of this many seconds.
 const BOILER_WAVE: (f64, f64, f64) = (70.0, 15.0, 60.0);
+/// Another publisher: a plug with Tasmota's topic and payload. Its filter, its topic, and the power of the boiler's pump in
+/// W while it is warm.
+const PLUG: (&str, &str, f64) = ("tele/+/SENSOR", "tele/boiler-pump/SENSOR", 42.0);
 /// The alarm of the demo: raised and cleared once in each wave.
 const BOILER_LIMIT_C: f64 = 80.0;
 /// Board and name of the output that the page can switch, and that the alarm switches.
@@ -86,6 +90,9 @@ pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
     if demo.server.broker.alarms.is_empty() {
         let alarm = alarm().map_err(|error| Failure::new(Code::Internal, error))?;
         demo.server.broker.alarms.push(alarm);
+    }
+    if demo.server.broker.logged.is_empty() {
+        demo.server.broker.logged.extend(PLUG.0.parse::<Filter>());
     }
     let outcome = block_on(play(demo, seconds));
     if let Some(folder) = scratch {
@@ -221,7 +228,7 @@ fn outputs(node: &str) -> Result<Vec<OutputConfig>, IdError> {
     Ok(vec![OutputConfig { name, pin, active: Level::High, safety }])
 }
 
-/// Publishes the readings of the foreign sensor until the broker stops.
+/// Publishes the readings of the foreign sensor, and those of the plug, until the broker stops.
 async fn fire(broker: LocalClient) {
     let (node, sensor) = BOILER;
     let started = Instant::now();
@@ -239,8 +246,16 @@ async fn fire(broker: LocalClient) {
             "temperature": (temperature * 10.0).round() / 10.0,
         });
         let topic = format!("humidor/{node}/sensor/{sensor}");
-        if broker.publish(topic, reading.to_string().into()).await.is_err() {
-            return;
+        let is_warm = temperature > mean;
+        let plug = serde_json::json!({ "ENERGY": {
+            "Power": if is_warm { (PLUG.2 + temperature - mean).round() } else { 0.0 },
+            "Voltage": 230.0 + (temperature - mean).round() / 10.0,
+        } });
+        let publications = [(topic, reading), (PLUG.1.to_owned(), plug)];
+        for (topic, payload) in publications {
+            if broker.publish(topic, payload.to_string().into()).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -35,7 +35,9 @@ pub use access::permissions::Permissions;
 pub use access::users::{
     Directory, HAD_USERS_FILE, USERS_FILE, UsersError, check_name, hash, is_world_readable, new_id,
 };
-pub use access::{Access, AccessConfig, AccessError, Anonymous, NotAdmitted, Password};
+pub use access::{
+    Access, AccessConfig, AccessError, Anonymous, NotAdmitted, Password, RefusedClient,
+};
 pub use alarm::rule::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
 pub use alarm::watch::{AlarmState, Alarms};
 pub use commit::group_commit::Live;

@@ -46,6 +46,7 @@ pub use read::log::{Log, Reading, Selection};
 pub use read::overview::{Overview, SensorOverview};
 pub use read::range::{POINTS_MAX, Range, RangeError};
 pub use read::series::{Point, Series, SeriesQuery};
+pub use read::sources::{Sample, SampleSeries, Source};
 pub use read::stats::{QuickStats, Stats};
 pub use read::tail::Tail;
 pub use retention::policy::Retention;

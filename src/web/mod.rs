@@ -130,6 +130,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     let routes = probes::routes(counters)
         .merge(mqtt_ws::routes(authenticator, mqtt_handoff))
         .merge(authenticated)
+        .fallback(auth::refusal_page::not_found)
         .layer(from_fn_with_state(names, auth::same_origin::protect));
     server::bounded(routes)
 }

@@ -1,6 +1,7 @@
 """What the browser's tests share: checks with a deadline, programs with their logs, and headless Chromium. BROKER in the
 environment names another program to run as the broker."""
 import os
+import re
 import subprocess
 import sys
 import time
@@ -55,7 +56,9 @@ def logged(log, text):
 
 def browser(language="en-GB"):
     options = Options()
-    for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]:
+    for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+                     # Names that the broker does not know.
+                     "--host-resolver-rules=MAP *.example 127.0.0.1"]:
         options.add_argument(argument)
     options.add_experimental_option("prefs", {"intl.accept_languages": language})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -66,6 +69,46 @@ def shape(page, width, height, dark):
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
                          {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+
+
+def violations(page):
+    """What axe-core, whose script is the third argument of the program, finds."""
+    page.execute_script(Path(sys.argv[3]).read_text())
+    found = page.execute_async_script("const done = arguments[arguments.length - 1]; axe.run(document).then(done);")
+    return [f"{rule['id']}: {node['html'][:120]}" for rule in found["violations"] for node in rule["nodes"]]
+
+
+def accessible(page, name):
+    """Checks that nothing is wider than the screen, and that axe finds nothing: light and dark, on a phone and a desktop."""
+    for scheme, dark in [("light", False), ("dark", True)]:
+        for width in [390, 1280]:
+            shape(page, width, 900, dark)
+            wide = lambda: page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+            check(f"{name}, {scheme}, {width} px: nothing is wider than the screen", wide, 3)
+            found = violations(page)
+            check(f"{name}, {scheme}, {width} px: axe finds nothing {found or ''}", lambda: not found, 0.1)
+    shape(page, 1280, 900, False)
+
+
+# Words that are the same in both languages, and names.
+ENGLISH_ALLOWED = {"humidor", "CSV", "API", "C"}
+
+
+def english_sentences(page):
+    """How many texts a page shows, and those among them that are English sentences. Commands are the same in each language."""
+    texts = page.execute_script("""
+        const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+        while (walker.nextNode()) {
+          const parent = walker.currentNode.parentElement;
+          if (parent.checkVisibility() && !parent.closest("script, noscript, .uplot, code, pre")) found.push(walker.currentNode.data.trim());
+        }
+        for (const element of document.querySelectorAll("[aria-label], [title], [placeholder]"))
+          for (const name of ["aria-label", "title", "placeholder"]) found.push(element.getAttribute(name) ?? "");
+        return found.filter((text) => text);""")
+    # Korean text quotes commands and settings; a topic is a name.
+    quoted = re.compile(r"humidor user [a-z -]+|[A-Z]+_[A-Z_]+(=\S+)?|\S+[/=]\S+")
+    words = lambda text: set(re.findall(r"(?<!\S)[A-Za-z]{2,}(?=[.,:;!?”]?(?:\s|$))", quoted.sub("", text))) - ENGLISH_ALLOWED
+    return len(texts), [text for text in texts if len(words(text)) > 2]
 
 
 def stop():

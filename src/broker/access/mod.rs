@@ -7,6 +7,7 @@ pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
 mod refusal_lines;
 mod refusals;
+mod refused_clients;
 mod renewal;
 mod sources;
 pub(in crate::broker) mod users;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use config::{AccessConfig, AccessError, Anonymous, Password};
 pub use refusals::{NotAdmitted, Refusals};
+pub use refused_clients::RefusedClient;
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -27,6 +29,7 @@ use tracing::{error, info, warn};
 use crate::broker::access::acl::{CompiledAcl, Role};
 use crate::broker::access::login_attempts::{Attempt, Checks, LoginError};
 use crate::broker::access::permissions::{Caller, Owner, Permissions};
+use crate::broker::access::refused_clients::RefusedClients;
 use crate::broker::access::sources::{NotRead, Sources};
 use crate::broker::access::users::{Account, Directory};
 use crate::broker::net::reload::Watched;
@@ -61,6 +64,7 @@ struct Inner {
     had_users: AtomicBool,
     checks: Checks,
     refusals: Refusals,
+    refused: RefusedClients,
     login_lines: ThrottledLogs,
     publish_line: ThrottledLog,
 }
@@ -99,6 +103,7 @@ impl Access {
             had_users: AtomicBool::new(had_users),
             checks: Checks::new()?,
             refusals: Refusals::default(),
+            refused: RefusedClients::default(),
             login_lines: ThrottledLogs::new(COMPLAINT_INTERVAL),
             publish_line: ThrottledLog::new(COMPLAINT_INTERVAL),
         };

@@ -41,3 +41,47 @@ impl NotAdmitted {
         }
     }
 }
+
+/// What the operator has to mend, so that a client is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It sent no user.
+    NoLogin,
+    /// The user exists, with another password.
+    WrongPassword,
+    /// There is no such user.
+    UnknownUser,
+    /// The login is right, and the user is another board's.
+    WrongNode,
+    /// A rule cannot be applied to its client id or its user's name.
+    UnfitName,
+}
+
+impl Cause {
+    /// A short name to tell it by.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoLogin => "no-login",
+            Self::WrongPassword => "wrong-password",
+            Self::UnknownUser => "unknown-user",
+            Self::WrongNode => "wrong-node",
+            Self::UnfitName => "unfit-name",
+        }
+    }
+
+    /// For the log; `None` where the refusal says it.
+    pub(super) const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::NoLogin => Some(
+                "no user and password were sent; on a board write mqtt://USER@HOST into HUMIDOR_BROKER",
+            ),
+            Self::WrongPassword => Some("wrong password"),
+            Self::UnknownUser => Some("unknown user; `humidor user list` shows the users"),
+            Self::WrongNode => Some(
+                "the password is right, but this user may not publish as this node; set HUMIDOR_NODE to the user's name on the board, or add a user for all boards with --role fleet",
+            ),
+            Self::UnfitName => None,
+        }
+    }
+}

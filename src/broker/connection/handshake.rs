@@ -190,8 +190,11 @@ async fn accept(
         (connect.user.as_deref().unwrap_or(""), connect.password.as_deref().unwrap_or(&[]))
     });
     let permissions = services.access.admit(peer, &connect.client_id, login).await;
-    let permissions =
-        permissions.map_err(|refusal| (refusal.reason(), End::NotAdmitted(refusal)))?;
+    let permissions = permissions.map_err(|refusal| {
+        let user = login.map(|(user, _)| user);
+        services.access.note_refused(peer, &connect.client_id, user, refusal);
+        (refusal.reason(), End::NotAdmitted(refusal))
+    })?;
     permit
         .admit_client(permissions.user())
         .await
@@ -243,6 +246,7 @@ async fn accept(
     let (expiry_s, now_ms) = (connect.session_expiry_s, services.fan_out.timeline.now_ms());
     let lease = Lease::take(&services.registry, &client_id, connect.clean_start, expiry_s, now_ms);
     let lease = lease.map_err(|_| (Reason::QuotaExceeded, End::Quota("persistent sessions")))?;
+    services.access.note_admitted(peer, &connect.client_id);
     let (mut keep_alive_s, mut server_keep_alive_s) = (connect.keep_alive_s, None);
     if version == Version::V5 && keep_alive_s > KEEP_ALIVE_MAX_S {
         keep_alive_s = KEEP_ALIVE_MAX_S;

@@ -1,6 +1,6 @@
-//! Downsamples a sensor's readings to the steps of a chart: from the coarsest roll-ups that suit the step, and from
-//! the rows where there are no roll-ups yet or they are out of date. Rows that are still to be moved to their place are in
-//! no roll-up, and are added to either.
+//! Downsamples a series, a sensor's readings or a foreign publisher's samples, to the steps of a chart: from the coarsest
+//! roll-ups that suit the step, and from the rows where there are no roll-ups yet or they are out of date. Readings that
+//! are still to be moved to their place are in no roll-up, and are added to either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::store::read::arrived::{self, Drawn};
 use crate::store::read::range::{Range, divide_up};
 use crate::store::retention::horizon::Horizon;
-use crate::store::rollup::aggregate::{Bucket, start_of};
+use crate::store::rollup::aggregate::{Aggregate, Bucket, start_of};
 use crate::store::rollup::compute;
-use crate::store::rollup::schema::{self, HOUR_MS, MINUTE_MS, QUARTER_MS, READINGS, Tier};
+use crate::store::rollup::schema::{self, HOUR_MS, MINUTE_MS, QUARTER_MS, READINGS, SAMPLES, Tier};
 
 /// Most single rows that one query reads; beyond it the answer is partial.
 const ROWS_MAX: i64 = 20_000;
@@ -21,8 +21,33 @@ const ROWS_MAX: i64 = 20_000;
 /// at 10 s.
 const FINE_ROWS_MAX: i64 = 5_000;
 
-/// Temperature and humidity of one step.
-type Readings = Bucket<2>;
+/// Temperature and humidity of one step; or a sample's value, and nothing.
+type Step = Bucket<2>;
+
+/// A series of the log, by its number.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) enum SeriesId {
+    /// A sensor's readings.
+    Sensor(i64),
+    /// A foreign publisher's samples.
+    Source(i64),
+}
+
+impl SeriesId {
+    /// Code of its schema, and its number.
+    const fn key(self) -> (i64, i64) {
+        match self {
+            Self::Sensor(id) => (READINGS.code, id),
+            Self::Source(id) => (SAMPLES.code, id),
+        }
+    }
+}
+
+/// A bucket of samples, of the shape of one of readings.
+fn widened(bucket: Bucket<1>) -> Step {
+    let [value] = bucket.aggregates;
+    Bucket { at: bucket.at, count: bucket.count, aggregates: [value, Aggregate::EMPTY] }
+}
 
 /// A series in the steps of a chart.
 #[derive(Debug)]
@@ -32,17 +57,21 @@ pub(in crate::store) struct Downsampled {
     /// Some of the range was not read.
     pub partial: bool,
     /// In the order of time.
-    pub buckets: Vec<Readings>,
+    pub buckets: Vec<Step>,
 }
 
-/// Downsamples the readings of a sensor. The caller holds one snapshot around it.
+/// Downsamples a series. The caller holds one snapshot around it.
 pub(in crate::store) fn downsample(
     connection: &Connection,
-    sensor: i64,
+    series: SeriesId,
     range: Range,
 ) -> rusqlite::Result<Downsampled> {
     let horizon = Horizon::load(connection)?;
-    let reader = SeriesReader { connection, sensor, arrived: arrived::drawn(connection, sensor)? };
+    let arrived = match series {
+        SeriesId::Sensor(sensor) => arrived::drawn(connection, sensor)?,
+        SeriesId::Source(_) => Vec::new(),
+    };
+    let reader = SeriesReader { connection, series, arrived };
     if range.from >= horizon.rows_from {
         let few = reader.count_all(range.from, range.to, range.steps() + 1)? <= range.steps();
         if few {
@@ -91,7 +120,7 @@ fn whole_steps(range: Range, step: i64) -> (i64, i64) {
 /// Buckets of one length, to which parts are added in any order.
 struct Steps {
     step: i64,
-    buckets: BTreeMap<i64, Readings>,
+    buckets: BTreeMap<i64, Step>,
 }
 
 impl Steps {
@@ -99,7 +128,7 @@ impl Steps {
         Self { step, buckets: BTreeMap::new() }
     }
 
-    fn add(&mut self, part: &Readings) {
+    fn add(&mut self, part: &Step) {
         let start = start_of(part.at, self.step);
         self.buckets.entry(start).or_insert_with(|| Bucket::empty(start)).merge(part);
     }
@@ -113,11 +142,11 @@ impl Steps {
     }
 }
 
-/// Reads one sensor's rows and roll-ups.
+/// Reads the rows and roll-ups of one series.
 struct SeriesReader<'a> {
     connection: &'a Connection,
-    sensor: i64,
-    /// Rows that are still to be moved to their place, in the order of time.
+    series: SeriesId,
+    /// Readings that are still to be moved to their place, in the order of time.
     arrived: Vec<Drawn>,
 }
 
@@ -135,7 +164,7 @@ impl SeriesReader<'_> {
     }
 
     /// As [`SeriesReader::rows`], with single rows that are still to be moved.
-    fn all_rows(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Readings>> {
+    fn all_rows(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Step>> {
         let mut rows = self.rows(from, to)?;
         let arrived = self.arrived_in(from, to).filter(|drawn| drawn.is_kept);
         rows.extend(arrived.map(|drawn| drawn.row));
@@ -143,26 +172,45 @@ impl SeriesReader<'_> {
         Ok(rows)
     }
 
-    /// Rows of table `reading` in a range of time, counted up to `most`.
+    /// Rows in their place in a range of time, counted up to `most`.
     fn count(&self, from: i64, to: i64, most: i64) -> rusqlite::Result<i64> {
+        let (_, id) = self.series.key();
+        let (table, series) = match self.series {
+            SeriesId::Sensor(_) => (READINGS.table, READINGS.series),
+            SeriesId::Source(_) => (SAMPLES.table, SAMPLES.series),
+        };
         self.connection
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT count(*) FROM (
-                     SELECT 1 FROM reading WHERE sensor = ? AND at >= ? AND at < ? LIMIT ?)",
-            )?
-            .query_row(params![self.sensor, from, to, most], |row| row.get(0))
+                     SELECT 1 FROM {table} WHERE {series} = ? AND at >= ? AND at < ? LIMIT ?)"
+            ))?
+            .query_row(params![id, from, to, most], |row| row.get(0))
     }
 
-    /// Rows of table `reading` in a range of time, in its order.
-    fn rows(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Readings>> {
-        self.connection
-            .prepare_cached(&READINGS.select_rows())?
-            .query_map(params![self.sensor, from, to], schema::read_row)?
-            .collect()
+    /// Rows in their place in a range of time, in its order.
+    fn rows(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Step>> {
+        match self.series {
+            SeriesId::Sensor(id) => self
+                .connection
+                .prepare_cached(&READINGS.select_rows())?
+                .query_map(params![id, from, to], schema::read_row)?
+                .collect(),
+            SeriesId::Source(id) => self
+                .connection
+                .prepare_cached(&SAMPLES.select_rows())?
+                .query_map(params![id, from, to], |row| schema::read_row(row).map(widened))?
+                .collect(),
+        }
     }
 
-    fn spans(&self, tier: Tier, from: i64, to: i64) -> rusqlite::Result<Vec<Readings>> {
-        compute::spans(self.connection, &READINGS, tier, self.sensor, from, to)
+    fn spans(&self, tier: Tier, from: i64, to: i64) -> rusqlite::Result<Vec<Step>> {
+        match self.series {
+            SeriesId::Sensor(id) => compute::spans(self.connection, &READINGS, tier, id, from, to),
+            SeriesId::Source(id) => {
+                let spans = compute::spans(self.connection, &SAMPLES, tier, id, from, to)?;
+                Ok(spans.into_iter().map(widened).collect())
+            }
+        }
     }
 
     /// The steps of a range, without rows that are still to be moved, and whether some of it was not read.
@@ -222,20 +270,19 @@ impl SeriesReader<'_> {
     fn backfill_end(&self) -> rusqlite::Result<Option<i64>> {
         self.connection
             .prepare_cached("SELECT before FROM backlog WHERE family = ? AND series = ?")?
-            .query_row(params![READINGS.code, self.sensor], |row| row.get(0))
+            .query_row(<[i64; 2]>::from(self.series.key()), |row| row.get(0))
             .optional()
     }
 
     /// Dirty quarters that reach into a range of time, the newest first.
     fn dirty(&self, from: i64, to: i64) -> rusqlite::Result<Vec<i64>> {
+        let (code, id) = self.series.key();
         self.connection
             .prepare_cached(
                 "SELECT at FROM dirty WHERE family = ? AND series = ? AND at > ? AND at < ?
                  ORDER BY at DESC",
             )?
-            .query_map(params![READINGS.code, self.sensor, from - QUARTER_MS, to], |row| {
-                row.get(0)
-            })?
+            .query_map(params![code, id, from - QUARTER_MS, to], |row| row.get(0))?
             .collect()
     }
 }

@@ -12,5 +12,6 @@ pub(in crate::store) mod overview;
 pub(in crate::store) mod range;
 pub(in crate::store) mod reporting_interval;
 pub(in crate::store) mod series;
+pub(in crate::store) mod sources;
 pub(in crate::store) mod stats;
 pub(in crate::store) mod tail;

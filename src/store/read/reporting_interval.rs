@@ -10,7 +10,7 @@ use crate::store::read::log::Log;
 use crate::store::retention::ahead::AHEAD_MS;
 
 /// Latest readings of a sensor that its interval is taken from.
-const READINGS: usize = 16;
+pub(in crate::store) const READINGS: usize = 16;
 
 impl Log {
     /// The median time between the latest readings of each sensor, in ms, by node and name; none for a sensor with
@@ -57,7 +57,8 @@ impl Log {
     }
 }
 
-fn median(mut intervals: Vec<i64>) -> Option<i64> {
+/// The median of the times between readings; `None` of fewer than two.
+pub(in crate::store) fn median(mut intervals: Vec<i64>) -> Option<i64> {
     intervals.sort_unstable();
     if intervals.len() < 2 { None } else { intervals.get(intervals.len() / 2).copied() }
 }

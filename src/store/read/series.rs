@@ -4,7 +4,7 @@
 use rusqlite::OptionalExtension;
 
 use crate::reading::Id;
-use crate::store::read::downsampling::{Downsampled, downsample};
+use crate::store::read::downsampling::{Downsampled, SeriesId, downsample};
 use crate::store::read::log::Log;
 use crate::store::read::range::Range;
 use crate::store::rollup::aggregate::{Band, Bucket};
@@ -75,8 +75,9 @@ impl Log {
             )?
             .query_row([query.node.as_str(), query.sensor.as_str()], |row| row.get(0))
             .optional()?;
-        let found =
-            sensor.map(|sensor| downsample(&self.connection, sensor, query.range)).transpose()?;
+        let found = sensor
+            .map(|sensor| downsample(&self.connection, SeriesId::Sensor(sensor), query.range))
+            .transpose()?;
         snapshot.finish()?;
         Ok(found.map_or_else(Series::default, Series::from))
     }

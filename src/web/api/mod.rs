@@ -1,4 +1,4 @@
-//! `/api/v1/`: nodes, sensors, readings, exports, outputs and alarms as JSON. `assets/openapi.json` describes it for
+//! `/api/v1/`: nodes, sensors, readings, other publishers' samples, exports, outputs, alarms and refused clients as JSON. `assets/openapi.json` describes it for
 //! programs.
 
 mod alarms;
@@ -6,6 +6,8 @@ mod export;
 mod nodes;
 mod outputs;
 mod readings;
+mod refused;
+mod sources;
 mod state;
 
 use axum::extract::{Extension, State};
@@ -25,6 +27,8 @@ pub fn read_routes(state: ApiState) -> Router {
         .route("/api/v1/sensors", get(readings::sensors))
         .route("/api/v1/latest", get(readings::latest))
         .route("/api/v1/series", get(readings::series))
+        .route("/api/v1/sources", get(sources::sources))
+        .route("/api/v1/sources/series", get(sources::series))
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/outputs", get(outputs::outputs))
         .route("/api/v1/alarms", get(alarms::alarms))
@@ -36,6 +40,7 @@ pub fn read_routes(state: ApiState) -> Router {
 pub fn routes(state: ApiState) -> Router {
     Router::new()
         .route("/api/v1/about", get(about))
+        .route("/api/v1/refused", get(refused::refused))
         .route("/api/v1/nodes/{node}", delete(nodes::forget))
         .route("/api/v1/outputs/{node}/{output}", post(outputs::switch))
         .with_state(state)

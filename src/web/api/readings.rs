@@ -12,12 +12,28 @@ use serde_json::json;
 use super::state::ApiState;
 use crate::clock;
 use crate::reading::Id;
-use crate::store::{Band, Log, Point, Range, Reading, SeriesQuery};
+use crate::store::{Band, Log, Range, Reading, SeriesQuery};
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 
 /// Range of a series whose query names no start: the last hour.
 const RANGE_DEFAULT: Duration = Duration::from_hours(1);
+
+/// The range of a query: from (inclusive), to (exclusive), both Unix ms UTC, and a step in ms.
+///
+/// # Errors
+/// 400 when it is empty, out of bounds, or has too many steps.
+pub fn range(
+    from: Option<i64>,
+    to: Option<i64>,
+    step: Option<u64>,
+) -> Result<(i64, i64, Range), HttpError> {
+    let to = to.unwrap_or_else(clock::unix_ms);
+    let hour = i64::try_from(RANGE_DEFAULT.as_millis()).unwrap_or(i64::MAX);
+    let from = from.unwrap_or(to.saturating_sub(hour).max(0));
+    let range = Range::new(from, to, step).map_err(|error| HttpError::bad_request(&error))?;
+    Ok((from, to, range))
+}
 
 #[derive(Debug, Serialize)]
 struct SensorEntry {
@@ -78,19 +94,21 @@ pub struct SeriesParameters {
 
 /// Minimum, mean and maximum of each point, column by column as the chart needs them.
 #[derive(Debug, Serialize)]
-struct Columns {
+pub struct Columns {
     min: Vec<Option<f64>>,
     mean: Vec<Option<f64>>,
     max: Vec<Option<f64>>,
 }
 
 impl Columns {
-    fn new(points: &[Point], quantity: impl Fn(&Point) -> Option<Band>) -> Self {
+    /// The columns of a quantity; each number is rounded by `round`.
+    pub fn new<P>(
+        points: &[P],
+        round: fn(f64) -> f64,
+        quantity: impl Fn(&P) -> Option<Band>,
+    ) -> Self {
         let column = |select: fn(&Band) -> f64| -> Vec<Option<f64>> {
-            points
-                .iter()
-                .map(|point| quantity(point).as_ref().map(select).map(round_to_thousandths))
-                .collect()
+            points.iter().map(|point| quantity(point).as_ref().map(select).map(round)).collect()
         };
         Self {
             min: column(|band| band.min),
@@ -113,11 +131,7 @@ pub async fn series(
     parameters: Result<Query<SeriesParameters>, QueryRejection>,
 ) -> Result<Response, HttpError> {
     let Query(parameters) = parameters?;
-    let to = parameters.to.unwrap_or_else(clock::unix_ms);
-    let hour = i64::try_from(RANGE_DEFAULT.as_millis()).unwrap_or(i64::MAX);
-    let from = parameters.from.unwrap_or(to.saturating_sub(hour).max(0));
-    let range =
-        Range::new(from, to, parameters.step).map_err(|error| HttpError::bad_request(&error))?;
+    let (from, to, range) = range(parameters.from, parameters.to, parameters.step)?;
     if !identity.may_read_sensor(parameters.node.as_str(), parameters.sensor.as_str()) {
         return Ok(identity.refuse("read this sensor"));
     }
@@ -131,8 +145,8 @@ pub async fn series(
         "partial": series.partial,
         "at": points.iter().map(|point| point.at).collect::<Vec<_>>(),
         "count": points.iter().map(|point| point.count).collect::<Vec<_>>(),
-        "temperature": Columns::new(&points, |point| point.temperature),
-        "humidity": Columns::new(&points, |point| point.humidity),
+        "temperature": Columns::new(&points, round_to_thousandths, |point| point.temperature),
+        "humidity": Columns::new(&points, round_to_thousandths, |point| point.humidity),
     }))
     .into_response())
 }

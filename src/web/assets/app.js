@@ -1,10 +1,10 @@
 // The page: requests everything once, then follows the events, and requests everything again after a reconnection.
 
 import { Chart, withGaps } from "./chart.js";
-import { alarms, applyReading, applyRecent, applySensors, boards, keyOf, link, now, sensors, setClock } from "./state.js";
+import { alarms, applyReading, applyRecent, applySample, applySensors, applySources, boards, isForeign, keyOf, link, now, sensors, setClock } from "./state.js";
 import { fillFirst } from "./first.js";
-import { alarmText, fill, length, number, t, time, zone } from "./text.js";
-import { drawAlarmChanges, drawAlarms, drawBoards, drawTiles, make, switchErrors, unsetClocks } from "./view.js";
+import { alarmText, fill, length, number, t, time, value, zone } from "./text.js";
+import { boardNames, drawAlarmChanges, drawAlarms, drawBoards, drawRefusals, drawTiles, make, switchErrors, unsetClocks } from "./view.js";
 
 const RANGES = { m15: 900_000, h1: 3_600_000, h6: 21_600_000, d1: 86_400_000, d7: 604_800_000, d30: 2_592_000_000, y1: 31_557_600_000 };
 const LONGEST_MS = 30 * RANGES.y1;
@@ -18,6 +18,9 @@ const ALARMS_EVERY_MS = 5_000;
 const RECENT_EVERY_MS = 300_000;
 /** Time in which the broker deletes what a board of usual size has left. */
 const FORGET_MS = 8_000;
+/** Other publishers send changes, or at intervals of their own: their charts have a gap after so many times the usual one. */
+const FOREIGN_PATIENCE = 4;
+const FOREIGN_UNKNOWN_MS = 900_000;
 /** Longest time in which a board confirms a command. */
 const SWITCH_TIMEOUT_MS = 2_000;
 /** Longest time for an answer of the broker, whose own limit is 20 s. Beyond it the network is taken for cut. */
@@ -37,6 +40,7 @@ const view = { span: RANGES.m15, to: null };
 const charts = {
   temperature: new Chart($("temperature"), "--warm", "°C", zoom),
   humidity: new Chart($("humidity"), "--damp", "%", zoom),
+  value: new Chart($("value"), "--accent", "", zoom),
 };
 
 /** Addresses are relative: behind a proxy the page may be below a prefix. */
@@ -116,6 +120,11 @@ function follow() {
     if (isCharted && view.to === null) draw();
     show();
   });
+  on("samples", (samples) => {
+    const isCharted = samples.map(applySample).some((series) => series.key === selected);
+    if (isCharted && view.to === null) draw();
+    show();
+  });
   on("board", (board) => {
     const before = boards.get(board.node)?.status;
     boards.set(board.node, board);
@@ -139,8 +148,9 @@ function follow() {
 /** Requests everything again: the log has the readings that the page missed while it was disconnected. */
 async function refresh() {
   try {
-    const [allSensors, allBoards] = await Promise.all([get("sensors"), get("nodes")]);
+    const [allSensors, allSources, allBoards] = await Promise.all([get("sensors"), get("sources"), get("nodes")]);
     applySensors(allSensors);
+    applySources(allSources);
     boards.clear();
     for (const board of allBoards) boards.set(board.node, board);
   } catch {
@@ -154,8 +164,17 @@ async function refresh() {
   followAlarms();
 }
 
+/** The clients that the broker refuses, for those who may mend it. */
+async function followRefusals() {
+  const refused = about?.may.forget && stream && !link.lost ? await get("refused", ALARMS_TIMEOUT_MS).catch(() => null) : [];
+  if (!refused) return;
+  $("refusals").hidden = refused.length === 0;
+  drawRefusals($("refusalList"), refused);
+}
+
 let raised = new Set();
 async function followAlarms() {
+  followRefusals();
   if (!stream || link.lost) return;
   let found;
   try {
@@ -195,13 +214,18 @@ function recent() {
   for (const tile of $("tiles").children) visible.observe(tile);
 }
 
+/** The path of a series over a range. */
+const seriesOf = (sensor, range) => (isForeign(sensor)
+  ? `sources/series?${new URLSearchParams({ topic: sensor.topic, field: sensor.field, ...range })}`
+  : `series?${new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, ...range })}`);
+
 async function recentOf(sensor) {
   if (!sensor?.latest || now() - (sensor.requestedAt ?? 0) < RECENT_EVERY_MS) return;
   sensor.requestedAt = now();
   const to = Math.min(sensor.latest.at, now()) + 1;
   const from = Math.max(to - RANGES.h1, 0);
   try {
-    applyRecent(sensor, await get(`series?${new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to, step: 30_000 })}`));
+    applyRecent(sensor, await get(seriesOf(sensor, { from, to, step: 30_000 })));
     show();
   } catch {
     sensor.requestedAt = 0;
@@ -221,11 +245,13 @@ function show(withBoards = false) {
   showing ||= requestAnimationFrame(() => {
     showing = 0;
     const before = $("tiles").childElementCount;
-    const stale = drawTiles($("tiles"), selected, $("search").value.trim().toLowerCase(), select);
+    const [stale, more] = drawTiles($("tiles"), selected, $("search").value.trim().toLowerCase(), select);
     drawAlarms($("alarmList"), select);
     const unset = unsetClocks();
     $("clocks").hidden = unset.length === 0;
     if (unset.length) $("clocks").textContent = t.clocks(unset.join(", "));
+    $("more").hidden = more === 0;
+    $("more").textContent = t.more(more);
     $("search").hidden = sensors.size < SEARCH_FROM;
     $("unmatched").hidden = !sensors.size || Boolean($("tiles").querySelector(".tile:not([hidden])"));
     if (stale.length) announce(stale.map(t.sensorStale).join(". "));
@@ -233,9 +259,10 @@ function show(withBoards = false) {
     if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null, about?.may.forget ? forget : null);
     boardsDue = false;
     $("empty").hidden = sensors.size > 0;
-    $("noBoards").hidden = boards.size > 0;
+    $("noBoards").hidden = boardNames().size > 0;
     $("charts").hidden = !selected;
-    $("sum").textContent = t.sum(sensors.size, [...boards.values()].filter((board) => board.status === "online").length);
+    const own = [...sensors.values()].filter((sensor) => !isForeign(sensor));
+    $("sum").textContent = t.sum(own.length, [...boards.values()].filter((board) => board.status === "online").length);
   });
 }
 
@@ -322,28 +349,32 @@ async function drawNow() {
   drawnAt = Date.now();
   const own = ++requested;
   const to = Math.round(view.to ?? now() + 1_000), from = Math.max(0, Math.round(to - view.span));
-  const range = new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to });
   let series;
   try {
-    series = await get(`series?${range}`);
+    series = await get(seriesOf(sensor, { from, to }));
   } catch {
     return;
   }
   // A later request has been sent meanwhile.
   if (own !== requested) return;
-  $("csv").href = `api/v1/export?${range}`;
+  const foreign = isForeign(sensor);
+  // The export has readings only.
+  $("csv").hidden = foreign;
+  if (!foreign) $("csv").href = `api/v1/export?${new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to })}`;
   $("charts").hidden = false;
-  $("chartTitle").textContent = `${sensor.node} · ${sensor.sensor}`;
+  $("chartTitle").textContent = (foreign ? [sensor.topic, sensor.field] : [sensor.node, sensor.sensor]).filter(Boolean).join(" · ");
   $("span").textContent = `${time(from)} – ${view.to === null ? t.now : time(to)} · ${series.step_ms ? t.step(length(series.step_ms)) : t.single}`;
-  const { columns, gaps } = withGaps(series, sensor.interval);
-  for (const [name, unit] of [["temperature", "°C"], ["humidity", "%"]]) {
+  const { columns, gaps } = withGaps(series, foreign ? (sensor.interval ?? FOREIGN_UNKNOWN_MS) * FOREIGN_PATIENCE : sensor.interval);
+  for (const [name, unit] of [["temperature", " °C"], ["humidity", " %"], ["value", ""]]) {
     const column = columns[name];
-    const means = column.mean.filter((value) => value != null);
-    $(name).parentElement.hidden = means.length === 0 && name !== "temperature";
+    const means = (column?.mean ?? []).filter((value) => value != null);
+    $(name).parentElement.hidden = means.length === 0 && name !== (foreign ? "value" : "temperature");
+    if (!column) continue;
+    const format = unit ? number : value;
     const lowest = Math.min(...column.min.filter((value) => value != null)), highest = Math.max(...column.max.filter((value) => value != null));
     const mean = means.reduce((sum, value) => sum + value, 0) / means.length;
     $(`${name}Summary`).textContent = means.length
-      ? t.summary(t[name], `${number(lowest)} ${unit}`, `${number(mean)} ${unit}`, `${number(highest)} ${unit}`, gaps.length)
+      ? t.summary(t[name], `${format(lowest)}${unit}`, `${format(mean)}${unit}`, `${format(highest)}${unit}`, gaps.length)
       : t.nothing(t[name]);
     const limits = [...alarms.values()]
       .filter((alarm) => alarm.kind === "threshold" && alarm.quantity === name && alarm.node === sensor.node && alarm.sensor === sensor.sensor)

@@ -1,7 +1,7 @@
 // The two charts of one sensor: a line, a band from lowest to highest where readings are combined, and hatching
 // over gaps.
 
-import { axisTimes, number, t, time } from "./text.js";
+import { axisTimes, number, t, time, value as plain } from "./text.js";
 
 /** Two readings that are further apart than this many usual intervals have a gap between them. */
 const GAP_INTERVALS = 2.5;
@@ -23,11 +23,13 @@ export function withGaps(series, interval) {
   const between = at.slice(1).map((point, index) => point - at[index]).sort((one, other) => one - other);
   const usual = Math.max(interval ?? GAP_UNKNOWN_MS, between[Math.floor(between.length / 2)] ?? 0);
   const far = Math.max(usual * GAP_INTERVALS, (step ?? 0) * GAP_STEPS);
-  const columns = { x: [], temperature: { min: [], mean: [], max: [] }, humidity: { min: [], mean: [], max: [] } };
+  const quantities = ["temperature", "humidity", "value"].filter((quantity) => series[quantity]);
+  const columns = { x: [] };
+  for (const quantity of quantities) columns[quantity] = { min: [], mean: [], max: [] };
   const gaps = [];
   const add = (x, index) => {
     columns.x.push(x / 1000);
-    for (const quantity of ["temperature", "humidity"]) {
+    for (const quantity of quantities) {
       for (const which of ["min", "mean", "max"]) {
         columns[quantity][which].push(index === null ? null : series[quantity][which][index]);
       }
@@ -46,7 +48,7 @@ export function withGaps(series, interval) {
   return { columns, gaps };
 }
 
-/** One chart. */
+/** One chart; without a unit, of numbers of any size. */
 export class Chart {
   constructor(element, colour, unit, onZoom) {
     Object.assign(this, { element, colour, unit, onZoom, plot: null, gaps: [], shown: null });
@@ -92,7 +94,9 @@ export class Chart {
     const ink = style("--quiet"), grid = style("--line"), colour = style(this.colour);
     const font = `12px ${getComputedStyle(document.body).fontFamily}`;
     const axis = { stroke: ink, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
-    const value = (_, shown) => (shown == null ? "–" : `${number(shown)} ${this.unit}`);
+    const format = this.unit ? number : plain;
+    const value = (_, shown) => (shown == null ? "–" : `${format(shown)} ${this.unit}`);
+    const least = this.unit ? 0.5 : 0;
     return {
       ...this.size(),
       padding: [10, 12, 0, 0],
@@ -101,11 +105,14 @@ export class Chart {
       scales: {
         x: { time: true, range: () => this.range },
         // At least 1 °C or 1 %: a flat line stays flat.
-        y: { range: (_, low, high) => (low == null ? [0, 1] : [low - Math.max((high - low) * 0.08, 0.5), high + Math.max((high - low) * 0.08, 0.5)]) },
+        y: { range: (_, low, high) => {
+          const margin = Math.max((high - low) * 0.08, least) || Math.abs(high) * 0.1 || 1;
+          return low == null ? [0, 1] : [low - margin, high + margin];
+        } },
       },
       axes: [
         { ...axis, size: 36, space: 76, values: (_, marks, __, ___, step) => axisTimes(marks, step) },
-        { ...axis, size: 52, space: 38, incrs: STEPS, values: (_, marks) => marks.map((mark) => number(mark)) },
+        { ...axis, size: 52, space: 38, ...(this.unit && { incrs: STEPS }), values: (_, marks) => marks.map((mark) => format(mark)) },
       ],
       series: [
         { label: t.time, value: (_, shown) => (shown == null ? "–" : time(shown * 1000)) },

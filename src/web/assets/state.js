@@ -14,6 +14,7 @@ const UNSET_MS = 86_400_000;
 const RECENT_MAX = 240;
 const RECENT_MS = 3_600_000;
 
+/** Sensors of boards by `node/sensor`, and behind them the series of other publishers by their keys. */
 export const sensors = new Map();
 export const boards = new Map();
 /** Alarms by name, in the order of the configuration. */
@@ -39,7 +40,49 @@ export function applySensors(list) {
     if (latest && !(known.latest?.boot === latest.boot && known.latest.seq > latest.seq)) replace(known, latest);
     sensors.set(key, known);
   }
-  for (const key of sensors.keys()) if (!found.has(key)) sensors.delete(key);
+  for (const [key, sensor] of sensors) if (!isForeign(sensor) && !found.has(key)) sensors.delete(key);
+}
+
+/** Whether a series is of another publisher: it has a topic and a field, and no board. */
+export const isForeign = (sensor) => sensor.topic !== undefined;
+
+/**
+ * A series of another publisher. It is grouped by the first two levels of its topic, which in most schemes name the device;
+ * the rest of the topic and the field name the tile. Its key puts it behind all boards (`~`) and keeps groups together.
+ */
+function foreign(topic, field) {
+  const levels = topic.split("/");
+  const size = Math.min(2, levels.length - (field ? 0 : 1)) || 1;
+  const group = levels.slice(0, size).join("/");
+  const rest = levels.slice(size).join("/");
+  return { key: `~${group}\t${topic}\t${field}`, group, name: field || rest || topic, within: field ? rest : "", topic, field, interval: null, recent: [], latest: null };
+}
+
+function foreignSeries(topic, field) {
+  const fresh = foreign(topic, field);
+  const known = sensors.get(fresh.key) ?? fresh;
+  sensors.set(known.key, known);
+  return known;
+}
+
+/** Applies the list of all series of other publishers. */
+export function applySources(list) {
+  const found = new Set();
+  for (const { topic, field, interval_ms, latest } of list) {
+    const known = foreignSeries(topic, field);
+    found.add(known.key);
+    known.interval = interval_ms;
+    if (latest && !(known.latest?.at > latest.at)) known.latest = latest;
+  }
+  for (const [key, sensor] of sensors) if (isForeign(sensor) && !found.has(key)) sensors.delete(key);
+}
+
+/** Applies a sample that was just committed; returns its series. */
+export function applySample({ topic, field, at, value }) {
+  const known = foreignSeries(topic, field);
+  known.latest = { at, value };
+  remember(known, at, value);
+  return known;
 }
 
 /** Applies a reading that was just committed; returns its sensor, and whether the sensor is new. */
@@ -76,7 +119,8 @@ function isNewer(reading, { latest, earlier }) {
 
 /** Applies the last hour of a sensor, for its sparkline. */
 export function applyRecent(sensor, series) {
-  const values = series.temperature.mean.some((value) => value != null) ? series.temperature.mean : series.humidity.mean;
+  const values = series.value?.mean
+    ?? (series.temperature.mean.some((value) => value != null) ? series.temperature.mean : series.humidity.mean);
   sensor.recent = [];
   series.at.forEach((at, index) => remember(sensor, at, values[index]));
   // The first step begins before its first reading.
@@ -87,7 +131,7 @@ export function applyRecent(sensor, series) {
 
 /** The raised alarms of one sensor. */
 export const raisedOn = (sensor) =>
-  [...alarms.values()].filter((alarm) => alarm.raised && alarm.node === sensor.node && alarm.sensor === sensor.sensor);
+  [...alarms.values()].filter((alarm) => !isForeign(sensor) && alarm.raised && alarm.node === sensor.node && alarm.sensor === sensor.sensor);
 
 /** Whether the sensor's board stamps its readings with a clock that is not set. */
 export const hasUnsetClock = (sensor) => sensor.latest?.clock === "unsynced";
@@ -118,6 +162,8 @@ export function quality(sensor) {
   if (!latest) return ["none", null];
   const age = now() - latest.at;
   if (link.lost) return ["unconnected", age];
+  // Many publish changes only: nobody knows when the next one is due.
+  if (isForeign(sensor)) return ["foreign", age];
   if (boards.get(sensor.node)?.status === "offline") return ["offline", age];
   // A clock that begins in 1970 tells no age. A board without a time source whose clock is right is as good as another.
   if (hasUnsetClock(sensor) && Math.abs(age) > UNSET_MS) return ["unset", age];

@@ -11,6 +11,15 @@ const english = {
   search: "Search sensors and boards", unmatched: "No sensor has such a name.", back: "↑ Sensors", move: "Move and zoom",
   boardTable: "Table of boards",
   clocks: (boards) => `Clock not set: ${boards}. The times of their readings may be wrong.`,
+  topic: "Topic", more: (series) => `${count(series)} more values of other publishers: search for a topic to see them.`, value: "Value", refusals: "Refused clients", refusedChip: "Refused",
+  refusedWhen: (address, when, times) => `from ${address}, ${when}${times > 1 ? `, ${count(times)} times` : ""}`,
+  refusal: (client) => refusalText(client, {
+    "no-login": () => "It sent no user. On the board, write mqtt://USER@HOST into HUMIDOR_BROKER and the password into HUMIDOR_PASSWORD.",
+    "wrong-password": (user) => `The password of user ${client.user} is wrong. Correct HUMIDOR_PASSWORD on the board, or set a new one on the broker: humidor user passwd ${user}`,
+    "unknown-user": (user) => `There is no user ${client.user}. Correct HUMIDOR_BROKER on the board, or add the user on the broker: humidor user add --role fleet ${user}`,
+    "wrong-node": (user) => `The password is right, but user ${client.user} may not publish as ${client.node}. Set HUMIDOR_NODE=${user} on the board, or add a user for all boards: humidor user add --role fleet boards`,
+    "unfit-name": () => `The rules cannot be applied to this client id or to user ${client.user}. Choose another one on the board.`,
+  }),
   live: "Live", wait: "Connecting…",
   sum: (sensors, boards) =>
     `${count(sensors)} ${sensors === 1 ? "sensor" : "sensors"} · ${count(boards)} ${boards === 1 ? "board" : "boards"} online`,
@@ -89,6 +98,15 @@ const korean = {
   search: "센서와 보드 검색", unmatched: "일치하는 센서가 없습니다.", back: "↑ 센서", move: "이동과 확대",
   boardTable: "보드 목록",
   clocks: (boards) => `시계 미설정: ${boards}. 측정 시각이 정확하지 않을 수 있습니다.`,
+  topic: "토픽", more: (series) => `다른 기기의 값 ${count(series)}개가 더 있습니다. 토픽을 검색하면 볼 수 있습니다.`, value: "값", refusals: "거부된 클라이언트", refusedChip: "거부",
+  refusedWhen: (address, when, times) => `${address}에서, ${when}${times > 1 ? `, ${count(times)}회` : ""}`,
+  refusal: (client) => refusalText(client, {
+    "no-login": () => "사용자를 보내지 않았습니다. 보드의 HUMIDOR_BROKER에 mqtt://사용자@호스트를, HUMIDOR_PASSWORD에 비밀번호를 설정해야 합니다.",
+    "wrong-password": (user) => `${client.user} 사용자의 비밀번호가 올바르지 않습니다. 보드의 HUMIDOR_PASSWORD를 고치거나 브로커에서 새로 설정합니다: humidor user passwd ${user}`,
+    "unknown-user": (user) => `${client.user} 사용자가 없습니다. 보드의 HUMIDOR_BROKER를 고치거나 브로커에 사용자를 추가합니다: humidor user add --role fleet ${user}`,
+    "wrong-node": (user) => `비밀번호는 맞지만 ${client.user} 사용자는 ${client.node} 이름으로 발행할 수 없습니다. 보드에 HUMIDOR_NODE=${user}를 설정하거나 모든 보드의 사용자를 추가합니다: humidor user add --role fleet boards`,
+    "unfit-name": () => `이 클라이언트 ID 또는 ${client.user} 사용자에는 규칙을 적용할 수 없습니다. 보드에서 다른 이름을 사용해야 합니다.`,
+  }),
   live: "실시간", wait: "연결 중…",
   sum: (sensors, boards) => `센서 ${count(sensors)}개 · 온라인 보드 ${count(boards)}개`,
   temperature: "온도", humidity: "습도",
@@ -152,6 +170,13 @@ const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: 
 const minus = (text) => text.replace("-", "−");
 
 export const number = (value) => (value == null ? "–" : minus(one.format(value)));
+const digits = new Intl.NumberFormat(locale, { maximumSignificantDigits: 6 });
+const powers = new Intl.NumberFormat(locale, { maximumSignificantDigits: 6, notation: "scientific" });
+/** A number of any size. */
+export const value = (value) => {
+  const isUsual = value === 0 || (Math.abs(value) >= 1e-4 && Math.abs(value) < 1e9);
+  return value == null ? "–" : minus((isUsual ? digits : powers).format(value));
+};
 export const percent = (share) => shares.format(share);
 export const count = (value) => whole.format(value);
 export const change = (value) => minus(signed.format(value));
@@ -210,6 +235,14 @@ export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms:
     clock: () => t.clockAlarm(name),
     disk: t.disk,
   }[kind]?.() ?? name;
+}
+
+/**
+ * Why a client was refused, from `texts` by cause. They have commands, into which a name goes only where a shell takes it
+ * for one: it comes from the network.
+ */
+function refusalText({ cause, user }, texts) {
+  return texts[cause]?.(/^[\w.-]+$/.test(user) ? user : "NAME") ?? cause;
 }
 
 /** What a board reports about itself, in the page's language where it is known. */

@@ -1,7 +1,7 @@
 // Draws tiles, boards and alarms. Names come from the network: they become text nodes, never markup.
 
-import { ago, alarmText, change, complaint, count, length, number, percent, t, time } from "./text.js";
-import { alarms, boards, hasUnsetClock, link, now, quality, raisedOn, sensors, share, trend } from "./state.js";
+import { ago, alarmText, change, complaint, count, length, number, percent, t, time, value as plain } from "./text.js";
+import { alarms, boards, hasUnsetClock, isForeign, link, now, quality, raisedOn, sensors, share, trend } from "./state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** A slower change counts as steady, in °C/h and %/h. */
@@ -28,6 +28,8 @@ const tiles = new Map();
 const headings = new Map();
 /** From this number of sensors on, tiles stand below the names of their boards, if many of these have more than one. */
 const GROUPED_FROM = 10;
+/** Tiles of other publishers' series at once: a plant may log thousands. The search finds the others. */
+const FOREIGN_TILES = 300;
 /** Boards whose causes of failed reads are unfolded. */
 const unfolded = new Set();
 /** Why the last command to an output failed, by node and output. */
@@ -35,7 +37,10 @@ export const switchErrors = new Map();
 
 function makeTile(sensor, onSelect) {
   const button = make("button", "tile");
-  const name = make("span", "name", make("b", "", sensor.sensor), " ", make("span", "quiet", sensor.node));
+  const [own, place] = isForeign(sensor) ? [sensor.name, sensor.within] : [sensor.sensor, sensor.node];
+  const name = make("span", "name", make("b", "", own), " ", make("span", "quiet", place));
+  // A long one is cut off.
+  if (isForeign(sensor)) name.title = `${sensor.topic} ${sensor.field}`.trim();
   const chip = make("span", "chip");
   const alarm = make("span", "chip");
   alarm.dataset.kind = "raised";
@@ -57,21 +62,23 @@ function makeTile(sensor, onSelect) {
 }
 
 /**
- * Draws one tile per sensor, those whose name or board contains `search` visible; returns the names of the sensors that
- * have just become stale.
+ * Draws one tile per series, those whose name or board contains `search` visible; returns the names of the sensors that
+ * have just become stale, and how many series of other publishers have no tile for want of room.
  */
 export function drawTiles(parent, selected, search, onSelect) {
   const stale = [];
   const keys = [...sensors.keys()].sort();
-  const nodes = new Set([...sensors.values()].map((sensor) => sensor.node));
-  const isGrouped = sensors.size >= GROUPED_FROM && sensors.size >= nodes.size * 1.5;
-  for (const [node, heading] of headings) {
-    if (!isGrouped || !nodes.has(node)) {
-      heading.remove();
-      headings.delete(node);
-    }
+  const own = [...sensors.values()].filter((sensor) => !isForeign(sensor));
+  const nodes = new Set(own.map((sensor) => sensor.node));
+  const isGrouped = own.length >= GROUPED_FROM && own.length >= nodes.size * 1.5;
+  const groupOf = (sensor) => (isForeign(sensor) ? `~${sensor.group}` : isGrouped ? sensor.node : null);
+  const groups = new Map();
+  for (const key of keys) {
+    const group = groupOf(sensors.get(key));
+    if (group) groups.set(group, [...(groups.get(group) ?? []), sensors.get(key)]);
   }
-  let place = 0, lastNode = null;
+  const drawn = new Set();
+  let place = 0, lastGroup = null;
   const put = (element) => {
     if (parent.children[place] !== element) parent.insertBefore(element, parent.children[place] ?? null);
     place += 1;
@@ -82,20 +89,24 @@ export function drawTiles(parent, selected, search, onSelect) {
       tiles.delete(key);
     }
   }
-  const matches = (sensor) => `${sensor.node} ${sensor.sensor}`.includes(search);
+  const matches = (sensor) =>
+    (isForeign(sensor) ? `${sensor.topic} ${sensor.field}`.toLowerCase() : `${sensor.node} ${sensor.sensor}`).includes(search);
+  let foreignTiles = 0;
   for (const key of keys) {
     const sensor = sensors.get(key);
-    if (isGrouped) {
-      let heading = headings.get(sensor.node);
-      if (!heading) {
-        heading = make("h3", "", sensor.node);
-        headings.set(sensor.node, heading);
-              }
-      if (sensor.node !== lastNode) {
-        lastNode = sensor.node;
-        put(heading);
-        heading.hidden = !keys.some((other) => sensors.get(other).node === sensor.node && matches(sensors.get(other)));
-      }
+    if (isForeign(sensor) && (!matches(sensor) || ++foreignTiles > FOREIGN_TILES)) {
+      tiles.get(key)?.button.remove();
+      tiles.delete(key);
+      continue;
+    }
+    const group = groupOf(sensor);
+    if (group && group !== lastGroup) {
+      lastGroup = group;
+      const heading = headings.get(group) ?? make("h3", "", ...(isForeign(sensor) ? [make("span", "quiet", t.topic), " ", sensor.group] : [sensor.node]));
+      headings.set(group, heading);
+      drawn.add(group);
+      put(heading);
+      heading.hidden = !groups.get(group).some(matches);
     }
     let tile = tiles.get(key);
     if (!tile) {
@@ -114,34 +125,43 @@ export function drawTiles(parent, selected, search, onSelect) {
     // "Good" beside a raised alarm would be a contradiction.
     const raised = raisedOn(sensor);
     tile.alarm.hidden = raised.length === 0;
-    tile.chip.hidden = raised.length > 0 && grade === "good";
+    tile.chip.hidden = grade === "foreign" || (raised.length > 0 && grade === "good");
     mark(tile.button, "data-alarm", String(raised.length > 0));
-    set(tile.chip, t[grade]);
+    set(tile.chip, t[grade] ?? "");
     const [value, unit] = hasTemperature ? [latest.temperature, "°C"] : [latest?.humidity ?? null, "%"];
-    set(tile.main, `${number(value)} ${unit}`);
+    set(tile.main, isForeign(sensor) ? plain(latest?.value) : `${number(value)} ${unit}`);
     set(tile.more, hasTemperature && latest.humidity != null ? `${number(latest.humidity)} %` : "");
     set(tile.age, age === null ? "" : Math.abs(age) < 1500 ? t.now : ago(age));
     const slope = trend(sensor);
     const steady = slope !== null && Math.abs(slope) < (hasTemperature ? STEADY.temperature : STEADY.humidity);
     set(tile.slope, slope === null || grade !== "good" ? "" : steady ? `→ ${t.steady}` : `${slope > 0 ? "↗" : "↘"} ${t.perHour(change(slope), unit)}`);
-    mark(tile.line, "points", points(sensor.recent));
+    mark(tile.line, "points", points(sensor.recent, isForeign(sensor) ? 0 : 0.5));
   }
-  return stale;
+  for (const [group, heading] of headings) {
+    if (drawn.has(group)) continue;
+    heading.remove();
+    headings.delete(group);
+  }
+  return [stale, Math.max(foreignTiles - FOREIGN_TILES, 0)];
 }
 
-function points(recent) {
+/** The points of a sparkline, whose height is at least twice `least`. */
+function points(recent, least) {
   if (recent.length < 2) return "";
   const values = recent.map(([, value]) => value);
   const low = Math.min(...values), high = Math.max(...values);
-  const middle = (low + high) / 2, half = Math.max((high - low) / 2, 0.5);
+  const middle = (low + high) / 2, half = Math.max((high - low) / 2, least) || 1;
   const start = recent[0][0], span = recent[recent.length - 1][0] - start || 1;
   return recent.map(([at, value]) => `${(((at - start) / span) * 120).toFixed(1)},${(14 - ((value - middle) / half) * 12).toFixed(1)}`).join(" ");
 }
 
+/** A board that has published readings and nothing of itself: a retired one, or another program. */
+const SILENT = { status: null, status_at: null, health: null, inputs: {}, outputs: {} };
+
 /** Draws one row per board; `onSwitch` is null when the user may not switch outputs, `onForget` when not remove boards. */
 export function drawBoards(parent, onSwitch, onForget) {
-  const rows = [...boards.keys()].sort().map((node) => {
-    const board = boards.get(node);
+  const rows = [...boardNames()].sort().map((node) => {
+    const board = boards.get(node) ?? SILENT;
     const { health } = board;
     const status = board.status ?? "unknown";
     const since = board.status_at ? length(Math.max(now() - board.status_at, 1_000), 0) : null;
@@ -193,10 +213,14 @@ export function drawBoards(parent, onSwitch, onForget) {
   if (focused) [...parent.querySelectorAll("[data-focus]")].find((element) => element.dataset.focus === focused)?.focus();
 }
 
+/** The nodes of which anything is known. */
+export const boardNames = () =>
+  new Set([...boards.keys(), ...[...sensors.values()].filter((sensor) => !isForeign(sensor)).map((sensor) => sensor.node)]);
+
 /** The share of good reads in the last hour of each sensor of `node`; the causes of failed ones since its start unfold. */
 function goodReads(node, failures) {
   const shares = make("span", "shares");
-  for (const sensor of [...sensors.values()].filter((sensor) => sensor.node === node)) {
+  for (const sensor of [...sensors.values()].filter((sensor) => !isForeign(sensor) && sensor.node === node)) {
     const good = share(sensor);
     if (good !== null) shares.append(make("span", "", make("b", "", sensor.sensor), ` ${percent(good)}`));
   }
@@ -238,6 +262,13 @@ export function drawAlarms(parent, onSelect) {
     return item;
   }));
   if (focused) [...parent.querySelectorAll("button")].find((button) => button.dataset.alarm === focused)?.focus();
+}
+
+/** Draws the clients that were refused, each with what to do. */
+export function drawRefusals(parent, clients) {
+  parent.replaceChildren(...clients.map((client) => make("li", "raised",
+    chip("raised", t.refusedChip), make("b", "", client.node ?? client.client), make("span", "", t.refusal(client)),
+    make("span", "quiet", t.refusedWhen(client.address, ago(Math.max(now() - client.at, 0)), client.count)))));
 }
 
 /** Draws the latest changes of alarms. */

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::guests::{Guests, is_local};
 use super::identity::Identity;
 use super::sessions::LoginSessions;
-use crate::broker::{Access, NotAdmitted, Permissions};
+use crate::broker::{Access, NotAdmitted, Permissions, RefusedClient};
 use crate::web::http_error::HttpError;
 
 /// Client id of every HTTP client, for the broker's rules and its log.
@@ -36,6 +36,11 @@ impl Authenticator {
     /// Whether the broker has users, so that a login is possible.
     pub fn has_users(&self) -> bool {
         self.access.has_users()
+    }
+
+    /// The MQTT clients that were refused lately.
+    pub fn refused_clients(&self) -> Vec<RefusedClient> {
+        self.access.refused_clients()
     }
 
     /// Whether MQTT clients need no login.

@@ -13,6 +13,8 @@ use crate::reading::Id;
 use crate::web::http_error::HttpError;
 use crate::wire::{NodeTopics, SYS_BROKER, alarm_topic};
 
+/// All topics but the broker's own, which no client's message has.
+static EVERYTHING: LazyLock<Filter> = LazyLock::new(|| filter("#"));
 /// Topics of what HTTP shows of boards, sensors and alarms.
 static BOARDS: LazyLock<Filter> = LazyLock::new(|| filter("humidor/#"));
 /// Topics of what the metrics show of the broker.
@@ -41,6 +43,8 @@ pub struct Identity {
     pub may_forget: bool,
     /// Whether all boards, sensors and alarms may be read, so that single ones need no check.
     reads_all: bool,
+    /// Whether other publishers' topics may all be read.
+    reads_foreign: bool,
 }
 
 impl Identity {
@@ -60,8 +64,9 @@ impl Identity {
             has(|permissions| permissions.reads_some(&BOARDS) || permissions.reads_some(&COUNTERS));
         let may_switch = has(|permissions| permissions.writes_some(&COMMANDS));
         let reads_all = has(|permissions| permissions.reads_all(&BOARDS));
+        let reads_foreign = has(|permissions| permissions.reads_all(&EVERYTHING));
         let may_forget = has(Permissions::is_admin);
-        Self { permissions, user, may_read, may_switch, may_forget, reads_all }
+        Self { permissions, user, may_read, may_switch, may_forget, reads_all, reads_foreign }
     }
 
     /// Whether this identity may publish to `topic`. A refusal is counted, and logged, throttled.
@@ -77,6 +82,16 @@ impl Identity {
     /// Whether this identity may read a message of `topic`.
     pub fn may_read_topic(&self, topic: &str) -> bool {
         self.permissions.as_ref().is_some_and(|permissions| permissions.may_read(topic))
+    }
+
+    /// Whether this identity may read what other publishers send.
+    pub const fn may_read_foreign_topics(&self) -> bool {
+        self.reads_foreign
+    }
+
+    /// Whether this identity may read what another publisher sends on `topic`.
+    pub fn may_read_foreign(&self, topic: &str) -> bool {
+        self.reads_foreign || self.may_read_topic(topic)
     }
 
     /// Whether this identity may read every message that `filter` matches.

@@ -7,7 +7,7 @@ pub mod host_names;
 mod identity;
 mod login;
 mod middleware;
-mod refusal_page;
+pub mod refusal_page;
 pub mod same_origin;
 mod sessions;
 

@@ -12,18 +12,28 @@ pub const UNKNOWN_HOST: &str =
 /// Longest name that the page repeats, in characters.
 const NAME_MAX_CHARS: usize = 253;
 
-/// A page where the request asks for one and its host name is the cause; else the error as it is.
+/// To a program that asks for a path which is not there.
+const NOTHING_HERE: &str = "nothing is at this path; the API is at /api/v1/, and a proxy that leads here below a prefix has to take the prefix off";
+
+/// Answers a request for a path that is not there.
+pub async fn not_found(headers: HeaderMap) -> Response {
+    answer(HttpError::not_found(NOTHING_HERE), &headers)
+}
+
+/// A page where the request asks for one, and its host name or its path is the cause; else the error as it is.
 pub fn answer(error: HttpError, headers: &HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_page = text(header::ACCEPT).contains("text/html");
-    if error.status() != StatusCode::MISDIRECTED_REQUEST || !is_page {
-        return error.into_response();
-    }
-    let page = page(text(header::HOST), text(header::ACCEPT_LANGUAGE).starts_with("ko"));
+    let korean = text(header::ACCEPT_LANGUAGE).starts_with("ko");
+    let page = match error.status() {
+        _ if !text(header::ACCEPT).contains("text/html") => return error.into_response(),
+        StatusCode::MISDIRECTED_REQUEST => unknown_host(text(header::HOST), korean),
+        StatusCode::NOT_FOUND => nothing_here(korean),
+        _ => return error.into_response(),
+    };
     (error.status(), Html(page)).into_response()
 }
 
-fn page(host: &str, korean: bool) -> String {
+fn unknown_host(host: &str, korean: bool) -> String {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
     // Only what the setting takes is repeated: nothing of a request becomes markup.
@@ -33,29 +43,62 @@ fn page(host: &str, korean: bool) -> String {
         (false, true) => "이름",
         (false, false) => "NAME",
     };
-    let (language, title, text, address, setting) = if korean {
-        (
-            "ko",
+    let setting = format!("<code>HUMIDOR_HTTP_HOSTS={name}</code>");
+    if korean {
+        page(
+            true,
             "브로커가 이 이름을 모릅니다",
             "다른 사이트가 이 페이지를 몰래 읽지 못하도록 브로커는 아는 이름에만 응답합니다.",
-            "브로커의 IP 주소로 접속합니다. 예: http://192.168.1.20:8080/",
-            "또는 브로커에 다음 설정을 추가하고 다시 시작합니다.",
+            [
+                "브로커의 IP 주소로 접속합니다. 예: http://192.168.1.20:8080/",
+                &format!("또는 브로커에 다음 설정을 추가하고 다시 시작합니다. {setting}"),
+            ],
         )
     } else {
-        (
-            "en",
+        page(
+            false,
             "The broker does not know this name",
             "It answers only to names that it knows, so that no other site can read this page through your browser.",
-            "Use the broker's IP address, such as http://192.168.1.20:8080/",
-            "Or set this on the broker, and start it again:",
+            [
+                "Use the broker's IP address, such as http://192.168.1.20:8080/",
+                &format!("Or set this on the broker, and start it again: {setting}"),
+            ],
         )
-    };
+    }
+}
+
+fn nothing_here(korean: bool) -> String {
+    if korean {
+        page(
+            true,
+            "이 주소에는 아무것도 없습니다",
+            "humidor 페이지는 브로커 주소의 최상위 경로에 있습니다.",
+            [
+                "경로 없이 접속합니다. 예: http://192.168.1.20:8080/",
+                "프록시의 하위 경로로 접속했다면 프록시가 그 경로를 떼고 전달해야 합니다.",
+            ],
+        )
+    } else {
+        page(
+            false,
+            "There is nothing at this address",
+            "The page of humidor is at the root of the broker's address.",
+            [
+                "Leave the path out, as in http://192.168.1.20:8080/",
+                "If a proxy leads here below a prefix, the proxy has to take the prefix off.",
+            ],
+        )
+    }
+}
+
+fn page(korean: bool, title: &str, text: &str, items: [&str; 2]) -> String {
+    let language = if korean { "ko" } else { "en" };
+    let [first, second] = items;
     format!(
         "<!doctype html>\n<html lang=\"{language}\"><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>humidor</title>\n\
-         <main><h1>{title}</h1>\n<p>{text}</p>\n<ul><li>{address}</li>\n\
-         <li>{setting} <code>HUMIDOR_HTTP_HOSTS={name}</code></li></ul></main></html>\n"
+         <main><h1>{title}</h1>\n<p>{text}</p>\n<ul><li>{first}</li>\n<li>{second}</li></ul></main></html>\n"
     )
 }
 
@@ -65,10 +108,12 @@ mod tests {
 
     #[test]
     fn the_page_repeats_a_host_name_and_nothing_else() {
-        assert!(page("plant.example:8080", false).contains("HUMIDOR_HTTP_HOSTS=plant.example<"));
+        assert!(
+            unknown_host("plant.example:8080", false).contains("HUMIDOR_HTTP_HOSTS=plant.example<")
+        );
         for host in ["<script>", "a\"b", "", "🏠.example", &"x".repeat(300)] {
-            assert!(page(host, false).contains("HUMIDOR_HTTP_HOSTS=NAME<"), "{host}");
+            assert!(unknown_host(host, false).contains("HUMIDOR_HTTP_HOSTS=NAME<"), "{host}");
         }
-        assert!(page("plant.example", true).contains("lang=\"ko\""));
+        assert!(unknown_host("plant.example", true).contains("lang=\"ko\""));
     }
 }

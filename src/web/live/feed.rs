@@ -1,4 +1,4 @@
-//! The feed of server-sent events: committed readings and board states, serialised once for all subscribers.
+//! The feed of server-sent events: committed readings and samples, and board states, serialised once for all subscribers.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -37,6 +37,8 @@ enum Content {
     None,
     /// These of the committed records.
     Readings(Live, Range<usize>),
+    /// The samples of other publishers among these, which came at that time, Unix ms UTC.
+    Samples(Live, Range<usize>, i64),
     /// A board, before and after a change.
     Board(Arc<(Id, BoardState, BoardState)>),
 }
@@ -44,7 +46,11 @@ enum Content {
 impl Event {
     /// The event as it goes over the wire to `identity`; `None` when it may see nothing of it.
     pub fn text_for(&self, identity: &Identity) -> Option<Arc<str>> {
-        if identity.reads_all() {
+        let reads_it = match &self.content {
+            Content::Samples(..) => identity.may_read_foreign_topics(),
+            _ => identity.reads_all(),
+        };
+        if reads_it {
             return Some(Arc::clone(&self.text));
         }
         match &self.content {
@@ -53,6 +59,11 @@ impl Event {
                 let mut readings = committed_readings(&records[range.clone()]);
                 readings.retain(|reading| identity.may_read_sensor(reading.node, reading.sensor));
                 (!readings.is_empty()).then(|| event("readings", &readings))
+            }
+            Content::Samples(records, range, at) => {
+                let mut samples = committed_samples(&records[range.clone()], *at);
+                samples.retain(|sample| identity.may_read_foreign(sample.topic));
+                (!samples.is_empty()).then(|| event("samples", &samples))
             }
             Content::Board(change) => {
                 let (node, before, after) = &**change;
@@ -85,6 +96,15 @@ struct CommittedReading<'a> {
     clock: &'static str,
     temperature: Option<f64>,
     humidity: Option<f64>,
+}
+
+/// A committed sample, in the form of the API.
+#[derive(Debug, Serialize)]
+struct CommittedSample<'a> {
+    topic: &'a str,
+    field: &'a str,
+    at: i64,
+    value: f64,
 }
 
 /// A board state with its node id, in the form of the API.
@@ -168,6 +188,13 @@ impl Feed {
                 let content = Content::Readings(Arc::clone(records), range);
                 self.send(event("readings", &readings), content);
             }
+            let (range, at) =
+                (from..records.len().min(from + READINGS_PER_EVENT), clock::unix_ms());
+            let samples = committed_samples(&records[range.clone()], at);
+            if !samples.is_empty() {
+                let content = Content::Samples(Arc::clone(records), range, at);
+                self.send(event("samples", &samples), content);
+            }
         }
     }
 
@@ -208,6 +235,24 @@ fn committed_readings(records: &[Record]) -> Vec<CommittedReading<'_>> {
         _ => None,
     });
     readings.collect()
+}
+
+/// The samples of other publishers among `records`, as of `at`: their own stamps are in log time.
+fn committed_samples(records: &[Record], at: i64) -> Vec<CommittedSample<'_>> {
+    let numbers = records.iter().filter_map(|record| match record {
+        Record::Foreign { topic, numbers, .. } => Some((topic, &numbers.found)),
+        _ => None,
+    });
+    numbers
+        .flat_map(|(topic, found)| {
+            found.iter().map(move |(field, value)| CommittedSample {
+                topic,
+                field,
+                at,
+                value: *value,
+            })
+        })
+        .collect()
 }
 
 /// The event of a board of which nothing is left.
