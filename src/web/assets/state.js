@@ -51,10 +51,11 @@ export const isForeign = (sensor) => sensor.topic !== undefined;
  * the rest of the topic and the field name the tile. Its key puts it behind all boards (`~`) and keeps groups together.
  */
 function foreign(topic, field) {
-  const levels = topic.split("/");
+  const separator = "/";
+  const levels = topic.split(separator);
   const size = Math.min(2, levels.length - (field ? 0 : 1)) || 1;
-  const group = levels.slice(0, size).join("/");
-  const rest = levels.slice(size).join("/");
+  const group = levels.slice(0, size).join(separator);
+  const rest = levels.slice(size).join(separator);
   return { key: `~${group}\t${topic}\t${field}`, group, name: field || rest || topic, within: field ? rest : "", topic, field, interval: null, recent: [], latest: null };
 }
 

@@ -198,7 +198,9 @@ export function drawBoards(parent, onSwitch, onForget) {
     version.dataset.l = t.version;
     const name = make("th", "", node);
     name.scope = "row";
-    if (onForget && status !== "online") {
+    // Readings that come show a publisher that would be back at once.
+    const isHeard = !board.status && [...sensors.values()].some((sensor) => sensor.node === node && quality(sensor)[0] === "good");
+    if (onForget && status !== "online" && !isHeard) {
       const button = make("button", "plain", t.forget);
       button.setAttribute("aria-label", `${t.forget}: ${node}`);
       button.dataset.output = `${node}/`;
