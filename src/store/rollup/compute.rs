@@ -19,6 +19,22 @@ pub(in crate::store) fn roll<const N: usize>(
     compute_hour(transaction, schema, series, quarter)
 }
 
+/// Whether a quarter of a series has a roll-up.
+pub(in crate::store) fn is_rolled<const N: usize>(
+    transaction: &Transaction<'_>,
+    schema: &SeriesSchema<N>,
+    series: i64,
+    quarter: i64,
+) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached(&format!(
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE {} = ? AND at = ?)",
+            schema.rolled(Tier::Quarter),
+            schema.series
+        ))?
+        .query_row([series, quarter], |row| row.get(0))
+}
+
 /// Computes the whole hour that begins at `hour`, for rows that were never marked.
 pub(in crate::store) fn roll_hour<const N: usize>(
     transaction: &Transaction<'_>,

@@ -78,6 +78,15 @@ impl DirtyQuarter {
         self.at <= now_ms && now_ms < self.at + QUARTER_MS + GRACE_MS
     }
 
+    /// Whether it has a roll-up, though it is open: rows of another time were there, by a clock that was wrong.
+    fn is_rolled(self, transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+        if self.code == READINGS.code {
+            compute::is_rolled(transaction, &READINGS, self.series, self.at)
+        } else {
+            compute::is_rolled(transaction, &SAMPLES, self.series, self.at)
+        }
+    }
+
     fn roll(self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         or_set_aside(transaction, (self.code, self.series, self.at), || {
             if self.code == READINGS.code {
@@ -89,8 +98,8 @@ impl DirtyQuarter {
     }
 }
 
-/// Rolls up dirty quarters after `after`, except those that are still open at `now_ms`, while there is time. Returns
-/// the last one that it looked at, `None` when there are no more.
+/// Rolls up dirty quarters after `after`, except those that are still open at `now_ms` and have none, while there is
+/// time. Returns the last one that it looked at, `None` when there are no more.
 ///
 /// A quarter that is touched again meanwhile waits for the next round, so that a node that sends old readings has
 /// each of them rolled up once a round.
@@ -113,7 +122,7 @@ pub(in crate::store) fn roll_after(
         .collect::<rusqlite::Result<_>>()?;
     let mut last = None;
     for quarter in quarters {
-        if !quarter.is_open(now_ms) {
+        if !quarter.is_open(now_ms) || quarter.is_rolled(transaction)? {
             quarter.roll(transaction)?;
         }
         last = Some(quarter);

@@ -29,9 +29,9 @@ pub(in crate::store) fn correct_some(
     transaction: &Transaction<'_>,
     cache: &mut WriterCache,
 ) -> rusqlite::Result<bool> {
-    Ok(step(transaction, cache)?
-        || early::step(transaction, cache)?
-        || alarm_log::step(transaction, cache)?)
+    // A few rows at most, which do not wait for the others.
+    let alarms = alarm_log::step(transaction, cache)?;
+    Ok(step(transaction, cache)? || early::step(transaction, cache)? || alarms)
 }
 
 /// Corrects the next few readings. Returns whether there is more to do.
