@@ -92,6 +92,30 @@ fn stored_readings_are_listed_charted_and_exported() {
 }
 
 #[test]
+fn a_chart_is_compressed_for_those_who_take_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut client = Client::connect(mqtt, "oven");
+    for seq in 1..=200 {
+        store(&mut client, "oven", "top", &reading(seq, T0 + seq.cast_signed() * 1000, 21.5));
+    }
+    let path = format!("/api/v1/series?node=oven&sensor=top&from={T0}&to={}", T0 + 600_000);
+    let plain = get(http, &path);
+    assert_eq!(
+        (plain.header("content-encoding"), plain.header("vary")),
+        (None, Some("accept-encoding"))
+    );
+    let packed = request(http, "GET", &path, &[("accept-encoding", "gzip, br")], "");
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    assert!(packed.body.len() * 4 < plain.body.len(), "{} {}", packed.body.len(), plain.body.len());
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut unpacked).unwrap();
+    assert_eq!(unpacked, plain.body);
+    let refused = request(http, "GET", &path, &[("accept-encoding", "gzip;q=0")], "");
+    assert_eq!(refused.body, plain.body);
+}
+
+#[test]
 fn an_export_of_many_pages_has_every_reading_once_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);

@@ -4,19 +4,19 @@
 //! `19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
 use std::sync::OnceLock;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flate2::Compression;
-use flate2::write::GzEncoder;
+
+use super::compression::{accepts_gzip, gzip};
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -67,27 +67,10 @@ fn file(headers: &HeaderMap, index: usize) -> Response {
     (caching, kind, Bytes::from_static(content)).into_response()
 }
 
-/// Whether the client takes gzip (RFC 9110 §12.5.3); `gzip;q=0` says that it does not.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|coding| {
-            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-            let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-            name.trim().eq_ignore_ascii_case("gzip") && !refused
-        })
-    })
-}
-
 /// A file of [`FILES`], compressed at its first request.
 fn gzipped(index: usize) -> &'static [u8] {
     static COMPRESSED: [OnceLock<Vec<u8>>; FILES.len()] = [const { OnceLock::new() }; FILES.len()];
-    COMPRESSED[index].get_or_init(|| {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder
-            .write_all(FILES[index].2)
-            .and_then(|()| encoder.finish())
-            .expect("a vector takes every write")
-    })
+    COMPRESSED[index].get_or_init(|| gzip(FILES[index].2, Compression::best()))
 }
 
 fn etag(content: &[u8]) -> String {
@@ -98,6 +81,8 @@ fn etag(content: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header::ACCEPT_ENCODING;
+
     use super::*;
 
     /// Most bytes of a first visit, without headers.

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! Each room has a router with a state of its own. Imports point from here through `metrics`, `mqtt_ws` and `api` to
-//! `live` and `auth`, and from all of them to `log_reader`, `http_error` and `server`, never back; `server` uses
+//! `live` and `auth`, and from all of them to `log_reader`, `compression`, `http_error` and `server`, never back; `server` uses
 //! `admission`.
 
 mod admission;
 mod api;
 mod assets;
 mod auth;
+mod compression;
 mod http_error;
 mod live;
 mod log_reader;
@@ -118,7 +119,8 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     let readable = api::read_routes(api.clone())
         .merge(live::events::routes(run, feed, shutdown))
         .merge(metrics::routes(metrics))
-        .layer(from_fn(auth::require_read));
+        .layer(from_fn(auth::require_read))
+        .layer(from_fn(compression::compress_json));
     let authenticated = readable
         .merge(api::routes(api))
         .merge(auth::routes(authenticator.clone()))

@@ -79,6 +79,7 @@ function showRefusal() {
   $("refused").hidden = false;
   $("login").hidden = !about?.login;
   $("link").textContent = "";
+  $("sum").textContent = "";
 }
 
 async function start() {
@@ -262,7 +263,8 @@ function show(withBoards = false) {
     $("noBoards").hidden = boardNames().size > 0;
     $("charts").hidden = !selected;
     const own = [...sensors.values()].filter((sensor) => !isForeign(sensor));
-    $("sum").textContent = t.sum(own.length, [...boards.values()].filter((board) => board.status === "online").length);
+    // A page that is not open to its visitor counts nothing.
+    $("sum").textContent = $("page").hidden ? "" : t.sum(own.length, [...boards.values()].filter((board) => board.status === "online").length);
   });
 }
 
