@@ -3,6 +3,8 @@
 pub(in crate::broker) mod acl;
 mod config;
 mod guesses;
+mod known_clients;
+mod known_file;
 pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
 mod refusal_lines;
@@ -76,7 +78,7 @@ impl Access {
     /// # Errors
     /// [`AccessError`], with a message for the operator.
     pub fn open(config: AccessConfig, listen: &[SocketAddr]) -> Result<Self, AccessError> {
-        let anonymous = config.anonymous;
+        let (anonymous, known_clients) = (config.anonymous, config.known_clients.clone());
         let sources = Sources::new(config)?;
         let directory = sources.first()?;
         warn_of_weak_hashes(&directory);
@@ -101,7 +103,7 @@ impl Access {
             local: open.is_none(),
             directory: watch::Sender::new(Arc::new(directory)),
             had_users: AtomicBool::new(had_users),
-            checks: Checks::new()?,
+            checks: Checks::new(known_clients)?,
             refusals: Refusals::default(),
             refused: RefusedClients::default(),
             login_lines: ThrottledLogs::new(COMPLAINT_INTERVAL),
@@ -249,21 +251,6 @@ impl Access {
         matches!(self.inner.anonymous, Anonymous::Yes)
     }
 
-    /// The role of the user with this name and password, for a client at `from`.
-    ///
-    /// # Errors
-    /// [`LoginError`].
-    pub async fn verify(
-        &self,
-        from: IpAddr,
-        name: &str,
-        password: &[u8],
-    ) -> Result<Role, LoginError> {
-        let directory = Arc::clone(&self.inner.directory.borrow());
-        let attempt = Attempt { from, client_id: "", user: name };
-        self.account(&directory, attempt, password).await.map(|account| account.role)
-    }
-
     async fn account(
         &self,
         directory: &Directory,
@@ -304,7 +291,21 @@ impl Access {
         client_id: &str,
         login: Option<(&str, &[u8])>,
     ) -> Result<Permissions, NotAdmitted> {
-        let admitted = self.try_admit(peer.ip(), client_id, login).await;
+        self.admit_as(peer, client_id, client_id, login).await
+    }
+
+    /// As [`Access::admit`]. `client` tells it from other clients at its address instead of its client id.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`], which is counted and logged.
+    pub async fn admit_as(
+        &self,
+        peer: SocketAddr,
+        client_id: &str,
+        client: &str,
+        login: Option<(&str, &[u8])>,
+    ) -> Result<Permissions, NotAdmitted> {
+        let admitted = self.try_admit(peer.ip(), (client_id, client), login).await;
         if let Err(refusal) = &admitted {
             self.inner.refusals.logins.fetch_add(1, Relaxed);
             // Debug form: it escapes control characters in names that come from the network.
@@ -322,7 +323,7 @@ impl Access {
     async fn try_admit(
         &self,
         from: IpAddr,
-        client_id: &str,
+        (client_id, client): (&str, &str),
         login: Option<(&str, &[u8])>,
     ) -> Result<Permissions, NotAdmitted> {
         let mut changes = self.inner.directory.subscribe();
@@ -330,10 +331,11 @@ impl Access {
         let caller = match login {
             // Where there are no users, an anonymous client may send any name.
             Some((name, password)) if !directory.accounts.is_empty() => {
-                let attempt = Attempt { from, client_id, user: name };
+                let attempt = Attempt { from, client, user: name };
                 match self.account(&directory, attempt, password).await {
                     Ok(account) => Caller::User(name.to_owned(), account),
                     Err(LoginError::Wrong) => return Err(NotAdmitted::NotAuthorized),
+                    Err(LoginError::Refused) => return Err(NotAdmitted::NoGuessLeft),
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
                 }
             }
