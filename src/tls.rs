@@ -107,6 +107,16 @@ pub fn roots(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// Whether a file is a secret that an orchestrator has mounted: in a file system in memory that cannot be written to. Docker
+/// and Kubernetes give such files mode 0444 and 0644, and the container that has the mount is all that sees them.
+fn is_secret_mount(path: &Path) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994; // linux/magic.h
+    let kind = rustix::fs::statfs(path).map(|fs| u64::try_from(fs.f_type));
+    kind == Ok(Ok(TMPFS_MAGIC))
+        && rustix::fs::statvfs(path)
+            .is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// A certificate chain with its key, which fit each other and are not out of date at `now`.
 ///
 /// # Errors
@@ -126,9 +136,10 @@ pub fn identity(
         error => file(key, error),
     })?;
     let mode = key.metadata().map_err(|error| file(key, error))?.permissions().mode();
-    if mode & 0o004 != 0 {
+    if mode & 0o004 != 0 && !is_secret_mount(key) {
         let cause = "every user of this machine can read this private key; run chmod 640, and give the file a group that \
-                     the broker or node is in (Kubernetes: defaultMode 0440 and fsGroup)";
+                     the broker or node is in (Docker: uid \"65532\" and mode 0400 in the secret's long form; Kubernetes: \
+                     defaultMode 0440 and fsGroup)";
         return Err(file(key, cause));
     }
     let first = chain.first().ok_or_else(|| file(certificate, "no certificate in PEM form"))?;

@@ -161,6 +161,38 @@ fn files_that_are_wrong_are_named_at_the_start() {
 }
 
 #[test]
+fn a_key_that_an_orchestrator_mounts_as_a_secret_is_taken_with_its_mode() {
+    // As Docker Swarm mounts it; the system may refuse ordinary users mounts of their own.
+    const MOUNT: &str = r#"mount -t tmpfs tmpfs "$1" && cp "$2" "$1/key" && chmod 444 "$1/key" && mount -o remount,ro "$1" || exit 99
+        shift 2; exec "$@""#;
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.sign("broker", 2100);
+    let mount = tempfile::tempdir().unwrap();
+    let mounted = |command: &[&std::ffi::OsStr]| {
+        let mut inside = Command::new("unshare");
+        inside.args(["-rm", "sh", "-c", MOUNT, "sh"]).arg(mount.path()).arg(&key).args(command);
+        inside
+    };
+    if !mounted(&["true".as_ref()]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("no mounts for this user: not tested");
+        return;
+    }
+    let broker = broker(data.path(), &certificate, &mount.path().join("key"));
+    let mut command: Vec<_> = vec![broker.get_program()];
+    command.extend(broker.get_args());
+    let mut inside = mounted(&command);
+    for (name, value) in broker.get_envs() {
+        match value {
+            Some(value) => inside.env(name, value),
+            None => inside.env_remove(name),
+        };
+    }
+    let broker = Process::start(inside);
+    address(&broker, "listening for MQTT over TLS");
+    assert_eq!(broker.terminate(), Some(0));
+}
+
+#[test]
 fn an_authoritys_own_certificate_and_an_encrypted_key_are_told_in_sentences() {
     let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
     let file = |name: &str| authority.folder.path().join(name);

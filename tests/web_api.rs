@@ -507,9 +507,9 @@ fn a_login_opens_a_session_and_wrong_passwords_are_limited() {
     assert_eq!(request(http, "DELETE", "/api/v1/session", &[("cookie", &cookie)], "").status, 204);
     assert_eq!(with(&cookie), 401);
 
-    let wrong: Vec<u16> = (0..40).map(|n| log_in(&format!("guess {n}")).status).collect();
-    assert_eq!(wrong.first(), Some(&401), "{wrong:?}");
-    assert_eq!(wrong.last(), Some(&429), "{wrong:?}");
+    let wrong: Vec<u16> = (0..5).map(|n| log_in(&format!("guess {n}")).status).collect();
+    assert_eq!(wrong, [401; 5]);
+    assert_eq!(log_in("a long secret").status, 401, "no guess is left");
     assert_eq!(broker.terminate(), Some(0));
 }
 

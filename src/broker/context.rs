@@ -9,6 +9,7 @@ use super::commit::series_quota::{KnownTopics, SeriesQuota};
 use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
 use super::net::shares::Pool;
+use super::net::turns::Turns;
 use super::session::contested::Contested;
 use super::session::registry::Registry;
 use crate::mqtt::{Filter, Message};
@@ -42,6 +43,8 @@ pub struct Services {
     pub admission: Admission,
     /// Bytes of connections beyond those that each may have.
     pub buffers: Pool,
+    /// How much of the broker the connections of each user take at the same time.
+    pub turns: Turns,
     /// Logins and permissions.
     pub access: Access,
     /// Topic filters of foreign publishers that are logged.

@@ -30,10 +30,10 @@ mod session;
 mod status;
 
 pub use access::acl::{ROLES, Role, Rule};
-pub use access::login_attempts::LoginError;
 pub use access::permissions::Permissions;
 pub use access::users::{
-    Directory, HAD_USERS_FILE, USERS_FILE, UsersError, check_name, hash, is_world_readable, new_id,
+    Directory, HAD_USERS_FILE, KNOWN_CLIENTS_FILE, USERS_FILE, UsersError, check_name, hash,
+    is_world_readable, new_id,
 };
 pub use access::{
     Access, AccessConfig, AccessError, Anonymous, NotAdmitted, Password, RefusedClient,

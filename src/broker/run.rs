@@ -29,6 +29,7 @@ use crate::broker::net::buffers::BUFFER_BYTES;
 use crate::broker::net::limits::Limits;
 use crate::broker::net::shares::Pool;
 use crate::broker::net::tls::{Tls, TlsConfig};
+use crate::broker::net::turns::Turns;
 use crate::broker::open_log::{check_log, open_log};
 use crate::broker::session::registry::Registry;
 use crate::broker::status::local_client::LocalClient;
@@ -171,6 +172,7 @@ impl Listening {
             queued: Arc::new(Mutex::new(queued)),
             admission: Admission::new(config.limits),
             buffers: Pool::new(BUFFER_BYTES),
+            turns: Turns::default(),
             access: access.clone(),
             logged: config.logged.into(),
             series,

@@ -38,6 +38,7 @@ pub(super) fn access(layers: &mut Layers, data: &Path) -> Option<AccessConfig> {
         user,
         anonymous: anonymous?,
         had_users: Some(data.join(broker::HAD_USERS_FILE)),
+        known_clients: Some(data.join(broker::KNOWN_CLIENTS_FILE)),
     })
 }
 

@@ -7,6 +7,11 @@ use bytes::Bytes;
 use super::qos::QoS;
 use super::topic::Topic;
 
+/// Bytes of an allocation beside what was asked for: the allocator's header, what it rounds up, and counts of references.
+pub const ALLOCATION_BYTES: usize = 32;
+/// Allocations of a message: itself, topic, payload, the count of the payload's references.
+const MESSAGE_ALLOCATIONS: usize = 4;
+
 /// A published message. A delivery may have a lower `QoS` and another retain flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -48,9 +53,15 @@ impl Message {
         self.expires_at_ms.is_some_and(|at| at <= now_ms)
     }
 
-    /// Bytes that it is counted with in a queue: topic, payload and properties.
+    /// Bytes of topic, payload and properties: what it is counted with on the disk and on the wire.
     #[must_use]
     pub fn size(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
+    /// Bytes that it takes in memory, behind an `Arc`. Of a reading that is eight times its [`Message::size`].
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + MESSAGE_ALLOCATIONS * ALLOCATION_BYTES + self.size()
     }
 }

@@ -8,7 +8,7 @@ mod topic;
 mod trie;
 
 pub use filter::{Filter, FilterError};
-pub use message::Message;
+pub use message::{ALLOCATION_BYTES, Message};
 pub use qos::QoS;
 pub use topic::{TOPIC_MAX_BYTES, Topic, TopicError, topic_name};
 pub use trie::Trie;

@@ -40,6 +40,8 @@ pub struct AccessConfig {
     pub anonymous: Anonymous,
     /// The file that notes that there were users; `None`: it is not noted.
     pub had_users: Option<PathBuf>,
+    /// The file with the clients that have logged in; `None`: they are forgotten at the end.
+    pub known_clients: Option<PathBuf>,
 }
 
 /// Why access cannot be set up.

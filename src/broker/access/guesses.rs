@@ -4,44 +4,45 @@
 //! A guess is a password that was not tried for this user before. It is charged before it is looked at, and given back
 //! if it was right. A client that was right before has guesses of its own, so that the wrong passwords of others at its
 //! address do not keep it out. A board with a wrong password tries the same one again and again, which costs nothing.
+//!
+//! Nothing is remembered of names without a user. All refusals are answered alike, so that whether a guess was left
+//! shows to nobody, and the names of users neither.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::broker::access::known_clients::{KnownClients, Seen};
 use crate::broker::net::token_bucket::TokenBucket;
 
 /// Guesses at once and per second, of one address for one user.
 const OF_ADDRESS: (f64, f64) = (3.0, 3.0 / 60.0);
-/// The same of a client that was right before. With [`OF_ADDRESS`] at most ten in any minute.
-const OF_CLIENT: (f64, f64) = (2.0, 2.0 / 60.0);
-/// The same of all addresses together for one user; clients that were right before do not count.
+/// The same of the clients at an address that were right before, together. With [`OF_ADDRESS`] at most ten in any minute.
+const OF_KNOWN: (f64, f64) = (2.0, 2.0 / 60.0);
+/// The same of each such client: it leaves some to the others.
+const OF_CLIENT: (f64, f64) = (1.0, 1.0 / 60.0);
+/// The same of all addresses together from which no client of the user was right before.
 const OF_ALL: (f64, f64) = (30.0, 30.0 / 60.0);
 /// Wrong passwords that are remembered for one user.
 const WRONG_REMEMBERED: usize = 8;
-/// Addresses whose guesses for one user are counted. The guesses of [`OF_ALL`] come from fewer.
+/// Addresses, and clients, whose guesses for one user are counted. The guesses of [`OF_ALL`] come from fewer.
 const ADDRESSES: usize = 256;
-/// Clients of one user that are remembered: as many as may be connected from one address.
-const CLIENTS: usize = 2048;
-/// Names without a user whose guesses are counted, so that a name shows in no answer whether there is such a user.
-const STRANGERS: usize = 1024;
 
 /// A password under a key of this process.
 pub type Tag = [u8; 32];
 
-/// A login.
+/// A login of a user.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
     /// The address that counts: see `limits::origin`.
     pub origin: IpAddr,
-    pub client_id: &'a str,
+    /// Tells the clients at that address apart, as far as they say the truth.
+    pub client: &'a str,
     pub name: &'a str,
-    /// The hash of the user's password; `None` where there is no such user.
-    pub hash: Option<&'a str>,
+    /// The hash of the user's password.
+    pub hash: &'a str,
     pub password: Tag,
 }
 
@@ -62,41 +63,72 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Guess {
     name: String,
-    hash: Option<String>,
+    hash: String,
     password: Tag,
-    client: u64,
+    seen: Seen,
     charge: Charge,
     /// Dropped with the guess: it wakes those who wait for the same.
     _checking: watch::Sender<()>,
 }
 
+impl Guess {
+    /// Whether it is one of a client that was right before.
+    pub const fn is_known(&self) -> bool {
+        matches!(self.charge, Charge::Client)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Charge {
+    /// Of a client that was right before, and its address.
     Client,
+    /// Of an address, and of all of them unless a client was right before from there.
     Address(IpAddr),
 }
 
-/// What is remembered of one name.
+/// What is remembered of one user.
 #[derive(Debug)]
 struct User {
     /// The hash that `right` and `wrong` are about.
-    hash: Option<String>,
+    hash: String,
     right: Option<Tag>,
     wrong: VecDeque<Tag>,
     checking: HashMap<Tag, watch::Receiver<()>>,
     of_all: TokenBucket,
-    of_address: HashMap<IpAddr, TokenBucket>,
-    of_client: HashMap<u64, TokenBucket>,
+    of_address: Buckets<IpAddr>,
+    /// Of clients that were right before, and of their addresses, by tag.
+    of_known: Buckets<u64>,
+    of_client: Buckets<u64>,
 }
 
 /// All guesses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Guesses {
     users: HashMap<String, User>,
-    strangers: HashMap<u64, User>,
-    /// In the order of their first login.
-    oldest: VecDeque<u64>,
-    hasher: RandomState,
+    pub known: KnownClients,
+}
+
+/// Budgets that are not full.
+#[derive(Debug)]
+struct Buckets<K>(HashMap<K, TokenBucket>);
+
+impl<K: Eq + std::hash::Hash> Buckets<K> {
+    /// The budget of `key`; `None` when there are too many.
+    fn of(&mut self, key: K, size: (f64, f64), now: Instant) -> Option<&mut TokenBucket> {
+        if self.0.len() >= ADDRESSES {
+            self.0.retain(|_, bucket| !bucket.is_full(now));
+        }
+        if self.0.len() >= ADDRESSES && !self.0.contains_key(&key) {
+            return None;
+        }
+        Some(self.0.entry(key).or_insert_with(|| bucket(size, now)))
+    }
+
+    fn give_back(&mut self, key: &K) {
+        if let Some(bucket) = self.0.get_mut(key) {
+            bucket.give_back(1.0);
+        }
+    }
 }
 
 fn bucket((most, per_second): (f64, f64), now: Instant) -> TokenBucket {
@@ -104,63 +136,58 @@ fn bucket((most, per_second): (f64, f64), now: Instant) -> TokenBucket {
 }
 
 impl User {
-    fn new(hash: Option<&str>, now: Instant) -> Self {
+    fn new(hash: &str, now: Instant) -> Self {
         Self {
-            hash: hash.map(str::to_owned),
+            hash: hash.to_owned(),
             right: None,
             wrong: VecDeque::new(),
             checking: HashMap::new(),
             of_all: bucket(OF_ALL, now),
-            of_address: HashMap::new(),
-            of_client: HashMap::new(),
+            of_address: Buckets(HashMap::new()),
+            of_known: Buckets(HashMap::new()),
+            of_client: Buckets(HashMap::new()),
         }
     }
 
     /// Forgets what it knows of another password.
-    fn is_about(&mut self, hash: Option<&str>) {
-        if self.hash.as_deref() != hash {
-            self.hash = hash.map(str::to_owned);
+    fn is_about(&mut self, hash: &str) {
+        if self.hash != hash {
+            hash.clone_into(&mut self.hash);
             self.right = None;
             self.wrong.clear();
             self.checking.clear();
-            self.of_client.clear();
         }
     }
 
-    fn charge(&mut self, origin: IpAddr, client: u64, now: Instant) -> Option<Charge> {
-        if self.of_client.get_mut(&client).is_some_and(|bucket| bucket.take(1.0, now)) {
-            return Some(Charge::Client);
+    fn charge(&mut self, origin: IpAddr, seen: Seen, now: Instant) -> Option<Charge> {
+        if seen.knows_client
+            && let Some(of_known) = self.of_known.of(seen.address, OF_KNOWN, now)
+            && of_known.left(now) >= 1.0
+            && let Some(of_client) = self.of_client.of(seen.client, OF_CLIENT, now)
+            && of_client.take(1.0, now)
+        {
+            return of_known.take(1.0, now).then_some(Charge::Client);
         }
-        if self.of_address.len() >= ADDRESSES {
-            self.of_address.retain(|_, bucket| !bucket.is_full(now));
-        }
-        if self.of_address.len() >= ADDRESSES && !self.of_address.contains_key(&origin) {
-            return None;
-        }
+        let of_address = self.of_address.of(origin, OF_ADDRESS, now)?;
         // A refused login leaves the budget of all to others.
-        let of_address = self.of_address.entry(origin).or_insert_with(|| bucket(OF_ADDRESS, now));
-        if of_address.left(now) < 1.0 || !self.of_all.take(1.0, now) {
-            return None;
-        }
-        of_address.take(1.0, now).then_some(Charge::Address(origin))
+        let left = of_address.left(now) >= 1.0
+            && (seen.knows_address || self.of_all.take(1.0, now))
+            && of_address.take(1.0, now);
+        left.then_some(Charge::Address(origin))
     }
 
-    fn give_back(&mut self, charge: Charge, client: u64) {
+    fn give_back(&mut self, charge: Charge, seen: Seen) {
         match charge {
             Charge::Client => {
-                let _ = self.of_client.get_mut(&client).map(|bucket| bucket.give_back(1.0));
+                self.of_known.give_back(&seen.address);
+                self.of_client.give_back(&seen.client);
             }
             Charge::Address(origin) => {
-                self.of_all.give_back(1.0);
-                let _ = self.of_address.get_mut(&origin).map(|bucket| bucket.give_back(1.0));
+                self.of_address.give_back(&origin);
+                if !seen.knows_address {
+                    self.of_all.give_back(1.0);
+                }
             }
-        }
-    }
-
-    /// Remembers a client that was right.
-    fn remember(&mut self, client: u64, now: Instant) {
-        if self.of_client.len() < CLIENTS {
-            self.of_client.entry(client).or_insert_with(|| bucket(OF_CLIENT, now));
         }
     }
 
@@ -173,11 +200,18 @@ impl User {
 }
 
 impl Guesses {
+    /// No guess yet. `known` are the clients that were right in earlier runs.
+    pub fn new(known: KnownClients) -> Self {
+        Self { users: HashMap::new(), known }
+    }
+
     /// What is known of a login; charges a guess.
     pub fn judge(&mut self, login: Login<'_>, now: Instant) -> Verdict {
-        let Login { origin, client_id, name, hash, password } = login;
-        let client = self.hasher.hash_one((origin, client_id));
-        let user = self.user(name, hash, now);
+        let Login { origin, client, name, hash, password } = login;
+        if !self.users.contains_key(name) {
+            self.users.insert(name.to_owned(), User::new(hash, now));
+        }
+        let Some(user) = self.users.get_mut(name) else { return Verdict::Refused };
         user.is_about(hash);
         // Not a new guess.
         if user.wrong.contains(&password) {
@@ -186,57 +220,38 @@ impl Guesses {
         if let Some(checking) = user.checking.get(&password) {
             return Verdict::Awaited(checking.clone());
         }
-        let Some(charge) = user.charge(origin, client, now) else { return Verdict::Refused };
+        let seen = self.known.see(name, origin, client);
+        let Some(charge) = user.charge(origin, seen, now) else { return Verdict::Refused };
         if let Some(right) = user.right {
             if right != password {
                 user.remember_wrong(password);
                 return Verdict::Wrong;
             }
-            user.give_back(charge, client);
-            user.remember(client, now);
+            user.give_back(charge, seen);
+            self.known.remember(seen);
             return Verdict::Right;
         }
         let (sender, receiver) = watch::channel(());
         user.checking.insert(password, receiver);
-        let (name, hash) = (name.to_owned(), hash.map(str::to_owned));
-        Verdict::Unknown(Guess { name, hash, password, client, charge, _checking: sender })
+        let (name, hash) = (name.to_owned(), hash.to_owned());
+        Verdict::Unknown(Guess { name, hash, password, seen, charge, _checking: sender })
     }
 
     /// Ends a guess: its password was right, or wrong, or was not checked.
-    pub fn end(&mut self, guess: Guess, right: Option<bool>, now: Instant) {
-        let Guess { name, hash, password, client, charge, _checking } = guess;
-        let user = self.user(&name, hash.as_deref(), now);
+    pub fn end(&mut self, guess: Guess, right: Option<bool>) {
+        let Guess { name, hash, password, seen, charge, _checking } = guess;
         // The user's password may have been changed meanwhile.
-        if user.hash != hash {
-            return;
-        }
+        let Some(user) = self.users.get_mut(&name).filter(|user| user.hash == hash) else { return };
         user.checking.remove(&password);
         match right {
             Some(false) => user.remember_wrong(password),
             Some(true) => {
                 user.right = Some(password);
-                user.give_back(charge, client);
-                user.remember(client, now);
+                user.give_back(charge, seen);
+                self.known.remember(seen);
             }
-            None => user.give_back(charge, client),
+            None => user.give_back(charge, seen),
         }
-    }
-
-    fn user(&mut self, name: &str, hash: Option<&str>, now: Instant) -> &mut User {
-        if hash.is_some() {
-            return self.users.entry(name.to_owned()).or_insert_with(|| User::new(hash, now));
-        }
-        // The name comes from the network, and may be long.
-        let key = self.hasher.hash_one(name);
-        if !self.strangers.contains_key(&key) {
-            if self.strangers.len() >= STRANGERS
-                && let Some(oldest) = self.oldest.pop_front()
-            {
-                self.strangers.remove(&oldest);
-            }
-            self.oldest.push_back(key);
-        }
-        self.strangers.entry(key).or_insert_with(|| User::new(None, now))
     }
 }
 
@@ -258,19 +273,22 @@ mod tests {
         std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into()
     }
 
+    fn guesses() -> Guesses {
+        Guesses::new(KnownClients::new([7; 32]))
+    }
+
     /// Judges, and checks where the answer is not known.
     fn login(
         guesses: &mut Guesses,
         from: u32,
-        client_id: &str,
+        client: &str,
         password: Tag,
         now: Instant,
     ) -> Verdict {
-        let login =
-            Login { origin: address(from), client_id, name: "press", hash: Some("hash"), password };
+        let login = Login { origin: address(from), client, name: "press", hash: "hash", password };
         match guesses.judge(login, now) {
             Verdict::Unknown(guess) => {
-                guesses.end(guess, Some(password == RIGHT), now);
+                guesses.end(guess, Some(password == RIGHT));
                 if password == RIGHT { Verdict::Right } else { Verdict::Wrong }
             }
             other => other,
@@ -292,19 +310,56 @@ mod tests {
     #[test]
     fn guesses_are_bounded_by_address_and_user_whether_the_user_was_right_before_or_not() {
         let start = Instant::now();
-        let mut guesses = Guesses::default();
+        let mut guesses = self::guesses();
         assert!(evaluated(&mut guesses, 1, &["c"], start) <= 6);
-        let mut guesses = Guesses::default();
+        let mut guesses = self::guesses();
         assert!(evaluated(&mut guesses, 1000, &["c"], start) <= 60);
-        let mut guesses = Guesses::default();
-        assert!(matches!(login(&mut guesses, 0, "http", RIGHT, start), Verdict::Right));
-        assert!(evaluated(&mut guesses, 1, &["c", "http"], start) <= 10);
+        // Whoever names all clients that were right before has no more.
+        let mut guesses = self::guesses();
+        for client in ["a", "b", "c"] {
+            assert!(matches!(login(&mut guesses, 0, client, RIGHT, start), Verdict::Right));
+        }
+        assert!(evaluated(&mut guesses, 1, &["a", "b", "c", "guesser"], start) <= 10);
+    }
+
+    #[test]
+    fn guesses_from_a_thousand_addresses_keep_no_address_out_from_which_the_user_was_right() {
+        let start = Instant::now();
+        let mut guesses = self::guesses();
+        assert!(matches!(login(&mut guesses, 2000, "board", RIGHT, start), Verdict::Right));
+        evaluated(&mut guesses, 1000, &["board"], start);
+        let later = start + Duration::from_mins(1);
+        evaluated(&mut guesses, 1000, &["board"], later);
+        for client in ["board", "another"] {
+            assert!(matches!(login(&mut guesses, 2000, client, RIGHT, later), Verdict::Right));
+        }
+        // The same in the next run.
+        let known = KnownClients::read(&guesses.known.save().unwrap()).unwrap();
+        let mut guesses = Guesses::new(known);
+        evaluated(&mut guesses, 1000, &["board"], start);
+        for client in ["another", "board"] {
+            assert!(matches!(login(&mut guesses, 2000, client, RIGHT, start), Verdict::Right));
+        }
+    }
+
+    #[test]
+    fn who_names_a_client_takes_the_guesses_of_that_one_only() {
+        let start = Instant::now();
+        let mut guesses = self::guesses();
+        for client in ["board", "another"] {
+            assert!(matches!(login(&mut guesses, 0, client, RIGHT, start), Verdict::Right));
+        }
+        for n in 0..600 {
+            let now = start + Duration::from_millis(100 * n);
+            login(&mut guesses, 0, "board", wrong(u32::try_from(n).unwrap()), now);
+            assert!(matches!(login(&mut guesses, 0, "another", RIGHT, now), Verdict::Right), "{n}");
+        }
     }
 
     #[test]
     fn the_same_wrong_password_again_costs_nothing_and_keeps_nobody_out() {
         let start = Instant::now();
-        let mut guesses = Guesses::default();
+        let mut guesses = self::guesses();
         for n in 0..1000 {
             let now = start + Duration::from_millis(n);
             let verdict = login(&mut guesses, 0, "wrong", wrong(0), now);
@@ -319,7 +374,7 @@ mod tests {
     #[test]
     fn a_client_that_was_right_before_gets_in_beside_guesses_from_its_address() {
         let start = Instant::now();
-        let mut guesses = Guesses::default();
+        let mut guesses = self::guesses();
         assert!(matches!(login(&mut guesses, 0, "board", RIGHT, start), Verdict::Right));
         evaluated(&mut guesses, 1, &["guesser"], start);
         let later = start + Duration::from_mins(1);
@@ -332,12 +387,12 @@ mod tests {
             login(&mut guesses, 9, "guesser", wrong(8000 + n), later);
         }
         assert!(matches!(login(&mut guesses, 9, "board", RIGHT, later), Verdict::Refused));
-        // Another password: nothing of the old one counts.
+        // Another password: that the old one was right counts no more.
         let changed = Login {
             origin: address(0),
-            client_id: "board",
+            client: "board",
             name: "press",
-            hash: Some("other"),
+            hash: "other",
             password: RIGHT,
         };
         let much_later = later + Duration::from_mins(1);
@@ -347,12 +402,12 @@ mod tests {
     #[test]
     fn a_password_is_checked_once_for_all_who_send_it_meanwhile() {
         let now = Instant::now();
-        let mut guesses = Guesses::default();
+        let mut guesses = self::guesses();
         let login = |n| Login {
             origin: address(n),
-            client_id: "c",
+            client: "c",
             name: "plant",
-            hash: Some("hash"),
+            hash: "hash",
             password: RIGHT,
         };
         let Verdict::Unknown(first) = guesses.judge(login(0), now) else { panic!("not known yet") };
@@ -361,52 +416,14 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let waiters: Vec<_> = (0..1400).map(|n| waiting(&mut guesses, n)).collect();
-        guesses.end(first, Some(true), now);
+        guesses.end(first, Some(true));
         assert!(waiters.iter().all(|waiter| waiter.has_changed().is_err()), "all are woken");
         for n in 0..1400 {
             assert!(matches!(guesses.judge(login(n), now), Verdict::Right));
         }
-        let mut guesses = Guesses::default();
+        let mut guesses = self::guesses();
         let Verdict::Unknown(gone) = guesses.judge(login(0), now) else { panic!("not known yet") };
-        guesses.end(gone, None, now);
+        guesses.end(gone, None);
         assert!(matches!(guesses.judge(login(1), now), Verdict::Unknown(_)), "checked by another");
-    }
-
-    #[test]
-    fn names_without_a_user_are_refused_as_those_of_users_and_are_bounded() {
-        let now = Instant::now();
-        let mut guesses = Guesses::default();
-        let mut refused_after = Vec::new();
-        for hash in [None, Some("hash")] {
-            let verdicts = (0..20).map(|n| {
-                let login = Login {
-                    origin: address(0),
-                    client_id: "c",
-                    name: "somebody",
-                    hash,
-                    password: wrong(n),
-                };
-                match guesses.judge(login, now) {
-                    Verdict::Unknown(guess) => guesses.end(guess, Some(false), now),
-                    Verdict::Refused => return true,
-                    other => panic!("{other:?}"),
-                }
-                false
-            });
-            refused_after.push(verdicts.take_while(|refused| !refused).count());
-        }
-        assert_eq!(refused_after, [3, 3]);
-        for n in 0..3 * STRANGERS {
-            let name = n.to_string();
-            let login = Login {
-                origin: address(0),
-                client_id: "c",
-                name: &name,
-                hash: None,
-                password: RIGHT,
-            };
-            guesses.judge(login, now);
-        }
-        assert_eq!((guesses.strangers.len(), guesses.oldest.len()), (STRANGERS, STRANGERS));
     }
 }

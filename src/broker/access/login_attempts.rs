@@ -2,6 +2,7 @@
 //! are remembered. A flood of logins costs one core at most and does not stop the broker.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
 use crate::broker::access::guesses::{Guess, Guesses, Login, Verdict};
+use crate::broker::access::known_clients::KnownClients;
+use crate::broker::access::known_file::KnownFile;
 use crate::broker::access::users::{self, Account, PASSWORD_MAX_BYTES};
 use crate::broker::net::limits::origin;
 
@@ -19,6 +22,8 @@ use crate::broker::net::limits::origin;
 const CHECKS: usize = 1;
 /// Checks that run or wait. Beyond it a client has to try again later.
 const CHECKS_WAITING: usize = 64;
+/// Those of them that may be of clients that were never right before. The rest is for boards that come back.
+const STRANGE_CHECKS: usize = 32;
 /// Checked for an unknown user until it is known how long a check takes. It is the hash of no password, and as costly
 /// as those of `users::hash`.
 const DECOY: &str = "$argon2id$v=19$m=7168,t=5,p=1$ZGVjb3lkZWNveWRlY295$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -29,8 +34,12 @@ pub enum LoginError {
     /// An unknown user or a wrong password. The error does not tell which.
     #[error("unknown user or wrong password")]
     Wrong,
-    /// Too many checks wait, or too many logins of this user from this address have failed.
-    #[error("too many logins wait or have failed; try again later")]
+    /// The password was not looked at: too many logins of this user have failed. For the operator: its client is told
+    /// what one with a wrong password is told, or it could find out the names of users.
+    #[error("too many wrong passwords for this user lately; a minute without them ends it")]
+    Refused,
+    /// Too many checks wait.
+    #[error("too many logins wait; try again later")]
     Busy,
 }
 
@@ -38,7 +47,8 @@ pub enum LoginError {
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
     pub from: IpAddr,
-    pub client_id: &'a str,
+    /// Tells the clients at an address apart: those that were right before have guesses of their own.
+    pub client: &'a str,
     pub user: &'a str,
 }
 
@@ -47,32 +57,42 @@ pub struct Attempt<'a> {
 pub struct Checks {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    strange: Arc<Semaphore>,
     /// Random, of this process.
     key: hmac::Key,
     guesses: Arc<Mutex<Guesses>>,
+    file: KnownFile,
     /// Time of a check for each unit of its cost (`users::cost`), ns; 0: not known yet.
     unit_ns: Arc<AtomicU64>,
 }
 
 impl Checks {
-    /// No checks yet.
+    /// No checks yet. `known` is the file with the clients that were right before, if they are to be kept.
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn new() -> Result<Self, users::HashError> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|_| argon2::password_hash::Error::Crypto)?;
+    pub fn new(known: Option<PathBuf>) -> Result<Self, users::HashError> {
+        let random = || -> Result<[u8; 32], users::HashError> {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|_| argon2::password_hash::Error::Crypto)?;
+            Ok(key)
+        };
+        let (file, earlier) = KnownFile::open(known);
+        let earlier = earlier.map_or_else(|| random().map(KnownClients::new), Ok)?;
         Ok(Self {
             running: Arc::new(Semaphore::new(CHECKS)),
             waiting: Arc::new(Semaphore::new(CHECKS_WAITING)),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            guesses: Arc::default(),
+            strange: Arc::new(Semaphore::new(STRANGE_CHECKS)),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random()?),
+            guesses: Arc::new(Mutex::new(Guesses::new(earlier))),
+            file,
             unit_ns: Arc::default(),
         })
     }
 
     /// Checks the password of a user with `account`. `costliest` is the cost of the costliest hash of all users: a
-    /// refusal takes that long, whether there is such a user or not, and whatever its hash costs.
+    /// refusal takes that long, whether there is such a user or not, whatever its hash costs, and whether the password
+    /// was looked at.
     ///
     /// # Errors
     /// [`LoginError`].
@@ -84,15 +104,34 @@ impl Checks {
         password: &[u8],
     ) -> Result<(), LoginError> {
         let answer_at = self.answer_at(costliest);
-        let outcome = if password.len() > PASSWORD_MAX_BYTES {
-            Err(LoginError::Wrong)
-        } else {
-            self.decide(attempt, account, password).await
+        // For all names alike, whether their passwords would be looked at or not.
+        let is_full = self.strange.available_permits() == 0;
+        let outcome = match account {
+            Some(account) if password.len() <= PASSWORD_MAX_BYTES => {
+                self.decide(attempt, account, password).await
+            }
+            _ => self.pretend(password).await,
         };
-        if outcome == Err(LoginError::Wrong) {
-            sleep_until(answer_at.into()).await;
+        match outcome {
+            Ok(()) => self.file.save_later(&self.guesses),
+            Err(_) => sleep_until(answer_at.into()).await,
         }
-        outcome
+        outcome.map_err(|error| if is_full { LoginError::Busy } else { error })
+    }
+
+    /// Refuses a login of no user. It takes the time of a check and no core, once that time is known.
+    async fn pretend(&self, password: &[u8]) -> Result<(), LoginError> {
+        if self.unit_ns.load(Relaxed) == 0
+            && let Ok(running) = Arc::clone(&self.running).acquire_owned().await
+        {
+            let (password, unit_ns) = (password.to_vec(), Arc::clone(&self.unit_ns));
+            let check = spawn_blocking(move || {
+                let _place = running;
+                timed(DECOY, &password, &unit_ns)
+            });
+            let _ = check.await;
+        }
+        Err(LoginError::Wrong)
     }
 
     /// When a password that is wrong is answered: after the checks that wait now and one of the costliest.
@@ -104,32 +143,27 @@ impl Checks {
 
     async fn decide(
         &self,
-        Attempt { from, client_id, user: name }: Attempt<'_>,
-        account: Option<&Account>,
+        Attempt { from, client, user: name }: Attempt<'_>,
+        account: &Account,
         password: &[u8],
     ) -> Result<(), LoginError> {
         let tag = hmac::sign(&self.key, password);
         let tag = tag.as_ref().try_into().map_err(|_| LoginError::Wrong)?;
-        let hash = account.map(|account| account.hash.as_str());
-        let login = Login { origin: origin(from), client_id, name, hash, password: tag };
+        let hash = account.hash.as_str();
+        let login = Login { origin: origin(from), client, name, hash, password: tag };
         loop {
             let verdict = lock(&self.guesses).judge(login, Instant::now());
             match verdict {
                 Verdict::Right => return Ok(()),
                 Verdict::Wrong => return Err(LoginError::Wrong),
-                Verdict::Refused => return Err(LoginError::Busy),
+                Verdict::Refused => return Err(LoginError::Refused),
                 Verdict::Awaited(mut done) => {
                     let _ = done.changed().await;
                 }
                 Verdict::Unknown(guess) => {
                     let guess =
                         PendingGuess { guesses: Arc::clone(&self.guesses), guess: Some(guess) };
-                    if hash.is_none() && self.unit_ns.load(Relaxed) > 0 {
-                        // It takes the time of a check and no core.
-                        guess.end(false);
-                        return Err(LoginError::Wrong);
-                    }
-                    return self.run(guess, hash.unwrap_or(DECOY), password).await;
+                    return self.run(guess, hash, password).await;
                 }
             }
         }
@@ -142,26 +176,35 @@ impl Checks {
         hash: &str,
         password: &[u8],
     ) -> Result<(), LoginError> {
-        let waiting = Arc::clone(&self.waiting);
-        let waiting = waiting.try_acquire_owned().map_err(|_| LoginError::Busy)?;
+        let place = |places: &Arc<Semaphore>| {
+            Arc::clone(places).try_acquire_owned().map_err(|_| LoginError::Busy)
+        };
+        let strange = if guess.is_known() { None } else { Some(place(&self.strange)?) };
+        let waiting = place(&self.waiting)?;
         let running = Arc::clone(&self.running);
         let running = running.acquire_owned().await.map_err(|_| LoginError::Busy)?;
         let (hash, password, unit_ns) =
             (hash.to_owned(), password.to_vec(), Arc::clone(&self.unit_ns));
         let right = spawn_blocking(move || {
             // Held here, since the check of a client that does not wait still runs.
-            let _places = (waiting, running);
-            let started = Instant::now();
-            let right = users::matches(&hash, &password);
-            let took_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let latest = took_ns / users::cost(&hash).max(1);
-            // Mostly the longest of late.
-            unit_ns.store(latest.max(unit_ns.load(Relaxed) / 8 * 7).max(1), Relaxed);
+            let _places = (strange, waiting, running);
+            let right = timed(&hash, &password, &unit_ns);
             guess.end(right);
             right
         });
         if right.await.unwrap_or(false) { Ok(()) } else { Err(LoginError::Wrong) }
     }
+}
+
+/// Checks a password, and notes what it takes for each unit of its cost.
+fn timed(hash: &str, password: &[u8], unit_ns: &AtomicU64) -> bool {
+    let started = Instant::now();
+    let right = users::matches(hash, password);
+    let took_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let latest = took_ns / users::cost(hash).max(1);
+    // Mostly the longest of late.
+    unit_ns.store(latest.max(unit_ns.load(Relaxed) / 8 * 7).max(1), Relaxed);
+    right
 }
 
 /// A guess whose password is to be checked. Dropped without a result, it is given back.
@@ -171,9 +214,13 @@ struct PendingGuess {
 }
 
 impl PendingGuess {
+    fn is_known(&self) -> bool {
+        self.guess.as_ref().is_some_and(Guess::is_known)
+    }
+
     fn end(mut self, right: bool) {
         if let Some(guess) = self.guess.take() {
-            lock(&self.guesses).end(guess, Some(right), Instant::now());
+            lock(&self.guesses).end(guess, Some(right));
         }
     }
 }
@@ -181,7 +228,7 @@ impl PendingGuess {
 impl Drop for PendingGuess {
     fn drop(&mut self) {
         if let Some(guess) = self.guess.take() {
-            lock(&self.guesses).end(guess, None, Instant::now());
+            lock(&self.guesses).end(guess, None);
         }
     }
 }
@@ -207,17 +254,17 @@ mod tests {
 
     async fn login(
         checks: &Checks,
-        (from, client_id, user): (u8, &str, &str),
+        (from, client, user): (u8, &str, &str),
         account: Option<&Account>,
         password: &[u8],
     ) -> Result<(), LoginError> {
-        let attempt = Attempt { from: [192, 0, 2, from].into(), client_id, user };
+        let attempt = Attempt { from: [192, 0, 2, from].into(), client, user };
         checks.check(attempt, account, users::STANDARD_COST, password).await
     }
 
     #[tokio::test]
     async fn a_right_password_is_remembered_and_wrong_ones_are_counted() {
-        let checks = Checks::new().unwrap();
+        let checks = Checks::new(None).unwrap();
         let press = account(b"secret");
         let decoy = DECOY.rsplit_once('$').unwrap().0;
         let made = press.hash.split('$').take(4).collect::<Vec<_>>().join("$");
@@ -236,7 +283,7 @@ mod tests {
             );
         }
         assert_eq!(guesses[0], Err(LoginError::Wrong));
-        assert_eq!(guesses[9], Err(LoginError::Busy));
+        assert_eq!(guesses[9], Err(LoginError::Refused));
         assert_eq!(
             login(&checks, board, Some(&press), b"secret").await,
             Ok(()),
@@ -254,13 +301,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_takes_as_long_for_an_unknown_user_as_for_the_costliest_hash() {
-        let checks = Checks::new().unwrap();
+        let checks = Checks::new(None).unwrap();
         assert_eq!(login(&checks, (7, "c", "nobody"), None, b"1").await, Err(LoginError::Wrong));
         let unit = Duration::from_nanos(checks.unit_ns.load(Relaxed));
         assert!(!unit.is_zero(), "the first check has shown what one takes");
         let costliest = 3 * users::STANDARD_COST;
         let began = Instant::now();
-        let attempt = Attempt { from: [192, 0, 2, 7].into(), client_id: "c", user: "nobody" };
+        let attempt = Attempt { from: [192, 0, 2, 7].into(), client: "c", user: "nobody" };
         assert_eq!(checks.check(attempt, None, costliest, b"2").await, Err(LoginError::Wrong));
         assert!(began.elapsed() >= unit * u32::try_from(costliest).unwrap());
         assert_eq!(checks.waiting.available_permits(), CHECKS_WAITING);
@@ -268,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hall_that_logs_in_at_once_with_one_password_needs_one_check() {
-        let checks = Arc::new(Checks::new().unwrap());
+        let checks = Arc::new(Checks::new(None).unwrap());
         let plant = Arc::new(account(b"secret"));
         let logins: Vec<_> = (0..1400)
             .map(|n| {

@@ -3,12 +3,15 @@
 pub(in crate::broker) mod acl;
 mod config;
 mod guesses;
+mod known_clients;
+mod known_file;
 pub(in crate::broker) mod login_attempts;
 pub(in crate::broker) mod permissions;
 mod refusal_lines;
 mod refusals;
 mod refused_clients;
 mod renewal;
+mod session_rules;
 mod sources;
 pub(in crate::broker) mod users;
 
@@ -28,14 +31,13 @@ use tracing::{error, info, warn};
 
 use crate::broker::access::acl::{CompiledAcl, Role};
 use crate::broker::access::login_attempts::{Attempt, Checks, LoginError};
-use crate::broker::access::permissions::{Caller, Owner, Permissions};
+use crate::broker::access::permissions::{Caller, Permissions};
 use crate::broker::access::refused_clients::RefusedClients;
 use crate::broker::access::sources::{NotRead, Sources};
 use crate::broker::access::users::{Account, Directory};
 use crate::broker::net::reload::Watched;
 use crate::shutdown::Shutdown;
 use crate::throttled_log::{ThrottledLog, ThrottledLogs};
-use crate::wire::is_status_of;
 
 /// Longest client id in bytes. The protocol asks for at least 23.
 const CLIENT_ID_MAX_BYTES: usize = 256;
@@ -76,7 +78,7 @@ impl Access {
     /// # Errors
     /// [`AccessError`], with a message for the operator.
     pub fn open(config: AccessConfig, listen: &[SocketAddr]) -> Result<Self, AccessError> {
-        let anonymous = config.anonymous;
+        let (anonymous, known_clients) = (config.anonymous, config.known_clients.clone());
         let sources = Sources::new(config)?;
         let directory = sources.first()?;
         warn_of_weak_hashes(&directory);
@@ -101,7 +103,7 @@ impl Access {
             local: open.is_none(),
             directory: watch::Sender::new(Arc::new(directory)),
             had_users: AtomicBool::new(had_users),
-            checks: Checks::new()?,
+            checks: Checks::new(known_clients)?,
             refusals: Refusals::default(),
             refused: RefusedClients::default(),
             login_lines: ThrottledLogs::new(COMPLAINT_INTERVAL),
@@ -201,67 +203,10 @@ impl Access {
         }
     }
 
-    /// Whether the client of this session may still publish to `topic`: its user may have been changed or removed since
-    /// its connection ended. A node without a login may say that it is offline when logins are needed now.
-    pub(in crate::broker) fn may_still_write(&self, session: &str, topic: &str) -> bool {
-        let owner = Owner::of_session(session);
-        let directory = Arc::clone(&self.inner.directory.borrow());
-        let acl = match owner.user {
-            None if is_status_of(owner.client_id, topic) => {
-                CompiledAcl::new(&[&directory.rules], Role::Admin, None, owner.client_id).ok()
-            }
-            _ => self.acl_of(&owner, &directory),
-        };
-        acl.is_some_and(|acl| acl.may_write(topic))
-    }
-
-    /// The rules of a session's owner as they are now; `None` when nobody has this session any more.
-    pub(in crate::broker) fn acl_of_session(&self, session: &str) -> Option<CompiledAcl> {
-        let directory = Arc::clone(&self.inner.directory.borrow());
-        self.acl_of(&Owner::of_session(session), &directory)
-    }
-
-    /// As [`Access::acl_of_session`], for a session of the previous run: one of a client without a login has its owner,
-    /// and while there are no users at all, so has each.
-    pub(in crate::broker) fn acl_of_left_session(&self, session: &str) -> Option<CompiledAcl> {
-        let directory = Arc::clone(&self.inner.directory.borrow());
-        let owner = Owner::of_session(session);
-        if owner.user.is_some() && !directory.accounts.is_empty() {
-            return self.acl_of(&owner, &directory);
-        }
-        CompiledAcl::new(&[&directory.rules], Role::Admin, None, owner.client_id).ok()
-    }
-
-    fn acl_of(&self, owner: &Owner<'_>, directory: &Directory) -> Option<CompiledAcl> {
-        let Some(name) = owner.user else {
-            let anonymous = self.inner.admits_anonymous(directory);
-            let acl = CompiledAcl::new(&[&directory.rules], Role::Admin, None, owner.client_id);
-            return acl.ok().filter(|_| anonymous);
-        };
-        let account = directory.accounts.get(name)?;
-        let same = account.id.as_deref() == owner.id;
-        directory.acl(name, account, owner.client_id).ok().filter(|_| same)
-    }
-
     /// Whether a client on any machine may connect without a login.
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.inner.anonymous, Anonymous::Yes)
-    }
-
-    /// The role of the user with this name and password, for a client at `from`.
-    ///
-    /// # Errors
-    /// [`LoginError`].
-    pub async fn verify(
-        &self,
-        from: IpAddr,
-        name: &str,
-        password: &[u8],
-    ) -> Result<Role, LoginError> {
-        let directory = Arc::clone(&self.inner.directory.borrow());
-        let attempt = Attempt { from, client_id: "", user: name };
-        self.account(&directory, attempt, password).await.map(|account| account.role)
     }
 
     async fn account(
@@ -304,7 +249,21 @@ impl Access {
         client_id: &str,
         login: Option<(&str, &[u8])>,
     ) -> Result<Permissions, NotAdmitted> {
-        let admitted = self.try_admit(peer.ip(), client_id, login).await;
+        self.admit_as(peer, client_id, client_id, login).await
+    }
+
+    /// As [`Access::admit`]. `client` tells it from other clients at its address instead of its client id.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`], which is counted and logged.
+    pub async fn admit_as(
+        &self,
+        peer: SocketAddr,
+        client_id: &str,
+        client: &str,
+        login: Option<(&str, &[u8])>,
+    ) -> Result<Permissions, NotAdmitted> {
+        let admitted = self.try_admit(peer.ip(), (client_id, client), login).await;
         if let Err(refusal) = &admitted {
             self.inner.refusals.logins.fetch_add(1, Relaxed);
             // Debug form: it escapes control characters in names that come from the network.
@@ -322,7 +281,7 @@ impl Access {
     async fn try_admit(
         &self,
         from: IpAddr,
-        client_id: &str,
+        (client_id, client): (&str, &str),
         login: Option<(&str, &[u8])>,
     ) -> Result<Permissions, NotAdmitted> {
         let mut changes = self.inner.directory.subscribe();
@@ -330,10 +289,11 @@ impl Access {
         let caller = match login {
             // Where there are no users, an anonymous client may send any name.
             Some((name, password)) if !directory.accounts.is_empty() => {
-                let attempt = Attempt { from, client_id, user: name };
+                let attempt = Attempt { from, client, user: name };
                 match self.account(&directory, attempt, password).await {
                     Ok(account) => Caller::User(name.to_owned(), account),
                     Err(LoginError::Wrong) => return Err(NotAdmitted::NotAuthorized),
+                    Err(LoginError::Refused) => return Err(NotAdmitted::NoGuessLeft),
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
                 }
             }

@@ -23,20 +23,25 @@ pub enum NotAdmitted {
     /// Its client id or its user's name would change a rule's meaning.
     #[error(transparent)]
     Name(#[from] UnfitName),
+    /// Its password was not looked at. Its client is told what one with a wrong password is told.
+    #[error(
+        "not looked at: too many wrong passwords for this user from this address, or from many addresses; wait a minute"
+    )]
+    NoGuessLeft,
     /// The client can try again later.
-    #[error("too many logins wait or have failed; try again later")]
+    #[error("too many logins wait; try again later")]
     Busy,
 }
 
 impl NotAdmitted {
     /// The reason code of MQTT 5.0 §3.2.2.2. As in other brokers, a wrong password is "not authorized": the code does
-    /// not tell whether the user exists.
+    /// not tell whether the user exists, nor whether the password was looked at.
     pub const fn reason(self) -> Reason {
         match self {
             Self::Name(UnfitName::ClientId | UnfitName::Node) => Reason::ClientIdentifierNotValid,
-            Self::NotAuthorized | Self::Name(UnfitName::User | UnfitName::Rule) => {
-                Reason::NotAuthorized
-            }
+            Self::NotAuthorized
+            | Self::NoGuessLeft
+            | Self::Name(UnfitName::User | UnfitName::Rule) => Reason::NotAuthorized,
             Self::Busy => Reason::ServerBusy,
         }
     }

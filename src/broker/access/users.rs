@@ -18,6 +18,8 @@ use crate::broker::access::acl::{CompiledAcl, Role, Rule, RuleError, UnfitName};
 pub const USERS_FILE: &str = "users.toml";
 /// Name of the file in the data folder that notes that there were users.
 pub const HAD_USERS_FILE: &str = "had-users";
+/// Name of the file in the data folder with the clients that have logged in.
+pub const KNOWN_CLIENTS_FILE: &str = "known-clients";
 /// Largest users file, in bytes: more than a thousand users with rules.
 pub const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Longest user name, in bytes.

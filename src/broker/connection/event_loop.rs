@@ -208,6 +208,7 @@ async fn run<S: Stream>(
         let room = client.out.len() < OUT_HIGH_BYTES;
         let more = room && client.has_more();
         let listening = room && !more && client.is_taking() && client.may_read();
+        transport.read_at_most(client.reads_little());
         tokio::select! {
             moved = transport.progress(listening.then_some(&mut client.inbound), &mut client.out) => {
                 let moved = moved?;
@@ -216,6 +217,7 @@ async fn run<S: Stream>(
                 }
                 let now = Instant::now();
                 if moved.read.is_some() {
+                    client.note_read();
                     last_read = now;
                 }
                 if moved.wrote {

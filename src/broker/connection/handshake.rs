@@ -189,7 +189,9 @@ async fn accept(
     let login = (connect.user.is_some() || connect.password.is_some()).then(|| {
         (connect.user.as_deref().unwrap_or(""), connect.password.as_deref().unwrap_or(&[]))
     });
-    let permissions = services.access.admit(peer, &connect.client_id, login).await;
+    // An assigned client id is a new one each time.
+    let client = if assigned_client_id.is_some() { "" } else { &connect.client_id };
+    let permissions = services.access.admit_as(peer, &connect.client_id, client, login).await;
     let permissions = permissions.map_err(|refusal| {
         let user = login.map(|(user, _)| user);
         services.access.note_refused(peer, &connect.client_id, user, refusal);

@@ -23,12 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a client without keep-alive has to return after the broker died.
 const RETURN_WITHOUT_KEEP_ALIVE: Duration = Duration::from_secs(90);
 
-/// Bytes that a will is counted with beside its message.
-const WILL_COST: usize = 256;
+/// Bytes that a will is counted with beside its message: of a delayed one that is a task that waits.
+const WILL_COST: usize = 1024;
 
 /// Bytes that a will is counted with.
 fn cost(message: &Message) -> usize {
-    WILL_COST + message.size()
+    WILL_COST + message.memory()
 }
 
 /// A will.

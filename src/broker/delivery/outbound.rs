@@ -24,6 +24,8 @@ const OUT_HIGH_BYTES: usize = 64 * 1024;
 const PACKET_OVERHEAD: usize = 64;
 /// Topic aliases given to one client at most.
 const ALIASES: u16 = 10;
+/// Bytes of the topics that have one.
+const ALIASED_BYTES: usize = 2 * 1024;
 
 /// The capabilities of a client, from its CONNECT (MQTT 5.0 §3.1.2.11).
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,7 @@ pub struct Outbound {
     /// Deliveries that the client has not acknowledged.
     pub in_flight: InFlight,
     aliases: HashMap<Topic, u16>,
+    aliased_bytes: usize,
     /// What the output has of the pool.
     pub buffered: Buffered,
 }
@@ -82,6 +85,7 @@ impl Outbound {
             sent_before,
             in_flight: InFlight::new(capabilities.receive_maximum),
             aliases: HashMap::new(),
+            aliased_bytes: 0,
             buffered,
         }
     }
@@ -216,7 +220,11 @@ impl Outbound {
         let free = u16::try_from(self.aliases.len()).map_or(u16::MAX, |given| given + 1);
         envelope.alias = match known {
             Some(alias) => Some((alias, true)),
-            None if free <= self.capabilities.aliases.min(ALIASES) => Some((free, false)),
+            None if free <= self.capabilities.aliases.min(ALIASES)
+                && self.aliased_bytes + message.topic.len() <= ALIASED_BYTES =>
+            {
+                Some((free, false))
+            }
             None => None,
         };
         let before = out.len();
@@ -235,6 +243,7 @@ impl Outbound {
             return false;
         }
         if let Some((alias, false)) = envelope.alias {
+            self.aliased_bytes += message.topic.len();
             self.aliases.insert(message.topic.clone(), alias);
         }
         Traffic::count(&self.fan_out.traffic.sent);

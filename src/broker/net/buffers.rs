@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::broker::net::shares::{Pool, Share};
 
 /// Bytes that each connection may buffer in each direction without a share of the pool.
-pub const OWN_BYTES: usize = 16 * 1024;
+pub const OWN_BYTES: usize = 4 * 1024;
 /// Bytes that all connections buffer beyond those, shared by user: incomplete packets, packets that wait for their commit,
 /// output that its client has not read, and pages of the log.
-pub const BUFFER_BYTES: usize = 16 * 1024 * 1024;
+pub const BUFFER_BYTES: usize = 12 * 1024 * 1024;
 /// How long a share may be held while others ask in vain. A client then has to be done with what it is for.
 pub const HELD_MAX: Duration = Duration::from_secs(30);
 
@@ -56,6 +56,11 @@ impl Buffered {
     pub fn set(&mut self, bytes: usize) {
         let share = || (self.pool.share_anyway(&self.holder, bytes), Instant::now());
         self.share = (bytes > OWN_BYTES).then(share);
+    }
+
+    /// Whether other connections should take no more than their own bytes where they can.
+    pub fn is_scarce(&self) -> bool {
+        self.pool.is_scarce()
     }
 
     /// The share is for something else from now on.

@@ -9,3 +9,4 @@ pub(in crate::broker) mod shares;
 pub(in crate::broker) mod tls;
 pub(in crate::broker) mod token_bucket;
 pub(in crate::broker) mod transport;
+pub(in crate::broker) mod turns;

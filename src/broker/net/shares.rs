@@ -4,7 +4,8 @@
 //! so on. So none can fill a pool, whoever comes later finds room, and nothing has to be taken from anybody.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -83,6 +84,8 @@ struct Pooled {
     freed: Notify,
     /// When a holder last asked in vain.
     refused: Mutex<Option<Instant>>,
+    /// More than a quarter of the units are given.
+    scarce: AtomicBool,
 }
 
 /// Units of a [`Pool`]. Dropping it gives them back.
@@ -97,12 +100,17 @@ impl Pool {
     /// An empty pool of `bound` units.
     pub fn new(bound: usize) -> Self {
         let shares = Mutex::new(Shares::new(bound));
-        Self(Arc::new(Pooled { shares, freed: Notify::new(), refused: Mutex::default() }))
+        Self(Arc::new(Pooled {
+            shares,
+            freed: Notify::new(),
+            refused: Mutex::default(),
+            scarce: AtomicBool::new(false),
+        }))
     }
 
     /// Units for `holder`; `None` when it may not have so many more.
     pub fn share(&self, holder: &Arc<str>, units: usize) -> Option<Share> {
-        let given = self.lock().try_take(holder, units);
+        let given = self.change(|shares| shares.try_take(holder, units));
         if !given {
             *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
@@ -122,7 +130,7 @@ impl Pool {
 
     /// Units for `holder`, whether it may have them or not.
     pub fn share_anyway(&self, holder: &Arc<str>, units: usize) -> Share {
-        self.lock().take(holder, units);
+        self.change(|shares| shares.take(holder, units));
         self.given(holder, units)
     }
 
@@ -130,8 +138,16 @@ impl Pool {
         Share { pool: self.clone(), holder: Arc::clone(holder), units }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shares> {
-        self.0.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether more than a quarter of the units are given: then a user who has them may have no more than half of them.
+    pub fn is_scarce(&self) -> bool {
+        self.0.scarce.load(Relaxed)
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Shares) -> R) -> R {
+        let mut shares = self.0.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut shares);
+        self.0.scarce.store(shares.used > shares.bound / 4, Relaxed);
+        result
     }
 }
 
@@ -144,7 +160,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.pool.lock().give_back(&self.holder, self.units);
+        self.pool.change(|shares| shares.give_back(&self.holder, self.units));
         self.pool.0.freed.notify_waiters();
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
 
@@ -35,17 +35,28 @@ pub struct Transport<S> {
     stream: S,
     unflushed: bool,
     rate_limit: RateLimiter,
+    read_bytes: usize,
 }
 
 impl<S: Stream> Transport<S> {
     /// A transport over a stream with nothing to flush.
     pub const fn new(stream: S) -> Self {
-        Self { stream, unflushed: false, rate_limit: RateLimiter::UNBOUNDED }
+        Self {
+            stream,
+            unflushed: false,
+            rate_limit: RateLimiter::UNBOUNDED,
+            read_bytes: READ_BYTES,
+        }
     }
 
     /// Limits the rate of reads from now on. Unread bytes wait in the client's own buffers.
     pub fn set_rate_limit(&mut self, rate_limit: RateLimiter) {
         self.rate_limit = rate_limit;
+    }
+
+    /// Reads at most `bytes` at once from now on, or [`READ_BYTES`].
+    pub fn read_at_most(&mut self, bytes: Option<usize>) {
+        self.read_bytes = bytes.unwrap_or(READ_BYTES);
     }
 
     /// Charges the rate limiter for `messages`.
@@ -89,8 +100,9 @@ impl<S: Stream> Transport<S> {
             if let Some(inbound) = inbound.as_deref_mut()
                 && self.rate_limit.poll_open(cx).is_ready()
             {
-                inbound.reserve(READ_BYTES);
-                if let Poll::Ready(count) = pin!(self.stream.read_buf(inbound)).poll(cx)? {
+                inbound.reserve(self.read_bytes);
+                let mut room = inbound.limit(self.read_bytes);
+                if let Poll::Ready(count) = pin!(self.stream.read_buf(&mut room)).poll(cx)? {
                     self.rate_limit.spend(0, count);
                     moved.read = Some(count);
                 }

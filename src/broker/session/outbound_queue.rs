@@ -14,21 +14,23 @@ use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 use super::hold_back::HoldBudget;
-use crate::mqtt::{Message, QoS};
+use crate::mqtt::{ALLOCATION_BYTES, Message, QoS};
 use crate::store::user_of;
 
 /// Deliveries that wait for one client, and their bytes. Beyond either the oldest is dropped.
 pub(in crate::broker) const QUEUE_MESSAGES: usize = 10_000;
 pub(in crate::broker) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes that wait for all clients together, each message counted once. Beyond it a queue loses half: of the user for
+/// Bytes that wait for all clients together, each message counted once, with what it takes beside its text. Beyond it a queue loses half: of the user for
 /// whose clients most bytes wait, one whose client takes nothing, or else the longest.
-pub(in crate::broker) const ALL_QUEUES_BYTES: usize = 32 * 1024 * 1024;
+pub(in crate::broker) const ALL_QUEUES_BYTES: usize = 24 * 1024 * 1024;
 /// Bytes below which a queue is neither congested nor loses anything for the others.
 const SHARE_BYTES: usize = 16 * 1024;
 /// A client that has taken nothing for this long holds nobody back.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// Counted for each delivery beside its message's bytes.
-const DELIVERY_BYTES: usize = size_of::<Delivery>();
+/// Counted for each delivery beside its message's bytes: a queue that grows doubles its places.
+const DELIVERY_BYTES: usize = 2 * size_of::<Delivery>();
+/// Counted for each message beside its own bytes, for [`Shared`].
+const SHARED_BYTES: usize = size_of::<Shared>() + ALLOCATION_BYTES;
 /// Places that an empty queue keeps allocated.
 const IDLE_CAPACITY: usize = 32;
 
@@ -47,12 +49,13 @@ pub struct Delivery {
 impl Delivery {
     /// Bytes that it takes beside its message.
     const fn overhead(&self) -> usize {
-        DELIVERY_BYTES + 4 * self.identifiers.len()
+        let identifiers = if self.identifiers.is_empty() { 0 } else { ALLOCATION_BYTES };
+        DELIVERY_BYTES + identifiers + size_of::<u32>() * self.identifiers.len()
     }
 
     /// Bytes that it is counted with in its client's queue.
     fn size(&self) -> usize {
-        self.overhead() + self.message.size()
+        self.overhead() + self.message.memory()
     }
 }
 
@@ -87,7 +90,7 @@ impl Deref for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(all) = &self.all {
-            all.bytes.fetch_sub(self.message.size(), Relaxed);
+            all.bytes.fetch_sub(SHARED_BYTES + self.message.memory(), Relaxed);
         }
     }
 }
@@ -125,7 +128,7 @@ impl AllQueues {
 
     /// A message that is counted while a queue has it.
     pub fn share(self: &Arc<Self>, message: &Arc<Message>) -> Arc<Shared> {
-        self.bytes.fetch_add(message.size(), Relaxed);
+        self.bytes.fetch_add(SHARED_BYTES + message.memory(), Relaxed);
         Arc::new(Shared { message: Arc::clone(message), all: Some(Arc::clone(self)) })
     }
 
@@ -488,7 +491,7 @@ mod tests {
             queue.push(Delivery { message: Arc::clone(&message), ..delivery("") });
         }
         drop(message);
-        assert!((1_000_000..1_001_000).contains(&all.bytes()), "{}", all.bytes());
+        assert!((1_000_000..1_002_000).contains(&all.bytes()), "{}", all.bytes());
         drop(queues);
         assert_eq!(all.bytes(), 0);
     }

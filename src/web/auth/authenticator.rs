@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use axum::http::header::{AUTHORIZATION, COOKIE, FORWARDED, HeaderMap, HeaderName, USER_AGENT};
 use axum::http::{StatusCode, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -71,7 +71,8 @@ impl Authenticator {
         }
         // Without users the broker would admit any name; the client is a guest then.
         if let Some((name, password)) = basic_credentials(headers).filter(|_| self.has_users()) {
-            let permissions = self.check(peer, &name, &password).await.map_err(login_error)?;
+            let permissions =
+                self.check(peer, headers, &name, &password).await.map_err(login_error)?;
             return Ok(Identity::user(name.into(), permissions));
         }
         let local = is_local(version, headers, peer);
@@ -89,12 +90,26 @@ impl Authenticator {
     pub async fn check(
         &self,
         peer: SocketAddr,
+        headers: &HeaderMap,
         name: &str,
         password: &str,
     ) -> Result<Arc<Permissions>, NotAdmitted> {
         let login = Some((name, password.as_bytes()));
-        self.access.admit(peer, CLIENT_ID, login).await.map(Arc::new)
+        self.access.admit_as(peer, CLIENT_ID, &client(headers), login).await.map(Arc::new)
     }
+}
+
+/// What tells the clients of HTTP at one address apart: the program, and behind a proxy the address that it names. Others
+/// who know both can say the same, and share the guesses of that client.
+fn client(headers: &HeaderMap) -> String {
+    let mut client = CLIENT_ID.to_owned();
+    for name in [USER_AGENT, HeaderName::from_static("x-forwarded-for"), FORWARDED] {
+        client.push('\n');
+        for value in headers.get_all(name) {
+            client.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        }
+    }
+    client
 }
 
 /// The response to a refused login: 429 or 401.
@@ -102,10 +117,13 @@ pub fn login_error(refusal: NotAdmitted) -> HttpError {
     match refusal {
         NotAdmitted::Busy => HttpError::new(
             StatusCode::TOO_MANY_REQUESTS,
-            "too many logins are waiting or have failed; wait a minute",
+            "too many logins are waiting; try again in a minute",
         ),
-        NotAdmitted::NotAuthorized | NotAdmitted::Name(_) => {
-            HttpError::new(StatusCode::UNAUTHORIZED, "unknown user or wrong password")
+        NotAdmitted::NotAuthorized | NotAdmitted::NoGuessLeft | NotAdmitted::Name(_) => {
+            HttpError::new(
+                StatusCode::UNAUTHORIZED,
+                "unknown user or wrong password; after several wrong ones wait a minute",
+            )
         }
     }
 }

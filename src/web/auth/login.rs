@@ -43,7 +43,7 @@ async fn log_in(
             "this broker has no users; create one with `humidor user add`",
         ));
     }
-    let permissions = match authenticator.check(peer, &name, &password).await {
+    let permissions = match authenticator.check(peer, &headers, &name, &password).await {
         Ok(permissions) => permissions,
         Err(refusal @ NotAdmitted::Busy) => {
             let headers = [(RETRY_AFTER, RETRY_AFTER_BUSY_S)];

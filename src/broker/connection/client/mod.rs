@@ -27,6 +27,7 @@ use crate::broker::delivery::outbound::Outbound;
 use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::broker::net::buffers::{Buffered, OWN_BYTES};
 use crate::broker::net::shares::Pool;
+use crate::broker::net::turns::UserTurns;
 use crate::broker::session::state::Session;
 use crate::mqtt::Topic;
 use crate::mqtt::codec::{self, CodecError, Packet, PacketType, Version};
@@ -34,6 +35,10 @@ use crate::store::Change;
 
 /// Most PUBLISH packets and filters of one connection in one commit.
 const BATCH_PACKETS: usize = 256;
+/// Those of them that a connection may have without a share of the pool of buffers, and the share of each further one: a
+/// small message, its record and its change.
+const OWN_PACKETS: usize = 16;
+const PACKET_BYTES: usize = 512;
 /// Longest time in which a connection takes packets before others get their turn. The packet that exceeds it is the last
 /// one of the commit.
 const TURN_MAX: Duration = Duration::from_millis(5);
@@ -43,13 +48,14 @@ const TURN_PACKETS: usize = 4;
 /// commit.
 const BATCH_CHANGES: usize = 1000;
 /// Bytes of a buffer that an idle connection keeps.
-const BUFFER_BYTES: usize = 32 * 1024;
+const BUFFER_BYTES: usize = OWN_BYTES;
 
 /// A connected client.
 pub struct Client<'a> {
     services: &'a Services,
     session: Arc<Session>,
     permissions: Arc<Permissions>,
+    turns: Arc<UserTurns>,
     pub version: Version,
     /// Bytes read and not taken yet.
     pub inbound: BytesMut,
@@ -57,6 +63,10 @@ pub struct Client<'a> {
     pub out: BytesMut,
     /// What `inbound` has of the pool, and the packets from it that wait for their commit.
     read: Buffered,
+    /// What the packets that wait for their commit have of the pool beside their bytes.
+    batched: Buffered,
+    /// What the topics in `aliases` have of the pool.
+    aliased: Buffered,
     /// Whether `out` and `inbound` were large since they were last empty.
     large: (bool, bool),
     /// The commit under way.
@@ -94,11 +104,14 @@ impl<'a> Client<'a> {
         Self {
             services,
             permissions: Arc::clone(&opened.permissions),
+            turns: services.turns.of(&opened.holder),
             version: opened.capabilities.version,
             inbound,
             out: BytesMut::new(),
             read: buffered(),
             paged: buffered(),
+            batched: buffered(),
+            aliased: buffered(),
             large: (false, false),
             pending: None,
             hold: None,
@@ -156,6 +169,17 @@ impl<'a> Client<'a> {
     /// Whether packets wait for their commit.
     pub const fn is_committing(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Bytes were read into `inbound`.
+    pub fn note_read(&mut self) {
+        self.large.1 |= self.inbound.len() > BUFFER_BYTES;
+    }
+
+    /// Most bytes that are read at once, where that is less than usual: many of the user's connections send, or many
+    /// bytes are buffered.
+    pub fn reads_little(&self) -> Option<usize> {
+        (self.read.is_scarce() || self.turns.is_crowded()).then_some(OWN_BYTES)
     }
 
     /// Gives large buffers back once they are empty: a thousand idle clients would keep the memory of the largest message
@@ -227,8 +251,11 @@ impl<'a> Client<'a> {
         if !self.is_taking() {
             return;
         }
+        let turns = Arc::clone(&self.turns);
+        let turn = if self.inbound.is_empty() { None } else { turns.take().await };
         let mut batch = Batch::default();
         let (started, mut looked) = (Instant::now(), 0);
+        let most = if self.read.is_scarce() { OWN_PACKETS } else { BATCH_PACKETS };
         self.more = false;
         while self.ending.is_none() {
             let mut is_over = false;
@@ -237,7 +264,7 @@ impl<'a> Client<'a> {
                 is_over = started.elapsed() >= TURN_MAX;
             }
             if is_over
-                || batch.packets >= BATCH_PACKETS
+                || batch.packets >= most
                 || batch.commit.len() >= BATCH_CHANGES
                 || self.subscribes_too_early(&batch)
             {
@@ -256,6 +283,10 @@ impl<'a> Client<'a> {
         if batch.packets > 0 {
             self.read.renew();
         }
+        if batch.packets > OWN_PACKETS {
+            self.batched.set(batch.packets * PACKET_BYTES);
+        }
+        drop(turn);
         self.commit(batch).await;
     }
 

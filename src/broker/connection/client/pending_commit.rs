@@ -59,6 +59,7 @@ impl Client<'_> {
             recorder.note(&mut settled).await;
             let congested = self.services.deliver(commit);
             self.hold_back(congested);
+            self.batched.release();
             self.out.put(acknowledgements);
             self.outbound.replay(replays);
             return;
@@ -66,7 +67,9 @@ impl Client<'_> {
         commit.changes.append(&mut settled);
         let handed_over = Arc::<AtomicBool>::default();
         let told = Arc::clone(&handed_over);
+        let turns = Arc::clone(&self.turns);
         let commit = Box::pin(async move {
+            let _turn = turns.commit(commit.len()).await;
             let done = recorder.hand_over(&mut commit).await?;
             drop(recorder);
             told.store(true, Relaxed);
@@ -85,6 +88,7 @@ impl Client<'_> {
     /// After the commit: acknowledges the packets.
     pub fn acknowledge(&mut self, congested: Congested) {
         self.hold_back(congested);
+        self.batched.release();
         if let Some(pending) = self.pending.take() {
             self.out.put(pending.acknowledgements);
             self.outbound.replay(pending.replays);

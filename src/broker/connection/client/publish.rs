@@ -14,7 +14,7 @@ use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Change;
 
 /// `QoS` 2 messages that a client of 3.1.1 may have begun and not released; that version cannot tell it so.
-pub const OPEN_EXCHANGES_V4: usize = 4096;
+pub const OPEN_EXCHANGES_V4: usize = 1024;
 
 impl Client<'_> {
     pub(super) fn take_pubrel(&self, packet_id: u16, batch: &mut Batch) {
@@ -163,6 +163,10 @@ impl Client<'_> {
         match topic {
             Some(topic) => {
                 self.aliases.insert(alias, topic.clone());
+                let bytes = self.aliases.values().map(|topic| topic.len()).sum();
+                if !self.aliased.admits_next(bytes) {
+                    return Err(End::Quota("buffered bytes, with the topics of its aliases"));
+                }
                 Ok(topic)
             }
             None => self.aliases.get(&alias).cloned().ok_or(End::TopicAlias),
