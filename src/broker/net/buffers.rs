@@ -9,7 +9,7 @@ use crate::broker::net::shares::{Pool, Share};
 pub const OWN_BYTES: usize = 4 * 1024;
 /// Bytes that all connections buffer beyond those, shared by user: incomplete packets, packets that wait for their commit,
 /// output that its client has not read, and pages of the log.
-pub const BUFFER_BYTES: usize = 12 * 1024 * 1024;
+pub const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// How long a share may be held while others ask in vain. A client then has to be done with what it is for.
 pub const HELD_MAX: Duration = Duration::from_secs(30);
 

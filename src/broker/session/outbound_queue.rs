@@ -22,7 +22,7 @@ pub(in crate::broker) const QUEUE_MESSAGES: usize = 10_000;
 pub(in crate::broker) const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes that wait for all clients together, each message counted once, with what it takes beside its text. Beyond it a queue loses half: of the user for
 /// whose clients most bytes wait, one whose client takes nothing, or else the longest.
-pub(in crate::broker) const ALL_QUEUES_BYTES: usize = 24 * 1024 * 1024;
+pub(in crate::broker) const ALL_QUEUES_BYTES: usize = 20 * 1024 * 1024;
 /// Bytes below which a queue is neither congested nor loses anything for the others.
 const SHARE_BYTES: usize = 16 * 1024;
 /// A client that has taken nothing for this long holds nobody back.
