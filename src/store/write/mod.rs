@@ -9,6 +9,7 @@ pub(in crate::store) mod bulk_load;
 pub(in crate::store) mod cache;
 pub(in crate::store) mod early;
 pub(in crate::store) mod forget;
+pub(in crate::store) mod forwarding;
 pub(in crate::store) mod intern;
 pub(in crate::store) mod maintenance;
 pub(in crate::store) mod newest;
