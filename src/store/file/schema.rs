@@ -4,8 +4,10 @@ use crate::store::file::migrate::Database;
 use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
-pub(in crate::store) const LOG: Database =
-    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10] };
+pub(in crate::store) const LOG: Database = Database {
+    application_id: 0x686d_6472,
+    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10],
+};
 
 /// Readings, samples and refusals.
 ///

@@ -216,11 +216,15 @@ fn take_operation(bytes: &mut &[u8]) -> Option<Operation> {
 }
 
 fn put_count(bytes: &mut Vec<u8>, mut count: u64) {
-    while let low @ 0x80.. = count {
-        bytes.push((low & 0x7f) as u8 | 0x80);
+    loop {
+        let low = count.to_le_bytes()[0];
+        if count < 0x80 {
+            bytes.push(low);
+            return;
+        }
+        bytes.push(low | 0x80);
         count >>= 7;
     }
-    bytes.push(count as u8);
 }
 
 fn put_text(bytes: &mut Vec<u8>, text: &str) {

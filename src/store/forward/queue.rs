@@ -132,7 +132,9 @@ impl ForwardQueue {
     /// Reads the state of the queue, once.
     pub fn load(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.newest(connection)?;
-        self.before(connection)?;
+        let before = self.before(connection)?;
+        // What is not in the queue any more: better than nothing until the upstream database has been asked.
+        self.progress.set_forwarded(before.position);
         self.committed();
         Ok(())
     }

@@ -16,6 +16,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Operations that are sent in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForwardPage {
+    /// When its first row was committed, log time in ms.
+    pub at: i64,
     /// The number before the first one. It is not the one that was asked for when rows have left a full queue.
     pub after: i64,
     /// Each with its number.
@@ -118,7 +120,7 @@ impl ForwardReader {
     /// The error of SQLite; damage where a row is not what the writer wrote.
     pub fn page(&self, after: i64, operations_max: usize) -> rusqlite::Result<Option<ForwardPage>> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT position, operations, mark, batch FROM forward WHERE position > ? ORDER BY position",
+            "SELECT position, operations, mark, batch, at FROM forward WHERE position > ? ORDER BY position",
         )?;
         let mut rows = statement.query([after])?;
         let mut page: Option<ForwardPage> = None;
@@ -135,7 +137,9 @@ impl ForwardReader {
                     damage(&format!("row {position} of table forward cannot be read"))
                 })?;
             let before = position - i64::try_from(count).unwrap_or_default();
+            let at = row.get(4)?;
             let page = page.get_or_insert_with(|| ForwardPage {
+                at,
                 after: before,
                 operations: Vec::with_capacity(operations_max.max(count)),
                 position,
@@ -163,7 +167,11 @@ impl ForwardReader {
     ) -> rusqlite::Result<StoredPage> {
         let limit = i64::try_from(readings_max).unwrap_or(i64::MAX);
         let mut page = StoredPage { operations: Vec::new(), next: None };
-        let mut run = None;
+        let mut told = None;
+        let mut begun = match place {
+            StoredPlace::Arrived(_) => None,
+            StoredPlace::Placed(run, _) => Some(run),
+        };
         let mut last = None;
         let mut take = |row: &Row<'_>| -> rusqlite::Result<()> {
             last = Some((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(12)?));
@@ -172,13 +180,15 @@ impl ForwardReader {
                 return Ok(());
             }
             let (node, boot): (String, String) = (row.get(2)?, row.get(3)?);
-            let synced: Option<(i64, i64)> =
+            let (id, clock): (i64, i64) = (row.get(0)?, row.get(6)?);
+            let known: Option<(i64, i64)> =
                 row.get::<_, Option<i64>>(10)?.zip(row.get::<_, Option<i64>>(11)?);
-            let id: i64 = row.get(0)?;
-            if let Some((offset_ms, synced_seq)) = synced
-                && run != Some(id)
+            // Once a page where there may be something to correct, and once a run.
+            let is_told = told == Some(id) || clock == CLOCK_SYNCED && begun == Some(id);
+            if let Some((offset_ms, synced_seq)) = known
+                && !is_told
             {
-                run = Some(id);
+                (told, begun) = (Some(id), Some(id));
                 page.operations.push(Operation::Run(ForwardedRun {
                     node: node.clone(),
                     boot: boot.clone(),
@@ -192,7 +202,7 @@ impl ForwardReader {
                 seq: row.get(1)?,
                 sensor: row.get(4)?,
                 at,
-                synced: row.get::<_, i64>(6)? == CLOCK_SYNCED,
+                synced: clock == CLOCK_SYNCED,
                 mono: row.get(7)?,
                 temperature: row.get(8)?,
                 humidity: row.get(9)?,

@@ -1,51 +1,12 @@
-//! Begins and keeps the queue for the upstream database, and notes what is committed without it.
+//! Begins and shortens the queue for the upstream database.
 
 use std::sync::Arc;
-
-use rusqlite::{Connection, Transaction};
 
 use crate::store::forward::identity;
 use crate::store::forward::progress::ForwardProgress;
 use crate::store::forward::queue::{ForwardQueue, discard_some};
-use crate::store::write::record::Record;
+use crate::store::write::unqueued::Unqueued;
 use crate::store::write::writer::{Durability, Store};
-
-/// A log that is not forwarded now, and was once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Unqueued {
-    /// The next reading is to be noted as one that was not queued.
-    notes: bool,
-    /// It has been, in the transaction that is open.
-    noted: bool,
-    /// The queue may have rows that nobody will forward.
-    discards: bool,
-}
-
-impl Unqueued {
-    /// A log that is forwarded.
-    const NOTHING: Self = Self { notes: false, noted: false, discards: false };
-
-    pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let notes = identity::is_to_be_paused(connection)?;
-        Ok(Self { notes, noted: false, discards: true })
-    }
-
-    /// Notes in their commit that readings are not queued: when the log is forwarded again they are sent from its rows.
-    pub fn note(
-        &mut self,
-        transaction: &Transaction<'_>,
-        records: &[&Record],
-    ) -> rusqlite::Result<()> {
-        self.noted =
-            self.notes && records.iter().any(|record| matches!(record, Record::Reading { .. }));
-        if self.noted { identity::pause(transaction) } else { Ok(()) }
-    }
-
-    /// The transaction was committed.
-    pub const fn committed(&mut self) {
-        self.notes = self.notes && !self.noted;
-    }
-}
 
 impl Store {
     /// Queues what is committed from now on for the upstream database: at most `backlog_bytes`, of which the oldest are given

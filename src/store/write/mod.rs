@@ -20,4 +20,5 @@ pub(in crate::store) mod restamp;
 pub(in crate::store) mod series;
 pub(in crate::store) mod stretch;
 pub(in crate::store) mod sweep;
+pub(in crate::store) mod unqueued;
 pub(in crate::store) mod writer;

@@ -30,10 +30,10 @@ use crate::store::write::append::append;
 use crate::store::write::arrival_move;
 use crate::store::write::broker_clock::{self, ToldClock};
 use crate::store::write::cache::WriterCache;
-use crate::store::write::forwarding::Unqueued;
 use crate::store::write::maintenance::Maintenance;
 use crate::store::write::record::{Appended, Record, SeriesName};
 use crate::store::write::series::{self, StoredSeries};
+use crate::store::write::unqueued::Unqueued;
 use crate::timeline::{BrokerClock, Saved};
 
 /// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
