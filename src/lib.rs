@@ -18,6 +18,7 @@
 //! - [`mqtt`] has topics, filters and messages as types, and the broker's codec (rumqttd's behind a strict check).
 //! - [`broker`] serves MQTT clients: it commits before it acknowledges, and delivers to subscribers.
 //! - [`store`] is the log; only this room knows its SQL.
+//! - [`upstream`] forwards the log to a PostgreSQL database (tokio-postgres), where one is set.
 //! - [`web`] serves the page, the API and the metrics over HTTP.
 //! - [`cli`] parses the command line, [`config`] makes typed settings of it, [`app`] runs the commands, [`exit`] has the
 //!   exit codes.
@@ -41,6 +42,8 @@ pub mod node;
 pub mod broker;
 
 pub mod store;
+
+pub mod upstream;
 
 pub mod web;
 

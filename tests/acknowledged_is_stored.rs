@@ -41,6 +41,7 @@ impl Running {
             access: humidor::broker::AccessConfig::default(),
             tls: None,
             limits: humidor::broker::Limits::default(),
+            upstream: None,
         };
         let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
         Self { runtime, broker: Some(broker), trigger, data }

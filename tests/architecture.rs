@@ -14,6 +14,7 @@ const ROOMS: &[&str] = &[
     "web",
     "broker",
     "node",
+    "upstream",
     "store",
     "sim",
     "board",
@@ -36,6 +37,7 @@ const ROOMS: &[&str] = &[
 /// The rooms of the broker, likewise.
 const BROKER: &[&str] = &[
     "run",
+    "config",
     "open_log",
     "error",
     "listener",
@@ -64,9 +66,12 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "broker/error.rs",
             "broker/commit/",
             "broker/connection/",
+            "upstream/fault.rs",
+            "upstream/forwarder.rs",
             "web/",
         ],
     ),
+    ("tokio_postgres", &["upstream/"]),
     ("axum", &["web/", "app/"]),
     ("clap", &["export_format.rs", "cli/", "main.rs", "app/", "config/"]),
 ];

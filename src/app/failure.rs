@@ -11,6 +11,7 @@ use crate::exit::Code;
 use crate::gpio::LineError;
 use crate::node::{LinesError, NodeError};
 use crate::store::{OpenError, is_damage};
+use crate::upstream::{Fault, Kind};
 
 /// An error with its exit code.
 #[derive(Debug)]
@@ -111,6 +112,19 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        let code = match fault.kind {
+            Kind::Permission => Code::Permission,
+            Kind::Settings => Code::Config,
+            Kind::Schema | Kind::Row | Kind::Contested | Kind::Diverged => Code::Data,
+            Kind::Log => Code::Io,
+            Kind::Unavailable | Kind::Requested => Code::Unavailable,
+        };
+        Self::new(code, fault)
+    }
+}
+
 impl From<UsersError> for Failure {
     fn from(error: UsersError) -> Self {
         let code = match &error {
@@ -133,7 +147,7 @@ impl From<BrokerError> for Failure {
                 Code::Permission
             }
             BrokerError::Listen(_) | BrokerError::Stopped => Code::Unavailable,
-            BrokerError::Access(_) | BrokerError::Tls(_) => Code::Config,
+            BrokerError::Access(_) | BrokerError::Tls(_) | BrokerError::Upstream(_) => Code::Config,
             BrokerError::Thread(_) => Code::Internal,
             BrokerError::Damaged(_) | BrokerError::Disk { .. } => Code::Io,
         };

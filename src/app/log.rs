@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::failure::Failure;
-use super::print;
+use super::{block_on, print};
 use crate::cli::{Export, Tail as TailOptions};
 use crate::clock;
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::export_format::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail, is_damage};
+use crate::upstream;
 
 /// Bytes of the file for one row and for one minute of a series in the roll-ups, with their share of the indexes.
 const ROW_BYTES: f64 = 95.0;
@@ -205,8 +206,13 @@ fn outlook(stats: &Stats, retention: &Retention) -> [(&'static str, String); 2] 
 /// Prints the numbers that are missing between two readings.
 pub fn gaps(layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let path = log_path(layers)?;
-    let gaps = open(&path)?.gaps()?;
+    let (data, target) = config::data_and_upstream(layers)?;
+    let mut gaps = open(&data.join(LOG_FILE))?.gaps()?;
+    if let Some(target) = target
+        && !gaps.is_empty()
+    {
+        gaps = block_on(async { Ok(upstream::gaps(target, &gaps).await?) })?;
+    }
     for gap in &gaps {
         writeln!(
             out,

@@ -17,6 +17,7 @@ mod roles;
 mod server;
 mod sim;
 mod supervisor;
+mod upstream;
 mod user;
 
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub fn run(task: Task) -> Result<(), Failure> {
             DbTask::Forget(options) => forget::run(&options, layers(&options.settings.flags)),
         },
         Task::Sim(sim) => sim::run(&sim, layers(&sim.settings.flags)),
+        Task::Upstream(upstream) => upstream::run(&upstream.task),
         Task::User(user) => user::run(&user.task),
         Task::Health(check) => health::run(check.alive, layers(&check.settings.flags)),
         Task::Config(settings) => config::run(&layers(&settings.flags)),
@@ -101,7 +103,7 @@ fn start_log(logging: &Logging) {
 }
 
 /// Runs a role on a runtime of two workers: the boards have four cores, and the sampler needs one of them.
-fn block_on(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn block_on<T>(role: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

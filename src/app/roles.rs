@@ -13,6 +13,7 @@ use crate::exit::Code;
 use crate::health::{self, Answer, State};
 use crate::node::{Forget, Forgotten, Node, NodeHealth};
 use crate::shutdown::{self, Signals, Trigger};
+use crate::upstream::UpstreamStatus;
 
 /// Runs the board's role.
 pub fn node(layers: Layers) -> Result<(), Failure> {
@@ -129,12 +130,23 @@ fn broker_health(counters: &Counters) -> Answer {
         "{} readings, {} repeats, {} samples, {} refused in {commits} commits",
         recorded.readings, recorded.repeats, recorded.samples, recorded.refused
     );
+    let work = match counters.upstream().map(|forwarding| forwarding.status()) {
+        None => work,
+        Some(status) => format!("{work}; PostgreSQL: {}", upstream_state(&status)),
+    };
     let (state, detail) = match (counters.blocked(), counters.disk_errors()) {
         (Some(cause), _) => (State::Unhealthy, format!("cannot commit: {cause}")),
         (None, (1.., Some(latest))) => (
             State::Degraded,
             format!(
                 "disk error: {latest}; since then the log was written to the disk anew. Look at `dmesg`, and replace the card or disk; {work}"
+            ),
+        ),
+        (None, _) if counters.awaited().is_some() => (
+            State::Degraded,
+            format!(
+                "nothing is acknowledged, since PostgreSQL is awaited (HUMIDOR_ACK=upstream): {}; {work}",
+                counters.awaited().unwrap_or_default()
             ),
         ),
         (None, _) => match counters.stage() {
@@ -144,6 +156,17 @@ fn broker_health(counters: &Counters) -> Answer {
         },
     };
     Answer { role: "broker".to_owned(), state, detail }
+}
+
+/// The forwarder's state, for people.
+fn upstream_state(status: &UpstreamStatus) -> String {
+    let lag = match status.lag {
+        0 => "up to date".to_owned(),
+        lag => format!("{lag} behind, the oldest for {} s", status.lag_time.as_secs()),
+    };
+    let filling = if status.filling { ", stored readings are being sent" } else { "" };
+    let error = status.error.as_ref().map(|error| format!(", {error}")).unwrap_or_default();
+    format!("{lag}{filling}{error}")
 }
 
 /// Catches signals before anything else: a supervisor may send one at once.

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::Notify;
 
 use crate::store::Appended;
+use crate::upstream::Forwarding;
 
 /// Durations of commits, from half a millisecond (a PC's SSD) to eight seconds (a worn SD card).
 #[derive(Debug)]
@@ -43,6 +44,9 @@ pub struct Counters {
     commit_seconds: CommitSeconds,
     /// Why nothing is acknowledged at present.
     blocked: Mutex<Option<String>>,
+    /// Why acknowledgements wait for the upstream database at present.
+    awaited: Mutex<Option<String>>,
+    upstream: OnceLock<Arc<Forwarding>>,
     /// Failures of the disk.
     disk_errors: AtomicU64,
     disk_error: Mutex<Option<String>>,
@@ -95,6 +99,33 @@ impl Counters {
     #[must_use]
     pub fn blocked(&self) -> Option<String> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why readings that are stored are not acknowledged: the upstream database, which acknowledgements wait for, does not
+    /// commit.
+    #[must_use]
+    pub fn awaited(&self) -> Option<String> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(in crate::broker) fn set_awaited(&self, cause: Option<String>) {
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    /// Whether clients wait for acknowledgements that do not come at present.
+    #[must_use]
+    pub fn is_acknowledging(&self) -> bool {
+        self.blocked().is_none() && self.awaited().is_none()
+    }
+
+    /// The forwarder, once the log is open, where there is an upstream database.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&Arc<Forwarding>> {
+        self.upstream.get()
+    }
+
+    pub(in crate::broker) fn set_upstream(&self, forwarding: Arc<Forwarding>) {
+        let _ = self.upstream.set(forwarding);
     }
 
     /// Sets the reason why the store cannot commit; `None`: it can.

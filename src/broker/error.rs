@@ -16,6 +16,9 @@ pub enum BrokerError {
     /// The certificate or its key is missing or wrong.
     #[error("TLS")]
     Tls(#[from] TlsError),
+    /// The authorities of the upstream database's certificate are missing or wrong.
+    #[error("HUMIDOR_UPSTREAM_CA")]
+    Upstream(#[source] TlsError),
     /// The users, or the settings of access, are wrong.
     #[error(transparent)]
     Access(#[from] AccessError),

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
@@ -11,11 +10,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{error, info};
 
 use crate::accept::listen;
-use crate::broker::access::{Access, AccessConfig};
-use crate::broker::alarm::config::AlarmConfig;
+use crate::broker::access::Access;
 use crate::broker::alarm::watch::{self, Alarms};
 use crate::broker::commit::group_commit::{Live, Recorder, Writer};
+use crate::broker::commit::onward::{self, Onward};
 use crate::broker::commit::series_quota::SeriesQuota;
+use crate::broker::config::BrokerConfig;
 use crate::broker::connection::{will, withdrawal};
 use crate::broker::context::Services;
 use crate::broker::counters::Counters;
@@ -26,44 +26,19 @@ use crate::broker::forget;
 use crate::broker::listener::{self, Handoff, Handoffs};
 use crate::broker::net::admission::Admission;
 use crate::broker::net::buffers::BUFFER_BYTES;
-use crate::broker::net::limits::Limits;
 use crate::broker::net::shares::Pool;
-use crate::broker::net::tls::{Tls, TlsConfig};
+use crate::broker::net::tls::Tls;
 use crate::broker::net::turns::Turns;
 use crate::broker::open_log::{check_log, open_log};
 use crate::broker::session::registry::Registry;
 use crate::broker::status::local_client::LocalClient;
 use crate::broker::status::sys;
-use crate::mqtt::{Filter, Message};
+use crate::mqtt::Message;
 use crate::shutdown::{self, Shutdown};
-use crate::store::{Check, LOG_FILE, OpenError, Queued, Retention, StoredWill};
+use crate::store::{Check, LOG_FILE, OpenError, Queued, StoredWill};
 use crate::timeline::Timeline;
+use crate::upstream::{Forwarder, Upstream};
 use crate::wire::{BROKER_STATUS, Discovery, OFFLINE, ONLINE};
-
-/// The settings of the broker's role.
-#[derive(Debug, Clone)]
-pub struct BrokerConfig {
-    /// Folder of the log.
-    pub data: PathBuf,
-    /// Address of the MQTT listener. Port 0 lets the system choose one.
-    pub mqtt_listen: SocketAddr,
-    /// Filters of foreign topics to log.
-    pub logged: Vec<Filter>,
-    /// Longest wait to batch readings into one disk write.
-    pub commit_window: Duration,
-    /// Retention of the log.
-    pub retention: Retention,
-    /// The alarms.
-    pub alarms: Vec<AlarmConfig>,
-    /// Discovery by Home Assistant; `None`: the broker publishes nothing for it.
-    pub discovery: Option<Discovery>,
-    /// Users and anonymous access.
-    pub access: AccessConfig,
-    /// The TLS listener, if there is one.
-    pub tls: Option<TlsConfig>,
-    /// Limits on clients.
-    pub limits: Limits,
-}
 
 /// A broker that is listening.
 pub struct Broker {
@@ -83,6 +58,7 @@ pub struct Listening {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     access: Access,
+    upstream: Option<Upstream>,
     counters: Arc<Counters>,
     shutdown: Shutdown,
 }
@@ -105,7 +81,8 @@ impl Listening {
     /// # Errors
     /// As [`Broker::start`], and [`BrokerError::Stopped`].
     pub async fn open(self) -> Result<Broker, BrokerError> {
-        let Self { config, listeners, address, tls_address, access, counters, shutdown } = self;
+        let Self { config, listeners, address, tls_address, access, upstream, counters, shutdown } =
+            self;
         let path = config.data.join(LOG_FILE);
         let mut stopping = shutdown.clone();
         let (mut store, check) = tokio::select! {
@@ -140,6 +117,10 @@ impl Listening {
         }
         let registry = Registry::new(sessions, timeline.now_ms());
 
+        let forwarder = upstream
+            .map(|upstream| onward::open(upstream, &mut store, &timeline, &counters))
+            .transpose()
+            .map_err(damaged)?;
         let (ended, lost) = oneshot::channel();
         let fan_out = FanOut {
             subscriptions: registry.subscriptions.clone(),
@@ -153,6 +134,7 @@ impl Listening {
             fan_out.clone(),
             counters,
             series.clone(),
+            forwarder.as_ref().map(|(_, onward)| onward.clone()),
             ended,
         )
         .map_err(BrokerError::Thread)?;
@@ -184,7 +166,7 @@ impl Listening {
         let (alarms, watching) =
             watch::start(config.alarms, &left, &services, discovery, alarms_end);
         let (handoff, handoffs) = listener::handoff();
-        let ports = Ports { listeners, handoffs, wills };
+        let ports = Ports { listeners, handoffs, wills, forwarder };
         let log = OpenLog { path: path.clone(), check, writer, lost };
         let forgetting = config.discovery.clone();
         let serving = run(ports, services.clone(), forgetting, log, shutdown, async move {
@@ -217,6 +199,8 @@ impl Broker {
     ) -> Result<Listening, BrokerError> {
         // The ports first: a broker that cannot listen does not touch the log.
         let (listener, address) = listen("HUMIDOR_MQTT_LISTEN", config.mqtt_listen)?;
+        let upstream = config.upstream.take().map(Upstream::new).transpose();
+        let upstream = upstream.map_err(BrokerError::Upstream)?;
         let mut listeners = vec![(listener, None)];
         let tls_address = match config.tls.take() {
             None => None,
@@ -235,7 +219,16 @@ impl Broker {
             access.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         access.watch(shutdown.clone())?;
         let counters = Arc::default();
-        Ok(Listening { config, listeners, address, tls_address, access, counters, shutdown })
+        Ok(Listening {
+            config,
+            listeners,
+            address,
+            tls_address,
+            access,
+            upstream,
+            counters,
+            shutdown,
+        })
     }
 
     /// The address it listens on, with the real port.
@@ -312,6 +305,8 @@ struct Ports {
     handoffs: Handoffs,
     /// Wills of clients that were connected when the previous run died.
     wills: Vec<StoredWill>,
+    /// What goes on to the upstream database.
+    forwarder: Option<(Forwarder, Onward)>,
 }
 
 /// The log at work.
@@ -344,6 +339,12 @@ async fn run(
     serving.spawn(listener::receive(ports.handoffs, services.clone(), closing.clone()));
     serving.spawn(withdrawal::run(services.clone(), closing.clone()));
     serving.spawn(forget::run(services.clone(), discovery, closing.clone()));
+    let onward = ports.forwarder.map(|(forwarder, onward)| {
+        serving.spawn(forwarder.run(closing.clone()));
+        let counters = Arc::clone(services.recorder.counters());
+        serving.spawn(onward.clone().run(counters, closing.clone()));
+        onward
+    });
     serving.spawn(sys::run(services.clone(), closing));
 
     let OpenLog { path, check, writer, mut lost } = log;
@@ -369,6 +370,9 @@ async fn run(
         writer.halt();
     }
     publish_status(&services, OFFLINE);
+    if let Some(onward) = onward {
+        onward.close();
+    }
     close.throw();
     serving.join_all().await;
     // The writer thread ends with the last handle to it.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::settings::{
-    All, BrokerScope, DataScope, DemoScope, Doctor, Group, Health, Lines, Node, Settings,
-    UsersScope,
+    All, BrokerScope, DataScope, DemoScope, Doctor, GapsScope, Group, Health, Lines, Node,
+    Settings, UpstreamScope, UsersScope,
 };
 use crate::config::{interval, time};
 use crate::export_format::ExportFormat;
@@ -58,6 +58,8 @@ pub enum Task {
     Db(Db),
     /// Fill a log with simulated readings of a long time
     Sim(Sim),
+    /// Prepare and watch the PostgreSQL database that gets a copy of the log
+    Upstream(UpstreamCommand),
     /// Manage the broker's users; a running broker applies changes within seconds
     User(User),
     /// Check the broker or node that runs on this machine; for container health checks
@@ -224,8 +226,9 @@ pub enum DbTask {
     Check(Settings<DataScope>),
     /// Show row counts, sizes, time range, and refused messages by cause
     Stats(Settings<DataScope>),
-    /// List readings that a node took and the log does not have; exit code 65 if there are any
-    Gaps(Settings<DataScope>),
+    /// List readings that a node took and the log does not have, nor PostgreSQL with --upstream, where a board's readings
+    /// through other brokers are; exit code 65 if there are any
+    Gaps(Settings<GapsScope>),
     /// Write a compact copy of the log; the broker may run meanwhile
     Backup(Backup),
     /// Delete all data of a retired board: readings, retained messages, sessions; the broker may run meanwhile
@@ -277,6 +280,55 @@ pub struct Sim {
     /// Settings.
     #[command(flatten)]
     pub settings: Settings<DataScope>,
+}
+
+/// `humidor upstream`
+#[derive(Debug, Args)]
+pub struct UpstreamCommand {
+    /// The task.
+    #[command(subcommand)]
+    pub task: UpstreamTask,
+}
+
+/// Tasks on the upstream database.
+#[derive(Debug, Subcommand)]
+pub enum UpstreamTask {
+    /// Make the tables in schema humidor, or bring them up to date; needs a user that may do so
+    Migrate(Migrate),
+    /// Show how far each broker's log is; exit code 75 while this broker's is behind by more than a minute
+    Status(Settings<UpstreamScope>),
+    /// Have stored readings sent again; the broker may run meanwhile
+    Forward(Again),
+}
+
+/// `humidor upstream migrate`
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// User that gets the rights a broker needs, and no more
+    #[arg(long, value_name = "USER")]
+    pub grant: Option<String>,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<UpstreamScope>,
+}
+
+/// `humidor upstream forward`
+#[derive(Debug, Args)]
+pub struct Again {
+    /// Start time of the readings, or all: 2026-11-22, 2026-11-22T08:00Z or Unix ms
+    #[arg(long, value_name = "FROM", value_parser = from)]
+    pub again: i64,
+    /// Under a new name, for a log that is a copy of another one or was restored from a backup
+    #[arg(long)]
+    pub rename: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub settings: Settings<UpstreamScope>,
+}
+
+/// A time, or `all` for the earliest one.
+fn from(text: &str) -> Result<i64, String> {
+    if text == "all" { Ok(i64::MIN) } else { time(text) }
 }
 
 /// `humidor user`

@@ -29,7 +29,11 @@ group! {
     /// Of the demo, whose boards need no settings.
     DemoScope: All Data Broker Log Roles;
     /// Of the broker.
-    BrokerScope: All Data Broker Log Users Access Login Roles;
+    BrokerScope: All Data Broker Log Upstream Users Access Login Roles;
+    /// Of commands on the log that ask the upstream database, too.
+    GapsScope: All Data Log Upstream;
+    /// Of commands on the upstream database.
+    UpstreamScope: All Data Upstream;
     /// Of commands on the users.
     UsersScope: All Data Users;
     /// Of the node.
@@ -41,7 +45,7 @@ group! {
     /// Of the health check, which only needs to find the process.
     Health: All Broker Node Roles Lines;
     /// All.
-    All: All Data Broker Log Users Access Login Node Roles Lines;
+    All: All Data Broker Log Upstream Users Access Login Node Roles Lines;
 }
 
 /// The flags of a group of settings, as typed. They come from the table of settings, so that a flag, its

@@ -9,6 +9,7 @@ use super::settings::{
     ALARMS, COMMIT_WINDOW, DATA, DISCOVERY, HTTP_GUESTS, HTTP_HOSTS, HTTP_LISTEN, KEEP_RAW,
     LOGGED_FILTERS, MAX_DB, MQTT_LISTEN,
 };
+use super::upstream;
 use crate::broker::{AccessConfig, Anonymous, BrokerConfig};
 use crate::store::Retention;
 use crate::web::{Guests, WebConfig};
@@ -55,6 +56,8 @@ pub fn demo(mut layers: Layers) -> Result<Demo, Problems> {
         // Its boards have no passwords, and a real board may join.
         server.broker.access =
             AccessConfig { anonymous: Anonymous::Yes, ..AccessConfig::default() };
+        // Simulated readings go nowhere.
+        server.broker.upstream = None;
         // A phone may see the page too; the demo has no real data.
         if !layers.is_set(&HTTP_GUESTS) {
             server.web.guests = Guests::Read;
@@ -81,6 +84,8 @@ pub(super) fn fields(layers: &mut Layers) -> Option<ServerConfig> {
     let discovery = layers.need(&DISCOVERY);
     let access = data.as_deref().and_then(|data| access::access(layers, data));
     let (tls, limits) = (access::tls(layers), access::limits(layers));
+    let upstream =
+        retention.and_then(|retention| upstream::forwarding(layers, retention.max_bytes));
     let broker = BrokerConfig {
         data: data?,
         access: access?,
@@ -92,6 +97,7 @@ pub(super) fn fields(layers: &mut Layers) -> Option<ServerConfig> {
         retention: retention?,
         alarms: alarms?,
         discovery: discovery?,
+        upstream,
     };
     let web = WebConfig { guests: guests?, hosts: hosts? };
     Some(ServerConfig { broker, http_listen: http_listen?, web })

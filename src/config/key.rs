@@ -14,6 +14,8 @@ pub enum Scope {
     Broker,
     /// The broker's role, and commands on its log.
     Log,
+    /// The broker's role, and commands on the upstream database.
+    Upstream,
     /// The broker's role and commands on its users.
     Users,
     /// The broker's role, but not the demo, whose ports are open.

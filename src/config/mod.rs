@@ -2,7 +2,7 @@
 //! once, and behind this module no setting is asked for by its name.
 //!
 //! ```text
-//! parse ← pins · alarms · values · logging ← settings (the table) · stray ← layers ← pin_uses ← node · broker · commands
+//! parse ← pins · alarms · values · logging ← settings (the table) · stray ← layers ← pin_uses · upstream ← node · broker · commands
 //! ```
 
 mod access;
@@ -19,6 +19,7 @@ mod pins;
 mod problem;
 mod settings;
 mod stray;
+mod upstream;
 mod values;
 
 pub use broker::{Demo, ServerConfig, broker, demo};
@@ -33,6 +34,7 @@ pub use node::{forget, node};
 pub use parse::{interval, time};
 pub use problem::{Problem, Problems};
 pub use settings::SETTINGS;
+pub use upstream::{data_and_target, data_and_upstream, upstream as target};
 
 /// The mistakes in all settings that are there, whichever role they are for.
 #[must_use]

@@ -13,7 +13,8 @@ use super::parse::{
     share,
 };
 use super::values::{
-    anonymous, backend, board, clock, discovery, guests, logged_filters, max_db, node, user,
+    acknowledge, anonymous, backend, backlog, board, clock, discovery, guests, logged_filters,
+    max_db, node, user, when,
 };
 use super::{alarms, pins};
 use crate::board::Board;
@@ -22,6 +23,7 @@ use crate::clock::ClockTrust;
 use crate::mqtt::Filter;
 use crate::node::{Backend, Brokers, InputConfig, OutputConfig, SensorConfig};
 use crate::reading::Id;
+use crate::upstream::{Acknowledge, UpstreamAddress};
 use crate::web::Guests;
 use crate::wire::Discovery;
 
@@ -229,6 +231,46 @@ settings! {
         parse: max_db,
         help: "Maximum size of the database file, from 16MiB; beyond it the oldest detailed data \
             is deleted first",
+    }
+    UPSTREAM: UpstreamAddress = {
+        key: "upstream", scope: Upstream, default: None, form: "URL",
+        parse: plain,
+        help: "PostgreSQL database that gets a copy of the log: \
+            postgres://user@host[,host...][:port]/database. Of several servers the one that can \
+            be written is used",
+    }
+    UPSTREAM_PASSWORD: String = {
+        key: "upstream_password", scope: Upstream, default: None, form: "TEXT", secret: true,
+        parse: plain,
+        help: "Password of the user in --upstream. HUMIDOR_UPSTREAM_PASSWORD_FILE keeps it out of \
+            the process list",
+    }
+    UPSTREAM_TLS: Option<bool> = {
+        key: "upstream_tls", scope: Upstream, default: Some("auto"), form: "WHEN",
+        parse: when,
+        help: "TLS to PostgreSQL: yes, no (everybody on the network can read and change what is \
+            sent), or auto (yes, unless every server is this machine and --upstream-ca is not \
+            set)",
+    }
+    UPSTREAM_CA: PathBuf = {
+        key: "upstream_ca", scope: Upstream, default: None, form: "FILE",
+        parse: plain,
+        help: "Certificate authorities that sign PostgreSQL's certificates, as a PEM file \
+            [default: the system's]",
+    }
+    UPSTREAM_BACKLOG: u64 = {
+        key: "upstream_backlog", scope: Upstream, default: None, form: "SIZE",
+        parse: backlog,
+        help: "Maximum size of what waits in the log for PostgreSQL, from 1MiB, at most half of \
+            --max-db; about 50 bytes a reading [default: 256MiB, or a quarter of --max-db where \
+            that is less]",
+    }
+    ACK: Acknowledge = {
+        key: "ack", scope: Upstream, default: Some("stored"), form: "WHEN",
+        parse: acknowledge,
+        help: "When a reading is acknowledged: stored (it is in the broker's log), or upstream \
+            (PostgreSQL has it, too; while that is away nothing is acknowledged, and boards \
+            keep their readings)",
     }
     NODE: Id = {
         key: "node", scope: Lines, default: None, form: "ID",

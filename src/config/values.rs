@@ -7,11 +7,14 @@ use crate::clock::ClockTrust;
 use crate::mqtt::Filter;
 use crate::node::Backend;
 use crate::reading::Id;
+use crate::upstream::Acknowledge;
 use crate::web::Guests;
 use crate::wire::{Discovery, is_reserved_id};
 
 /// Least size of the log in bytes: below it there is hardly room for a day.
 const MAX_DB_MIN_BYTES: u64 = 16 * 1024 * 1024;
+/// Least size of the queue for the upstream database in bytes: a minute of a thousand readings a second.
+const BACKLOG_MIN_BYTES: u64 = 1024 * 1024;
 /// Largest size that can be set, in bytes: half of SQLite's limit.
 const MAX_DB_MAX_BYTES: u64 = 1 << 47;
 
@@ -33,6 +36,25 @@ pub fn anonymous(text: &str) -> Result<Anonymous, String> {
 
 pub fn clock(text: &str) -> Result<ClockTrust, String> {
     choice(text, &[("kernel", ClockTrust::Kernel), ("always", ClockTrust::Always)])
+}
+
+/// `auto` is `None`.
+pub fn when(text: &str) -> Result<Option<bool>, String> {
+    choice(text, &[("auto", None), ("yes", Some(true)), ("no", Some(false))])
+}
+
+pub fn acknowledge(text: &str) -> Result<Acknowledge, String> {
+    choice(text, &[("stored", Acknowledge::Stored), ("upstream", Acknowledge::Upstream)])
+}
+
+/// Largest size of the queue for the upstream database, in bytes.
+pub fn backlog(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if (BACKLOG_MIN_BYTES..=MAX_DB_MAX_BYTES).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("`{text}` is not between 1MiB and 128TiB"))
+    }
 }
 
 /// A simulation without faults; the share of them is a setting of its own.

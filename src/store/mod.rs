@@ -7,6 +7,7 @@
 //! - `rollup` computes each series by minute, quarter of an hour and hour.
 //! - `retention` decides which data stays, and deletes the rest.
 //! - `mqtt` keeps sessions, the messages that wait for them, retained messages, and wills.
+//! - `forward` queues operations for the upstream database.
 //! - `write` commits records and changes in one transaction, and maintains the log between two commits.
 //! - `read` answers queries: tail, export, gaps, statistics, overview and the series of a chart.
 //!
@@ -22,6 +23,8 @@ mod retention;
 
 mod mqtt;
 
+mod forward;
+
 mod write;
 
 mod read;
@@ -33,6 +36,12 @@ pub use file::lock::Lock;
 pub use file::migrate::Database;
 pub use file::open::open_checked;
 pub use file::write_ahead_log::{WriteAheadLog, is_disk_error, is_lock};
+pub use forward::identity::{LogIdentity, forward_again};
+pub use forward::operation::{
+    ForwardedAlarm, ForwardedReading, ForwardedRun, ForwardedSample, Operation,
+};
+pub use forward::progress::ForwardProgress;
+pub use forward::reader::{ForwardPage, ForwardReader, StoredPage, StoredPlace};
 pub use mqtt::change::Change;
 pub use mqtt::forgotten::ForgetRequest;
 pub use mqtt::queue::Target;

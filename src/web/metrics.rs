@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use crate::broker::{Alarms, Counters, LocalClient, Loss};
 use crate::clock;
 use crate::store::{Overview, QuickStats, Reading};
+use crate::upstream::UpstreamStatus;
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 use crate::web::live::boards::Status;
@@ -69,6 +70,9 @@ async fn metrics(
     }
     if identity.may_read_report("store/readings") {
         register_store(&mut registry, &state.counters, &quick_stats);
+        if let Some(forwarding) = state.counters.upstream() {
+            register_upstream(&mut registry, &forwarding.status());
+        }
     }
     if identity.may_read_report("clients/connected") {
         register_clients(&mut registry, &state);
@@ -164,7 +168,7 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "Writes to the log that the disk failed, since the broker started",
         counters.disk_errors().0,
     );
-    let acknowledging = f64::from(u8::from(counters.blocked().is_none()));
+    let acknowledging = f64::from(u8::from(counters.is_acknowledging()));
     gauge(
         registry,
         "acknowledging",
@@ -188,6 +192,37 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "readings_ahead",
         "Readings in the log whose time is more than a minute ahead of the broker's clock",
         stats.ahead as f64,
+    );
+}
+
+#[expect(clippy::cast_precision_loss)] // a queue holds far fewer than 2^53
+fn register_upstream(registry: &mut Registry, status: &UpstreamStatus) {
+    let is_connected = f64::from(u8::from(status.server.is_some()));
+    gauge(registry, "upstream_connected", "1 while PostgreSQL takes the log, else 0", is_connected);
+    gauge(registry, "upstream_lag", "Entries of the log that PostgreSQL lacks", status.lag as f64);
+    gauge(
+        registry,
+        "upstream_lag_seconds",
+        "How long the oldest of them has waited",
+        status.lag_time.as_secs_f64(),
+    );
+    counter(
+        registry,
+        "upstream_forwarded",
+        "Entries of the log that PostgreSQL has, since the log was created; less after it was restored",
+        status.forwarded,
+    );
+    counter(
+        registry,
+        "upstream_refused",
+        "Rows that PostgreSQL refused since the broker started; table humidor.refused has them",
+        status.refused,
+    );
+    counter(
+        registry,
+        "upstream_overflowed",
+        "Entries that left a full queue before PostgreSQL had them, since the broker started",
+        status.overflowed,
     );
 }
 

@@ -27,7 +27,8 @@ async fn healthz(State(counters): State<Arc<Counters>>) -> &'static str {
 
 /// 200 while the broker acknowledges readings; 503 with the cause while it starts or the log cannot commit.
 async fn readyz(State(counters): State<Arc<Counters>>) -> Response {
-    let cause = match (counters.blocked(), counters.stage()) {
+    let awaited = counters.awaited().map(|cause| format!("PostgreSQL is awaited: {cause}"));
+    let cause = match (counters.blocked().or(awaited), counters.stage()) {
         (Some(cause), _) => format!("cannot commit: {cause}\n"),
         (None, Stage::Opening) => "starting\n".to_owned(),
         (None, Stage::Checking | Stage::Checked) => return "ready\n".into_response(),

@@ -204,6 +204,7 @@ pub fn lasting_broker() -> SocketAddr {
         access: humidor::broker::AccessConfig::default(),
         tls: None,
         limits: humidor::broker::Limits::default(),
+        upstream: None,
     };
     let broker = runtime.block_on(Broker::start(config, shutdown)).unwrap();
     let address = broker.address();

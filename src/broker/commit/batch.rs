@@ -1,12 +1,18 @@
 //! A batch for one commit: records, changes of sessions, accepted messages.
 
+use std::sync::Arc;
+
 use super::classify;
 use super::series_quota::{self, KnownTopics, QuotaExceeded, SeriesQuota};
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::retained_messages::{NoRoom, Room};
 use crate::broker::delivery::retained_replay::ReplayRequest;
+use crate::broker::session::state::Session;
 use crate::mqtt::{Filter, Message};
 use crate::store::{Change, Record};
+
+/// Sessions whose queues a batch has congested: its publisher is held back for them.
+pub type Congested = Vec<Arc<Session>>;
 
 /// Records, changes and messages that are committed together. The messages are delivered afterwards.
 #[derive(Debug, Default)]

@@ -18,13 +18,14 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::batch::Batch;
+pub use super::batch::Congested;
 use super::maintenance_schedule::Schedule;
+use super::onward::Onward;
 use super::persist;
 use super::series_quota::SeriesQuota;
 use crate::broker::counters::Counters;
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::retained_replay;
-use crate::broker::session::state::Session;
 use crate::store::{Appended, Change, Record, Store};
 
 /// Batches that wait for the writer. A connection has at most one of them.
@@ -42,10 +43,18 @@ struct Queued {
     batch: Batch,
     /// `None` when no sender waits.
     committed: Option<oneshot::Sender<Congested>>,
+    /// Whether the sender is a client, which is acknowledged.
+    is_client: bool,
 }
 
-/// Sessions whose queues a batch has congested: its publisher is held back for them.
-pub type Congested = Vec<Arc<Session>>;
+impl Queued {
+    /// Whether its acknowledgement waits for the upstream database, where that is awaited.
+    fn is_awaited(&self) -> bool {
+        let is_data =
+            |record: &Record| matches!(record, Record::Reading { .. } | Record::Foreign { .. });
+        self.is_client && self.batch.records.iter().any(is_data)
+    }
+}
 
 /// The store ended: this batch was not committed and must not be acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +113,7 @@ impl Recorder {
         fan_out: FanOut,
         counters: Arc<Counters>,
         quota: SeriesQuota,
+        onward: Option<Onward>,
         ended: oneshot::Sender<()>,
     ) -> std::io::Result<(Self, Writer)> {
         let (queue, batches) = mpsc::channel(QUEUE_BATCHES);
@@ -114,9 +124,15 @@ impl Recorder {
         let until = Arc::clone(&halt);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _ended = ended;
-            let queue = Queue { batches, timer, halt: until };
+            let queue = Queue { batches, timer, halt: until, window };
             let schedule = Schedule::start(Instant::now(), quota);
-            write(store, queue, window, &counters, &fan_out, &live, schedule)
+            let after = After {
+                counters: &counters,
+                fan_out: &fan_out,
+                live: &live,
+                onward: onward.as_ref(),
+            };
+            write(store, queue, &after, schedule)
         })?;
         Ok((recorder, Writer { thread, halt }))
     }
@@ -126,12 +142,12 @@ impl Recorder {
     /// # Errors
     /// When the store has stopped for good. While it merely cannot commit, this does not return.
     pub async fn commit(&self, mut batch: Batch) -> Result<(), Stopped> {
-        self.hand_over(&mut batch).await?.await.map(drop).map_err(|_| Stopped)
+        self.send(&mut batch, false).await?.await.map(drop).map_err(|_| Stopped)
     }
 
-    /// Waits for a place in the queue, then takes `batch`. A cancelled call has left `batch` as it was; a batch that
-    /// was taken is committed even if its sender stops waiting. The receiver resolves when the batch is on the disk, or
-    /// to an error when the store has stopped.
+    /// A client's batch: waits for a place in the queue, then takes `batch`. A cancelled call has left `batch` as it was; a batch that
+    /// was taken is committed even if its sender stops waiting. The receiver resolves when the batch is on the disk, and
+    /// upstream where acknowledgements wait for that, or to an error when the store has stopped.
     ///
     /// # Errors
     /// When the store has stopped for good.
@@ -139,9 +155,18 @@ impl Recorder {
         &self,
         batch: &mut Batch,
     ) -> Result<oneshot::Receiver<Congested>, Stopped> {
+        self.send(batch, true).await
+    }
+
+    async fn send(
+        &self,
+        batch: &mut Batch,
+        is_client: bool,
+    ) -> Result<oneshot::Receiver<Congested>, Stopped> {
         let place = self.queue.reserve().await.map_err(|_| Stopped)?;
         let (committed, done) = oneshot::channel();
-        place.send(Queued { batch: std::mem::take(batch), committed: Some(committed) });
+        let batch = std::mem::take(batch);
+        place.send(Queued { batch, committed: Some(committed), is_client });
         Ok(done)
     }
 
@@ -153,7 +178,7 @@ impl Recorder {
         let place = self.queue.reserve().await.map_err(|_| Stopped)?;
         let (committed, done) = oneshot::channel();
         let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
-        place.send(Queued { batch, committed: Some(committed) });
+        place.send(Queued { batch, committed: Some(committed), is_client: false });
         done.await.map(drop).map_err(|_| Stopped)
     }
 
@@ -166,7 +191,7 @@ impl Recorder {
         // A store that has stopped ends the broker; the next start continues from the last commit.
         if let Ok(place) = self.queue.reserve().await {
             let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
-            place.send(Queued { batch, committed: None });
+            place.send(Queued { batch, committed: None, is_client: false });
         }
     }
 
@@ -192,12 +217,22 @@ struct Queue {
     /// Only for waiting on the queue with a limit.
     timer: tokio::runtime::Runtime,
     halt: Arc<Halt>,
+    /// Longest wait for further batches.
+    window: Duration,
+}
+
+/// What is told of a commit.
+struct After<'a> {
+    counters: &'a Counters,
+    fan_out: &'a FanOut,
+    live: &'a broadcast::Sender<Live>,
+    onward: Option<&'a Onward>,
 }
 
 impl Queue {
     /// The next batch; `None` when the thread is to end. Fails when none came within `wait`.
     fn next(&mut self, wait: Duration) -> Result<Option<Queued>, Elapsed> {
-        let Self { batches, timer, halt } = self;
+        let Self { batches, timer, halt, .. } = self;
         timer.block_on(async {
             tokio::select! {
                 biased;
@@ -211,12 +246,10 @@ impl Queue {
 fn write(
     mut store: Store,
     mut queue: Queue,
-    window: Duration,
-    counters: &Counters,
-    fan_out: &FanOut,
-    live: &broadcast::Sender<Live>,
+    after: &After<'_>,
     mut schedule: Schedule,
 ) -> rusqlite::Result<()> {
+    let After { counters, fan_out, live, onward } = *after;
     let (mut batches, mut unread) = (Vec::new(), Unread::default());
     loop {
         let first = match queue.next(schedule.wait(Instant::now())) {
@@ -231,7 +264,7 @@ fn write(
         let weight = |batch: &Batch| {
             batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
         };
-        gather(&mut queue.batches, &mut batches, window, weight);
+        gather(&mut queue.batches, &mut batches, queue.window, weight);
         // Replayed messages come before the other messages of the commit.
         let requests = batches.iter().flat_map(|queued| &queued.batch.replays);
         let mut owned: Vec<Change> = retained_replay::stored(
@@ -263,8 +296,13 @@ fn write(
                 fan_out.retained.expire(*at_ms);
             }
         }
+        if let Some(onward) = onward {
+            onward.committed();
+        }
         let mut committed = Vec::new();
-        for Queued { batch, committed: waiting } in batches.drain(..) {
+        for queued in batches.drain(..) {
+            let later = onward.filter(|onward| onward.is_awaited() && queued.is_awaited());
+            let Queued { batch, committed: waiting, .. } = queued;
             // By this one thread, so that messages are delivered and retained in the order of the disk.
             let mut congested = Congested::new();
             for accepted in batch.accepted {
@@ -275,7 +313,11 @@ fn write(
             }
             // After the delivery, so that the client's next messages are not delivered before these. The connection may
             // be closed; then its client sends the messages again and gets the acknowledgement.
-            let _ = waiting.map(|waiting| waiting.send(congested));
+            match (waiting, later) {
+                (Some(waiting), Some(onward)) => onward.acknowledge_later(waiting, congested),
+                (Some(waiting), None) => drop(waiting.send(congested)),
+                (None, _) => {}
+            }
             committed.extend(batch.records);
         }
         if live.receiver_count() > 0 && !committed.is_empty() {

@@ -4,5 +4,6 @@ pub(in crate::broker) mod batch;
 pub(in crate::broker) mod classify;
 pub(in crate::broker) mod group_commit;
 pub(in crate::broker) mod maintenance_schedule;
+pub(in crate::broker) mod onward;
 pub(in crate::broker) mod persist;
 pub(in crate::broker) mod series_quota;

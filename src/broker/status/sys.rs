@@ -100,6 +100,9 @@ fn report(services: &Services, uptime: Duration) -> Vec<Message> {
         count("store/refused", appended.refused),
         count("store/commits", commits),
         text("store/commit/ms", format!("{:.3}", counters.commit_time().as_secs_f64() * 1000.0)),
-        text("store/blocked", counters.blocked().unwrap_or_default()),
+        text(
+            "store/blocked",
+            counters.blocked().or_else(|| counters.awaited()).unwrap_or_default(),
+        ),
     ]
 }

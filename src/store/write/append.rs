@@ -3,6 +3,7 @@
 use rusqlite::{Transaction, params};
 
 use crate::reading::{ClockState, Id};
+use crate::store::forward::operation::{put_alarm, put_reading, put_run, put_sample};
 use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::newest::OFFSET_AHEAD_MS;
@@ -23,6 +24,11 @@ pub(in crate::store) fn append(
     for record in records {
         if cache.interner.is_full() {
             cache.renew_names(transaction)?;
+        }
+        if let Some(forward) = &mut cache.forward
+            && forward.is_row_full()
+        {
+            forward.flush(transaction, cache.log_ms)?;
         }
         match record {
             Record::Reading { node, sensor, telemetry } => {
@@ -49,8 +55,15 @@ pub(in crate::store) fn append(
             Record::Alarm { name, at_ms, raised, detail } => {
                 let change = alarm_log::Happened { at_ms: *at_ms, raised: *raised, detail };
                 alarm_log::append(transaction, cache, name.as_str(), &change)?;
+                if let Some(forward) = &mut cache.forward {
+                    let at = at_ms.saturating_add(cache.correction_ms);
+                    put_alarm(forward.operation(), name, at, *raised, detail);
+                }
             }
         }
+    }
+    if let Some(forward) = &mut cache.forward {
+        forward.flush(transaction, cache.log_ms)?;
     }
     cache.early.save(transaction)?;
     if cache.restamping {
@@ -67,7 +80,8 @@ fn append_reading(
     sensor: &Id,
     telemetry: &Telemetry,
 ) -> rusqlite::Result<bool> {
-    let sensor = cache.interner.sensor(transaction, node, sensor)?;
+    let sensor_name = sensor;
+    let sensor = cache.interner.sensor(transaction, node, sensor_name)?;
     let run = cache.interner.run(transaction, node, &telemetry.boot)?;
     // A stamp from the far future does not say when the run began.
     let believed = telemetry.at <= cache.now_ms.saturating_add(OFFSET_AHEAD_MS);
@@ -82,8 +96,18 @@ fn append_reading(
             .execute(params![telemetry.at - mono, telemetry.seq, earlier.then_some(0), run.id])?;
         cache.interner.set_synced(node, &telemetry.boot);
         cache.restamping |= earlier;
+        // Earlier readings may have gone to another broker, so upstream has to know it in any case.
+        if let Some(forward) = &mut cache.forward
+            && (earlier || telemetry.seq > 1)
+        {
+            put_run(forward.operation(), node, telemetry, telemetry.at - mono);
+        }
     }
-    cache.arrivals(transaction)?.append(transaction, run.id, sensor, telemetry)
+    let is_new = cache.arrivals(transaction)?.append(transaction, run.id, sensor, telemetry)?;
+    if is_new && let Some(forward) = &mut cache.forward {
+        put_reading(forward.operation(), node, sensor_name, telemetry);
+    }
+    Ok(is_new)
 }
 
 fn insert_sample(
@@ -99,6 +123,9 @@ fn insert_sample(
     transaction
         .prepare_cached("INSERT INTO sample (source, at, value) VALUES (?, ?, ?)")?
         .execute(params![source, at, value])?;
+    if let Some(forward) = &mut cache.forward {
+        put_sample(forward.operation(), topic, field, at, cache.is_set, value);
+    }
     // Else the broker's clock is behind the horizon, and the roll-ups of that time cannot be computed afresh.
     let rolled = at >= cache.horizon.rows_from;
     if !rolled || !cache.is_set {

@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use crate::clock::SET_FROM_MS;
+use crate::store::forward::queue::ForwardQueue;
 use crate::store::retention::delete::Present;
 use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::dirty::DirtyMarks;
@@ -33,6 +34,8 @@ pub(in crate::store) struct WriterCache {
     pub stepped_log_ms: Option<i64>,
     /// Samples of this commit whose times are not sure.
     pub early: EarlySamples,
+    /// The queue for the upstream database, where there is one.
+    pub forward: Option<ForwardQueue>,
     arrivals: Option<Arrivals>,
     /// The names of all rows of table `arrival` from this id on are interned.
     names_since: Option<i64>,
@@ -56,6 +59,7 @@ impl WriterCache {
             log_ms: i64::MIN,
             stepped_log_ms: None,
             early: EarlySamples::default(),
+            forward: None,
             arrivals: None,
             names_since: None,
             deleted: Vec::new(),
@@ -101,12 +105,17 @@ impl WriterCache {
     /// Forgets the names, marks and numbers of a transaction that was rolled back.
     pub fn forget(&mut self) {
         let Self { now_ms, correction_ms, is_set, log_ms, stepped_log_ms, .. } = *self;
+        let mut forward = self.forward.take();
+        if let Some(forward) = &mut forward {
+            forward.rolled_back();
+        }
         *self = Self {
             now_ms,
             correction_ms,
             is_set,
             log_ms,
             stepped_log_ms,
+            forward,
             ..Self::new(self.horizon)
         };
     }

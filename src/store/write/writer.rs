@@ -33,6 +33,7 @@ use crate::store::write::cache::WriterCache;
 use crate::store::write::maintenance::Maintenance;
 use crate::store::write::record::{Appended, Record, SeriesName};
 use crate::store::write::series::{self, StoredSeries};
+use crate::store::write::unqueued::Unqueued;
 use crate::timeline::{BrokerClock, Saved};
 
 /// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
@@ -54,12 +55,13 @@ pub(in crate::store) enum Durability {
 pub struct Store {
     pub(in crate::store) connection: Connection,
     log: WriteAheadLog,
-    cache: WriterCache,
+    pub(in crate::store) cache: WriterCache,
     maintenance: Maintenance,
     retention: Retention,
     durability: Durability,
     queues: QueueCounts,
     clock: ToldClock,
+    pub(in crate::store) unqueued: Unqueued,
     _lock: Lock,
 }
 
@@ -96,6 +98,7 @@ impl Store {
         let clock = ToldClock::new(broker_clock::load(&connection).map_err(sqlite)?);
         let mut cache = WriterCache::new(horizon);
         cache.arrivals(&connection).map_err(sqlite)?;
+        let unqueued = Unqueued::load(&connection).map_err(sqlite)?;
         let store = Self {
             connection,
             log: opened.log,
@@ -105,6 +108,7 @@ impl Store {
             durability: Durability::Full,
             queues,
             clock,
+            unqueued,
             _lock: opened.lock,
         };
         Ok((store, opened.check))
@@ -183,6 +187,10 @@ impl Store {
         match self.attempt(records, changes) {
             Ok(appended) => {
                 self.clock.committed();
+                if let Some(forward) = &self.cache.forward {
+                    forward.committed();
+                }
+                self.unqueued.committed();
                 let dropped_by_session = self.queues.committed();
                 let dropped = dropped_by_session.iter().map(|(_, messages)| messages).sum();
                 Ok(Appended { dropped, dropped_by_session, ..appended })
@@ -202,6 +210,7 @@ impl Store {
         if self.clock.is_unsaved() {
             self.clock.save(&transaction)?;
         }
+        self.unqueued.note(&transaction, records)?;
         let appended = append(&transaction, &mut self.cache, records)?;
         for change in changes {
             change::apply(&transaction, &mut self.queues, change)?;
@@ -211,7 +220,7 @@ impl Store {
     }
 
     /// After a failed write: brings all that was committed to the disk, before anything more is.
-    fn bring_to_disk(&mut self) -> rusqlite::Result<()> {
+    pub(in crate::store) fn bring_to_disk(&mut self) -> rusqlite::Result<()> {
         if self.log.awaits_check() {
             let busy = ffi::Error::new(ffi::SQLITE_BUSY);
             let text = "the check of the log has to end first".to_owned();
@@ -320,6 +329,9 @@ impl Store {
             })();
             saved.inspect_err(|error| self.log.failed(error))?;
             self.clock.committed();
+        }
+        if self.shorten_queue().inspect_err(|error| self.log.failed(error))? {
+            return Ok(true);
         }
         let (connection, cache) = (&mut self.connection, &mut self.cache);
         let outcome = self.maintenance.step(connection, cache, &self.retention, now_ms);

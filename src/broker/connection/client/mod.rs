@@ -161,9 +161,9 @@ impl<'a> Client<'a> {
         self.pending.is_none() && self.ending.is_none() && self.hold.is_none()
     }
 
-    /// Whether the store cannot commit at present.
+    /// Whether the store, or the upstream database that acknowledgements wait for, cannot commit at present.
     pub fn is_store_blocked(&self) -> bool {
-        self.services.recorder.counters().blocked().is_some()
+        !self.services.recorder.counters().is_acknowledging()
     }
 
     /// Whether packets wait for their commit.

@@ -1,0 +1,145 @@
+"""Figures of a machine, by name only: scenarios.py BINARY figures."""
+
+import sqlite3
+import struct
+import subprocess
+import threading
+import time
+
+from board import Board, Mqtt, packet, text
+from servers import BIN, Broker, Postgres, upstream_env, wait
+from single import say
+
+
+def copied(postgres, rows):
+    """Rows a second of \\copy in chunks of 1,000 rows, one transaction each."""
+    postgres.rows("CREATE TABLE copied (LIKE humidor.reading INCLUDING ALL)")
+    script = []
+    for first in range(0, rows, 1000):
+        script.append("COPY copied FROM STDIN;\n")
+        script += [f"many\trun\t{seq}\thall\t{1760000000000 + seq}\t1\t{seq}\t20.5\t50.5\t\\N\t8417aa8c-8373-41ff-8df7-82837690c5bf\n" for seq in range(first, first + 1000)]
+        script.append("\\.\n")
+    begun = time.monotonic()
+    subprocess.run([f"{BIN}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(postgres.port), "-U", "humidor", "-d", "humidor", "-c", "SELECT 1"], capture_output=True)
+    done = subprocess.run(
+        [f"{BIN}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", postgres.data, "-p", str(postgres.port), "-U", "postgres", "-d", "humidor"],
+        input="".join(script), text=True, capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return rows / (time.monotonic() - begun)
+
+
+def flood(hall, rows, prefix, connections=4, window=500):
+    """Readings acknowledged a second."""
+    share = rows // connections
+    packets = []
+    for n in range(connections):
+        topic = text(f"humidor/{prefix}{n}/sensor/hall")
+        chunks = []
+        for first in range(1, share + 1, window):
+            chunk = b""
+            for k, seq in enumerate(range(first, min(first + window, share + 1))):
+                payload = b'{"boot":"run","seq":%d,"at":%d,"clock":"synced","mono":%d,"temperature":20.5,"humidity":50.5}' % (seq, 1764200000000 + seq, seq)
+                chunk += packet(0x32, topic + struct.pack(">H", k + 1) + payload)
+            chunks.append((chunk, min(window, share + 1 - first)))
+        packets.append(chunks)
+
+    def run(n):
+        mqtt = Mqtt(hall.port, f"flood-{prefix}{n}", 60)
+        for chunk, count in packets[n]:
+            mqtt.socket.sendall(chunk)
+            # PUBACK has four bytes.
+            left = 4 * count
+            while left:
+                more = mqtt.socket.recv(min(left, 65536))
+                assert more
+                left -= len(more)
+        mqtt.close()
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(connections)]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return rows / (time.monotonic() - begun)
+
+
+def rss(process):
+    with open(f"/proc/{process.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1000
+
+
+def operation(seq):
+    """A reading as the queue has it."""
+    def count(value):
+        out = b""
+        while value >= 128:
+            out, value = out + bytes([value & 127 | 128]), value >> 7
+        return out + bytes([value])
+
+    def name(value):
+        return count(len(value)) + value
+
+    return b"\x01" + name(b"many") + name(b"run") + count(seq) + name(b"hall") + struct.pack("<q", 1760000000000 + seq) + b"\x07" + count(seq) + struct.pack("<dd", 20.5, 50.5)
+
+
+def figures(servers, broker):
+    """Rates beside \\copy, ingest with and without forwarding, delays of HUMIDOR_ACK=upstream, memory of a backlog."""
+    postgres = Postgres(servers).start().database(broker)
+    env = upstream_env([postgres.port], postgres.ca)
+    plain = Broker(servers, broker.binary, "plain", {}).start()
+    hall = Broker(servers, broker.binary, "hall", env).start()
+    # In turn, since the machine has other work.
+    without, with_it = [], []
+    for n in range(3):
+        without.append(flood(plain, 100_000, f"p{n}-"))
+        with_it.append(flood(hall, 100_000, f"f{n}-"))
+        hall.caught_up(120)
+    say(f"ingest a second without {[round(rate) for rate in without]}, with forwarding {[round(rate) for rate in with_it]}: {max(with_it) / max(without):.2f}")
+    plain.kill()
+
+    postgres.stop()
+    flood(hall, 200_000, "late-")
+    postgres.start()
+    wait("connected", lambda: hall.metrics().get("humidor_upstream_connected") == 1)
+    begun, before = time.monotonic(), hall.metrics()["humidor_upstream_forwarded_total"]
+    hall.caught_up(120)
+    rate = (hall.metrics()["humidor_upstream_forwarded_total"] - before) / (time.monotonic() - begun)
+    copy = copied(postgres, 200_000)
+    say(f"forwarded {rate:.0f} rows a second, \\copy {copy:.0f}: {rate / copy:.2f}")
+
+    hall.stop()
+    hall.start(HUMIDOR_ACK="upstream")
+    hall.caught_up()
+    load = [Board(f"a{n}", [hall.port], rate=50, window=1) for n in range(20)]
+    for board in load:
+        board.start()
+    time.sleep(15)
+    delays = sorted(delay for board in load for delay in board.delays)
+    for board in load:
+        board.stopping.set()
+    say(f"HUMIDOR_ACK=upstream, {len(delays) / 15:.0f} a second: p50 {delays[len(delays) // 2] * 1000:.1f} ms, p99 {delays[len(delays) * 99 // 100] * 1000:.1f} ms")
+
+    hall.stop()
+    log = sqlite3.connect(f"{hall.data}/humidor.db")
+    position, size = log.execute("SELECT max(position), max(bytes) FROM forward").fetchone()
+    blob = b"".join(operation(seq) for seq in range(1, 1001))
+    with log:
+        for n in range(5000):
+            position, size = position + 1000, size + len(blob)
+            log.execute("INSERT INTO forward VALUES (?, 1000, ?, 0, ?, ?)", (position, size, n + 1, blob))
+    log.close()
+    hall.env |= {"HUMIDOR_MAX_DB": "4GiB", "HUMIDOR_UPSTREAM_BACKLOG": "1GiB", "HUMIDOR_ACK": "stored"}
+    postgres.stop()
+    hall.start()
+    time.sleep(3)
+    away = rss(hall.process)
+    postgres.start()
+    begun, most = time.monotonic(), 0
+    wait("connected", lambda: hall.metrics().get("humidor_upstream_connected") == 1)
+    while time.monotonic() < begun + 20:
+        most = max(most, rss(hall.process))
+        time.sleep(0.2)
+    lag = hall.metrics()["humidor_upstream_lag"]
+    say(f"a backlog of 5 million: {away:.0f} MB while PostgreSQL is away, {most:.0f} MB at most while it is sent ({lag:.0f} left)")
