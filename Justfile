@@ -126,6 +126,11 @@ sign *FILES:
 release VERSION:
     docker/release.sh {{VERSION}}
 
+# Newer pins: the wheels of zig and cargo-zigbuild, flake.lock (internet); docs/RELEASE.md says what to run afterwards
+[group('delivery')]
+renew *WHEEL:
+    docker/renew.sh {{WHEEL}}
+
 # Scripts and Dockerfiles by shellcheck and hadolint
 [group('delivery')]
 lint:

@@ -20,6 +20,7 @@ stdenv.mkDerivation {
       ../Cargo.toml
       ../Cargo.lock
       ../.cargo
+      ../build.rs
       ../src
       # Cargo.toml names them; they are not compiled.
       ../benches

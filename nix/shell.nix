@@ -15,6 +15,7 @@ pkgs.mkShell {
     pkgs.just
     pkgs.minisign
     pkgs.mosquitto
+    pkgs.nixfmt
     pkgs.python3
     pkgs.qemu-user
     pkgs.shellcheck

@@ -49,6 +49,7 @@ lib.genAttrs [
   "jq"
   "just"
   "minisign"
+  "nixfmt"
   "mosquitto"
   "nixfmt-tree"
   "python3"
