@@ -12,7 +12,7 @@ pub const READING_COLUMNS: &[&str] =
 pub const SAMPLE_COLUMNS: &[&str] = &["topic", "field", "at", "value"];
 
 /// First characters of a text that spreadsheets take for a formula (OWASP, CSV injection).
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '\t', '\r', '\n', '\0'];
 
 /// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ValueEnum)]

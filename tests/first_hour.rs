@@ -424,7 +424,7 @@ fn two_boards_with_one_id_are_told_to_everybody() {
     other.said(&hint);
     wait_until("the page is told", || {
         let nodes = get(http, "/api/v1/nodes").json();
-        nodes[0]["health"]["complaints"].to_string().contains("another board uses this node id")
+        nodes[0]["health"]["complaints"].to_string().contains("another board may use this node id")
     });
 }
 

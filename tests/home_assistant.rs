@@ -5,13 +5,16 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use humidor::broker::hash;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Packet, Publish};
+use support::packets::{Wire, connect_with_login};
 use support::{Client, Process, broker, humidor};
 
 const DEVICE: &str = "homeassistant/device/humidor_box/config";
 
-fn node(data: &Path, broker: std::net::SocketAddr) -> Command {
+/// `broker` is an address, with a user before it where the broker asks for one.
+fn node(data: &Path, broker: impl std::fmt::Display) -> Command {
     let mut command = humidor();
     command
         .args(["node", "--node", "box", "--gpio", "sim", "--interval", "1h", "--sim-faults", "0"])
@@ -82,6 +85,39 @@ fn a_node_is_announced_again_when_home_assistant_starts_and_forgotten_when_told(
 
     let again = node(outbox.path(), address).arg("--forget").output().unwrap();
     assert!(String::from_utf8(again.stdout).unwrap().contains("has no retained messages of `box`"));
+}
+
+/// A board's own user may write what Home Assistant reads, and read nothing of it.
+#[test]
+fn a_boards_own_user_may_take_it_back() {
+    let (data, outbox) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let users = [("box", "node"), ("kim", "admin")].map(|(name, role)| {
+        let hash = hash(name.as_bytes()).unwrap();
+        format!("[user.{name}]\npassword = \"{hash}\"\nrole = \"{role}\"\n")
+    });
+    std::fs::write(data.path().join("users.toml"), users.concat()).unwrap();
+    let (_broker, address) = broker(data.path(), "127.0.0.1:0", &[]);
+    let of_user = || {
+        let mut command = node(outbox.path(), format!("box@{address}"));
+        command.env("HUMIDOR_PASSWORD", "box");
+        command
+    };
+    let login = connect_with_login("assistant", "kim", "kim");
+    let (mut assistant, _) = Wire::open(address, &login);
+    assistant.subscribe(&[("homeassistant/#", 0), ("humidor/box/#", 0)]);
+    let mut heard = |topic: &str| loop {
+        let message = assistant.message();
+        if message.topic == topic {
+            return message.payload;
+        }
+    };
+    let running = Process::start(of_user());
+    assert!(!heard(DEVICE).is_empty());
+    assert_eq!(running.terminate(), Some(0));
+
+    let forgotten = of_user().arg("--forget").output().unwrap();
+    assert!(forgotten.status.success(), "{forgotten:?}");
+    assert!(heard(DEVICE).is_empty());
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::time::Duration;
 
@@ -70,6 +71,28 @@ fn a_node_is_ready_before_its_broker_answers_and_a_broker_when_its_log_is_open()
         assert_eq!(process.terminate(), Some(0));
         assert_eq!(manager.next(), "STOPPING=1");
     }
+}
+
+#[test]
+fn an_abstract_socket_is_told_and_a_manager_that_does_not_read_holds_up_nothing() {
+    let name = format!("humidor-test-{:016x}", fastrand::u64(..));
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let manager = Manager::new();
+    let mut command =
+        manager.command(&["broker", "--mqtt-listen", "127.0.0.1:0", "--http-listen", "off"]);
+    command.env("NOTIFY_SOCKET", format!("@{name}")).env("WATCHDOG_USEC", "20000");
+    let process = Process::start(command);
+    process.said("listening for MQTT");
+    // Its queue is full when a message more does not fit.
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    support::wait_until("the queue is full", || other.send_to_addr(b"x", &address).is_err());
+    assert_eq!(process.terminate(), Some(0));
+    let mut buffer = [0; 256];
+    let count = socket.recv(&mut buffer).unwrap();
+    assert!([&b"READY=1"[..], b"WATCHDOG=1", b"x"].contains(&&buffer[..count]));
 }
 
 #[test]

@@ -91,7 +91,8 @@ impl Forget {
     ) -> Result<Forgotten, ForgetError> {
         let topics = NodeTopics::new(self.node.clone());
         let device = self.discovery.as_ref().map(|it| it.device(&node_device_id(&self.node)));
-        let filters: Vec<String> = [topics.everything()].into_iter().chain(device).collect();
+        let filters: Vec<String> =
+            [topics.everything()].into_iter().chain(device.clone()).collect();
         for filter in &filters {
             let requested = client.try_subscribe(filter, QoS::AtLeastOnce);
             requested.map_err(|error| self.failed(error.to_string()))?;
@@ -109,9 +110,14 @@ impl Forget {
             };
             match event {
                 Event::Incoming(Packet::SubAck(ack)) => {
-                    if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        let cause = "this user may not read the node's retained messages";
-                        return Err(self.failed(cause.to_owned()));
+                    match ack.return_codes.contains(&SubscribeReasonCode::Failure) {
+                        false => {}
+                        // A board's user may write what Home Assistant reads, and need not see it.
+                        true if granted > 0 => found.topics.extend(device.clone()),
+                        true => {
+                            let cause = "this user may not read the node's retained messages";
+                            return Err(self.failed(cause.to_owned()));
+                        }
                     }
                     granted += 1;
                 }

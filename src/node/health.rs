@@ -72,7 +72,7 @@ impl Facts<'_> {
         });
         if connection.twin.is_some_and(|last| now.saturating_duration_since(last.at) < TWIN_TOLD) {
             complaints.push(
-                "another board uses this node id too: they take each other's connection; give each board its own HUMIDOR_NODE"
+                "the broker accepts connections and closes them: another board may use this node id, so that they take each other's connection (give each board its own HUMIDOR_NODE), or the broker restarts again and again; its log says which"
                     .to_owned(),
             );
         }
@@ -256,7 +256,7 @@ mod tests {
             Connection { connected: None, disconnected: Some(at(start, 54)), ..right.clone() };
         assert_eq!(complaints(&away, 0, None, None), "no broker for 6 min");
         let twin = Connection { twin: Some(at(start, 55)), ..right.clone() };
-        assert!(complaints(&twin, 0, None, None).contains("another board uses this node id"));
+        assert!(complaints(&twin, 0, None, None).contains("another board may use this node id"));
         let long_ago = Connection { twin: Some(at(start, 45)), ..twin };
         assert_eq!(complaints(&long_ago, 0, None, None), "");
         let error = Some(("broker refused user `plant`".to_owned(), at(start, 60)));
