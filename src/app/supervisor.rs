@@ -49,7 +49,7 @@ pub fn keep_alive() {
     });
 }
 
-/// The time after which a manager takes process `own` for dead, by its variables (sd_watchdog_enabled(3)).
+/// The time after which a manager takes process `own` for dead, by its variables (`sd_watchdog_enabled(3)`).
 fn watchdog(microseconds: Option<&str>, process: Option<&str>, own: u32) -> Option<Duration> {
     if process.is_some_and(|process| process.parse() != Ok(own)) {
         return None;
