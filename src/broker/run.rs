@@ -376,6 +376,9 @@ async fn run(
     }
     close.throw();
     serving.join_all().await;
+    let access = services.access.clone();
+    let saved = spawn_blocking(move || access.save_known_clients()).await;
+    saved.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     // The writer thread ends with the last handle to it.
     drop(services);
     info!("connections closed");

@@ -137,6 +137,10 @@ impl Telemetry {
 
 /// Largest health message that is read, in bytes.
 const HEALTH_MAX_BYTES: usize = 16 * 1024;
+/// Most sensors, outputs, complaints and filters in it that are read: a board has at most forty lines of a kind.
+const HEALTH_ENTRIES_MAX: usize = 64;
+/// Most causes of a sensor's failures.
+const HEALTH_CAUSES_MAX: usize = 32;
 
 /// A node's retained health message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -194,11 +198,30 @@ pub struct Health {
     pub passed_over: u64,
 }
 
+/// Keeps the first entries of a map.
+fn keep<V>(map: &mut BTreeMap<String, V>, entries: usize) {
+    while map.len() > entries {
+        map.pop_last();
+    }
+}
+
 impl Health {
     /// Reads a payload; `None` when it is none, or longer than [`HEALTH_MAX_BYTES`].
     #[must_use]
     pub fn parse(payload: &[u8]) -> Option<Self> {
-        serde_json::from_slice(payload).ok().filter(|_| payload.len() <= HEALTH_MAX_BYTES)
+        if payload.len() > HEALTH_MAX_BYTES {
+            return None;
+        }
+        let mut health: Self = serde_json::from_slice(payload).ok()?;
+        // In memory an entry takes many times its text, and no board has more of them.
+        keep(&mut health.failures, HEALTH_ENTRIES_MAX);
+        for causes in health.failures.values_mut() {
+            keep(causes, HEALTH_CAUSES_MAX);
+        }
+        keep(&mut health.output_faults, HEALTH_ENTRIES_MAX);
+        health.complaints.truncate(HEALTH_ENTRIES_MAX);
+        health.refused.truncate(HEALTH_ENTRIES_MAX);
+        Some(health)
     }
 }
 

@@ -22,7 +22,7 @@ const MODE: u32 = 0o600;
 /// From a login of a new client to its note, so that those of a whole hall are written together.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// From one write to the next: there are clients that have a new id at each login.
-const SAVE_AGAIN_AFTER: Duration = Duration::from_mins(10);
+const SAVE_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// The file, and whether it is going to be written.
 #[derive(Debug, Clone)]
@@ -54,6 +54,17 @@ impl KnownFile {
         (Self { path: path.map(Into::into), is_due: Arc::default() }, earlier)
     }
 
+    /// Writes the file now if there are new clients: at the broker's end.
+    pub fn save(&self, guesses: &Mutex<Guesses>) {
+        let Some(path) = &self.path else { return };
+        let file = guesses.lock().unwrap_or_else(PoisonError::into_inner).known.save();
+        if let Some(file) = file
+            && let Err(error) = write(path, &file)
+        {
+            warn_of(path, &error);
+        }
+    }
+
     /// Writes the file after a while if there are new clients.
     pub fn save_later(&self, guesses: &Arc<Mutex<Guesses>>) {
         let Some(path) = &self.path else { return };
@@ -71,12 +82,8 @@ impl KnownFile {
                 let saved = spawn_blocking(move || {
                     let file = guesses.lock().unwrap_or_else(PoisonError::into_inner).known.save();
                     file.is_some_and(|file| {
-                        let written = write(&path, &file);
-                        if let Err(error) = &written {
-                            warn!(
-                                file = %path.display(), %error,
-                                "cannot note which clients have logged in; after a restart others' wrong passwords may keep them out for a minute"
-                            );
+                        if let Err(error) = write(&path, &file) {
+                            warn_of(&path, &error);
                         }
                         true
                     })
@@ -89,6 +96,13 @@ impl KnownFile {
             is_due.store(false, Relaxed);
         });
     }
+}
+
+fn warn_of(path: &Path, error: &std::io::Error) {
+    warn!(
+        file = %path.display(), %error,
+        "cannot note which clients have logged in; after a restart others' wrong passwords may keep them out for a minute"
+    );
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -90,6 +90,11 @@ impl Checks {
         })
     }
 
+    /// Writes the clients that were right, as the broker ends. Blocks.
+    pub fn save(&self) {
+        self.file.save(&self.guesses);
+    }
+
     /// Checks the password of a user with `account`. `costliest` is the cost of the costliest hash of all users: a
     /// refusal takes that long, whether there is such a user or not, whatever its hash costs, and whether the password
     /// was looked at.

@@ -167,6 +167,11 @@ impl Access {
         Ok(())
     }
 
+    /// Writes which clients have logged in, as the broker ends. Blocks.
+    pub fn save_known_clients(&self) {
+        self.inner.checks.save();
+    }
+
     /// Counts of refusals since the start.
     #[must_use]
     pub fn refusals(&self) -> &Refusals {

@@ -54,7 +54,7 @@ pub async fn export(
     {
         return Ok(identity.refuse("read this sensor"));
     }
-    let permit = state.exports.acquire()?;
+    let permit = state.exports.acquire(identity.user.clone())?;
     let selection = Selection { from_ms: from, to_ms: to, node, sensor };
     let (chunks, receiver) = mpsc::channel(PAGES_AHEAD);
     tokio::task::spawn_blocking(move || {

@@ -1,7 +1,8 @@
 //! The state of the API's handlers, and the bound on its exports.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -11,8 +12,9 @@ use crate::web::http_error::HttpError;
 use crate::web::live::feed::Feed;
 use crate::web::log_reader::LogReader;
 
-/// Exports at once. Each occupies a thread for as long as its client reads.
-const EXPORTS_MAX: usize = 2;
+/// Exports at once, and of one user or, without a login, of all guests. Each occupies a thread for as long as its client reads.
+const EXPORTS_MAX: usize = 4;
+const EXPORTS_PER_USER_MAX: usize = 2;
 
 /// The sources of every answer.
 #[derive(Clone)]
@@ -41,22 +43,54 @@ pub struct ApiState {
 
 /// Bounds the exports that run at once. Clones share the bound.
 #[derive(Debug, Clone)]
-pub struct ExportLimit(Arc<Semaphore>);
+pub struct ExportLimit {
+    places: Arc<Semaphore>,
+    of_user: Arc<Mutex<HashMap<Option<Arc<str>>, usize>>>,
+}
 
 impl Default for ExportLimit {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(EXPORTS_MAX)))
+        Self { places: Arc::new(Semaphore::new(EXPORTS_MAX)), of_user: Arc::default() }
+    }
+}
+
+/// The right to one export; released when dropped.
+#[derive(Debug)]
+pub struct ExportPermit {
+    limit: ExportLimit,
+    user: Option<Arc<str>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for ExportPermit {
+    fn drop(&mut self) {
+        let mut of_user = self.limit.of_user.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = of_user.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                of_user.remove(&self.user);
+            }
+        }
     }
 }
 
 impl ExportLimit {
-    /// The permit for one export; it ends when dropped.
+    /// The permit for one export of `user`.
     ///
     /// # Errors
-    /// 503 while [`EXPORTS_MAX`] exports are running.
-    pub fn acquire(&self) -> Result<OwnedSemaphorePermit, HttpError> {
-        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+    /// 503 while [`EXPORTS_MAX`] exports are running, or [`EXPORTS_PER_USER_MAX`] of this user.
+    pub fn acquire(&self, user: Option<Arc<str>>) -> Result<ExportPermit, HttpError> {
+        let mut of_user = self.of_user.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = of_user.get(&user).copied().unwrap_or_default();
+        if own >= EXPORTS_PER_USER_MAX {
+            return Err(HttpError::unavailable(format!(
+                "{own} exports of this user are running; try again later"
+            )));
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             HttpError::unavailable(format!("{EXPORTS_MAX} exports are running; try again later"))
-        })
+        })?;
+        *of_user.entry(user.clone()).or_default() += 1;
+        Ok(ExportPermit { limit: self.clone(), user, _place: place })
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,6 +31,8 @@ use crate::web::server::Peer;
 const STREAMS_MAX: usize = 64;
 /// Event streams of one address at once.
 const STREAMS_PER_ADDRESS_MAX: usize = 16;
+/// Event streams of one user at once: a wall of pages for a hall that has one login.
+const STREAMS_PER_USER_MAX: usize = 32;
 /// Silence after which a comment is sent, so that proxies and browsers keep the stream open.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Longest life of a stream. The browser reconnects, and the broker checks its permission again.
@@ -39,40 +42,59 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// `Retry-After` when all streams are in use, in seconds.
 const RETRY_AFTER_FULL_S: &str = "30";
 
-/// Counts the open streams, in total and by address.
+/// Counts the open streams: in total, by address and by user.
 #[derive(Debug, Clone, Default)]
-struct StreamLimit(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct StreamLimit(Arc<Mutex<Open>>);
+
+#[derive(Debug, Default)]
+struct Open {
+    of_address: HashMap<IpAddr, usize>,
+    of_user: HashMap<Arc<str>, usize>,
+}
 
 /// The right to one open stream; released when dropped.
 #[derive(Debug)]
 struct StreamPermit {
     limit: StreamLimit,
     address: IpAddr,
+    user: Option<Arc<str>>,
 }
 
 impl StreamLimit {
-    fn acquire(&self, address: IpAddr) -> Option<StreamPermit> {
+    fn acquire(&self, address: IpAddr, user: Option<Arc<str>>) -> Option<StreamPermit> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.values().sum::<usize>() >= STREAMS_MAX {
+        let of_address = open.of_address.get(&address).copied().unwrap_or_default();
+        let of_user = user.as_ref().and_then(|user| open.of_user.get(user)).copied();
+        if open.of_address.values().sum::<usize>() >= STREAMS_MAX
+            || of_address >= STREAMS_PER_ADDRESS_MAX
+            || of_user.unwrap_or_default() >= STREAMS_PER_USER_MAX
+        {
             return None;
         }
-        let own = open.entry(address).or_default();
-        if *own >= STREAMS_PER_ADDRESS_MAX {
-            return None;
+        *open.of_address.entry(address).or_default() += 1;
+        if let Some(user) = &user {
+            *open.of_user.entry(Arc::clone(user)).or_default() += 1;
         }
-        *own += 1;
-        Some(StreamPermit { limit: self.clone(), address })
+        Some(StreamPermit { limit: self.clone(), address, user })
+    }
+}
+
+/// One less for `key`, which goes with its last.
+fn release<K: Eq + Hash>(open: &mut HashMap<K, usize>, key: &K) {
+    if let Some(own) = open.get_mut(key) {
+        *own -= 1;
+        if *own == 0 {
+            open.remove(key);
+        }
     }
 }
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.limit.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = open.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                open.remove(&self.address);
-            }
+        release(&mut open.of_address, &self.address);
+        if let Some(user) = &self.user {
+            release(&mut open.of_user, user);
         }
     }
 }
@@ -132,7 +154,7 @@ async fn events(
     Extension(Peer(peer)): Extension<Peer>,
     Extension(identity): Extension<Identity>,
 ) -> Response {
-    let Some(permit) = state.limit.acquire(peer.ip()) else {
+    let Some(permit) = state.limit.acquire(peer.ip(), identity.user.clone()) else {
         let full = HttpError::unavailable(
             "too many event streams are open; close another page or try again later",
         );
@@ -169,17 +191,33 @@ mod tests {
     fn permits_are_bounded_per_address_and_in_total_and_released_on_drop() {
         let limit = StreamLimit::default();
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let mut held: Vec<_> =
-            (0..STREAMS_PER_ADDRESS_MAX).map(|_| limit.acquire(address(1)).unwrap()).collect();
-        assert!(limit.acquire(address(1)).is_none());
+        let mut held: Vec<_> = (0..STREAMS_PER_ADDRESS_MAX)
+            .map(|_| limit.acquire(address(1), None).unwrap())
+            .collect();
+        assert!(limit.acquire(address(1), None).is_none());
         held.pop();
-        held.push(limit.acquire(address(1)).unwrap());
+        held.push(limit.acquire(address(1), None).unwrap());
         for n in 2.. {
-            let Some(permit) = limit.acquire(address(n)) else { break };
+            let Some(permit) = limit.acquire(address(n), None) else { break };
             held.push(permit);
         }
         assert_eq!(held.len(), STREAMS_MAX);
         held.clear();
-        assert!(limit.0.lock().unwrap().is_empty());
+        assert!(limit.0.lock().unwrap().of_address.is_empty());
+    }
+
+    #[test]
+    fn one_user_leaves_streams_to_the_others() {
+        let limit = StreamLimit::default();
+        let user: Arc<str> = "press".into();
+        let from = |n: usize| IpAddr::from([127, 0, 0, u8::try_from(n / 16).unwrap()]);
+        let held: Vec<_> = (0..STREAMS_PER_USER_MAX)
+            .map(|n| limit.acquire(from(n), Some(Arc::clone(&user))).unwrap())
+            .collect();
+        let other = || limit.acquire(from(64), Some("oven".into()));
+        assert!(limit.acquire(from(64), Some(Arc::clone(&user))).is_none());
+        assert!(other().is_some());
+        drop(held);
+        assert!(limit.acquire(from(64), Some(user)).is_some());
     }
 }

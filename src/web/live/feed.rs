@@ -1,7 +1,8 @@
 //! The feed of server-sent events: committed readings and samples, and board states, serialised once for all subscribers.
 
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -17,8 +18,11 @@ use crate::store::Record;
 use crate::web::auth::Identity;
 use crate::wire::BoardTopic;
 
-/// Events that one subscriber may lag behind; its stream ends beyond that.
+/// Events that one subscriber may lag behind, and the memory of all that any has not read; its stream ends beyond that.
 const LAG_MAX_EVENTS: usize = 256;
+const LAG_MAX_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of memory for each byte of an event's text: of a board's state there are two copies in small pieces.
+const BYTES_PER_TEXT_BYTE: usize = 8;
 /// Most readings in one event.
 const READINGS_PER_EVENT: usize = 100;
 
@@ -33,6 +37,8 @@ pub struct Event {
 /// What an event tells, for subscribers that may read a part of it.
 #[derive(Debug, Clone)]
 enum Content {
+    /// Not sent: it only takes the place of one that is.
+    Skipped,
     /// Nothing of a board.
     None,
     /// These of the committed records.
@@ -47,6 +53,7 @@ impl Event {
     /// The event as it goes over the wire to `identity`; `None` when it may see nothing of it.
     pub fn text_for(&self, identity: &Identity) -> Option<Arc<str>> {
         let reads_it = match &self.content {
+            Content::Skipped => return None,
             Content::Samples(..) => identity.may_read_foreign_topics(),
             _ => identity.reads_all(),
         };
@@ -54,6 +61,7 @@ impl Event {
             return Some(Arc::clone(&self.text));
         }
         match &self.content {
+            Content::Skipped => None,
             Content::None => Some(Arc::clone(&self.text)),
             Content::Readings(records, range) => {
                 let mut readings = committed_readings(&records[range.clone()]);
@@ -82,6 +90,8 @@ impl Event {
 #[derive(Debug, Clone)]
 pub struct Feed {
     events: broadcast::Sender<Event>,
+    /// The latest events, as far as a subscriber has not read them.
+    unread: Arc<Mutex<VecDeque<Weak<str>>>>,
     boards: Arc<RwLock<Boards>>,
 }
 
@@ -130,7 +140,7 @@ impl Feed {
         shutdown: Shutdown,
     ) -> Self {
         let (events, _) = broadcast::channel(LAG_MAX_EVENTS);
-        let feed = Self { events, boards: Arc::default() };
+        let feed = Self { events, unread: Arc::default(), boards: Arc::default() };
         let mut until = shutdown.clone();
         let readings = feed.clone();
         tokio::spawn(async move {
@@ -214,7 +224,19 @@ impl Feed {
     }
 
     fn send(&self, text: Arc<str>, content: Content) {
-        // An error means that nobody subscribes.
+        if self.events.receiver_count() == 0 {
+            return;
+        }
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.retain(|text| text.strong_count() > 0);
+        unread.push_back(Arc::downgrade(&text));
+        let texts = unread.iter().filter_map(Weak::upgrade).map(|text| text.len());
+        if texts.sum::<usize>() * BYTES_PER_TEXT_BYTE > LAG_MAX_BYTES {
+            // With this one they take the places of all others. Who has read those misses nothing, and others' streams end.
+            for _ in 1..LAG_MAX_EVENTS {
+                let _ = self.events.send(Event { text: "".into(), content: Content::Skipped });
+            }
+        }
         let _ = self.events.send(Event { text, content });
     }
 }
@@ -264,4 +286,27 @@ fn gone(node: &Id) -> Arc<str> {
 pub fn event(name: &str, data: &(impl Serialize + ?Sized)) -> Arc<str> {
     let data = serde_json::to_string(data).unwrap_or_default();
     format!("event: {name}\ndata: {data}\n\n").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_are_not_read_hold_a_bounded_memory_and_others_miss_nothing() {
+        let (events, mut reads) = broadcast::channel(LAG_MAX_EVENTS);
+        let feed = Feed { events, unread: Arc::default(), boards: Arc::default() };
+        let mut lags = feed.subscribe();
+        let text: String = "x".repeat(16 * 1024);
+        for n in 0..1_000 {
+            feed.send(format!("{n} {text}").into(), Content::None);
+            let next = std::iter::from_fn(|| reads.try_recv().ok())
+                .find(|event| !matches!(event.content, Content::Skipped));
+            assert!(next.is_some_and(|event| event.text.starts_with(&format!("{n} "))));
+            let unread = feed.unread.lock().unwrap();
+            let held: usize = unread.iter().filter_map(Weak::upgrade).map(|it| it.len()).sum();
+            assert!(held * BYTES_PER_TEXT_BYTE <= LAG_MAX_BYTES + 2 * 8 * 17 * 1024, "{held}");
+        }
+        assert!(matches!(lags.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
+    }
 }
