@@ -4,8 +4,10 @@ use crate::store::file::migrate::Database;
 use crate::store::file::rollup_tables::V4;
 
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
-pub(in crate::store) const LOG: Database =
-    Database { application_id: 0x686d_6472, migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9] };
+pub(in crate::store) const LOG: Database = Database {
+    application_id: 0x686d_6472,
+    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10],
+};
 
 /// Readings, samples and refusals.
 ///
@@ -38,6 +40,9 @@ const V8: &str = include_str!("migrations/8_series.sql");
 
 /// Times of alarms that are corrected when the clock is set.
 const V9: &str = include_str!("migrations/9_alarm_times.sql");
+
+/// Horizons of single series.
+const V10: &str = include_str!("migrations/10_own_horizons.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -75,7 +80,8 @@ mod tests {
                 "ffc63bcca235f7a8",
                 "19fc66e6a1bdb4c3",
                 "e7180997117ec043",
-                "9ed82ace9440fd67"
+                "9ed82ace9440fd67",
+                "d069bb29c3164d77"
             ]
         );
     }
