@@ -157,7 +157,12 @@ pub fn stats(layers: Layers) -> Result<(), Failure> {
     let [minutes, quarters, hours] = stats.rolled_up;
     rows.push(("roll-ups", format!("{minutes} minutes, {quarters} quarters, {hours} hours")));
     rows.push(("waiting", format!("{} quarters, {} older series", stats.dirty, stats.backfill)));
-    rows.push(("rows from", stats.rows_from_ms.map_or("all".to_owned(), |ms| time(Some(ms)))));
+    let rows_from = stats.rows_from_ms.map_or("all".to_owned(), |ms| time(Some(ms)));
+    let own = match stats.own_horizons {
+        0 => String::new(),
+        own => format!(", later for {own} series that fill the log"),
+    };
+    rows.push(("rows from", rows_from + &own));
     rows.extend(outlook(&stats, &retention));
     let refused: Vec<String> =
         stats.refused.iter().map(|(cause, count)| format!("{count} {cause}")).collect();

@@ -39,6 +39,8 @@ pub struct Counters {
     commits: AtomicU64,
     /// Messages that were dropped from the queues of persistent sessions.
     dropped: AtomicU64,
+    /// Rows that went though their time was of the last hour.
+    young_deleted: AtomicU64,
     /// Duration of the latest commit, µs.
     commit_us: AtomicU64,
     commit_seconds: CommitSeconds,
@@ -141,6 +143,17 @@ impl Counters {
 
     pub(in crate::broker) fn set_stage(&self, stage: Stage) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// Readings and samples that were deleted though their time was of the last hour, since the start.
+    #[must_use]
+    pub fn young_deleted(&self) -> u64 {
+        self.young_deleted.load(Relaxed)
+    }
+
+    /// Counts such rows.
+    pub(in crate::broker) fn add_young_deleted(&self, rows: u64) {
+        self.young_deleted.fetch_add(rows, Relaxed);
     }
 
     /// Failures of the disk since the start, and the latest one. Each commit that is tried again counts.

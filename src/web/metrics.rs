@@ -168,6 +168,12 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "Writes to the log that the disk failed, since the broker started",
         counters.disk_errors().0,
     );
+    counter(
+        registry,
+        "rows_deleted_young",
+        "Single readings and values that were deleted within their first hour since their series fill the log, since the broker started; the roll-ups have them",
+        counters.young_deleted(),
+    );
     let acknowledging = f64::from(u8::from(counters.is_acknowledging()));
     gauge(
         registry,

@@ -23,6 +23,9 @@ const PRESSING_MAX: Duration = Duration::from_millis(50);
 /// The same while the log is over its limit. The publishers wait meanwhile, and are told nothing: a client waits longer
 /// before it gives a connection up.
 const OVER_LIMIT_MAX: Duration = Duration::from_secs(1);
+/// The same while it is over its limit by an eighth: on a slow machine more comes in a second than can go. A node waits 30 s
+/// for an acknowledgement.
+const FAR_OVER_LIMIT_MAX: Duration = Duration::from_secs(10);
 /// Without a commit for this long the broker is idle.
 const IDLE_AFTER: Duration = Duration::from_millis(50);
 
@@ -109,7 +112,8 @@ impl Schedule {
         counters: &Counters,
     ) -> rusqlite::Result<()> {
         let started = Instant::now();
-        if !self.is_due(started, waiting) {
+        let grown = store.has_grown() && self.outcome != Outcome::Failed;
+        if !grown && !self.is_due(started, waiting) {
             return Ok(());
         }
         let clock = timeline.clock();
@@ -120,7 +124,13 @@ impl Schedule {
         loop {
             let outcome = self.attempt(store, now_ms, counters)?;
             let now = Instant::now();
-            let share = if store.is_too_large() { OVER_LIMIT_MAX } else { share };
+            let share = if store.is_far_too_large() {
+                FAR_OVER_LIMIT_MAX
+            } else if store.is_too_large() {
+                OVER_LIMIT_MAX
+            } else {
+                share
+            };
             if outcome != Outcome::Pressing || now >= started + share {
                 self.stepped(started, now, outcome);
                 // The more it presses, the shorter the pause.
@@ -141,6 +151,7 @@ impl Schedule {
     ) -> rusqlite::Result<Outcome> {
         let maintained = store.maintain(now_ms);
         self.quota.remove(&store.take_deleted_series());
+        counters.add_young_deleted(store.take_young_deleted());
         Ok(match maintained {
             Ok(true) if store.pressure() > 0 => Outcome::Pressing,
             Ok(true) => Outcome::More,
@@ -284,6 +295,44 @@ mod tests {
         let used = store.used_bytes().unwrap();
         assert!(used <= MAX_BYTES, "{used} bytes in use");
         assert!(!store.is_too_large());
+    }
+
+    /// Of one board, as fast as it is acknowledged.
+    #[test]
+    fn an_endless_flood_stays_within_the_limit() {
+        const MAX_BYTES: u64 = 4 * 1024 * 1024;
+        const COMMIT: u64 = 2_500;
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        store.retain(Retention { keep_raw: None, max_bytes: MAX_BYTES });
+        let (timeline, counters) = (Timeline::default(), Counters::default());
+        let mut schedule = Schedule::start(Instant::now(), SeriesQuota::new(&[], 1));
+        let mut largest = 0;
+        for commit in 0..60 {
+            let readings: Vec<Record> = (1..=COMMIT)
+                .map(|n| Record::Reading {
+                    node: "press".parse().unwrap(),
+                    sensor: "hall".parse().unwrap(),
+                    telemetry: Telemetry {
+                        boot: "b".parse().unwrap(),
+                        seq: commit * COMMIT + n,
+                        at: clock::unix_ms(),
+                        clock: ClockState::Synced,
+                        mono: 0,
+                        temperature: Some(20.1),
+                        humidity: Some(50.1),
+                    },
+                })
+                .collect();
+            let started = Instant::now();
+            store.append(&readings.iter().collect::<Vec<_>>()).unwrap();
+            let now = Instant::now();
+            schedule.committed(now, now - started);
+            largest = store.used_bytes().unwrap().max(largest);
+            schedule.step(&mut store, &timeline, true, &counters).unwrap();
+        }
+        assert!(largest <= MAX_BYTES * 5 / 4, "{largest} bytes");
+        assert!(counters.young_deleted() > 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::store::file::rollup_tables::V4;
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database = Database {
     application_id: 0x686d_6472,
-    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10],
+    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11],
 };
 
 /// Readings, samples and refusals.
@@ -43,6 +43,8 @@ const V9: &str = include_str!("migrations/9_alarm_times.sql");
 
 /// The queue for the upstream database.
 const V10: &str = include_str!("migrations/10_forward.sql");
+/// Horizons of single series.
+const V11: &str = include_str!("migrations/11_own_horizons.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -81,7 +83,8 @@ mod tests {
                 "19fc66e6a1bdb4c3",
                 "e7180997117ec043",
                 "9ed82ace9440fd67",
-                "c50da0edc94edfe5"
+                "c50da0edc94edfe5",
+                "d069bb29c3164d77"
             ]
         );
     }

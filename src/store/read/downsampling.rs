@@ -66,7 +66,8 @@ pub(in crate::store) fn downsample(
     series: SeriesId,
     range: Range,
 ) -> rusqlite::Result<Downsampled> {
-    let horizon = Horizon::load(connection)?;
+    let (code, id) = series.key();
+    let horizon = Horizon::load_of(connection, code, id)?;
     let arrived = match series {
         SeriesId::Sensor(sensor) => arrived::drawn(connection, sensor)?,
         SeriesId::Source(_) => Vec::new(),

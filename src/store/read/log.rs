@@ -16,6 +16,8 @@ const STATEMENTS_CACHED: usize = 64;
 
 /// The version of a log that has means without sums and the newest reading of each sensor.
 pub(in crate::store) const NUMBERS_AND_TIMES: usize = 7;
+/// Version of the file from which on series have horizons of their own.
+const OWN_HORIZONS: usize = 10;
 
 /// A stored reading, as the view `readings` has it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -141,6 +143,12 @@ impl Log {
                 "CREATE TEMP TABLE newest (sensor INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
                  CREATE TEMP TABLE ahead (run INTEGER, seq INTEGER, arrived INTEGER);
                  CREATE TEMP TABLE set_aside (family INTEGER, series INTEGER, at INTEGER, cause TEXT);",
+            )?;
+        }
+        if self.version < OWN_HORIZONS {
+            self.connection.execute_batch(
+                "CREATE TEMP TABLE kept_of (family INTEGER, series INTEGER, rows INTEGER, closed INTEGER,
+                                            minutes INTEGER, quarters INTEGER, hours INTEGER);",
             )?;
         }
         Ok(())

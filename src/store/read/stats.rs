@@ -30,6 +30,8 @@ pub struct Stats {
     pub rolled_up: [i64; 3],
     /// From when on single rows are kept, Unix ms UTC; `None`: all of them.
     pub rows_from_ms: Option<i64>,
+    /// Series of which less is kept than `rows_from_ms` says, since they fill the log.
+    pub own_horizons: i64,
     /// Quarters of an hour whose roll-ups are to be computed.
     pub dirty: i64,
     /// Series of an older log that are still to be rolled up.
@@ -106,6 +108,7 @@ impl Log {
             rows_last_day: rows_last_day as i64,
             rolled_up,
             rows_from_ms: (!horizon.is_all()).then_some(horizon.rows_from),
+            own_horizons: one("SELECT count(*) FROM kept_of")?,
             dirty: one("SELECT count(*) FROM dirty")?,
             backfill: one("SELECT count(*) FROM backlog")?,
             readings: one("SELECT (SELECT count(*) FROM reading)

@@ -10,29 +10,59 @@ pub(in crate::store) const AHEAD_MS: i64 = 60_000;
 /// Rows that one piece of work marks or looks at.
 const ROWS: i64 = 50;
 
-/// Marks readings that are ahead of `now_ms`, Unix ms, sensor by sensor after `after`; `log_ms` is now in log time. Returns
-/// whether all are marked.
+/// The position of the marking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct MarkCursor {
+    /// The sensor that is next, or any after it.
+    sensor: i64,
+    /// Time, run and number of the last reading of that sensor that was looked at.
+    after: Option<(i64, i64, i64)>,
+}
+
+impl MarkCursor {
+    /// Before everything.
+    pub const START: Self = Self { sensor: i64::MIN, after: None };
+}
+
+/// Marks readings that are ahead of `now_ms`, Unix ms, sensor by sensor; `log_ms` is now in log time. Returns whether all
+/// are marked.
 pub(in crate::store) fn mark(
     transaction: &Transaction<'_>,
-    after: &mut i64,
+    cursor: &mut MarkCursor,
     now_ms: i64,
     log_ms: i64,
     has_time: impl Fn() -> bool,
 ) -> rusqlite::Result<bool> {
     loop {
         let sensor: Option<i64> = transaction
-            .prepare_cached("SELECT min(id) FROM sensor WHERE id > ?")?
-            .query_row([*after], |row| row.get(0))?;
+            .prepare_cached("SELECT min(id) FROM sensor WHERE id >= ?")?
+            .query_row([cursor.sensor], |row| row.get(0))?;
         let Some(sensor) = sensor else { return Ok(true) };
-        let marked = transaction
+        if sensor != cursor.sensor {
+            *cursor = MarkCursor { sensor, after: None };
+        }
+        let ahead = (now_ms.saturating_add(AHEAD_MS), i64::MAX, i64::MAX);
+        let (at, run, seq) = cursor.after.unwrap_or(ahead);
+        let rows: Vec<(i64, i64, i64)> = transaction
             .prepare_cached(
-                "INSERT INTO ahead (run, seq, arrived)
-                 SELECT run, seq, ? FROM reading INDEXED BY reading_by_time
-                 WHERE sensor = ? AND at > ? AND (run, seq) NOT IN (SELECT run, seq FROM ahead) LIMIT ?",
+                "SELECT at, run, seq FROM reading INDEXED BY reading_by_time
+                 WHERE sensor = ? AND (at, run, seq) > (?, ?, ?) ORDER BY at, run, seq LIMIT ?",
             )?
-            .execute(params![log_ms, sensor, now_ms.saturating_add(AHEAD_MS), ROWS])?;
-        if marked == 0 {
-            *after = sensor;
+            .query_map([sensor, at, run, seq, ROWS], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        for (_, run, seq) in &rows {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO ahead (run, seq, arrived) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                )?
+                .execute([*run, *seq, log_ms])?;
+        }
+        cursor.after = rows.last().copied();
+        if cursor.after.is_none() {
+            let Some(next) = sensor.checked_add(1) else { return Ok(true) };
+            cursor.sensor = next;
         }
         if !has_time() {
             return Ok(false);
@@ -40,14 +70,14 @@ pub(in crate::store) fn mark(
     }
 }
 
-/// Looks at the next few marks after `after`: deletes the readings that came before `arrived_before`, in log time, and the
-/// marks of readings that are not ahead of `now_ms`, Unix ms, any more. Returns the mark to go on after, `None` when there
+/// Looks at the next few marks after `after`: deletes the readings that came before what `arrived_before` says of their
+/// sensor, in log time, and the marks of readings that are not ahead of `now_ms`, Unix ms, any more. Returns the mark to go on after, `None` when there
 /// are no more.
 pub(in crate::store) fn delete_some(
     transaction: &Transaction<'_>,
     (run, seq): (i64, i64),
     now_ms: i64,
-    arrived_before: i64,
+    arrived_before: impl Fn(i64) -> i64,
 ) -> rusqlite::Result<Option<(i64, i64)>> {
     let marks: Vec<(i64, i64, i64)> = transaction
         .prepare_cached(
@@ -56,12 +86,13 @@ pub(in crate::store) fn delete_some(
         .query_map(params![run, seq, ROWS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (run, seq, arrived) in &marks {
-        let at: Option<i64> = transaction
-            .prepare_cached("SELECT at FROM reading WHERE run = ? AND seq = ?")?
-            .query_row([run, seq], |row| row.get(0))
+        let found: Option<(i64, i64)> = transaction
+            .prepare_cached("SELECT at, sensor FROM reading WHERE run = ? AND seq = ?")?
+            .query_row([run, seq], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let is_ahead = at.is_some_and(|at| at > now_ms.saturating_add(AHEAD_MS));
-        if is_ahead && *arrived >= arrived_before {
+        let ahead = found.filter(|(at, _)| *at > now_ms.saturating_add(AHEAD_MS));
+        let is_ahead = ahead.is_some();
+        if ahead.is_some_and(|(_, sensor)| *arrived >= arrived_before(sensor)) {
             continue;
         }
         if is_ahead {

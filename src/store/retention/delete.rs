@@ -7,9 +7,10 @@ use crate::store::file::schema::CLOCK_AWAITING;
 use crate::store::retention::ahead;
 use crate::store::retention::deleted_ranges;
 use crate::store::retention::fold::fold;
-use crate::store::retention::horizon::Horizon;
+use crate::store::retention::horizon::{Horizon, Horizons};
+use crate::store::retention::present::Present;
 use crate::store::rollup::aggregate::Bucket;
-use crate::store::rollup::schema::{READINGS, SAMPLES, SeriesSchema, Tier};
+use crate::store::rollup::schema::{HOUR_MS, READINGS, SAMPLES, SeriesSchema, Tier};
 
 /// Rows that one piece of work looks at and at most deletes: two pages of readings and their part of the index.
 const DELETE_ROWS: i64 = 50;
@@ -26,19 +27,18 @@ pub(in crate::store) struct Cursor {
     mark: Option<(i64, i64)>,
 }
 
-/// The present.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::store) struct Present {
-    /// Unix ms by the broker's clock.
-    pub now_ms: i64,
-    /// Unix ms minus log time.
-    pub correction_ms: i64,
+/// What may go.
+#[derive(Debug)]
+pub(in crate::store) struct Limits<'a> {
+    pub horizons: &'a Horizons,
+    pub present: Present,
+    /// Counts the rows that are deleted though their time is of the last hour.
+    pub young: &'a mut u64,
 }
 
-impl Present {
-    /// Now in log time, ms.
-    pub const fn log_ms(self) -> i64 {
-        self.now_ms.saturating_sub(self.correction_ms)
+impl Limits<'_> {
+    fn count(&mut self, at: i64) {
+        *self.young += u64::from(at >= self.present.now_ms.saturating_sub(HOUR_MS));
     }
 }
 
@@ -97,12 +97,11 @@ impl Job {
 pub(in crate::store) fn step(
     transaction: &Transaction<'_>,
     cursor: &mut Cursor,
-    horizon: &Horizon,
-    present: Present,
+    limits: &mut Limits<'_>,
     has_time: impl Fn() -> bool,
 ) -> rusqlite::Result<bool> {
     while let Some(job) = JOBS.get(cursor.job) {
-        if !piece(transaction, cursor, *job, horizon, present)? {
+        if !piece(transaction, cursor, *job, limits)? {
             *cursor = Cursor { job: cursor.job + 1, ..Cursor::default() };
         }
         if !has_time() {
@@ -117,11 +116,11 @@ fn piece(
     transaction: &Transaction<'_>,
     cursor: &mut Cursor,
     job: Job,
-    horizon: &Horizon,
-    present: Present,
+    limits: &mut Limits<'_>,
 ) -> rusqlite::Result<bool> {
-    let before = job.before(horizon);
-    if before == i64::MIN {
+    let (horizons, present) = (limits.horizons, limits.present);
+    let before = job.before(&horizons.all);
+    if before == i64::MIN && !horizons.has_own() {
         return Ok(false);
     }
     // A clock that is not set calls everything ahead, and boards younger than they are.
@@ -133,17 +132,20 @@ fn piece(
         if matches!(job, Job::EarlySamples) {
             return delete_early(
                 transaction,
-                horizon,
+                horizons,
                 before.saturating_sub(present.correction_ms),
             );
         }
         let after = cursor.mark.unwrap_or((i64::MIN, i64::MIN));
-        let arrived_before = before.saturating_sub(present.correction_ms);
+        let arrived_before = |sensor| {
+            let horizon = horizons.of(&READINGS, sensor);
+            horizon.rows_from.saturating_sub(present.correction_ms)
+        };
         cursor.mark = ahead::delete_some(transaction, after, present.now_ms, arrived_before)?;
         return Ok(cursor.mark.is_some());
     }
     if let Some((run, from)) = cursor.run {
-        cursor.run = delete_run(transaction, horizon, run, from, None)?.map(|next| (run, next));
+        cursor.run = delete_run(transaction, limits, run, from, None)?.map(|next| (run, next));
         return Ok(true);
     }
     let id = if matches!(job, Job::AwaitingClock) { "run" } else { "id" };
@@ -151,14 +153,19 @@ fn piece(
         .prepare_cached(&format!("SELECT min({id}) FROM {} WHERE {id} > ?", job.series()))?
         .query_row([cursor.after.unwrap_or(i64::MIN)], |row| row.get(0))?;
     let Some(series) = series else { return Ok(false) };
+    let before = match job {
+        Job::Readings | Job::ReadingSpans(_) => job.before(&horizons.of(&READINGS, series)),
+        Job::Samples | Job::SampleSpans(_) => job.before(&horizons.of(&SAMPLES, series)),
+        Job::AwaitingClock | Job::Ahead | Job::EarlySamples => before,
+    };
     let more = match job {
         Job::Readings => {
             cursor.run = oldest_reading(transaction, series, before)?;
             cursor.run.is_some()
         }
-        Job::AwaitingClock => delete_awaiting(transaction, horizon, series, present.now_ms)?,
+        Job::AwaitingClock => delete_awaiting(transaction, limits, series)?,
         Job::Ahead | Job::EarlySamples => false,
-        Job::Samples => delete_samples(transaction, series, before)?,
+        Job::Samples => delete_samples(transaction, limits, series, before)?,
         Job::ReadingSpans(tier) => delete_spans(transaction, &READINGS, tier, series, before)?,
         Job::SampleSpans(tier) => delete_spans(transaction, &SAMPLES, tier, series, before)?,
     };
@@ -186,14 +193,14 @@ fn oldest_reading(
 }
 
 /// Deletes the next few rows of a run, as far as they lie before the horizon. A row that awaits its clock is deleted
-/// when it was taken before `expired_mono`, or when nothing can correct it any more (`None`); it was in no roll-up
-/// and is added to one. Returns the number to continue from, `None` when no row was deleted.
+/// when it was taken before the horizon by a run that began at `booted_by`, Unix ms, or when nothing can correct it any
+/// more (`None`); it was in no roll-up and is added to one. Returns the number to continue from, `None` when no row was deleted.
 fn delete_run(
     transaction: &Transaction<'_>,
-    horizon: &Horizon,
+    limits: &mut Limits<'_>,
     run: i64,
     from: i64,
-    expired_mono: Option<i64>,
+    booted_by: Option<i64>,
 ) -> rusqlite::Result<Option<i64>> {
     let mut statement = transaction.prepare_cached(
         "SELECT seq, at, clock, mono, sensor, temperature, humidity FROM reading
@@ -204,17 +211,20 @@ fn delete_run(
     while let Some(row) = rows.next()? {
         let (seq, at, clock): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         last = Some(seq);
+        let sensor: i64 = row.get(4)?;
+        let rows_from = limits.horizons.of(&READINGS, sensor).rows_from;
         let expired = if clock == CLOCK_AWAITING {
             let mono: i64 = row.get(3)?;
-            expired_mono.is_none_or(|expired| mono < expired)
+            booted_by.is_none_or(|booted_by| mono < rows_from.saturating_sub(booted_by))
         } else {
-            at < horizon.rows_from
+            at < rows_from
         };
         if !expired {
             continue;
         }
+        limits.count(at);
         if clock == CLOCK_AWAITING {
-            awaiting.push((row.get::<_, i64>(4)?, Bucket::row(at, [row.get(5)?, row.get(6)?])));
+            awaiting.push((sensor, Bucket::row(at, [row.get(5)?, row.get(6)?])));
         }
         match gone.last_mut() {
             Some((_, end)) if *end + 1 == seq => *end = seq,
@@ -223,7 +233,7 @@ fn delete_run(
     }
     drop(rows);
     for (sensor, row) in awaiting {
-        fold(transaction, &READINGS, sensor, &row, horizon)?;
+        fold(transaction, &READINGS, sensor, &row, &limits.horizons.of(&READINGS, sensor))?;
     }
     for (first, end) in &gone {
         transaction
@@ -238,9 +248,8 @@ fn delete_run(
 /// more.
 fn delete_awaiting(
     transaction: &Transaction<'_>,
-    horizon: &Horizon,
+    limits: &mut Limits<'_>,
     run: i64,
-    now_ms: i64,
 ) -> rusqlite::Result<bool> {
     let corrected: bool = transaction
         .prepare_cached(
@@ -259,25 +268,29 @@ fn delete_awaiting(
         .prepare_cached(
             "UPDATE parked SET booted_by = coalesce(booted_by, ?) WHERE run = ? RETURNING booted_by",
         )?
-        .query_row(params![now_ms.saturating_sub(newest_mono), run], |row| row.get(0))?;
-    let expired_mono = horizon.rows_from.saturating_sub(booted_by);
-    Ok(delete_run(transaction, horizon, run, i64::MIN, Some(expired_mono))?.is_some())
+        .query_row(params![limits.present.now_ms.saturating_sub(newest_mono), run], |row| row.get(0))?;
+    Ok(delete_run(transaction, limits, run, i64::MIN, Some(booted_by))?.is_some())
 }
 
 fn delete_samples(
     transaction: &Transaction<'_>,
+    limits: &mut Limits<'_>,
     source: i64,
     before: i64,
 ) -> rusqlite::Result<bool> {
-    let deleted = transaction
-        .prepare_cached(
-            "DELETE FROM sample WHERE id IN (
+    let mut statement = transaction.prepare_cached(
+        "DELETE FROM sample WHERE id IN (
                  SELECT id FROM sample WHERE source = ? AND at < ? AND sample.id > coalesce((
                      SELECT last FROM early WHERE first <= sample.id ORDER BY first DESC LIMIT 1), -1)
-                 ORDER BY at LIMIT ?)",
-        )?
-        .execute(params![source, before, DELETE_ROWS])?;
-    Ok(deleted > 0)
+                 ORDER BY at LIMIT ?) RETURNING at",
+    )?;
+    let mut rows = statement.query(params![source, before, DELETE_ROWS])?;
+    let mut any = false;
+    while let Some(row) = rows.next()? {
+        limits.count(row.get(0)?);
+        any = true;
+    }
+    Ok(any)
 }
 
 /// Deletes samples whose times were never sure and which came before `arrived_before`, in log time. Those that are in no
@@ -285,7 +298,7 @@ fn delete_samples(
 /// them: else a flood would fill the disk. Returns whether there are more.
 fn delete_early(
     transaction: &Transaction<'_>,
-    horizon: &Horizon,
+    horizons: &Horizons,
     arrived_before: i64,
 ) -> rusqlite::Result<bool> {
     let stretch: Option<(i64, i64, bool)> = transaction
@@ -293,7 +306,7 @@ fn delete_early(
             "SELECT first, last, rolled FROM early
              WHERE iif(correction IS NULL, arrived < ?, rolled AND arrived + correction < ?) LIMIT 1",
         )?
-        .query_row([arrived_before, horizon.rows_from], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_row([arrived_before, horizons.all.rows_from], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     let Some((first, last, rolled)) = stretch else { return Ok(false) };
     let rows: Vec<(i64, i64, Bucket<1>)> = transaction
@@ -305,7 +318,7 @@ fn delete_early(
         })?
         .collect::<rusqlite::Result<_>>()?;
     for (_, source, row) in rows.iter().filter(|_| !rolled) {
-        fold(transaction, &SAMPLES, *source, row, horizon)?;
+        fold(transaction, &SAMPLES, *source, row, &horizons.of(&SAMPLES, *source))?;
     }
     let next = rows.last().map_or(last, |(id, ..)| *id).saturating_add(1);
     transaction
@@ -345,7 +358,6 @@ mod tests {
 
     use super::*;
     use crate::reading::ClockState;
-    use crate::store::rollup::schema::HOUR_MS;
     use crate::store::{Record, Store};
     use crate::wire::Telemetry;
 
@@ -378,9 +390,12 @@ mod tests {
             transaction.query_row("SELECT count(*) FROM reading", [], |row| row.get(0)).unwrap()
         };
         let horizon = Horizon::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
+        let horizons = Horizons::of_all(horizon);
         let (mut cursor, mut before) = (Cursor::default(), ROWS);
         let present = Present { now_ms: START_MS, correction_ms: 0 };
-        while !step(&transaction, &mut cursor, &horizon, present, || false).unwrap() {
+        let mut young = 0;
+        let mut limits = Limits { horizons: &horizons, present, young: &mut young };
+        while !step(&transaction, &mut cursor, &mut limits, || false).unwrap() {
             assert!(before - left() <= 64, "{} rows in one piece", before - left());
             before = left();
         }

@@ -4,6 +4,7 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::store::file::schema::{CLOCK_AWAITING, CLOCK_UNSYNCED};
+use crate::store::retention::horizon::Horizons;
 use crate::store::rollup::dirty::DirtyMarks;
 use crate::store::rollup::schema::READINGS;
 
@@ -22,13 +23,20 @@ pub(in crate::store) struct Parking {
     until: i64,
     /// The sensor that is next, or any after it.
     sensor: i64,
+    /// The last sensor that the pass is over.
+    last: i64,
     /// The last row of that sensor that was looked at.
     after: Option<Place>,
 }
 
 impl Parking {
     pub const fn new(from: i64, until: i64) -> Self {
-        Self { from, until, sensor: i64::MIN, after: None }
+        Self { from, until, sensor: i64::MIN, last: i64::MAX, after: None }
+    }
+
+    /// A pass over one sensor.
+    pub const fn of_sensor(sensor: i64, from: i64, until: i64) -> Self {
+        Self { from, until, sensor, last: sensor, after: None }
     }
 
     /// Goes on while there is time. Returns whether there is more.
@@ -36,10 +44,11 @@ impl Parking {
         &mut self,
         transaction: &Transaction<'_>,
         marks: &mut DirtyMarks,
+        horizons: &Horizons,
         has_time: impl Fn() -> bool,
     ) -> rusqlite::Result<bool> {
         loop {
-            if !self.piece(transaction, marks)? {
+            if !self.piece(transaction, marks, horizons)? {
                 return Ok(false);
             }
             if !has_time() {
@@ -52,14 +61,15 @@ impl Parking {
         &mut self,
         transaction: &Transaction<'_>,
         marks: &mut DirtyMarks,
+        horizons: &Horizons,
     ) -> rusqlite::Result<bool> {
         let sensor: Option<i64> = transaction
             .prepare_cached(
-                "SELECT id FROM sensor WHERE id >= ? AND EXISTS (
+                "SELECT id FROM sensor WHERE id >= ? AND id <= ? AND EXISTS (
                      SELECT 1 FROM run WHERE run.node = sensor.node AND synced_seq IS NULL)
                  ORDER BY id LIMIT 1",
             )?
-            .query_row([self.sensor], |row| row.get(0))
+            .query_row([self.sensor, self.last], |row| row.get(0))
             .optional()?;
         let Some(sensor) = sensor else { return Ok(false) };
         if sensor != self.sensor {
@@ -89,7 +99,10 @@ impl Parking {
             transaction
                 .prepare_cached("INSERT INTO parked (run) VALUES (?) ON CONFLICT DO NOTHING")?
                 .execute([run])?;
-            marks.mark(transaction, &READINGS, sensor, *at)?;
+            // What is closed already has them in no roll-up.
+            if *at >= horizons.of(&READINGS, sensor).closed_until {
+                marks.mark(transaction, &READINGS, sensor, *at)?;
+            }
         }
         self.after = rows.last().map(|(place, _)| *place);
         if rows.len() < ROWS {

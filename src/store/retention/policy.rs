@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::store::retention::horizon::Horizon;
 use crate::store::rollup::aggregate::start_of;
-use crate::store::rollup::schema::{HOUR_MS, Tier};
+use crate::store::rollup::schema::{HOUR_MS, MINUTE_MS, QUARTER_MS, Tier};
 
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// Above this share of the limit data is deleted, so that the file stays below the limit.
@@ -17,6 +17,9 @@ const HIGH_WATER: (u64, u64) = (31, 32);
 const LOW_WATER: (u64, u64) = (15, 16);
 /// One in this many parts of a tier's time is deleted in one go.
 const SLICE: i64 = 64;
+/// One in this many parts of the last hour's rows, and at least a second, in ms.
+const YOUNG_SLICE: i64 = 16;
+const YOUNG_SLICE_MIN_MS: i64 = 1_000;
 
 /// What the log may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,12 @@ impl Retention {
         used > self.max_bytes / whole * part
     }
 
+    /// How much of `used` bytes is to go.
+    pub(in crate::store) const fn excess(&self, used: u64) -> u64 {
+        let (part, whole) = LOW_WATER;
+        used.saturating_sub(self.max_bytes / whole * part)
+    }
+
     /// From when on single rows are kept by their age, at `now_ms`; both Unix ms.
     pub(in crate::store) fn rows_from(&self, now_ms: i64) -> i64 {
         let Some(keep) = self.keep_raw else { return i64::MIN };
@@ -55,41 +64,94 @@ impl Retention {
 pub(in crate::store) struct Oldest {
     pub rows: Option<i64>,
     pub rolled: [Option<i64>; 3],
+    /// When the first of the rows came that go by their arrival: readings ahead of the clock or without one.
+    pub arrived: Option<i64>,
+}
+
+impl Oldest {
+    /// Takes what is older in `other`.
+    pub fn take(&mut self, other: &Self) {
+        let older = |mine: &mut Option<i64>, theirs: Option<i64>| {
+            *mine = [*mine, theirs].into_iter().flatten().min();
+        };
+        older(&mut self.rows, other.rows);
+        older(&mut self.arrived, other.arrived);
+        for (mine, theirs) in self.rolled.iter_mut().zip(other.rolled) {
+            older(mine, theirs);
+        }
+    }
 }
 
 /// The order of deletion: `None` is the single rows. Data younger than the age, in ms, is not deleted at this rung.
-const LADDER: [(Option<Tier>, i64); 7] = [
+const LADDER: [(Option<Tier>, i64); 9] = [
     (None, 7 * DAY_MS),
     (Some(Tier::Minute), 30 * DAY_MS),
     (Some(Tier::Quarter), 365 * DAY_MS),
     (None, HOUR_MS),
+    // All roll-ups are worth more than a whole hour of rows.
+    (None, 5 * MINUTE_MS),
     (Some(Tier::Minute), HOUR_MS),
     (Some(Tier::Quarter), HOUR_MS),
     (Some(Tier::Hour), HOUR_MS),
+    (None, 0),
 ];
 
-/// The horizon raised by one slice, so that there is more room; unchanged when nothing is old enough.
-pub(in crate::store) fn make_room(horizon: Horizon, oldest: &Oldest, now_ms: i64) -> Horizon {
-    for (tier, min_age_ms) in LADDER {
-        let Some(oldest) = tier.map_or(oldest.rows, |tier| oldest.rolled[tier as usize]) else {
-            continue;
-        };
-        let latest = start_of(now_ms.saturating_sub(min_age_ms), HOUR_MS);
-        let slice = now_ms.saturating_sub(oldest) / SLICE;
-        let until = start_of(oldest.saturating_add(slice.max(HOUR_MS)), HOUR_MS).min(latest);
-        if until <= oldest {
-            continue;
+/// Data that is deleted in one go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Slice {
+    /// `None`: single rows.
+    tier: Option<Tier>,
+    /// Unix ms, exclusive.
+    until: i64,
+    /// Whether it ends within the last hour, and not at a whole one.
+    pub is_young: bool,
+}
+
+impl Slice {
+    /// The next slice of data whose oldest times are `oldest`, at `now_ms` by the readings and `clock_ms` by the broker's
+    /// clock; `None` when nothing can go.
+    pub fn next(oldest: &Oldest, now_ms: i64, clock_ms: i64) -> Option<Self> {
+        for (tier, min_age_ms) in LADDER {
+            if min_age_ms < HOUR_MS {
+                let young = |oldest: Option<i64>, now_ms| Self::young(oldest?, min_age_ms, now_ms);
+                let slice = young(oldest.rows, now_ms).or_else(|| young(oldest.arrived, clock_ms));
+                if slice.is_some() {
+                    return slice;
+                }
+                continue;
+            }
+            let Some(oldest) = tier.map_or(oldest.rows, |tier| oldest.rolled[tier as usize]) else {
+                continue;
+            };
+            let latest = start_of(now_ms.saturating_sub(min_age_ms), HOUR_MS);
+            let slice = now_ms.saturating_sub(oldest) / SLICE;
+            let until = start_of(oldest.saturating_add(slice.max(HOUR_MS)), HOUR_MS).min(latest);
+            if until > oldest {
+                return Some(Self { tier, until, is_young: false });
+            }
         }
-        let mut raised = horizon;
-        match tier {
-            None => raised.raise_rows(until),
-            Some(tier) => raised.raise(tier, until),
-        }
-        if raised != horizon {
-            return raised;
-        }
+        None
     }
-    horizon
+
+    /// The next slice of single rows that are older than `min_age_ms`.
+    fn young(oldest: i64, min_age_ms: i64, now_ms: i64) -> Option<Self> {
+        let latest = now_ms.saturating_sub(min_age_ms);
+        let slice = latest.saturating_sub(oldest) / YOUNG_SLICE;
+        let until = oldest.saturating_add(slice.max(YOUNG_SLICE_MIN_MS));
+        (oldest <= latest).then_some(Self { tier: None, until, is_young: true })
+    }
+
+    /// The horizon raised by the slice.
+    pub fn raise(self, mut horizon: Horizon) -> Horizon {
+        match self.tier {
+            None => {
+                horizon.raise_rows(self.until);
+                horizon.close(start_of(self.until.saturating_add(QUARTER_MS - 1), QUARTER_MS));
+            }
+            Some(tier) => horizon.raise(tier, self.until),
+        }
+        horizon
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +160,10 @@ mod tests {
 
     const NOW_MS: i64 = 20_000 * DAY_MS;
 
+    fn make_room(horizon: Horizon, oldest: &Oldest, now_ms: i64) -> Horizon {
+        Slice::next(oldest, now_ms, now_ms).map_or(horizon, |slice| slice.raise(horizon))
+    }
+
     fn horizon() -> Horizon {
         Horizon::from_hours(i64::MIN, [i64::MIN; 3])
     }
@@ -105,7 +171,8 @@ mod tests {
     #[test]
     fn the_finest_goes_first_but_a_week_of_rows_stands() {
         let ago = |days: i64| Some(NOW_MS - days * DAY_MS);
-        let oldest = Oldest { rows: ago(64), rolled: [ago(640), ago(640), ago(640)] };
+        let oldest =
+            Oldest { rows: ago(64), rolled: [ago(640), ago(640), ago(640)], arrived: None };
         let raised = make_room(horizon(), &oldest, NOW_MS);
         assert_eq!(raised, Horizon::from_hours(NOW_MS - 63 * DAY_MS, [i64::MIN; 3]));
 
@@ -124,13 +191,24 @@ mod tests {
     }
 
     #[test]
-    fn in_the_end_the_oldest_hours_go_and_the_last_hour_never() {
+    fn in_the_end_the_oldest_hours_go_but_rows_of_the_last_hour_before_them() {
         let ago = |hours: i64| Some(NOW_MS - hours * HOUR_MS);
-        let oldest = Oldest { rows: ago(1), rolled: [ago(1), ago(1), ago(6400)] };
-        let raised = make_room(horizon(), &oldest, NOW_MS);
+        let all = Oldest { rows: ago(1), rolled: [ago(1), ago(1), ago(6400)], arrived: None };
+        let raised = make_room(horizon(), &all, NOW_MS);
+        assert_eq!(raised.rows_from, NOW_MS - HOUR_MS + 55 * MINUTE_MS / 16);
+        assert_eq!(raised.closed_until, NOW_MS - 45 * MINUTE_MS);
+        let young = |ago: i64| Oldest { rows: Some(NOW_MS - ago), ..all };
+        let raised = make_room(horizon(), &young(4 * MINUTE_MS), NOW_MS);
         assert_eq!(raised.rolled_from(Tier::Hour), NOW_MS - 6300 * HOUR_MS);
-        let oldest = Oldest { rows: ago(1), rolled: [ago(1); 3] };
-        assert_eq!(make_room(horizon(), &oldest, NOW_MS), horizon());
+        let only = |rows, arrived| Oldest { rows, arrived, ..Oldest::default() };
+        let raised = make_room(horizon(), &only(Some(NOW_MS - 160_000), None), NOW_MS);
+        assert_eq!((raised.rows_from, raised.closed_until), (NOW_MS - 150_000, NOW_MS));
+        let raised = make_room(horizon(), &only(Some(NOW_MS), None), NOW_MS);
+        assert_eq!((raised.rows_from, raised.closed_until), (NOW_MS + 1000, NOW_MS + QUARTER_MS));
+        let ahead = Some(NOW_MS + 1);
+        assert_eq!(make_room(horizon(), &only(ahead, None), NOW_MS), horizon());
+        let raised = make_room(horizon(), &only(ahead, Some(NOW_MS - 160_000)), NOW_MS);
+        assert_eq!(raised.rows_from, NOW_MS - 150_000);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::store::rollup::aggregate::start_of;
 use crate::store::rollup::compute;
@@ -156,4 +156,30 @@ pub(in crate::store) fn roll_before(
         }
     }
     Ok(true)
+}
+
+/// Rolls up the dirty quarters of a series before `before_ms` while there is time. Returns whether there are more.
+pub(in crate::store) fn roll_series(
+    transaction: &Transaction<'_>,
+    marks: &mut DirtyMarks,
+    (code, series): (i64, i64),
+    before_ms: i64,
+    has_time: impl Fn() -> bool,
+) -> rusqlite::Result<bool> {
+    let mut out_of_time = false;
+    loop {
+        let next = transaction
+            .prepare_cached(
+                "SELECT family, series, at FROM dirty WHERE family = ? AND series = ? AND at < ? LIMIT 1",
+            )?
+            .query_row([code, series, before_ms], DirtyQuarter::read)
+            .optional()?;
+        let Some(quarter) = next else { return Ok(false) };
+        if out_of_time {
+            return Ok(true);
+        }
+        marks.forget();
+        quarter.roll(transaction)?;
+        out_of_time = !has_time();
+    }
 }

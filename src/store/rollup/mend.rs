@@ -8,10 +8,10 @@ use crate::store::rollup::schema::SAMPLES;
 const QUARTERS: i64 = 256;
 
 /// Looks at the next quarters of samples, and marks those that are to be computed afresh: their rows are kept from
-/// `rows_from` on, Unix ms. Returns whether all is done.
+/// what `rows_from` says of the source on, Unix ms. Returns whether all is done.
 pub(in crate::store) fn step(
     transaction: &Transaction<'_>,
-    rows_from: i64,
+    rows_from: impl Fn(i64) -> i64,
     has_time: impl Fn() -> bool,
 ) -> rusqlite::Result<bool> {
     loop {
@@ -26,7 +26,7 @@ pub(in crate::store) fn step(
                 "SELECT min(at) FROM (SELECT at FROM sample_15m WHERE source = ? AND at >= ? AND at < ?
                                       ORDER BY at DESC LIMIT ?)",
             )?
-            .query_row(params![source, rows_from, before, QUARTERS], |row| row.get(0))?;
+            .query_row(params![source, rows_from(source), before, QUARTERS], |row| row.get(0))?;
         match first {
             Some(first) => {
                 transaction

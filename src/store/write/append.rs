@@ -4,6 +4,7 @@ use rusqlite::{Transaction, params};
 
 use crate::reading::{ClockState, Id};
 use crate::store::forward::operation::{put_alarm, put_reading, put_run, put_sample};
+use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::newest::OFFSET_AHEAD_MS;
@@ -66,6 +67,7 @@ pub(in crate::store) fn append(
         forward.flush(transaction, cache.log_ms)?;
     }
     cache.early.save(transaction)?;
+    cache.added_samples.save(transaction, &SAMPLES, &cache.horizons)?;
     if cache.restamping {
         cache.restamping = restamp::correct_some(transaction, cache)?;
     }
@@ -127,14 +129,20 @@ fn insert_sample(
         put_sample(forward.operation(), topic, field, at, cache.is_set, value);
     }
     // Else the broker's clock is behind the horizon, and the roll-ups of that time cannot be computed afresh.
-    let rolled = at >= cache.horizon.rows_from;
+    let horizon = cache.horizons.of(&SAMPLES, source);
+    let rolled = at >= horizon.rows_from;
     if !rolled || !cache.is_set {
         let id = transaction.last_insert_rowid();
         // Of a clock that is set nothing is to be corrected later.
         let correction_ms = (!cache.is_set).then_some(cache.correction_ms);
         cache.early.note(transaction, id, arrived_ms, correction_ms, rolled)?;
     }
-    if rolled { cache.marks.mark(transaction, &SAMPLES, source, at) } else { Ok(()) }
+    if rolled && at < horizon.closed_until {
+        cache.added_samples.add(source, &Bucket::row(at, [Some(value)]));
+    } else if rolled {
+        cache.marks.mark(transaction, &SAMPLES, source, at)?;
+    }
+    Ok(())
 }
 
 fn count_refusal(

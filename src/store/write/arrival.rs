@@ -7,6 +7,10 @@ use crate::store::file::schema::{CLOCK_SYNCED, CLOCK_UNSYNCED};
 use crate::store::write::numbers::ArrivedNumbers;
 use crate::wire::Telemetry;
 
+/// Rows of one segment of a move: 10 MB while they are moved. A page of the place that they go to takes as many rows of a run
+/// as there are in a segment, so half as many rows would write half as much again to the disk.
+pub(in crate::store) const SEGMENT_ROWS: i64 = 131_072;
+
 /// How far the rows have been moved to their place: the row of table `arrival_move`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Progress {

@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Transaction, params};
 
-use crate::store::write::arrival::{Arrivals, Progress};
+use crate::store::rollup::schema::READINGS;
+use crate::store::write::arrival::{Arrivals, Progress, SEGMENT_ROWS};
 use crate::store::write::cache::WriterCache;
 use crate::store::write::newest::NewestReadings;
 use crate::store::write::placement::{ArrivedRow, place};
 
-/// Rows of one segment: 10 MB while they are moved. A page of the place that they go to takes as many rows of a run as
-/// there are in a segment, so half as many rows would write half as much again to the disk.
-const SEGMENT_ROWS: i64 = 131_072;
+/// A segment is in the file twice while it is moved: it takes no more than one in so many parts of the file's limit.
+const SEGMENT_SHARE: u64 = 16;
+/// Bytes of a row of table `arrival`.
+const ROW_BYTES: u64 = 48;
 /// Rows a run at which a move is worth its pages.
 const ROWS_PER_RUN: i64 = 128;
 /// Below this many rows a move waits for the next round: a query reads so many in two milliseconds.
@@ -27,10 +29,16 @@ const PIECE_ROWS: i64 = 1_000;
 /// Rows that one piece of work places.
 const PLACED_ROWS: usize = 16;
 
-/// Whether so many rows have arrived that they are moved before the next round.
-pub(in crate::store) fn is_due(arrivals: &Arrivals) -> bool {
+/// Rows of a segment in a log of `max_bytes` at most.
+pub(in crate::store) fn segment_rows(max_bytes: u64) -> i64 {
+    i64::try_from(max_bytes / (SEGMENT_SHARE * ROW_BYTES))
+        .map_or(SEGMENT_ROWS, |rows| rows.min(SEGMENT_ROWS))
+}
+
+/// Whether so many rows have arrived that they are moved before the next round, in segments of `segment_rows`.
+pub(in crate::store) fn is_due(arrivals: &Arrivals, segment_rows: i64) -> bool {
     let runs = i64::try_from(arrivals.numbers.runs()).unwrap_or(i64::MAX);
-    let worth = runs.saturating_mul(ROWS_PER_RUN).clamp(MOVE_ROWS, SEGMENT_ROWS);
+    let worth = runs.saturating_mul(ROWS_PER_RUN).clamp(MOVE_ROWS.min(segment_rows), segment_rows);
     arrivals.unmoved() >= worth
 }
 
@@ -106,6 +114,7 @@ impl ArrivalMove {
         if let Some(segment) = &self.segment {
             segment.progress.save(transaction)?;
         }
+        cache.added_readings.save(transaction, &READINGS, &cache.horizons)?;
         Ok(more)
     }
 
@@ -123,7 +132,7 @@ impl ArrivalMove {
                 return Ok(true);
             }
             if arrivals.unmoved_from <= until {
-                self.segment = Some(Segment::begin(transaction, until)?);
+                self.segment = Some(Segment::begin(transaction, until, cache.segment_rows)?);
                 return Ok(true);
             }
             return Ok(false);
@@ -146,11 +155,11 @@ impl ArrivalMove {
 }
 
 impl Segment {
-    /// The next segment, or the one that a restart has interrupted.
-    fn begin(transaction: &Transaction<'_>, until: i64) -> rusqlite::Result<Self> {
+    /// The next segment of so many rows at most, or the one that a restart has interrupted.
+    fn begin(transaction: &Transaction<'_>, until: i64, rows: i64) -> rusqlite::Result<Self> {
         let mut progress = Progress::load(transaction)?;
         if progress.sealed <= progress.moved {
-            progress.sealed = until.min(progress.moved + SEGMENT_ROWS);
+            progress.sealed = until.min(progress.moved + rows);
             progress.placed = Progress::NOTHING_PLACED;
         }
         Ok(Self {

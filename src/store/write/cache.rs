@@ -4,10 +4,11 @@ use rusqlite::Connection;
 
 use crate::clock::SET_FROM_MS;
 use crate::store::forward::queue::ForwardQueue;
-use crate::store::retention::delete::Present;
-use crate::store::retention::horizon::Horizon;
+use crate::store::retention::fold::Additions;
+use crate::store::retention::horizon::Horizons;
+use crate::store::retention::present::Present;
 use crate::store::rollup::dirty::DirtyMarks;
-use crate::store::write::arrival::Arrivals;
+use crate::store::write::arrival::{Arrivals, SEGMENT_ROWS};
 use crate::store::write::intern::Interner;
 use crate::store::write::record::SeriesName;
 use crate::store::write::stretch::EarlySamples;
@@ -17,7 +18,7 @@ use crate::store::write::stretch::EarlySamples;
 pub(in crate::store) struct WriterCache {
     pub interner: Interner,
     pub marks: DirtyMarks,
-    pub horizon: Horizon,
+    pub horizons: Horizons,
     /// Whether a run may have readings that wait for their corrected time.
     pub restamping: bool,
     /// The horizon that is to be, Unix ms: readings before it that have no clock yet already await it.
@@ -36,7 +37,15 @@ pub(in crate::store) struct WriterCache {
     pub early: EarlySamples,
     /// The queue for the upstream database, where there is one.
     pub forward: Option<ForwardQueue>,
+    /// Readings of this step of a move whose roll-ups are closed.
+    pub added_readings: Additions<2>,
+    /// Samples of this commit whose roll-ups are closed.
+    pub added_samples: Additions<1>,
+    /// Rows that were deleted though their time was of the last hour, and not reported yet.
+    pub young_deleted: u64,
     arrivals: Option<Arrivals>,
+    /// Rows that are moved to their place together.
+    pub segment_rows: i64,
     /// The names of all rows of table `arrival` from this id on are interned.
     names_since: Option<i64>,
     /// Series that were deleted and not reported yet.
@@ -44,13 +53,13 @@ pub(in crate::store) struct WriterCache {
 }
 
 impl WriterCache {
-    /// A cache that holds only the horizon.
-    pub fn new(horizon: Horizon) -> Self {
+    /// A cache that holds only the horizons.
+    pub fn new(horizons: Horizons) -> Self {
         let (interner, marks) = (Interner::default(), DirtyMarks::default());
         Self {
             interner,
             marks,
-            horizon,
+            horizons,
             restamping: true,
             parking_until: i64::MIN,
             now_ms: i64::MAX,
@@ -60,7 +69,11 @@ impl WriterCache {
             stepped_log_ms: None,
             early: EarlySamples::default(),
             forward: None,
+            added_readings: Additions::default(),
+            added_samples: Additions::default(),
+            young_deleted: 0,
             arrivals: None,
+            segment_rows: SEGMENT_ROWS,
             names_since: None,
             deleted: Vec::new(),
         }
@@ -104,7 +117,8 @@ impl WriterCache {
 
     /// Forgets the names, marks and numbers of a transaction that was rolled back.
     pub fn forget(&mut self) {
-        let Self { now_ms, correction_ms, is_set, log_ms, stepped_log_ms, .. } = *self;
+        let Self { now_ms, correction_ms, is_set, log_ms, stepped_log_ms, segment_rows, .. } =
+            *self;
         let mut forward = self.forward.take();
         if let Some(forward) = &mut forward {
             forward.rolled_back();
@@ -116,7 +130,8 @@ impl WriterCache {
             log_ms,
             stepped_log_ms,
             forward,
-            ..Self::new(self.horizon)
+            segment_rows,
+            ..Self::new(self.horizons.clone())
         };
     }
 }

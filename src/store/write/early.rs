@@ -3,6 +3,8 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::clock::SET_FROM_MS;
+use crate::store::retention::fold::fold;
+use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::SAMPLES;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::stretch::Stretch;
@@ -69,18 +71,22 @@ fn correct(
     stretch: Stretch,
 ) -> rusqlite::Result<()> {
     let until = stretch.last.min(stretch.first.saturating_add(SAMPLES_PER_COMMIT - 1));
-    let rows: Vec<(i64, i64, i64)> = transaction
-        .prepare_cached("SELECT id, source, at FROM sample WHERE id BETWEEN ? AND ? ORDER BY id")?
-        .query_map([stretch.first, until], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+    let rows: Vec<(i64, i64, i64, f64)> = transaction
+        .prepare_cached(
+            "SELECT id, source, at, value FROM sample WHERE id BETWEEN ? AND ? ORDER BY id",
+        )?
+        .query_map([stretch.first, until], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     transaction.prepare_cached("DELETE FROM early WHERE first = ?")?.execute([stretch.first])?;
     let before_ms = stretch.correction_ms.unwrap_or(cache.correction_ms);
     let by_ms = cache.correction_ms.saturating_sub(before_ms);
-    let rows_from = cache.horizon.rows_from;
-    for (id, source, at) in rows {
+    for (id, source, at, value) in rows {
+        let horizon = cache.horizons.of(&SAMPLES, source);
         let corrected = at.saturating_add(by_ms);
         // What is in a roll-up that can no longer be computed afresh stays where it is.
-        let fixed = stretch.rolled && at < rows_from;
+        let fixed = stretch.rolled && at < horizon.closed_until;
         if fixed {
             let correction_ms = None;
             Stretch { first: id, last: id, correction_ms, ..stretch }.save(transaction)?;
@@ -89,8 +95,11 @@ fn correct(
         if stretch.rolled {
             cache.marks.mark(transaction, &SAMPLES, source, at)?;
         }
-        let rolled = corrected >= rows_from;
-        if rolled {
+        let rolled = corrected >= horizon.rows_from;
+        if rolled && corrected < horizon.closed_until {
+            let row = Bucket::row(corrected, [Some(value)]);
+            fold(transaction, &SAMPLES, source, &row, &horizon)?;
+        } else if rolled {
             cache.marks.mark(transaction, &SAMPLES, source, corrected)?;
         }
         transaction

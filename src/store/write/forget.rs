@@ -101,7 +101,7 @@ impl Forgetting {
         sensors: &[(i64, String)],
     ) -> rusqlite::Result<()> {
         for (sensor, _) in sensors {
-            delete_sensor(transaction, *sensor)?;
+            delete_sensor(transaction, cache, *sensor)?;
         }
         delete_node(transaction, cache, node, i64::MAX)?;
         // An id that is given anew must not meet what the cache knows of its former owner.

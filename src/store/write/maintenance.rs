@@ -6,20 +6,18 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction};
 
 use crate::clock::SET_FROM_MS;
-use crate::store::retention::ahead;
-use crate::store::retention::delete::{self, Cursor};
-use crate::store::retention::horizon::Horizon;
-use crate::store::retention::park::Parking;
+use crate::store::retention::ahead::{self, MarkCursor};
+use crate::store::retention::delete::{self, Cursor, Limits};
 use crate::store::retention::policy::Retention;
-use crate::store::retention::size::{SizePressure, vacuum};
+use crate::store::retention::size::vacuum;
 use crate::store::rollup::backfill;
 use crate::store::rollup::dirty::{self, DirtyQuarter};
 use crate::store::rollup::mend;
-use crate::store::rollup::schema::QUARTER_MS;
+use crate::store::rollup::schema::{QUARTER_MS, SAMPLES};
 use crate::store::write::arrival_move::{self, ArrivalMove};
-use crate::store::write::broker_clock::STEP_DOUBT_MS;
 use crate::store::write::cache::WriterCache;
 use crate::store::write::forget::{self, Forgetting};
+use crate::store::write::retain::Retain;
 use crate::store::write::{restamp, sweep};
 
 /// A step ends after the piece of work in which this has passed. An acknowledgement may have to wait for one, and
@@ -29,6 +27,10 @@ const STEP_TIME: Duration = Duration::from_micros(500);
 const BEHIND_STEP_TIME: Duration = Duration::from_millis(2);
 /// From one round over all dirty quarters to the next, ms.
 const ROUND_MS: i64 = QUARTER_MS;
+/// Bytes of a reading in table `arrival`, or of a sample with its part of the index.
+const APPENDED_BYTES: u64 = 48;
+/// The size of the log is looked at when it may have grown by one in so many parts of its limit.
+const GROWN_SHARE: u64 = 64;
 /// How often the progress of a long job is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -37,8 +39,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 enum Phase {
     /// Moves what arrived to its place, where everything else looks for it.
     Move,
-    /// Marks readings of sensors after this one that are ahead of the clock.
-    MarkAhead(i64),
+    /// Marks readings that are ahead of the clock, from this place on.
+    MarkAhead(MarkCursor),
     /// Marks what an earlier version could not roll up.
     Mend,
     /// Rolls up dirty quarters after this one.
@@ -62,15 +64,14 @@ enum Phase {
 #[derive(Debug, Default)]
 pub(in crate::store) struct Maintenance {
     phase: Phase,
+    /// Rows that were appended since the last step.
+    appended: u64,
     /// When the round began, Unix ms.
     round_at: Option<i64>,
-    pressure: SizePressure,
+    retain: Retain,
     arrival_move: ArrivalMove,
     /// Whether the last step was one of the move.
     moved: bool,
-    /// The horizon that is to be, and the pass before it over readings that wait for their clock. What arrives meanwhile
-    /// does not move it on, or a flood would keep it from ever being.
-    raising: Option<(Horizon, Parking)>,
     /// The node that is being forgotten.
     forgetting: Option<Forgetting>,
     /// When progress was last logged.
@@ -80,7 +81,22 @@ pub(in crate::store) struct Maintenance {
 impl Maintenance {
     /// Whether the log was larger than its limit when that was last looked at, and data in it can go.
     pub const fn is_too_large(&self) -> bool {
-        self.pressure.is_too_large()
+        self.retain.pressure.is_too_large()
+    }
+
+    /// Whether it was larger by an eighth, too.
+    pub const fn is_far_too_large(&self) -> bool {
+        self.retain.pressure.is_far_too_large()
+    }
+
+    /// Notes how many readings and samples were appended.
+    pub const fn appended(&mut self, rows: u64) {
+        self.appended = self.appended.saturating_add(rows);
+    }
+
+    /// Whether the log may have grown so much since the last step that its size is to be looked at.
+    pub const fn has_grown(&self, retention: &Retention) -> bool {
+        self.appended.saturating_mul(APPENDED_BYTES) > retention.max_bytes / GROWN_SHARE
     }
 
     /// Does one step; `now_ms` is Unix ms. Returns whether there is more to do at present. A step that fails begins
@@ -92,12 +108,13 @@ impl Maintenance {
         retention: &Retention,
         now_ms: i64,
     ) -> rusqlite::Result<bool> {
+        self.appended = 0;
         cache.tell_time(now_ms);
-        let horizon = cache.horizon;
+        let horizons = cache.horizons.clone();
         let outcome = self.attempt(connection, cache, retention, now_ms);
         if outcome.is_err() {
             *self = Self::default();
-            cache.horizon = horizon;
+            cache.horizons = horizons;
             cache.forget();
         }
         outcome
@@ -146,7 +163,7 @@ impl Maintenance {
         }
         // A flood of readings fills the disk long before the next round.
         let copies = self.arrival_move.copies(cache.arrivals(connection)?);
-        let full = self.pressure.calls_for_a_round(connection, retention, copies)?
+        let full = self.retain.pressure.calls_for_a_round(connection, retention, copies)?
             && self.phase == Phase::Rest;
         if (full || self.is_due(now_ms))
             && !matches!(
@@ -158,11 +175,13 @@ impl Maintenance {
             self.phase = Phase::Move;
             self.arrival_move.extend(cache.arrivals(connection)?.last());
         }
-        let moves =
-            self.arrival_move.is_running() || arrival_move::is_due(cache.arrivals(connection)?);
+        let segment_rows = cache.segment_rows;
+        let arrivals = cache.arrivals(connection)?;
+        let moves = self.arrival_move.is_running() || arrival_move::is_due(arrivals, segment_rows);
         // A flood has always something to move: every other step is the round's, or it would not roll up and delete.
         let round_waits = !matches!(self.phase, Phase::Move | Phase::Rest);
-        self.moved = moves && !(self.moved && round_waits);
+        let raises = self.retain.needs_standstill();
+        self.moved = moves && !raises && !(self.moved && round_waits);
         if !self.moved && self.forget(connection, cache)? {
             return Ok(true);
         }
@@ -179,7 +198,7 @@ impl Maintenance {
                 let time = if behind { BEHIND_STEP_TIME } else { STEP_TIME };
                 let more = self.move_some(connection, cache, time)?;
                 if !more && self.phase == Phase::Move {
-                    self.phase = Phase::MarkAhead(i64::MIN);
+                    self.phase = Phase::MarkAhead(MarkCursor::START);
                 }
             }
             phase => {
@@ -238,7 +257,10 @@ impl Maintenance {
                 if done { Phase::Mend } else { Phase::MarkAhead(after) }
             }
             Phase::Mend => {
-                let done = mend::step(transaction, cache.horizon.rows_from, has_time)?;
+                let done = {
+                    let rows_from = |source| cache.horizons.of(&SAMPLES, source).closed_until;
+                    mend::step(transaction, rows_from, has_time)?
+                };
                 if done { Phase::Roll(DirtyQuarter::FIRST) } else { Phase::Mend }
             }
             Phase::Roll(after) => {
@@ -253,16 +275,23 @@ impl Maintenance {
                     Phase::Backfill
                 }
             }
-            Phase::Retain => self.retain(transaction, cache, retention, now_ms, has_time)?,
+            Phase::Retain => {
+                if *retention == Retention::EVERYTHING || backfill::is_pending(transaction)? {
+                    return Ok(Phase::Vacuum);
+                }
+                let copies = self.arrival_move.copies(cache.arrivals(transaction)?);
+                if self.retain.step(transaction, cache, copies, retention, now_ms, has_time)? {
+                    Phase::Retain
+                } else {
+                    Phase::Delete(Cursor::default())
+                }
+            }
             Phase::Delete(mut cursor) => {
-                let done = delete::step(
-                    transaction,
-                    &mut cursor,
-                    &cache.horizon,
-                    cache.present(now_ms),
-                    has_time,
-                )?;
-                match (done, self.pressure.is_shrinking()) {
+                let present = cache.present(now_ms);
+                let (horizons, young) = (&cache.horizons, &mut cache.young_deleted);
+                let mut limits = Limits { horizons, present, young };
+                let done = delete::step(transaction, &mut cursor, &mut limits, has_time)?;
+                match (done, self.retain.pressure.is_shrinking()) {
                     (false, _) => Phase::Delete(cursor),
                     (true, true) => Phase::Retain,
                     (true, false) => Phase::Sweep(sweep::Cursor::START),
@@ -272,44 +301,6 @@ impl Maintenance {
                 .map_or(Phase::Vacuum, Phase::Sweep),
             Phase::Move | Phase::Vacuum | Phase::Rest => phase,
         })
-    }
-
-    /// Raises the horizon, once all rows before the new one are rolled up.
-    fn retain(
-        &mut self,
-        transaction: &Transaction<'_>,
-        cache: &mut WriterCache,
-        retention: &Retention,
-        now_ms: i64,
-        has_time: impl Fn() -> bool,
-    ) -> rusqlite::Result<Phase> {
-        if *retention == Retention::EVERYTHING || backfill::is_pending(transaction)? {
-            return Ok(Phase::Vacuum);
-        }
-        let stepped = cache.stepped_log_ms;
-        let in_doubt = stepped
-            .is_some_and(|at| cache.present(now_ms).log_ms() < at.saturating_add(STEP_DOUBT_MS));
-        let retention = if in_doubt { retention.by_size() } else { *retention };
-        let (raised, mut parking) = if let Some(begun) = self.raising.take() {
-            begun
-        } else {
-            let copies = self.arrival_move.copies(cache.arrivals(transaction)?);
-            let horizon = cache.horizon;
-            let raised = self.pressure.raised(transaction, horizon, &retention, now_ms, copies)?;
-            (raised, Parking::new(horizon.rows_from, raised.rows_from))
-        };
-        if raised != cache.horizon {
-            cache.parking_until = raised.rows_from;
-            if parking.step(transaction, &mut cache.marks, &has_time)?
-                || dirty::roll_before(transaction, &mut cache.marks, raised.rows_from, has_time)?
-            {
-                self.raising = Some((raised, parking));
-                return Ok(Phase::Retain);
-            }
-            raised.save(transaction)?;
-            cache.horizon = raised;
-        }
-        Ok(Phase::Delete(Cursor::default()))
     }
 
     /// Whether the next round is due. A clock that was put back must not end the rounds.
@@ -331,7 +322,8 @@ impl Maintenance {
 mod tests {
     use super::*;
     use crate::reading::ClockState;
-    use crate::store::retention::size::used_bytes;
+    use crate::store::retention::horizon::Horizons;
+    use crate::store::retention::size::{SizePressure, used_bytes};
     use crate::store::{Record, Store};
     use crate::wire::Telemetry;
 
@@ -360,7 +352,7 @@ mod tests {
         store.append(&readings.iter().collect::<Vec<_>>()).unwrap();
 
         let connection = &mut store.connection;
-        let mut cache = WriterCache::new(Horizon::load(connection).unwrap());
+        let mut cache = WriterCache::new(Horizons::load(connection).unwrap());
         let mut maintenance = Maintenance::default();
         let mut pressure = SizePressure::default();
         let mut all_twice = false;

@@ -17,6 +17,7 @@ pub(in crate::store) mod numbers;
 pub(in crate::store) mod placement;
 pub(in crate::store) mod record;
 pub(in crate::store) mod restamp;
+pub(in crate::store) mod retain;
 pub(in crate::store) mod series;
 pub(in crate::store) mod stretch;
 pub(in crate::store) mod sweep;

@@ -5,7 +5,6 @@ use rusqlite::{Transaction, params};
 
 use crate::store::file::schema::{CLOCK_AWAITING, CLOCK_RESTAMPED, CLOCK_UNSYNCED};
 use crate::store::retention::deleted_ranges;
-use crate::store::retention::fold::fold;
 use crate::store::rollup::aggregate::Bucket;
 use crate::store::rollup::schema::READINGS;
 use crate::store::write::cache::WriterCache;
@@ -31,21 +30,23 @@ pub(in crate::store) fn place(
     synced: Option<(i64, i64)>,
     row: &ArrivedRow,
 ) -> rusqlite::Result<()> {
+    let horizon = cache.horizons.of(&READINGS, row.sensor);
     let (at, clock, original) = match synced {
         Some((offset, synced_seq)) if row.clock == CLOCK_UNSYNCED && row.seq < synced_seq => {
             (row.mono.saturating_add(offset), CLOCK_RESTAMPED, Some(row.at))
         }
         // Its time may still be corrected to one after the horizon.
         None if row.clock == CLOCK_UNSYNCED
-            && row.at < cache.horizon.rows_from.max(cache.parking_until) =>
+            && row.at < horizon.closed_until.max(cache.parking_until) =>
         {
             (row.at, CLOCK_AWAITING, None)
         }
         _ => (row.at, row.clock, None),
     };
-    if at < cache.horizon.rows_from && clock != CLOCK_AWAITING {
-        let bucket = Bucket::row(at, row.values);
-        fold(transaction, &READINGS, row.sensor, &bucket, &cache.horizon)?;
+    if at < horizon.closed_until && clock != CLOCK_AWAITING {
+        cache.added_readings.add(row.sensor, &Bucket::row(at, row.values));
+    }
+    if at < horizon.rows_from && clock != CLOCK_AWAITING {
         return deleted_ranges::add(transaction, run, row.seq, row.seq);
     }
     let [temperature, humidity] = row.values;
@@ -61,6 +62,9 @@ pub(in crate::store) fn place(
         transaction
             .prepare_cached("INSERT INTO parked (run) VALUES (?) ON CONFLICT DO NOTHING")?
             .execute([run])?;
+        return Ok(());
+    }
+    if at < horizon.closed_until {
         return Ok(());
     }
     cache.marks.mark(transaction, &READINGS, row.sensor, at)

@@ -84,7 +84,8 @@ fn correct(
     offset: i64,
     reading: &Early,
 ) -> rusqlite::Result<()> {
-    let rolled_up = reading.clock == CLOCK_UNSYNCED && reading.at >= cache.horizon.rows_from;
+    let horizon = cache.horizons.of(&READINGS, reading.sensor);
+    let rolled_up = reading.clock == CLOCK_UNSYNCED && reading.at >= horizon.closed_until;
     // A reading stays where it is when it is in a roll-up that can no longer be computed afresh.
     if !rolled_up && reading.clock != CLOCK_AWAITING {
         return Ok(());
@@ -93,15 +94,18 @@ fn correct(
     if rolled_up {
         cache.marks.mark(transaction, &READINGS, reading.sensor, reading.at)?;
     }
-    if at < cache.horizon.rows_from {
+    if at < horizon.closed_until {
         let row = Bucket::row(at, reading.values);
-        fold(transaction, &READINGS, reading.sensor, &row, &cache.horizon)?;
+        fold(transaction, &READINGS, reading.sensor, &row, &horizon)?;
+    } else {
+        cache.marks.mark(transaction, &READINGS, reading.sensor, at)?;
+    }
+    if at < horizon.rows_from {
         transaction
             .prepare_cached("DELETE FROM reading WHERE run = ? AND seq = ?")?
             .execute(params![run, reading.seq])?;
         return deleted_ranges::add(transaction, run, reading.seq, reading.seq);
     }
-    cache.marks.mark(transaction, &READINGS, reading.sensor, at)?;
     transaction
         .prepare_cached(
             "UPDATE reading SET at_original = at, at = ?, clock = ? WHERE run = ? AND seq = ?",

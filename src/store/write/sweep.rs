@@ -138,7 +138,7 @@ fn sweep_sensor(
     {
         return Ok(Some(id));
     }
-    delete_sensor(transaction, id)?;
+    delete_sensor(transaction, cache, id)?;
     cache.deleted.push(SeriesName::Sensor { node: node_id, sensor });
     let has_others: bool = transaction
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM sensor WHERE node = ?)")?
@@ -155,16 +155,23 @@ fn sweep_sensor(
 /// Deletes a sensor of which there are no rows and no spans.
 pub(in crate::store) fn delete_sensor(
     transaction: &Transaction<'_>,
+    cache: &mut WriterCache,
     sensor: i64,
 ) -> rusqlite::Result<()> {
-    delete_notes(transaction, READINGS.code, sensor)?;
+    delete_notes(transaction, cache, READINGS.code, sensor)?;
     transaction.prepare_cached("DELETE FROM newest WHERE sensor = ?")?.execute([sensor])?;
     transaction.prepare_cached("DELETE FROM sensor WHERE id = ?")?.execute([sensor])?;
     Ok(())
 }
 
-/// Deletes what is noted of the roll-ups of a series.
-fn delete_notes(transaction: &Transaction<'_>, code: i64, series: i64) -> rusqlite::Result<()> {
+/// Deletes what is noted of a series.
+fn delete_notes(
+    transaction: &Transaction<'_>,
+    cache: &mut WriterCache,
+    code: i64,
+    series: i64,
+) -> rusqlite::Result<()> {
+    cache.horizons.forget(transaction, code, series)?;
     for table in ["dirty", "backlog", "set_aside"] {
         transaction
             .prepare_cached(&format!("DELETE FROM {table} WHERE family = ? AND series = ?"))?
@@ -222,7 +229,7 @@ fn sweep_source(
     {
         return Ok(Some(id));
     }
-    delete_notes(transaction, SAMPLES.code, id)?;
+    delete_notes(transaction, cache, SAMPLES.code, id)?;
     transaction.prepare_cached("DELETE FROM mend WHERE source = ?")?.execute([id])?;
     transaction.prepare_cached("DELETE FROM source WHERE id = ?")?.execute([id])?;
     cache.deleted.push(SeriesName::Source { topic, field });

@@ -21,7 +21,7 @@ use crate::store::mqtt::forgotten;
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
 use crate::store::mqtt::sessions::{self, Stored};
-use crate::store::retention::horizon::Horizon;
+use crate::store::retention::horizon::Horizons;
 use crate::store::retention::policy::Retention;
 #[cfg(test)]
 use crate::store::retention::size::used_bytes;
@@ -93,10 +93,10 @@ impl Store {
         let connection = opened.connection;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
-        let horizon = Horizon::load(&connection).map_err(sqlite)?;
+        let horizons = Horizons::load(&connection).map_err(sqlite)?;
         let queues = QueueCounts::load(&connection).map_err(sqlite)?;
         let clock = ToldClock::new(broker_clock::load(&connection).map_err(sqlite)?);
-        let mut cache = WriterCache::new(horizon);
+        let mut cache = WriterCache::new(horizons);
         cache.arrivals(&connection).map_err(sqlite)?;
         let unqueued = Unqueued::load(&connection).map_err(sqlite)?;
         let store = Self {
@@ -191,6 +191,7 @@ impl Store {
                     forward.committed();
                 }
                 self.unqueued.committed();
+                self.maintenance.appended(appended.readings + appended.samples);
                 let dropped_by_session = self.queues.committed();
                 let dropped = dropped_by_session.iter().map(|(_, messages)| messages).sum();
                 Ok(Appended { dropped, dropped_by_session, ..appended })
@@ -263,10 +264,17 @@ impl Store {
         std::mem::take(&mut self.cache.deleted)
     }
 
+    /// Rows that the maintenance has deleted since the last call though their time was of the last hour: a series filled the
+    /// log with them.
+    pub fn take_young_deleted(&mut self) -> u64 {
+        std::mem::take(&mut self.cache.young_deleted)
+    }
+
     /// Sets what the log keeps from now on. Nothing is deleted before [`Store::maintain`] is called.
     /// The write-ahead log of a small log is kept small.
     pub fn retain(&mut self, retention: Retention) {
         self.retention = retention;
+        self.cache.segment_rows = arrival_move::segment_rows(retention.max_bytes);
         self.log.keep_small(&self.connection, retention.max_bytes);
     }
 
@@ -290,6 +298,18 @@ impl Store {
     #[must_use]
     pub const fn is_too_large(&self) -> bool {
         self.maintenance.is_too_large()
+    }
+
+    /// Whether it was larger than its limit by an eighth, too.
+    #[must_use]
+    pub const fn is_far_too_large(&self) -> bool {
+        self.maintenance.is_far_too_large()
+    }
+
+    /// Whether the log may have grown so much since it was last maintained that its size is to be looked at.
+    #[must_use]
+    pub const fn has_grown(&self) -> bool {
+        self.maintenance.has_grown(&self.retention)
     }
 
     #[cfg(test)]
