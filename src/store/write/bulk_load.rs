@@ -5,8 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::store::file::error::OpenError;
+use crate::store::write::durability::Durability;
 use crate::store::write::record::{Appended, Record};
-use crate::store::write::writer::{Durability, Store};
+use crate::store::write::writer::Store;
 
 impl Store {
     /// As [`Store::append`], but a power cut before [`Store::finish_bulk_load`] may cost the whole file.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::store::forward::identity;
 use crate::store::forward::progress::ForwardProgress;
 use crate::store::forward::queue::{ForwardQueue, discard_some};
+use crate::store::write::durability::Durability;
 use crate::store::write::unqueued::Unqueued;
-use crate::store::write::writer::{Durability, Store};
+use crate::store::write::writer::Store;
 
 impl Store {
     /// Queues what is committed from now on for the upstream database: at most `backlog_bytes`, of which the oldest are given

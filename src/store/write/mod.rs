@@ -7,6 +7,7 @@ pub(in crate::store) mod arrival_move;
 pub(in crate::store) mod broker_clock;
 pub(in crate::store) mod bulk_load;
 pub(in crate::store) mod cache;
+pub(in crate::store) mod durability;
 pub(in crate::store) mod early;
 pub(in crate::store) mod forget;
 pub(in crate::store) mod forwarding;

@@ -30,6 +30,7 @@ use crate::store::write::append::append;
 use crate::store::write::arrival_move;
 use crate::store::write::broker_clock::{self, ToldClock};
 use crate::store::write::cache::WriterCache;
+use crate::store::write::durability::Durability;
 use crate::store::write::maintenance::Maintenance;
 use crate::store::write::record::{Appended, Record, SeriesName};
 use crate::store::write::series::{self, StoredSeries};
@@ -38,17 +39,6 @@ use crate::timeline::{BrokerClock, Saved};
 
 /// Prepared statements that are cached: every append and every step of the maintenance runs the same few dozen.
 const STATEMENTS_CACHED: usize = 128;
-
-/// How far a commit is on the disk when it returns: `PRAGMA synchronous`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Durability {
-    /// It survives a power cut.
-    Full,
-    /// A power cut may undo it, until the next commit with [`Durability::Full`].
-    Normal,
-    /// A power cut may damage the file.
-    Off,
-}
 
 /// The writing side of the log.
 #[derive(Debug)]
