@@ -120,8 +120,9 @@ impl Forwarder {
             }
             let passes = fault.kind == Kind::Unavailable;
             let is_new = self.forwarding.failed(fault.clone());
-            if is_new && wait == RETRY.0 || told.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL)
-            {
+            // While servers come and go the text changes often.
+            let tells = is_new && (!passes || wait == RETRY.0);
+            if tells || told.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                 told = Some(Instant::now());
                 warn!(
                     database = %self.connector.target().address, cause = %fault,
