@@ -354,3 +354,19 @@ fn an_alarm_is_cleared_when_the_health_that_raised_it_expires_also_over_a_restar
     client.subscribe(STUCK, QoS::AtMostOnce);
     expect(&mut client, STUCK, "OFF");
 }
+
+#[test]
+fn an_empty_health_that_deletes_nothing_clears_no_alarm() {
+    let data = tempfile::tempdir().unwrap();
+    let alarms = ["--alarms", "stuck=press/fan:fault,other=press/lamp:fault"];
+    let (broker, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe("humidor/alarm/#", QoS::AtMostOnce);
+    retain(&mut client, HEALTH, &faulty(&["fan"]));
+    client.publish(HEALTH, QoS::AtMostOnce, 0, b"");
+    client.publish(HEALTH, QoS::AtMostOnce, 0, &faulty(&["fan", "lamp"]));
+    expect(&mut client, "humidor/alarm/other", "ON");
+    assert_eq!(broker.terminate(), Some(0));
+    let raised = ["stuck", "other"].map(|name| (name.to_owned(), "ON".to_owned()));
+    assert_eq!(history(data.path()), raised);
+}

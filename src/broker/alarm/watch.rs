@@ -226,10 +226,10 @@ impl Watch {
         }
     }
 
-    /// A board's health. An empty one deletes it; one that cannot be read says nothing.
+    /// A board's health. An empty one to be retained deletes it; another one that cannot be read says nothing.
     fn hear(&mut self, node: &Id, said: &Message) {
         let health = Health::parse(&said.payload);
-        if health.is_none() && !said.payload.is_empty() {
+        if health.is_none() && !(said.payload.is_empty() && said.retain) {
             return;
         }
         match said.expires_at_ms.filter(|_| health.is_some()) {
