@@ -16,6 +16,7 @@ use humidor::node::{Node, NodeConfig, OpenLines, Output};
 use humidor::shutdown::{self, Trigger};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Packet, Publish};
+use support::packets;
 use support::{Client, PATIENCE, Process, board, broker, http, humidor};
 
 const HOT: &str = "humidor/alarm/hot";
@@ -226,4 +227,146 @@ fn an_output_whose_line_fails_raises_an_alarm_until_it_follows() {
     client.send(&Packet::Publish(Publish { retain: true, ..health }));
     expect(&mut client, "humidor/alarm/late", "OFF");
     expect(&mut client, "humidor/alarm/stuck", "OFF");
+}
+
+const STUCK: &str = "humidor/alarm/stuck";
+const HEALTH: &str = "humidor/press/health";
+
+/// A health that says of each of `outputs` that its line fails.
+fn faulty(outputs: &[&str]) -> Vec<u8> {
+    let faults: Vec<_> = outputs.iter().map(|output| format!(r#""{output}":"EIO""#)).collect();
+    format!(
+        r#"{{"version":"0","boot":"b","at":0,"clock":"synced","taken":0,"outbox":0,"dropped":0,"outbox_kind":"disk","failures":{{}},"output_faults":{{{}}}}}"#,
+        faults.join(",")
+    )
+    .into_bytes()
+}
+
+fn retain(client: &mut Client, topic: &str, payload: &[u8]) {
+    let message = Publish::new(topic, QoS::AtLeastOnce, payload);
+    client.send(&Packet::Publish(Publish { retain: true, pkid: 9, ..message }));
+    while !matches!(client.receive(), Some(Packet::PubAck(ack)) if ack.pkid == 9) {}
+}
+
+/// The last state of each alarm, and the number of its changes.
+fn outcome(data: &Path) -> std::collections::BTreeMap<String, (String, usize)> {
+    let log = rusqlite::Connection::open(data.join(humidor::store::LOG_FILE)).unwrap();
+    let mut rows = log.prepare("SELECT name, raised FROM alarm ORDER BY id").unwrap();
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get::<_, bool>(1)?))).unwrap();
+    let mut last = std::collections::BTreeMap::new();
+    for (name, raised) in rows.map(Result::unwrap) {
+        let (state, changes): &mut (String, usize) = last.entry(name).or_default();
+        (*state, *changes) = (if raised { "ON" } else { "OFF" }.to_owned(), *changes + 1);
+    }
+    last
+}
+
+#[test]
+fn an_output_that_flaps_as_fast_as_its_client_can_hides_no_other_alarm() {
+    const FLAPS: usize = 6_000;
+    const GAPS: usize = 10;
+    let data = tempfile::tempdir().unwrap();
+    let mut alarms: Vec<_> = (0..GAPS).map(|n| format!("lost{n}=oven{n}:gap:clear=24h")).collect();
+    alarms.push("stuck=press/fan:fault".to_owned());
+    let alarms = alarms.join(",");
+    let (first, address) = broker(data.path(), "127.0.0.1:0", &["--alarms", &alarms]);
+    let mut client = Client::connect(address, "plant");
+    let (on, off) = (faulty(&["fan"]), faulty(&[]));
+    for n in 0..FLAPS {
+        client.publish(HEALTH, QoS::AtMostOnce, 0, if n % 2 == 0 { &on } else { &off });
+        if let Some(oven) = n.checked_sub(FLAPS / 2).filter(|n| n % (FLAPS / 4 / GAPS) == 0)
+            && oven / (FLAPS / 4 / GAPS) < GAPS
+        {
+            let topic = format!("humidor/oven{}/sensor/air", oven / (FLAPS / 4 / GAPS));
+            for seq in [1, 5] {
+                client.publish(&topic, QoS::AtMostOnce, 0, &support::telemetry("b", seq));
+            }
+        }
+    }
+    retain(&mut client, HEALTH, &on);
+    client.send(&Packet::Disconnect);
+    let lines = first.last_words();
+    let lines = lines.lines().filter(|line| line.contains("alarm=stuck")).count();
+    let last = outcome(data.path());
+    for n in 0..GAPS {
+        assert_eq!(last.get(&format!("lost{n}")), Some(&("ON".to_owned(), 1)), "{n}: {last:?}");
+    }
+    assert_eq!(last["stuck"].0, "ON", "{last:?}");
+    assert!(lines < 100, "{lines} lines of {} changes", last["stuck"].1);
+}
+
+#[test]
+fn an_alarm_is_cleared_when_the_health_that_raised_it_was_deleted_while_no_broker_ran() {
+    let data = tempfile::tempdir().unwrap();
+    let alarms = ["--alarms", "stuck=press/fan:fault"];
+    let (first, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    retain(&mut client, "humidor/press/status", b"offline");
+    retain(&mut client, HEALTH, &faulty(&["fan"]));
+    client.subscribe(STUCK, QoS::AtMostOnce);
+    expect(&mut client, STUCK, "ON");
+    client.send(&Packet::Disconnect);
+    assert_eq!(first.terminate(), Some(0));
+    let mut forget = humidor();
+    forget.args(["db", "forget", "press", "--yes", "--data"]).arg(data.path());
+    assert!(forget.status().unwrap().success());
+
+    let (second, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe(STUCK, QoS::AtMostOnce);
+    expect(&mut client, STUCK, "OFF");
+    assert_eq!(second.terminate(), Some(0));
+    assert_eq!(outcome(data.path())["stuck"], ("OFF".to_owned(), 2));
+}
+
+/// Publishes a health with a fault of output `fan` that expires (MQTT 5.0 §3.3.2.3.3) after `seconds`.
+fn expiring_health(address: SocketAddr, seconds: u32) -> packets::Wire {
+    let text = |text: &str| {
+        let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+        [&length[..], text.as_bytes()].concat()
+    };
+    let connect = [&text("MQTT")[..], &[5, 2, 0, 0, 0], &text("board")].concat();
+    let (mut board, _) = packets::Wire::open(address, &packets::packet(0x10, &connect));
+    let expiry = [&[5, 2][..], &seconds.to_be_bytes()].concat();
+    let publish = [text(HEALTH), expiry, faulty(&["fan"])].concat();
+    board.send(&packets::packet(0x31, &publish));
+    board
+}
+
+#[test]
+fn an_alarm_is_cleared_when_the_health_that_raised_it_expires_also_over_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let alarms = ["--alarms", "stuck=press/fan:fault"];
+    let (first, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe(STUCK, QoS::AtMostOnce);
+    let board = expiring_health(address, 1);
+    expect(&mut client, STUCK, "ON");
+    expect(&mut client, STUCK, "OFF");
+    drop(board);
+
+    let board = expiring_health(address, 2);
+    expect(&mut client, STUCK, "ON");
+    drop((client, board));
+    assert_eq!(first.terminate(), Some(0));
+    let (_second, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe(STUCK, QoS::AtMostOnce);
+    expect(&mut client, STUCK, "OFF");
+}
+
+#[test]
+fn an_empty_health_that_deletes_nothing_clears_no_alarm() {
+    let data = tempfile::tempdir().unwrap();
+    let alarms = ["--alarms", "stuck=press/fan:fault,other=press/lamp:fault"];
+    let (broker, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe("humidor/alarm/#", QoS::AtMostOnce);
+    retain(&mut client, HEALTH, &faulty(&["fan"]));
+    client.publish(HEALTH, QoS::AtMostOnce, 0, b"");
+    client.publish(HEALTH, QoS::AtMostOnce, 0, &faulty(&["fan", "lamp"]));
+    expect(&mut client, "humidor/alarm/other", "ON");
+    assert_eq!(broker.terminate(), Some(0));
+    let raised = ["stuck", "other"].map(|name| (name.to_owned(), "ON".to_owned()));
+    assert_eq!(history(data.path()), raised);
 }

@@ -132,6 +132,9 @@ fn an_admin_removes_a_board_over_http_and_nobody_else_does() {
     let data = tempfile::tempdir().unwrap();
     let (process, address) = broker(data.path(), "127.0.0.1:0", &[]);
     boards(address);
+    let mut lamp = Wire::connect(address, "lamp", true);
+    lamp.send(&packets::publish("humidor/lamp/health", 1, true, 7, b"{}"));
+    while !matches!(lamp.receive(), Packet::Answer(PUBACK, _)) {}
     assert_eq!(process.terminate(), Some(0));
     let (process, http) = with_users(data.path());
     let kim = ("authorization", "Basic a2ltOmtpbQ==");
@@ -150,6 +153,7 @@ fn an_admin_removes_a_board_over_http_and_nobody_else_does() {
         (&true.into(), &false.into())
     );
     assert_eq!(readings(data.path()).len(), 40);
+    assert_eq!(delete("lamp", &[kim]), 202, "of which only a health is retained");
     assert_eq!(delete("press", &[kim]), 202);
     wait_until("the readings are deleted", || readings(data.path()).len() == 20);
     wait_until("the board is gone", || {
@@ -162,4 +166,20 @@ fn an_admin_removes_a_board_over_http_and_nobody_else_does() {
         broker(data.path(), "127.0.0.1:0", &["--anonymous", "yes"])
     };
     assert_only_the_oven_is_left(data.path(), address);
+}
+
+#[test]
+fn a_board_of_which_only_retained_messages_are_left_is_forgotten() {
+    for topic in ["humidor/press/health", "humidor/press/output/fan", DEVICE] {
+        let data = tempfile::tempdir().unwrap();
+        let (process, address) = broker(data.path(), "127.0.0.1:0", &[]);
+        let mut board = Wire::connect(address, "board", true);
+        board.send(&packets::publish(topic, 1, true, 7, b"{}"));
+        while !matches!(board.receive(), Packet::Answer(PUBACK, _)) {}
+        assert_eq!(process.terminate(), Some(0));
+        for (node, code) in [("pres", 66), ("press", 0), ("press", 66)] {
+            let done = forget(data.path(), node, &["--yes"]);
+            assert_eq!(done.status.code(), Some(code), "{topic}: {node}: {done:?}");
+        }
+    }
 }

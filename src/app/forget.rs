@@ -33,7 +33,8 @@ pub fn run(options: &Forget, layers: Layers) -> Result<(), Failure> {
     let node = &options.node;
     let log = log::open(&path)?;
     let status = log.retained(&NodeTopics::new(node.clone()).status())?;
-    if status.is_none() && !log.has_node(node)? {
+    let filters = filters(node, discovery.as_ref());
+    if !log.has_node(node)? && !log.is_any_retained(&filters)? {
         let error = anyhow!("{} has nothing of a node `{node}`", path.display());
         return Err(Failure::new(Code::NoDevice, error));
     }
@@ -44,7 +45,7 @@ pub fn run(options: &Forget, layers: Layers) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match Store::open(&path) {
         Ok(store) => {
-            forget(store, node, discovery.as_ref())?;
+            forget(store, node, &filters)?;
             writeln!(out, "deleted all data of `{node}`; no broker is running here")?;
         }
         Err(OpenError::InUse { .. }) => {
@@ -94,13 +95,14 @@ fn request(path: &Path, node: &Id) -> Result<(), Failure> {
     Ok(())
 }
 
-fn forget(mut store: Store, node: &Id, discovery: Option<&Discovery>) -> Result<(), Failure> {
+/// The topics of a node's retained messages, those of its device for Home Assistant among them.
+fn filters(node: &Id, discovery: Option<&Discovery>) -> Vec<Filter> {
     let device = discovery.map(|discovery| discovery.device(&node_device_id(node)));
-    let filters: Vec<Filter> = [Some(NodeTopics::new(node.clone()).everything()), device]
-        .into_iter()
-        .flatten()
-        .filter_map(|filter| filter.parse().ok())
-        .collect();
+    let filters = [Some(NodeTopics::new(node.clone()).everything()), device];
+    filters.into_iter().flatten().filter_map(|filter| filter.parse().ok()).collect()
+}
+
+fn forget(mut store: Store, node: &Id, filters: &[Filter]) -> Result<(), Failure> {
     let (retained, sessions) = store.mqtt_state()?;
     let client_id = format!("{CLIENT_ID_PREFIX}{node}");
     let retained = retained

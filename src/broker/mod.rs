@@ -41,7 +41,7 @@ pub use access::{
 };
 pub use alarm::config::{AlarmConfig, AlarmRule, Quantity, Side};
 pub use alarm::rule::{Alarm, Change, Now, Seen};
-pub use alarm::watch::{AlarmState, Alarms};
+pub use alarm::state::{AlarmState, Alarms};
 pub use commit::live::Live;
 pub use config::BrokerConfig;
 pub use context::Stopping;

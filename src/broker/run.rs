@@ -11,7 +11,8 @@ use tracing::{error, info};
 
 use crate::accept::listen;
 use crate::broker::access::Access;
-use crate::broker::alarm::watch::{self, Alarms};
+use crate::broker::alarm::state::Alarms;
+use crate::broker::alarm::watch;
 use crate::broker::commit::group_commit::{Recorder, Writer};
 use crate::broker::commit::live::Live;
 use crate::broker::commit::onward::{self, Onward};

@@ -44,7 +44,41 @@ pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
     if let Some(twice) = alarms.iter().find(|alarm| !names.insert(&alarm.name)) {
         return Err(format!("the name `{}` is given twice", twice.name));
     }
-    Ok(alarms)
+    match alarms.iter().find_map(|alarm| switches_itself(alarm, &alarms)) {
+        Some(error) => Err(error),
+        None => Ok(alarms),
+    }
+}
+
+/// The node and the output that an alarm watches.
+fn watched(alarm: &AlarmConfig) -> Option<(&Id, &Id)> {
+    let AlarmRule::Fault { output, .. } = &alarm.rule else { return None };
+    Some((&alarm.node, output))
+}
+
+/// Why an alarm may not be: as it is raised it would switch what it watches, and so clear itself, without end.
+fn switches_itself(alarm: &AlarmConfig, alarms: &[AlarmConfig]) -> Option<String> {
+    let own = watched(alarm)?;
+    let mut reached: Vec<_> = alarm.output.iter().map(|(node, output)| (node, output)).collect();
+    let mut next = 0;
+    while let Some(at) = reached.get(next).copied() {
+        if at == own {
+            let through = if next == 0 { "" } else { ", through others" };
+            return Some(format!(
+                "alarm `{}` would switch what it watches, {}/{}{through}; let it switch another output",
+                alarm.name, own.0, own.1
+            ));
+        }
+        for (node, output) in
+            alarms.iter().filter(|it| watched(it) == Some(at)).filter_map(|it| it.output.as_ref())
+        {
+            if !reached.contains(&(node, output)) {
+                reached.push((node, output));
+            }
+        }
+        next += 1;
+    }
+    None
 }
 
 fn id(text: &str) -> Result<Id, String> {
@@ -55,7 +89,12 @@ fn id(text: &str) -> Result<Id, String> {
 fn pair(text: &str) -> Result<(Id, Id), String> {
     let (node, name) =
         text.split_once('/').ok_or_else(|| format!("`{text}` is not of the form node/name"))?;
-    Ok((id(node)?, id(name)?))
+    Ok((node_id(node)?, id(name)?))
+}
+
+/// The id of a node, which is none of the broker's own names.
+fn node_id(text: &str) -> Result<Id, String> {
+    super::values::node(text.trim())
 }
 
 fn alarm(item: &str) -> Result<AlarmConfig, String> {
@@ -99,14 +138,14 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
             (node, AlarmRule::Silent { sensor, limit: duration(limit, SILENT)? }, &["output"])
         }
         ("gap", None) => (
-            id(target)?,
+            node_id(target)?,
             AlarmRule::Gap { quiet: time(take("clear"), GAP_QUIET)? },
             &["clear", "output"],
         ),
         ("clock", None) => {
             let ahead = time(take("ahead"), CLOCK_AHEAD)?;
             let rule = AlarmRule::Clock { ahead, delay: time(take("delay"), CLOCK_DELAY)? };
-            (id(target)?, rule, &["ahead", "delay", "output"])
+            (node_id(target)?, rule, &["ahead", "delay", "output"])
         }
         ("disk", None) if target == BROKER => {
             let quiet = time(take("clear"), DISK_QUIET)?;
@@ -197,6 +236,15 @@ mod tests {
             ("hot=press/hall:temperature>30:delay=soon", "not a time"),
             ("hot=press/hall:temperature>30:output=fan", "node/name"),
             ("a=b/c:silent>5m,a=b/c:silent>6m", "the name `a` is given twice"),
+            ("a=broker/fan:fault", "`broker` is a reserved id"),
+            ("a=broker:gap", "`broker` is a reserved id"),
+            ("a=alarm/hall:silent>5m", "`alarm` is a reserved id"),
+            ("a=press:gap:output=broker/fan", "`broker` is a reserved id"),
+            ("a=press/fan:fault:output=press/fan", "would switch what it watches, press/fan"),
+            (
+                "a=x/1:fault:output=x/2,b=x/2:fault:output=x/3,c=x/3:fault:output=x/1,d=x/1:fault",
+                "alarm `a` would switch what it watches, x/1, through others",
+            ),
         ] {
             let error = alarms(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

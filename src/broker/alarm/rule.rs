@@ -108,7 +108,7 @@ impl Alarm {
         changes
     }
 
-    /// Applies what a board says of itself; `None` when its health was deleted. Time passes first, as for a reading.
+    /// Applies what a board says of itself; `None` when its health was deleted or has expired. Time passes first, as for a reading.
     pub fn hear(&mut self, node: &Id, health: Option<&Health>, now: Instant) -> Vec<Change> {
         let AlarmRule::Fault { output, .. } = &self.config.rule else { return Vec::new() };
         if *node != self.config.node {
@@ -120,7 +120,7 @@ impl Alarm {
                 Verdict::Bad(format!("{output}: {why}"))
             }
             Some(None) => Verdict::Good(format!("{output} follows again")),
-            None => Verdict::Good("the board's health was deleted".to_owned()),
+            None => Verdict::Good("the board's health was deleted or has expired".to_owned()),
         };
         let mut changes: Vec<Change> = self.pass(now).into_iter().collect();
         changes.extend(self.apply(verdict, now));

@@ -1,19 +1,18 @@
 //! Watches committed readings and what boards say of themselves, and reports each change of an alarm: on MQTT, in the log, and by commands to outputs.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::broker::alarm::config::{AlarmConfig, AlarmRule};
+use crate::broker::alarm::history::History;
 use crate::broker::alarm::rule::{Alarm, Change, Now, Seen};
-use crate::broker::commit::batch::Batch;
-use crate::broker::commit::group_commit::Recorder;
+use crate::broker::alarm::state::{AlarmState, Alarms, Kept};
 use crate::broker::commit::live::Live;
 use crate::broker::context::Services;
 use crate::broker::counters::Counters;
@@ -23,81 +22,18 @@ use crate::mqtt::{Filter, Message};
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
 use crate::store::{AlarmRow, Record};
-use crate::timeline::{BrokerClock, Timeline};
+use crate::throttled_log::ThrottledLog;
 use crate::wire::{
     BROKER_DEVICE_ID, BROKER_STATUS, BoardTopic, Component, Device, Discovery, Health, NodeTopics,
     ONLINE, Platform, STATUSES, Switch, alarm_topic,
 };
 
-/// Changes that wait for the store, at most. While it cannot commit, only silence raises alarms, each once.
-const HISTORY_CHANGES: usize = 256;
+/// Shortest time between two log lines of one alarm: who may publish for a board can change its alarms at any rate.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest time without a look at what expires.
+const EXPIRY_LOOK: Duration = Duration::from_hours(1);
 /// How long the broker's end waits for the last changes to be committed.
 const LAST_CHANGES: Duration = Duration::from_secs(1);
-
-/// The state of an alarm.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AlarmState {
-    /// Its name.
-    pub name: Id,
-    /// The node that it checks.
-    pub node: Id,
-    /// The rule that raises it.
-    pub rule: AlarmRule,
-    /// Whether it is raised.
-    pub raised: bool,
-    /// The topics of what it checks.
-    pub source: Filter,
-    /// Unix ms UTC of the latest change; `None` when it never changed.
-    pub since_ms: Option<i64>,
-    /// Why, for people; empty when it never changed.
-    pub detail: String,
-    /// How often it was raised since the start.
-    pub raised_count: u64,
-}
-
-/// The states of all alarms. A clone shares them.
-#[derive(Debug, Clone, Default)]
-pub struct Alarms {
-    kept: Arc<Mutex<Vec<Kept>>>,
-    timeline: Timeline,
-}
-
-#[derive(Debug)]
-struct Kept {
-    state: AlarmState,
-    /// As [`AlarmRow::correction_ms`], of its latest change.
-    correction_ms: Option<i64>,
-}
-
-impl Alarms {
-    /// A copy of the states, in the order of the configuration. Times from before the clock was set are corrected, as they
-    /// are in the log.
-    #[must_use]
-    pub fn states(&self) -> Vec<AlarmState> {
-        let clock = self.timeline.clock();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for Kept { state, correction_ms } in kept.iter_mut() {
-            let Some((since_ms, before_ms)) = state.since_ms.zip(*correction_ms) else { continue };
-            let arrived_ms = since_ms.saturating_sub(before_ms);
-            let (now_ms, settled) = clock.correction_of(arrived_ms, before_ms);
-            state.since_ms = Some(arrived_ms.saturating_add(now_ms));
-            *correction_ms = (!settled).then_some(now_ms);
-        }
-        kept.iter().map(|kept| kept.state.clone()).collect()
-    }
-
-    fn note(&self, index: usize, change: &Change, clock: &BrokerClock) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Kept { state, correction_ms }) = kept.get_mut(index) {
-            let known = &clock.timeline;
-            *correction_ms = (!known.is_set).then_some(known.correction_ms);
-            state.raised = change.raised;
-            state.since_ms = Some(clock.now_ms());
-            state.detail.clone_from(&change.detail);
-            state.raised_count += u64::from(change.raised);
-        }
-    }
-}
 
 /// Starts to watch. `left` has the state of each alarm at the broker's last stop. Alarms that are no longer configured
 /// are removed from Home Assistant.
@@ -148,14 +84,23 @@ pub fn start(
     let filters = board_filters(&alarms);
     let boards = (!filters.is_empty())
         .then(|| LocalClient::new(services.clone()).subscribe(&Vec::from_iter(filters)));
-    let handle =
-        Alarms { kept: Arc::new(Mutex::new(states)), timeline: services.fan_out.timeline.clone() };
-    let (history, changes) = mpsc::channel(HISTORY_CHANGES);
-    let mut committing = tokio::spawn(commit_changes(changes, services.recorder.clone()));
+    // Before any client can connect: what it publishes comes later.
+    let said = boards.as_ref().map(LocalSubscription::retained).unwrap_or_default();
+    let handle = Alarms::new(states, services.fan_out.timeline.clone());
+    let history = History::default();
+    let mut committing = tokio::spawn(history.clone().commit(services.recorder.clone()));
     let live = services.recorder.live();
-    let watch = Watch { alarms, states: handle.clone(), services: services.clone(), history };
+    let watch = Watch {
+        lines: alarms.iter().map(|_| ThrottledLog::new(LINE_INTERVAL)).collect(),
+        alarms,
+        states: handle.clone(),
+        services: services.clone(),
+        history: history.clone(),
+        expiries: BTreeMap::new(),
+    };
     let running = tokio::spawn(async move {
-        watch.run(live, boards, shutdown).await;
+        watch.run(live, boards, said, shutdown).await;
+        history.close();
         // A store that cannot commit does not delay the end.
         if timeout(LAST_CHANGES, &mut committing).await.is_err() {
             committing.abort();
@@ -165,20 +110,15 @@ pub fn start(
     (handle, Some(running))
 }
 
-/// Commits changes in their order, on a task of its own: alarms do not wait for a full disk.
-async fn commit_changes(mut changes: mpsc::Receiver<Record>, recorder: Recorder) {
-    while let Some(change) = changes.recv().await {
-        if recorder.commit(Batch { records: vec![change], ..Batch::default() }).await.is_err() {
-            return;
-        }
-    }
-}
-
 struct Watch {
     alarms: Vec<Alarm>,
     states: Alarms,
     services: Services,
-    history: mpsc::Sender<Record>,
+    history: History,
+    /// The log lines of each alarm.
+    lines: Vec<ThrottledLog>,
+    /// When the latest health of a board expires, log time in ms.
+    expiries: BTreeMap<Id, i64>,
 }
 
 impl Watch {
@@ -186,17 +126,13 @@ impl Watch {
         mut self,
         mut live: tokio::sync::broadcast::Receiver<Live>,
         boards: Option<LocalSubscription>,
+        said: Vec<Arc<Message>>,
         mut shutdown: Shutdown,
     ) {
-        // What the boards said last. Their `online` says nothing: they connect again.
-        for said in boards.iter().flat_map(LocalSubscription::retained) {
-            if let Some((node, BoardTopic::Health)) = BoardTopic::parse(&said.topic) {
-                self.hear(&node, &said.payload);
-            }
-        }
+        self.begin(&said);
         let counters = Arc::clone(self.services.recorder.counters());
         loop {
-            let deadline = self.alarms.iter().filter_map(Alarm::deadline).min();
+            let deadline = self.deadline();
             let time = async {
                 match deadline {
                     Some(at) => sleep_until(at.into()).await,
@@ -215,13 +151,66 @@ impl Watch {
                 },
                 () = time => self.pass(),
                 () = counters.next_disk_error() => self.disk_failed(&counters),
-                said = next(boards.as_ref()) => match BoardTopic::parse(&said.topic) {
-                    Some((node, BoardTopic::Status)) if said.payload == ONLINE.as_bytes() => self.tell_again(&node),
-                    Some((node, BoardTopic::Health)) => self.hear(&node, &said.payload),
-                    _ => {}
-                },
-                () = shutdown.requested() => return,
+                said = next(boards.as_ref()) => self.take(&said),
+                () = shutdown.requested() => break,
             }
+        }
+        // The connections have ended; what they left counts.
+        loop {
+            match live.try_recv() {
+                Ok(records) => self.see(&records),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(_) => break,
+            }
+        }
+        while let Some(said) = boards.as_ref().and_then(LocalSubscription::try_next) {
+            self.take(&said);
+        }
+        for index in 0..self.lines.len() {
+            if let Some(at) = self.lines[index].overdue_at() {
+                self.make_up(index, at);
+            }
+        }
+    }
+
+    /// Applies what the boards said last, and clears alarms whose board's health is there no more. That a board is `online`
+    /// says nothing: it connects again.
+    fn begin(&mut self, said: &[Arc<Message>]) {
+        let mut gone: BTreeSet<Id> = self.fault_nodes().cloned().collect();
+        for said in said {
+            if let Some((node, BoardTopic::Health)) = BoardTopic::parse(&said.topic) {
+                gone.remove(&node);
+                self.hear(&node, said);
+            }
+        }
+        for node in &gone {
+            self.apply(node, None);
+        }
+    }
+
+    fn fault_nodes(&self) -> impl Iterator<Item = &Id> {
+        let configs = self.alarms.iter().map(Alarm::config);
+        configs.filter(|it| matches!(it.rule, AlarmRule::Fault { .. })).map(|it| &it.node)
+    }
+
+    /// When [`Self::pass`] is due next, if nothing happens before.
+    fn deadline(&self) -> Option<Instant> {
+        let expiry = self.expiries.values().min().map(|at| {
+            let left_ms = at.saturating_sub(self.services.fan_out.timeline.now_ms()).max(0);
+            Instant::now() + Duration::from_millis(left_ms.unsigned_abs()).min(EXPIRY_LOOK)
+        });
+        let lines = self.lines.iter().filter_map(ThrottledLog::overdue_at);
+        self.alarms.iter().filter_map(Alarm::deadline).chain(lines).chain(expiry).min()
+    }
+
+    /// Takes a message of a board.
+    fn take(&mut self, said: &Message) {
+        match BoardTopic::parse(&said.topic) {
+            Some((node, BoardTopic::Status)) if said.payload == ONLINE.as_bytes() => {
+                self.tell_again(&node);
+            }
+            Some((node, BoardTopic::Health)) => self.hear(&node, said),
+            _ => {}
         }
     }
 
@@ -237,15 +226,24 @@ impl Watch {
         }
     }
 
-    /// A board's health; an empty one was deleted, and one that cannot be read says nothing.
-    fn hear(&mut self, node: &Id, payload: &[u8]) {
-        let health = Health::parse(payload);
-        if health.is_none() && !payload.is_empty() {
+    /// A board's health. An empty one to be retained deletes it; another one that cannot be read says nothing.
+    fn hear(&mut self, node: &Id, said: &Message) {
+        let health = Health::parse(&said.payload);
+        if health.is_none() && !(said.payload.is_empty() && said.retain) {
             return;
         }
+        match said.expires_at_ms.filter(|_| health.is_some()) {
+            Some(at_ms) => self.expiries.insert(node.clone(), at_ms),
+            None => self.expiries.remove(node),
+        };
+        self.apply(node, health.as_ref());
+    }
+
+    /// Applies a board's health; `None`: it is there no more.
+    fn apply(&mut self, node: &Id, health: Option<&Health>) {
         let now = Instant::now();
         for index in 0..self.alarms.len() {
-            for change in self.alarms[index].hear(node, health.as_ref(), now) {
+            for change in self.alarms[index].hear(node, health, now) {
                 self.tell(index, change);
             }
         }
@@ -262,11 +260,27 @@ impl Watch {
     }
 
     fn pass(&mut self) {
-        let now = Instant::now();
+        let (now, now_ms) = (Instant::now(), self.services.fan_out.timeline.now_ms());
         for index in 0..self.alarms.len() {
             if let Some(change) = self.alarms[index].pass(now) {
                 self.tell(index, change);
             }
+            self.make_up(index, now);
+        }
+        let expired = self.expiries.iter().filter(|(_, at_ms)| **at_ms <= now_ms);
+        let expired: Vec<Id> = expired.map(|(node, _)| node.clone()).collect();
+        for node in expired {
+            self.expiries.remove(&node);
+            self.apply(&node, None);
+        }
+    }
+
+    /// Writes the log line that is overdue at `now`, if one is.
+    fn make_up(&self, index: usize, now: Instant) {
+        if let Some(left_out) = self.lines[index].overdue(now)
+            && let Some(state) = self.states.states().get(index)
+        {
+            write_line(&state.name, state.raised, &state.detail, left_out);
         }
     }
 
@@ -275,22 +289,14 @@ impl Watch {
         let (name, output) =
             (self.alarms[index].config().name.clone(), self.alarms[index].config().output.clone());
         let clock = self.services.fan_out.timeline.clock();
-        if change.raised {
-            warn!(alarm = %name, why = change.detail, "raised");
-        } else {
-            info!(alarm = %name, why = change.detail, "cleared");
+        if let Some(left_out) = self.lines[index].due(Instant::now()) {
+            write_line(&name, change.raised, &change.detail, left_out);
         }
         self.states.note(index, &change, &clock);
         let mut messages = vec![state_message(&name, change.raised)];
         messages.extend(output.map(|(node, output)| self.command(&node, &output)));
         let (Change { raised, detail }, at_ms) = (change, clock.timeline.latest_ms);
-        if self
-            .history
-            .try_send(Record::Alarm { name: name.clone(), at_ms, raised, detail })
-            .is_err()
-        {
-            warn!(alarm = %name, "the change is not in the history: {HISTORY_CHANGES} changes wait for the store already");
-        }
+        self.history.push(Record::Alarm { name, at_ms, raised, detail });
         for message in messages {
             self.services.fan_out.publish_own(message);
         }
@@ -335,6 +341,16 @@ async fn next(boards: Option<&LocalSubscription>) -> Arc<Message> {
     match boards {
         Some(boards) => boards.next().await,
         None => std::future::pending().await,
+    }
+}
+
+/// The log line of an alarm's state. `left_out` changes before it had none.
+fn write_line(name: &Id, raised: bool, why: &str, left_out: u64) {
+    let left_out = (left_out > 0).then_some(left_out);
+    if raised {
+        warn!(alarm = %name, why, left_out, "raised");
+    } else {
+        info!(alarm = %name, why, left_out, "cleared");
     }
 }
 

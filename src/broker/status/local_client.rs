@@ -184,11 +184,16 @@ impl LocalSubscription {
         found
     }
 
+    /// The next message, if one is there.
+    pub fn try_next(&self) -> Option<Arc<Message>> {
+        self.session.queue.pop_if(|_| true).map(|delivery| delivery.message.message())
+    }
+
     /// The next message. Cancelling and calling again loses nothing.
     pub async fn next(&self) -> Arc<Message> {
         loop {
-            if let Some(delivery) = self.session.queue.pop_if(|_| true) {
-                return delivery.message.message();
+            if let Some(message) = self.try_next() {
+                return message;
             }
             self.session.queue.ready().await;
         }

@@ -7,6 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::export_format::Row;
+use crate::mqtt::Filter;
 use crate::reading::Id;
 
 /// How long a statement waits for another program's lock.
@@ -172,6 +173,22 @@ impl Log {
         self.connection
             .query_row("SELECT payload FROM retained WHERE topic = ?", [topic], |row| row.get(0))
             .optional()
+    }
+
+    /// Whether a retained message has a topic that one of `filters` matches.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn is_any_retained(&self, filters: &[Filter]) -> rusqlite::Result<bool> {
+        let mut statement = self.connection.prepare_cached("SELECT topic FROM retained")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let topic = row.get_ref(0)?.as_str()?;
+            if filters.iter().any(|filter| filter.matches(topic)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Numbers of the selected sensors, by node and name.

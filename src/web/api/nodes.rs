@@ -8,12 +8,15 @@ use axum::response::{IntoResponse, Response};
 
 use super::state::ApiState;
 use crate::broker::Stopping;
+use crate::mqtt::Filter;
 use crate::reading::Id;
+use crate::store::Log;
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 use crate::web::live::boards::Status;
 use crate::web::live::feed::NamedBoard;
 use crate::web::live::visible::visible_boards;
+use crate::wire::NodeTopics;
 
 /// The state of every board.
 pub async fn nodes(
@@ -42,8 +45,10 @@ pub async fn forget(
         let error = format!("board `{node}` is online; stop it first, or it comes back at once");
         return Err(HttpError::new(StatusCode::CONFLICT, error));
     }
-    let name = node.clone();
-    if status.is_none() && !state.log.read(move |log| log.has_node(&name)).await? {
+    let (name, topics) = (node.clone(), NodeTopics::new(node.clone()).everything());
+    let topics: Vec<Filter> = topics.parse().into_iter().collect();
+    let has_any = move |log: &Log| Ok(log.has_node(&name)? || log.is_any_retained(&topics)?);
+    if status.is_none() && !state.log.read(has_any).await? {
         return Err(HttpError::not_found(format!("there is no node `{node}`")));
     }
     let user = identity.user.as_deref();
