@@ -217,7 +217,12 @@ impl Layers {
     pub fn effective(&self) -> impl Iterator<Item = Effective> {
         SETTINGS.iter().map(|setting| {
             let value = self.value(setting).map(|(value, origin)| {
-                (if setting.secret { "(secret)".to_owned() } else { value.to_owned() }, origin)
+                let shown = match setting {
+                    Setting { secret: true, .. } => "(secret)".to_owned(),
+                    Setting { form: "URL", .. } => without_password(value),
+                    _ => value.to_owned(),
+                };
+                (shown, origin)
             });
             Effective { setting, value }
         })
@@ -328,6 +333,30 @@ fn flat(value: &toml::Value) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Addresses without what stands between the first `:` after the scheme and the last `@` of each: a password, which is refused
+/// there and must not be shown all the same.
+fn without_password(addresses: &str) -> String {
+    let is_port = |text: &str| {
+        let number = text.split('/').next().unwrap_or_default();
+        number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let one = |address: &str| {
+        let scheme = address.find("://").map_or(0, |at| at + 3);
+        let (before, rest) = address.split_at(scheme);
+        match (rest.find(':'), rest.rfind('@')) {
+            (Some(colon), Some(at)) if colon < at => {
+                format!("{before}{}:…{}", &rest[..colon], &rest[at..])
+            }
+            // The begin of a password with a comma, and no port.
+            (Some(colon), None) if !rest.starts_with('[') && !is_port(&rest[colon + 1..]) => {
+                format!("{before}{}:…", &rest[..colon])
+            }
+            _ => address.to_owned(),
+        }
+    };
+    addresses.split(',').map(one).collect::<Vec<_>>().join(",")
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {

@@ -139,6 +139,8 @@ impl Telemetry {
 const HEALTH_MAX_BYTES: usize = 16 * 1024;
 /// Most sensors, outputs, complaints and filters in it that are read: a board has at most forty lines of a kind.
 const HEALTH_ENTRIES_MAX: usize = 64;
+/// Longest complaint that is kept, in bytes; the longest of ours has 300.
+const HEALTH_TEXT_MAX_BYTES: usize = 1024;
 /// Most causes of a sensor's failures.
 const HEALTH_CAUSES_MAX: usize = 32;
 
@@ -220,6 +222,9 @@ impl Health {
         }
         keep(&mut health.output_faults, HEALTH_ENTRIES_MAX);
         health.complaints.truncate(HEALTH_ENTRIES_MAX);
+        for complaint in &mut health.complaints {
+            complaint.truncate(complaint.floor_char_boundary(HEALTH_TEXT_MAX_BYTES));
+        }
         health.refused.truncate(HEALTH_ENTRIES_MAX);
         Some(health)
     }

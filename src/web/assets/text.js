@@ -82,6 +82,7 @@ const COMPLAINTS = [
   [/^no broker for (\d+) s$/, "$1초 동안 브로커에 연결하지 못했습니다"],
   [/^no broker for (\d+) min$/, "$1분 동안 브로커에 연결하지 못했습니다"],
   [/^the broker has acknowledged nothing for .*$/, "브로커가 측정값 수신을 확인하지 않습니다"],
+  [/^the broker accepts connections and closes them: .*$/, "브로커가 연결을 받은 뒤 끊습니다. 다른 보드가 같은 ID를 쓰거나(보드마다 HUMIDOR_NODE를 다르게 설정) 브로커가 계속 다시 시작되는 중입니다"],
   [/^no connection has lasted for .*$/, "브로커 연결이 유지되지 않습니다"],
   [/^the broker ends the connection at the subscription to (\S+), .*commands do not arrive$/, "브로커가 $1 구독을 거부해 명령을 받지 못합니다"],
   [/^the broker ends the connection at the subscription to (\S+), so it is left out$/, "브로커가 $1 구독을 거부합니다"],
