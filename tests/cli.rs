@@ -173,8 +173,12 @@ fn the_effective_configuration_is_shown_with_its_origins_and_no_secret() {
     assert!(row("HUMIDOR_BROKER").ends_with("environment HUMIDOR_BROKER"));
     assert!(row("HUMIDOR_MQTT_LISTEN").ends_with("default"));
     assert!(!stdout.contains("hush"));
-    for broker in ["mqtt://user:S3cret/pw@h", "user:S3cret@h", "mqtt://h,mqtts://user:S3:c@ret@h:1"]
-    {
+    for broker in [
+        "mqtt://user:S3cret/pw@h",
+        "user:S3cret@h",
+        "mqtt://h,mqtts://user:S3:c@ret@h:1",
+        "mqtt://user:S3,c@ret/pw@h",
+    ] {
         let (status, stdout, stderr) = run(humidor().arg("config").env("HUMIDOR_BROKER", broker));
         assert_eq!(status, Some(78), "{broker}");
         for secret in ["S3", "c@", "/pw"] {

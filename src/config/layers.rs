@@ -338,10 +338,6 @@ fn flat(value: &toml::Value) -> Option<String> {
 /// Addresses without what stands between the first `:` after the scheme and the last `@` of each: a password, which is refused
 /// there and must not be shown all the same.
 fn without_password(addresses: &str) -> String {
-    let is_port = |text: &str| {
-        let number = text.split('/').next().unwrap_or_default();
-        number.bytes().all(|byte| byte.is_ascii_digit())
-    };
     let one = |address: &str| {
         let scheme = address.find("://").map_or(0, |at| at + 3);
         let (before, rest) = address.split_at(scheme);
@@ -349,14 +345,15 @@ fn without_password(addresses: &str) -> String {
             (Some(colon), Some(at)) if colon < at => {
                 format!("{before}{}:…{}", &rest[..colon], &rest[at..])
             }
-            // The begin of a password with a comma, and no port.
-            (Some(colon), None) if !rest.starts_with('[') && !is_port(&rest[colon + 1..]) => {
-                format!("{before}{}:…", &rest[..colon])
-            }
             _ => address.to_owned(),
         }
     };
-    addresses.split(',').map(one).collect::<Vec<_>>().join(",")
+    // A password may have a comma: what follows it has no scheme.
+    if addresses.split(',').all(|item| item.contains("://")) {
+        addresses.split(',').map(one).collect::<Vec<_>>().join(",")
+    } else {
+        one(addresses)
+    }
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {

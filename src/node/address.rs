@@ -152,7 +152,7 @@ fn decoded(user: &str) -> Option<String> {
 }
 
 /// What an error may show of an address: nothing of what is before its last `@`, which may be a password.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, rest)), Some((_, place))) if rest.contains('@') => {
             format!("{scheme}://…@{place}")

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use ring::digest::{SHA256, digest};
 
-use super::address::{AddressError, BrokerAddress};
+use super::address::{AddressError, BrokerAddress, shown};
 use crate::reading::Id;
 
 /// Most brokers of one node.
@@ -80,7 +80,13 @@ impl FromStr for Brokers {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         let mut brokers: Vec<BrokerAddress> = Vec::new();
         for broker in items.map(BrokerAddress::from_str) {
-            let broker = broker?;
+            let broker = broker.map_err(|error| match error {
+                // A password may have a comma: its begin is not shown either.
+                AddressError::Malformed { .. } if text.contains('@') => {
+                    AddressError::Malformed { shown: shown(text), near: String::new() }
+                }
+                error => error,
+            })?;
             if brokers.iter().any(|it| it.is_at(&broker)) {
                 return Err(BrokersError::Twice(format!("{}:{}", broker.host, broker.port)));
             }
@@ -128,6 +134,8 @@ mod tests {
         assert_eq!(many.parse::<Brokers>(), Err(BrokersError::TooMany));
         let error = "mqtt://a,mqtt://kim:S3cret@b".parse::<Brokers>().unwrap_err().to_string();
         assert!(error.contains("HUMIDOR_PASSWORD_FILE") && !error.contains("S3cret"), "{error}");
+        let error = "mqtt://kim:S3,cret@b".parse::<Brokers>().unwrap_err().to_string();
+        assert!(error.contains("`mqtt://…@b`") && !error.contains("S3"), "{error}");
     }
 
     #[test]
