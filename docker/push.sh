@@ -26,6 +26,12 @@ revision=$(archive_revision "$archive")
 [[ $HUMIDOR_REVISION == "$revision" ]] ||
     die "the image is of $revision, this work tree is $HUMIDOR_REVISION" "docker/image.sh makes it anew"
 
+# What a registry shows as the image's platforms.
+entries=$(archive_blob "$archive" "$digest" | jq -r '.manifests[] | [.platform.os, .platform.architecture, .platform.variant // empty] | join("/")' | sort)
+[[ $entries == "$(targets | cut -d' ' -f3 | sort)" ]] ||
+    die "the index in dist/humidor.oci.tar lists $(tr '\n' ' ' <<<"$entries")and not exactly the platforms of docker/targets" \
+        "docker/image.sh makes it anew; attestations and further platforms do not belong into it"
+
 tls=()
 case $repository in 127.* | localhost[:/]* | "[::1]"*) tls=(--tls-verify=false) ;; esac
 # remote_digest TAG: nothing where there is no such tag; any other trouble ends the push.
