@@ -3,7 +3,7 @@
 #
 #   docker/push.sh REGISTRY/NAME                 e.g. registry.example.org/plant/humidor
 #
-# Tags: X.Y.Z, sha-COMMIT and X.Y.Z-ARCH, which never move; X.Y and latest, which do. A registry on loopback is spoken to
+# Then attach.sh attaches what is known of the binaries. Tags: X.Y.Z, sha-COMMIT and X.Y.Z-ARCH, which never move; X.Y and latest, which do. A registry on loopback is spoken to
 # over plain HTTP.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
@@ -84,4 +84,9 @@ while read -r arch _ platform _; do
     there=$(remote_digest "$version-$arch")
     [[ $there == "$(archive_platform "$archive" "$platform")" ]] || die "$repository:$version-$arch has $there after the push"
 done < <(targets)
+if [[ $(jq -r .revision "$ROOT/dist/build-info.json" 2>/dev/null) == "$revision" ]]; then
+    "$ROOT/docker/attach.sh" "$repository"
+else
+    say "no lists of crates are attached: dist/ has no binaries of this commit, from which docker/build.sh all and docker/attach.sh $repository make them"
+fi
 say "$repository@$digest"
