@@ -73,6 +73,10 @@ let
     }
     // lib.optionalAttrs (cfg.${role}.passwordFile != null) { HUMIDOR_PASSWORD_FILE = "%d/password"; };
     serviceConfig = {
+      # Ready when the log or the outbox is open; to migrate a large log takes minutes.
+      Type = "notify";
+      TimeoutStartSec = "infinity";
+      WatchdogSec = 60;
       LoadCredential = lib.optional (
         cfg.${role}.passwordFile != null
       ) "password:${cfg.${role}.passwordFile}";
