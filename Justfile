@@ -96,6 +96,17 @@ inspect IMAGE:
 smoke:
     tests/delivery/run
 
+# Debian packages around the binaries of `just build` → dist/humidor_X.Y.Z_{amd64,arm64,armhf}.deb
+[group('delivery')]
+deb *ARCH='all':
+    docker/deb.sh {{ARCH}}
+
+# Debian packages in roots of Debian 12 and 13 under emulation (root; after `just build`; installs what it needs)
+[group('delivery')]
+test-deb *ROOTS='bookworm:armv7 trixie:arm64':
+    docker/setup.sh engine emulate rig deb
+    tests/delivery/with-engine tests/delivery/packages {{ROOTS}}
+
 # One tar for a plant without the internet
 [group('delivery')]
 bundle:

@@ -17,6 +17,10 @@
       nixpkgs,
       rust-overlay,
     }:
+    assert
+      # As nixpkgs' own. Older ones would end somewhere inside it, in words that name neither.
+      builtins.compareVersions builtins.nixVersion (import ./nix/oldest.nix) >= 0
+      || throw "humidor needs Nix ${import ./nix/oldest.nix} or later, and this is ${builtins.nixVersion}: take a newer one from nixos.org, Debian 13 or your distribution; docker/build.sh and docker/image.sh need none";
     let
       inherit (nixpkgs) lib;
 
@@ -28,7 +32,14 @@
       supported = lib.concatStringsSep " and " (lib.attrNames builders);
       unsupported =
         system:
-        throw "humidor is built on ${supported}, not on ${system}; for a 32-bit board take bin-armv7 or image-armv7 of one of these";
+        throw "humidor is built on ${supported}, not on ${system}; ${
+          if lib.hasSuffix "darwin" system then
+            "on macOS docker/image.sh makes the image with Docker, and cargo run -- demo runs"
+          else
+            "for a 32-bit board take bin-armv7 or image-armv7 of one of these"
+        }";
+
+      packageFor = import ./nix/package.nix { inherit (self) packages; };
 
       targets = import ./nix/targets.nix { inherit lib; };
       release = {
@@ -89,6 +100,7 @@
               // lib.mapAttrs' (arch: lib.nameValuePair "image-${arch}") images
               // {
                 default = binaries.${native};
+                humidor = binaries.${native};
                 oci = import ./nix/index.nix {
                   inherit
                     pkgs
@@ -114,7 +126,7 @@
         "x86_64-darwin"
       ] unsupported;
 
-      checks = forBuilders (import ./nix/checks.nix { inherit self release; });
+      checks = forBuilders (import ./nix/checks.nix { inherit self release targets; });
 
       devShells = forBuilders (
         {
@@ -130,14 +142,14 @@
 
       formatter = forBuilders ({ pkgs, ... }: pkgs.nixfmt-tree);
 
-      overlays.default = final: _: {
-        humidor =
-          let
-            inherit (final.stdenv.hostPlatform) system;
-          in
-          (self.packages.${system} or (unsupported system)).default;
-      };
+      overlays.default = final: _: { humidor = (packageFor final).package; };
 
-      nixosModules.default = import ./nix/module.nix { inherit self; };
+      nixosModules.default =
+        { lib, pkgs, ... }:
+        {
+          imports = [ ./nix/module.nix ];
+          services.humidor.package = lib.mkDefault (packageFor pkgs).package;
+          services.humidor.checkedBy = lib.mkDefault (packageFor pkgs).builders;
+        };
     };
 }

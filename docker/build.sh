@@ -2,13 +2,19 @@
 # The static binaries, the same way on a host, in the Dockerfile and in CI:
 #
 #   docker/build.sh [amd64|arm64|armv7|all]…    → dist/ARCH/humidor
+#                                               and dist/build-info.json: by what, and on what
 #   docker/build.sh fetch                       the crates only, for builds without a network
+#   docker/build.sh compiler                    which compiler it would take
 #
 # What it needs, docker/setup.sh build installs. The same source and toolchain give the same bytes in any directory on
-# any day: everything that a compiler could learn of this machine is set here and nowhere else.
+# any day: everything that a compiler could learn of this machine is set here and in sealed.sh, and nowhere else.
+#
+# HUMIDOR_CRATES names a folder of crates, as cargo vendor fills it, in place of the registry's.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=docker/sealed.sh
+. "$ROOT/docker/sealed.sh"
 
 cd "$ROOT"
 [[ $ROOT != *[[:space:]]* ]] || die "the path of this work tree has a space in it" "RUSTFLAGS cannot carry that: move the work tree"
@@ -17,45 +23,41 @@ cd "$ROOT"
 export RUSTUP_AUTO_INSTALL=0
 export PATH=$TOOLS/bin:$PATH
 
-targets_dir=${CARGO_TARGET_DIR:-$ROOT/target}
-cargo_home=${CARGO_HOME:-$HOME/.cargo}
-# A crate of rumqttd's configuration (const-random) would take a number from the compiler's machine.
-export CONST_RANDOM_SEED=humidor
+targets_dir=$(realpath -m "${CARGO_TARGET_DIR:-$ROOT/target}")
+crates=${HUMIDOR_CRATES:-$targets_dir/crates-$(sha256sum Cargo.lock | cut -c-12)}
 
-# choose_toolchain TRIPLE: sets cargo, rustc, sysroot, build_std. The toolchain of rust-toolchain.toml where it has the
-# target's std; else Debian's, whose package rust-web-src lets us compile std.
+# choose_toolchain TRIPLE: sets sysroot, cargo, rustc and std, the sysroot that has the target's std: the compiler's own
+# (rustup, Nix), else the one that docker/std.sh has compiled for it.
 choose_toolchain() {
-    build_std=()
-    for rustc in "${RUSTC:-rustc}" /usr/bin/rustc; do
-        sysroot=$("$rustc" --print sysroot 2>/dev/null) || continue
-        cargo=$(dirname "$(command -v "$rustc")")/cargo
-        if [[ -d $sysroot/lib/rustlib/$1/lib ]]; then
+    local named
+    for named in "${RUSTC:-rustc}" /usr/bin/rustc; do
+        sysroot=$("$named" --print sysroot 2>/dev/null) || continue
+        # The programs themselves: rustup's go-between would ask the folder that cargo runs in which toolchain is meant.
+        rustc=$sysroot/bin/rustc cargo=$sysroot/bin/cargo
+        for std in "$sysroot" "$(std_folder "$rustc")"; do
+            [[ -d $std/lib/rustlib/$1/lib ]] || continue
+            [[ $std == "$sysroot" || $(cat "$std/compiler") == "$("$rustc" -vV)" ]] ||
+                die "$std was compiled by another compiler than $("$rustc" --version)" "rm -r $std" "docker/setup.sh build compiles it anew"
             return
-        elif [[ $rustc == /usr/bin/rustc && -f $sysroot/lib/rustlib/src/rust/library/Cargo.lock ]]; then
-            # -Z on a stable compiler; no crate of ours uses an unstable feature.
-            export RUSTC_BOOTSTRAP=1
-            # Without the reader of debug information that prints stacks: there are no tables to walk (see below).
-            build_std=('-Zbuild-std=std,panic_abort' '-Zbuild-std-features=optimize_for_size')
-            return
-        fi
+        done
     done
     die "no Rust toolchain here has the std of $1" "with rustup: rustup target add $1" \
         "on Debian without rustup: HUMIDOR_RUST=debian docker/setup.sh build"
 }
 
-# fetch: the crates, and what std is made of where it will be compiled. Those of other systems too: cargo-zigbuild and
-# cargo-auditable ask cargo about the whole lock file. Asks no network when all are there.
 fetch() {
-    "$cargo" fetch --quiet --locked
-    ((!${#build_std[@]})) || "$cargo" fetch --quiet --locked --manifest-path "$sysroot/lib/rustlib/src/rust/library/Cargo.toml"
+    read -r _ triple _ < <(target "$1")
+    choose_toolchain "$triple"
+    fetch_crates "$cargo" "$ROOT/Cargo.toml" "$ROOT/Cargo.lock" "$crates"
 }
 
-if [[ ${1:-} == fetch ]]; then
-    for arch in $(archs all); do
-        read -r _ triple _ < <(target "$arch")
-        choose_toolchain "$triple"
-        fetch
-    done
+if [[ ${1:-} == compiler ]]; then
+    read -r _ triple _ < <(target "$(archs all | head -n 1)")
+    choose_toolchain "$triple"
+    "$rustc" --version
+    exit
+elif [[ ${1:-} == fetch ]]; then
+    fetch "$(archs all | head -n 1)"
     exit
 fi
 
@@ -65,6 +67,8 @@ GIGABYTES_PER_BUILD=3
 wanted=$(archs "$@")
 mapfile -t wanted <<<"$wanted"
 know_source
+# Before several builds ask for it at a time.
+fetch "${wanted[0]}"
 if ((${#wanted[@]} > 1)); then
     # Several at a time: while one is optimised, the crates of another are compiled.
     at_once=$(awk -v each=$GIGABYTES_PER_BUILD '/^MemAvailable:/ { print int($2 / 1048576 / each) }' /proc/meminfo)
@@ -78,38 +82,76 @@ fi
 arch=${wanted[0]}
 # One folder a target: cargo lets no two builds into one at a time.
 target_dir=$targets_dir/$arch
-export ZIG_GLOBAL_CACHE_DIR=$target_dir/zig ZIG_LOCAL_CACHE_DIR=$target_dir/zig
 read -r _ triple _ < <(target "$arch")
-choose_toolchain "$triple"
-say "$arch: $triple, $("$rustc" --version)${build_std:+, compiling std}, $HUMIDOR_REVISION"
-fetch
+say "$arch: $triple, $("$rustc" --version), $HUMIDOR_REVISION"
+commit=$("$rustc" -vV | sed -n 's/^commit-hash: //p')
+mkdir -p "$target_dir"
+# Nobody walks the stack (see below): what std, which is compiled for unwinding, brings of such tables is left out.
+write "$target_dir/no-tables.ld" 'SECTIONS { /DISCARD/ : { *(.eh_frame .eh_frame_hdr .gcc_except_table .gcc_except_table.* .ARM.exidx* .ARM.extab*) } } INSERT AFTER .text;'
 rust_flags=(
     -C target-feature=+crt-static
-    # The C runtime is zig's in every case, not the copy in rustup's std, which Debian's toolchain has not.
+    # The program is linked to fixed addresses in every case: code that could lie anywhere takes more space and time.
+    -C relocation-model=static
+    # The C runtime is zig's in every case, not the copy in upstream's std, which Debian's has not.
     -C link-self-contained=no
     -C 'link-arg=-Wl,--build-id=none'
     # A panic ends the process and nobody walks its stack: the tables for that are an eighth of the file.
     -C force-unwind-tables=no
+    -C "link-arg=-Wl,-T,$target_dir/no-tables.ld"
     --remap-path-prefix="$ROOT=/humidor"
-    --remap-path-prefix="$cargo_home=/cargo"
     --remap-path-prefix="$target_dir=/target"
-    --remap-path-prefix="$sysroot/lib/rustlib/src/rust=/rust"
+    --remap-path-prefix="$crates=/crates"
 )
-# Of several prefixes the last counts: cargo's folder for a registry is named after the registry's address, which a
-# mirror or Nix has another of.
-for crates in "$cargo_home"/registry/src/*; do
-    rust_flags+=(--remap-path-prefix="$crates=/crates")
+# A compiler that has its sources beside it names std's files by where they lie here, through a link if they are behind one.
+std_sources=$sysroot/lib/rustlib/src/rust
+for folder in "$std_sources" "$(readlink "$std_sources" || true)" "$(realpath -m "$std_sources")"; do
+    [[ $folder != /* ]] || rust_flags+=(--remap-path-prefix="$folder=/rustc/$commit")
 done
-# SQLite, the only C: no debug information, no paths of this machine in __FILE__.
-c_flags=(-g0 -fno-unwind-tables -fno-asynchronous-unwind-tables "-ffile-prefix-map=$cargo_home=/cargo" "-ffile-prefix-map=$target_dir=/target")
-# What `cargo auditable` sets, but for the wrapper's path: cargo takes that into the names of our symbols, and it lies
-# in the home of whoever builds. The bare name is the same everywhere.
-export RUSTC_WORKSPACE_WRAPPER=cargo-auditable
-export CARGO_AUDITABLE_ORIG_ARGS='{"offline":false,"locked":true,"frozen":false,"config":[]}'
-RUSTC=$rustc RUSTFLAGS="${rust_flags[*]}" CFLAGS="${c_flags[*]}" \
-    "$cargo" zigbuild --locked --release "${build_std[@]}" --target "$triple" --target-dir "$target_dir"
+[[ $std == "$sysroot" ]] || rust_flags+=("--sysroot=$std")
+# SQLite and ring, the only C: no debug information, no paths of this machine in __FILE__.
+c_flags=(-g0 -fno-unwind-tables -fno-asynchronous-unwind-tables "-ffile-prefix-map=$crates=/crates" "-ffile-prefix-map=$target_dir=/target")
+seal "$target_dir/home" "$rustc" "$crates" "$ROOT/.cargo/config.toml"
+variables=(
+    RUSTFLAGS="${rust_flags[*]}"
+    CFLAGS="${c_flags[*]}"
+    HUMIDOR_REVISION="$HUMIDOR_REVISION"
+    SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH"
+    # A crate of rumqttd's configuration (const-random) would take a number from the compiler's machine.
+    CONST_RANDOM_SEED=humidor
+    ZIG_GLOBAL_CACHE_DIR="$target_dir/zig"
+    ZIG_LOCAL_CACHE_DIR="$target_dir/zig"
+    # What `cargo auditable` sets, but for the wrapper's path: cargo takes that into the names of our symbols, and it lies
+    # in the home of whoever builds. The bare name is the same everywhere.
+    RUSTC_WORKSPACE_WRAPPER=cargo-auditable
+    # It asks cargo about the crates, in the work tree: above it may be the configuration of whoever builds, before which ours
+    # is named.
+    CARGO_AUDITABLE_ORIG_ARGS="{\"offline\":true,\"locked\":true,\"frozen\":false,\"config\":[\"$sealed_home/cargo/config.toml\"]}"
+    RUSTC_WRAPPER=
+)
+sealed "$cargo" "${variables[@]}" -- \
+    zigbuild --offline --locked --release --manifest-path "$ROOT/Cargo.toml" --target "$triple" --target-dir "$target_dir"
 mkdir -p "dist/$arch"
 install -m 755 "$target_dir/$triple/release/humidor" "dist/$arch/humidor.part"
 touch -d "@$SOURCE_DATE_EPOCH" "dist/$arch/humidor.part"
 mv "dist/$arch/humidor.part" "dist/$arch/humidor"
+# The same for every target, so that whichever ends last writes what is there.
+pinned() { sed -n "s/^$1==\([^ ]*\).*/\1/p" docker/zig-requirements.txt; }
+info=(
+    "version: $(version)"
+    "revision: $HUMIDOR_REVISION"
+    "builder: $(uname -m)"
+    "rustc: $("$rustc" --version)"
+    "rustc-commit: $commit"
+    "std: $([[ $std == "$sysroot" ]] && echo "the compiler's own" || echo "compiled by docker/std.sh")"
+    "zig: $(pinned ziglang)"
+    "cargo-zigbuild: $(pinned cargo-zigbuild)"
+    "cargo-auditable: $(auditable_version)"
+)
+{
+    printf '{\n'
+    printf '%s\n' "${info[@]}" | sed -e 's/^\([^:]*\): \(.*\)$/  "\1": "\2"/' -e '$!s/$/,/'
+    printf '}\n'
+} >"dist/build-info.$arch"
+touch -d "@$SOURCE_DATE_EPOCH" "dist/build-info.$arch"
+mv "dist/build-info.$arch" dist/build-info.json
 say "dist/$arch/humidor: $(stat -c %s "dist/$arch/humidor") bytes, sha256 $(sha256sum "dist/$arch/humidor" | cut -d' ' -f1)"

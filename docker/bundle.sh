@@ -3,8 +3,8 @@
 #
 #   docker/bundle.sh             → dist/humidor-VERSION-bundle.tar
 #
-# In it: the image of all platforms as pushed (for a registry), one image a platform for docker load, compose files,
-# checksums, and an installer that picks the platform.
+# In it: the image of all platforms as pushed (for a registry), one image a platform for docker load, the Debian packages,
+# compose files, checksums, and an installer that picks the platform.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -20,6 +20,9 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/$name"
 cp "$archive" "$ROOT/docker/compose.yaml" "$ROOT/docker/compose.node.yaml" "$work/$name/"
 install -m 755 "$ROOT/docker/install.sh" "$work/$name/"
+# Boards without an engine. Of the binaries in dist/, which image.sh took too.
+"$ROOT/docker/deb.sh" all
+cp "$ROOT/dist/humidor_$version"_*.deb "$work/$name/"
 # For the next bundle; that of this one has to come another way.
 [[ ! -f $ROOT/docker/humidor.pub ]] || cp "$ROOT/docker/humidor.pub" "$work/$name/"
 while read -r arch _ platform _; do

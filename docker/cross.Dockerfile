@@ -7,7 +7,7 @@ WORKDIR /humidor
 # cross runs as the user who called it, whose home is not here.
 ENV XDG_CACHE_HOME=/opt
 COPY rust-toolchain.toml ./
-COPY docker/setup.sh docker/lib.sh docker/targets docker/zig-requirements.txt docker/auditable.lock docker/
+COPY docker/setup.sh docker/lib.sh docker/std.sh docker/sealed.sh docker/targets docker/zig-requirements.txt docker/auditable.lock docker/
 RUN docker/setup.sh build
 COPY docker/cross-cargo /opt/cross/cargo
 ENV PATH=/opt/cross:$PATH

@@ -13,7 +13,7 @@ die() {
     exit 1
 }
 
-# The table without its comments, single spaces between its columns: arch triple platform zig qemu.
+# The table without its comments, single spaces between its columns: arch triple platform zig qemu binary packed deb.
 targets() { sed -e '/^#/d' -e '/^$/d' -e 's/[[:space:]]\{1,\}/ /g' "$ROOT/docker/targets"; }
 
 # target ARCH|PLATFORM|TRIPLE: its line of the table.
@@ -44,6 +44,20 @@ tools_folder() { printf '%s/humidor/%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "
 # shellcheck disable=SC2034 # used by those who source this
 TOOLS=${HUMIDOR_TOOLS:-$(tools_folder zig)}
 
+# std_folder RUSTC: the sysroot in which docker/std.sh leaves the std of the targets. One for each compiler, and for each
+# way to compile it.
+std_folder() {
+    local compiler release commit
+    compiler=$(cd "$ROOT" && "$1" -vV)
+    release=$(sed -n 's/^release: //p' <<<"$compiler")
+    commit=$(sed -n 's/^commit-hash: //p' <<<"$compiler")
+    printf '%s/humidor/std-%s-%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$release" "${commit:0:9}" "$(sha256sum "$ROOT/docker/std.sh" | cut -c-12)"
+}
+
+# Where docker/setup.sh puts a Nix, on a Debian whose own is too old.
+# shellcheck disable=SC2034 # used by those who source this
+NIX_FOLDER=${XDG_CACHE_HOME:-$HOME/.cache}/humidor/nix-of-debian-13
+
 # Which source this is: commit, and -dirty when files differ from it. Where there is no git (inside the Dockerfile) both
 # are handed in.
 know_source() {
@@ -59,6 +73,9 @@ know_source() {
     SOURCE_DATE_EPOCH=$(git -C "$ROOT" log -1 --format=%ct)
     export HUMIDOR_REVISION SOURCE_DATE_EPOCH
 }
+
+# The version of cargo-auditable, which writes the list of crates into the binary, where scanners of images look for it.
+auditable_version() { sed -n '/^name = "cargo-auditable"$/{n;s/^version = "\(.*\)"$/\1/p}' "$ROOT/docker/auditable.lock"; }
 
 # The crate's version.
 version() { sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1; }

@@ -3,7 +3,7 @@
 #
 #   docker/push.sh REGISTRY/NAME                 e.g. registry.example.org/plant/humidor
 #
-# Tags: X.Y.Z, sha-COMMIT and X.Y.Z-ARCH, which never move; X.Y and latest, which do. A registry on loopback is spoken to
+# Then attach.sh attaches what is known of the binaries. Tags: X.Y.Z, sha-COMMIT and X.Y.Z-ARCH, which never move; X.Y and latest, which do. A registry on loopback is spoken to
 # over plain HTTP.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
@@ -25,6 +25,12 @@ revision=$(archive_revision "$archive")
         "commit, then docker/build.sh all and docker/image.sh prebuilt"
 [[ $HUMIDOR_REVISION == "$revision" ]] ||
     die "the image is of $revision, this work tree is $HUMIDOR_REVISION" "docker/image.sh makes it anew"
+
+# What a registry shows as the image's platforms.
+entries=$(archive_blob "$archive" "$digest" | jq -r '.manifests[] | [.platform.os, .platform.architecture, .platform.variant // empty] | join("/")' | sort)
+[[ $entries == "$(targets | cut -d' ' -f3 | sort)" ]] ||
+    die "the index in dist/humidor.oci.tar lists $(tr '\n' ' ' <<<"$entries")and not exactly the platforms of docker/targets" \
+        "docker/image.sh makes it anew; attestations and further platforms do not belong into it"
 
 tls=()
 case $repository in 127.* | localhost[:/]* | "[::1]"*) tls=(--tls-verify=false) ;; esac
@@ -78,4 +84,9 @@ while read -r arch _ platform _; do
     there=$(remote_digest "$version-$arch")
     [[ $there == "$(archive_platform "$archive" "$platform")" ]] || die "$repository:$version-$arch has $there after the push"
 done < <(targets)
+if [[ $(jq -r .revision "$ROOT/dist/build-info.json" 2>/dev/null) == "$revision" ]]; then
+    "$ROOT/docker/attach.sh" "$repository"
+else
+    say "no lists of crates are attached: dist/ has no binaries of this commit, from which docker/build.sh all and docker/attach.sh $repository make them"
+fi
 say "$repository@$digest"

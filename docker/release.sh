@@ -37,8 +37,8 @@ binaries_are_of_it() {
 image_is_of_it() { [[ -n $tagged && $(archive_revision "$archive") == "$tagged" ]]; }
 digests_are_of_it() { grep -qx "$wanted revision all $tagged" dist/digests.txt && grep -q "^$wanted index all $(archive_digest "$archive")$" dist/digests.txt; }
 bundle_is_of_it() { [[ -f $archive && $(tar -xOf "$bundle" "humidor-$wanted/DIGEST") == "$(archive_digest "$archive")" ]]; }
-signed() { docker/sign.sh check "$bundle" && docker/sign.sh check dist/digests.txt; }
-digests_are_published() { grep -q "^$wanted " dist/digests.txt && diff <(grep "^$wanted " dist/digests.txt) <(grep "^$wanted " docker/digests.txt); }
+signed() { docker/sign.sh check "$bundle" dist/digests.txt dist/build-info.json; }
+digests_are_published() { cmp dist/build-info.json "docker/build-info/$wanted.json" && grep -q "^$wanted " dist/digests.txt && diff <(grep "^$wanted " dist/digests.txt) <(grep "^$wanted " docker/digests.txt); }
 
 item "version $wanted in Cargo.toml, Cargo.lock and docker/Dockerfile" "write it, then cargo check" version_is_set
 item "CHANGELOG.md has a heading $wanted" "rename Unreleased, with the date" changes_are_told
@@ -53,8 +53,9 @@ item "binaries of it in dist/" "with the tag checked out: just build" binaries_a
 item "the image of it in dist/" "just image prebuilt" image_is_of_it
 item "built again by every way, the same" "just verify" digests_are_of_it
 item "the bundle for a plant without the internet" "just bundle" bundle_is_of_it
-item "signatures of bundle and digests" "just sign" signed
-item "its digests in docker/digests.txt, on main" "git switch main; grep '^$wanted ' dist/digests.txt >> docker/digests.txt; commit" digests_are_published
+item "signatures of bundle, digests and build-info.json" "just sign" signed
+item "its digests in docker/digests.txt and its builder in docker/build-info/, on main" \
+    "git switch main; grep '^$wanted ' dist/digests.txt >> docker/digests.txt; cp dist/build-info.json docker/build-info/$wanted.json; commit" digests_are_published
 printf '%s\n' "By hand, last: git push --tags; just push REGISTRY/NAME (refuses to change a published version); just verify $wanted on" \
-    "another machine; attach bundle, digests.txt and both .minisig to the release."
+    "another machine; attach bundle, packages, digests.txt, build-info.json and every .minisig to the release."
 ((!open)) || die "$open of the list are open"

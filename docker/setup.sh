@@ -7,6 +7,7 @@
 #   docker/setup.sh emulate   qemu's user-mode emulators, to run the other platforms
 #   docker/setup.sh rig       a registry and what the delivery tests look with
 #   docker/setup.sh lint      shellcheck and hadolint (pinned wheels), nixfmt
+#   docker/setup.sh deb       what Debian packages are made and tested with
 #   docker/setup.sh sign      minisign
 #   docker/setup.sh nix       Nix, and what tests/nix looks at its images with
 #   docker/setup.sh clients   MQTT clients of others, sqlite3
@@ -20,7 +21,7 @@
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
 # HUMIDOR_RUST=rustup takes the targets' std from rustup (the default where rustup is), HUMIDOR_RUST=debian takes Debian's
-# second toolchain and its sources, from which build.sh compiles std.
+# second toolchain and compiles std from its sources, once (std.sh).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,8 +29,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 
 packages_build=(python3 python3-venv ca-certificates)
-# Writes the list of crates into the binary, where scanners of images look for it.
-CARGO_AUDITABLE=$(sed -n '/^name = "cargo-auditable"$/{n;s/^version = "\(.*\)"$/\1/p}' "$here/auditable.lock")
 packages_debian_rust=(rustc-web cargo-web rust-web-src)
 # Debian 12's engine (20.10) cannot keep an image of several platforms; Debian 13's installs on 12 as it is.
 packages_engine=(docker.io docker-cli docker-buildx docker-compose containerd)
@@ -40,7 +39,8 @@ packages_lint=(python3 python3-venv)
 # Writes what nixfmt writes, which is a Haskell program that neither Debian 12 nor the crate registry has.
 NIXFMT_RS=0.5.3
 packages_sign=(minisign)
-packages_nix=(nix-bin skopeo jq unzip binutils)
+packages_deb=(dpkg-dev lintian mmdebstrap arch-test)
+packages_nix=(skopeo jq unzip binutils)
 packages_clients=(mosquitto-clients sqlite3 python3-venv)
 packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv nginx-light caddy)
 packages_peer=(mosquitto)
@@ -73,7 +73,7 @@ source_of_debian_12() { apt-get indextargets --format '$(REPO_URI)' 'Codename: b
 
 # Lets Debian 12 take the engine, and nothing else, from Debian 13.
 allow_engine_of_debian_13() {
-    [[ $(. /etc/os-release && printf %s "$VERSION_CODENAME") == bookworm ]] || return 0
+    old_debian || return 0
     local preferences=/etc/apt/preferences.d/humidor-engine sources=/etc/apt/sources.list.d/humidor-engine.sources from
     [[ -f $preferences && -f $sources ]] && return
     ((EUID == 0)) || die "the engine of Debian 13 is not set up" "run this as root, or install Docker with buildx and compose your own way"
@@ -88,6 +88,31 @@ allow_engine_of_debian_13() {
     printf 'Types: deb\nURIs: %s\nSuites: trixie\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' "$from" >"$sources"
     printf 'Package: *\nPin: release n=trixie*\nPin-Priority: -1\n\nPackage: %s docker-registry\nPin: release n=trixie*\nPin-Priority: 700\n' \
         "${packages_engine[*]}" >"$preferences"
+}
+
+old_debian() { [[ $(. /etc/os-release && printf %s "$VERSION_CODENAME") == bookworm ]]; }
+
+# Debian 12's own (2.8) is older than nix/oldest.nix. That of Debian 13 in a folder of its own, with its libraries.
+setup_nix_of_debian_13() {
+    local from program
+    [[ ! -x $NIX_FOLDER/bin/nix ]] || return 0
+    from=$(source_of_debian_12)
+    say "installing Debian 13's Nix into $NIX_FOLDER"
+    rm -rf "$NIX_FOLDER" "$NIX_FOLDER.part"
+    mkdir -p "$(dirname "$NIX_FOLDER")"
+    mmdebstrap --quiet --variant=extract --include=nix-bin trixie "$NIX_FOLDER.part" \
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $from trixie main"
+    mkdir "$NIX_FOLDER.part/humidor"
+    for program in "$NIX_FOLDER.part"/usr/bin/nix*; do
+        program=${program##*/}
+        # shellcheck disable=SC2016 # for the script
+        printf '#!/bin/bash\nexec $(echo %s/usr/lib*/ld-linux-*.so.*) --library-path "$(echo %s/usr/lib/*-linux-gnu)" %s/usr/bin/%s "$@"\n' \
+            "$NIX_FOLDER" "$NIX_FOLDER" "$NIX_FOLDER" "$program" >"$NIX_FOLDER.part/humidor/$program"
+        chmod +x "$NIX_FOLDER.part/humidor/$program"
+    done
+    rm -rf "$NIX_FOLDER.part/bin"
+    mv "$NIX_FOLDER.part/humidor" "$NIX_FOLDER.part/bin"
+    mv "$NIX_FOLDER.part" "$NIX_FOLDER"
 }
 
 setup_zig() {
@@ -189,8 +214,12 @@ for group in "$@"; do
         packages+=("${packages_rig[@]}")
         ;;
     lint) packages+=("${packages_lint[@]}") ;;
+    deb) packages+=("${packages_deb[@]}") ;;
     sign) packages+=("${packages_sign[@]}") ;;
-    nix) packages+=("${packages_nix[@]}") ;;
+    nix)
+        packages+=("${packages_nix[@]}")
+        if old_debian; then packages+=(mmdebstrap); else packages+=(nix-bin); fi
+        ;;
     clients) packages+=("${packages_clients[@]}") ;;
     web) packages+=("${packages_web[@]}") ;;
     peer) packages+=("${packages_peer[@]}") ;;
@@ -211,10 +240,11 @@ for group in "$@"; do
     case $group in
     build)
         setup_zig
-        [[ $from == debian ]] || add_targets
-        install_crate cargo-auditable "$CARGO_AUDITABLE" "$TOOLS"
+        install_crate cargo-auditable "$(auditable_version)" "$TOOLS"
+        if [[ $from == debian ]]; then RUSTC=/usr/bin/rustc "$here/std.sh" all; else add_targets; fi
         ;;
     lint) setup_lint ;;
     kubernetes) setup_kubernetes ;;
+    nix) if old_debian; then setup_nix_of_debian_13; fi ;;
     esac
 done

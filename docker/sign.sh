@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Detached signatures by a plain key, for a plant without the internet; what is signed stays as it is, and so its digest:
 #
-#   docker/sign.sh [FILE…]           FILE.minisig of each; default: the bundle and the digests in dist/
+#   docker/sign.sh [FILE…]           FILE.minisig of each; default: bundle, digests and build-info.json in dist/
 #   docker/sign.sh check FILE…       by the public key docker/humidor.pub
 #
 # HUMIDOR_SIGNING_KEY: the secret key, which never is in the repository (default: ~/.minisign/humidor.key).
@@ -34,9 +34,9 @@ git -C "$ROOT" ls-files --error-unmatch "$secret" >/dev/null 2>&1 && die "$secre
 know_source
 [[ $HUMIDOR_REVISION != *-dirty ]] || die "there are uncommitted changes: nobody could tell what was signed" "commit first"
 files=("$@")
-(($#)) || files=("$ROOT/dist/humidor-$(version)-bundle.tar" "$ROOT/dist/digests.txt")
+(($#)) || files=("$ROOT/dist/humidor-$(version)-bundle.tar" "$ROOT/dist/digests.txt" "$ROOT/dist/build-info.json")
 for file in "${files[@]}"; do
-    [[ -f $file ]] || die "$file is not there" "just bundle and just verify make them"
+    [[ -f $file ]] || die "$file is not there" "just build, just bundle and just verify make them"
     minisign -S -s "$secret" -m "$file" -x "$file.minisig.part" -t "humidor $(version) $HUMIDOR_REVISION $(basename "$file")" >/dev/null
     mv "$file.minisig.part" "$file.minisig"
     # The wrong pair would sign in vain.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the source again, elsewhere, by every way that this machine has, and compares. The exit code is the verdict.
+# Builds the source again, elsewhere, by every way that this machine has, and compares. The exit code is the verdict: 0 the
+# same, 1 different, 2 not comparable (built by another compiler or on another kind of machine, as build-info.json says).
 #
 #   docker/verify.sh [VERSION] [host|docker|cross|nix]…
 #
@@ -11,7 +12,7 @@
 # the two that make some, Docker and Nix, each the same as before: they pack differently.
 # HUMIDOR_ARCHS="arm64 armv7" leaves targets out of host, cross and nix. CROSS and NIX name another cross and nix.
 #
-# All digests are left in dist/digests.txt, in the form of docker/digests.txt.
+# How the compared was built is in docker/build-info/VERSION.json and dist/build-info.json. All digests are left in dist/digests.txt, in the form of docker/digests.txt.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -32,7 +33,16 @@ lacks() {
             echo "cross needs a Docker engine, and none answers"
         fi
         ;;
-    nix) command -v "${NIX:-nix}" >/dev/null || echo "nix is not there" ;;
+    nix)
+        local oldest found
+        oldest=$(sed -n 's/^"\(.*\)"$/\1/p' "$ROOT/nix/oldest.nix")
+        if ! command -v "${NIX:-nix}" >/dev/null; then
+            echo "nix is not there"
+        elif found=$("${NIX:-nix}" --version 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -n 1) && [[ -n $found ]] &&
+            [[ $(printf '%s\n' "$oldest" "$found" | sort -V | head -n 1) != "$oldest" ]]; then
+            echo "this Nix is $found, and the flake needs $oldest or later: take it from nixos.org or Debian 13"
+        fi
+        ;;
     *) die "there is no way $1" "the ways are ${ALL_WAYS[*]}" ;;
     esac
 }
@@ -41,6 +51,8 @@ wanted_version=''
 if [[ ${1:-} =~ ^v?([0-9]+\.[0-9]+\.[0-9]+)$ ]]; then
     wanted_version=${BASH_REMATCH[1]}
     shift
+    grep -q "^$wanted_version " "$ROOT/docker/digests.txt" ||
+        die "docker/digests.txt has no digests of $wanted_version" "git pull brings those of later releases"
 fi
 ways=() left_out=()
 for way in "${@:-${ALL_WAYS[@]}}"; do
@@ -61,8 +73,6 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/humidor-verify-elsewhere.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 git clone --quiet "$ROOT" "$work/source"
 if [[ -n $wanted_version ]]; then
-    grep -q "^$wanted_version " "$ROOT/docker/digests.txt" ||
-        die "docker/digests.txt has no digests of $wanted_version" "git pull brings those of later releases"
     git -C "$work/source" -c advice.detachedHead=false checkout --quiet "v$wanted_version" ||
         die "there is no tag v$wanted_version" "git fetch --tags"
     if git -C "$work/source" cat-file tag "v$wanted_version" 2>/dev/null | grep -q '^-----BEGIN .*SIGNATURE-----'; then
@@ -93,6 +103,23 @@ note_binary() {
     note "$1" compiler "$2" "rustc-$(grep -aoE -m 1 'rustc version [^ ]+' "$3" | head -n 1 | cut -d' ' -f3)"
 }
 
+# The kind of machine that a column was built on.
+declare -A builder_of=()
+# info FILE KEY: of a build-info.json.
+info() { sed -n "s/^ *\"$2\": \"\(.*\)\",*\$/\1/p" "$1"; }
+
+# incomparable WAY OTHER ARCH: why their bytes need not be the same, or nothing.
+incomparable() {
+    local of=$3 one other
+    [[ $of != all ]] || of=${wanted[0]}
+    one=${digest_of[$1 compiler $of]:-} other=${digest_of[$2 compiler $of]:-}
+    if [[ -n $one && -n $other && $one != "$other" ]]; then
+        echo "compiled by $one, and by $other"
+    elif [[ -n ${builder_of[$1]:-} && -n ${builder_of[$2]:-} && ${builder_of[$1]} != "${builder_of[$2]}" ]]; then
+        echo "built on ${builder_of[$1]}, this is ${builder_of[$2]}"
+    fi
+}
+
 # note_images WAY PREFIX ARCHIVE: index, manifests, configurations, layers; what cannot be the same by Docker and Nix has
 # Nix's prefix. The binary is in the first layer.
 note_images() {
@@ -115,6 +142,8 @@ note_images() {
 if [[ -n $wanted_version ]]; then
     columns+=(published)
     while read -r _ what arch digest; do note published "$what" "$arch" "$digest"; done < <(grep "^$wanted_version " "$ROOT/docker/digests.txt")
+    described=$ROOT/docker/build-info/$wanted_version.json
+    [[ ! -f $described ]] || builder_of[published]=$(info "$described" builder)
 else
     # What is there of another commit is not what this one makes.
     for arch in "${wanted[@]}"; do
@@ -122,15 +151,28 @@ else
         note_binary dist "$arch" "$ROOT/dist/$arch/humidor"
         columns=(dist)
     done
+    described=$ROOT/dist/build-info.json
+    [[ -f $described && $(info "$described" revision) == "$HUMIDOR_REVISION" ]] || described=''
+    [[ -z $described ]] || builder_of[dist]=$(info "$described" builder) builder_of[image]=$(info "$described" builder)
     if [[ -f $ROOT/dist/humidor.oci.tar && $(archive_revision "$ROOT/dist/humidor.oci.tar") == "$HUMIDOR_REVISION" ]]; then
         note_images image '' "$ROOT/dist/humidor.oci.tar"
         columns+=(image)
     fi
 fi
 
+# Known before anything is compiled: a compiler of another version gives other bytes.
+if [[ ${ways[*]} == host && -n $described && -f $described ]]; then
+    there=$(info "$described" rustc) here=$("$ROOT/docker/build.sh" compiler)
+    if [[ $here != "$there" ]]; then
+        say "not comparable: built by $there, here is $here"
+        exit 2
+    fi
+fi
+
 for way in "${ways[@]}"; do
     say "building $HUMIDOR_REVISION again: $way"
     columns+=("$way")
+    builder_of[$way]=$(uname -m)
     case $way in
     host)
         (cd "$work/source" && CARGO_TARGET_DIR=$work/host-target CARGO_HOME=$work/crates docker/build.sh "${wanted[@]}")
@@ -183,10 +225,10 @@ tell_difference() {
     fi
 }
 
-different=0 alike=0
+different=0 alike=0 unlike=0
 # row WHAT ARCH: one line of the table, and what differs in it.
 row() {
-    local way first='' digest mark=same compared=0
+    local way first='' digest mark=same compared=0 why
     printf '%-13s %-6s' "$1" "$2"
     for way in "${columns[@]}"; do
         digest=${digest_of[$way $1 $2]:-}
@@ -196,6 +238,13 @@ row() {
         if [[ -z $first ]]; then
             first=$way
         elif [[ $digest != "${digest_of[$first $1 $2]}" ]]; then
+            why=$(incomparable "$first" "$way" "$2")
+            if [[ -n $why ]]; then
+                [[ $mark == DIFFERENT ]] || mark='not comparable'
+                unlike=$((unlike + 1))
+                printf 'not comparable: %s\n' "$why" >>"$work/reasons"
+                continue
+            fi
             mark=DIFFERENT
             different=$((different + 1))
             tell_difference "$1" "$2" "$first" "$way" >>"$work/differences"
@@ -206,6 +255,7 @@ row() {
 }
 
 : >"$work/differences"
+: >"$work/reasons"
 printf '%-20s' "$(version)"
 for way in "${columns[@]}"; do printf " %-$((SHOWN_DIGITS + 1))s" "$way"; done
 printf '\n'
@@ -216,6 +266,7 @@ for line in "${rows[@]}"; do
     [[ $what == revision || $what == compiler || -z $what ]] || row "$what" "$arch"
 done
 cat "$work/differences"
+sort -u "$work/reasons"
 
 if [[ -z $wanted_version ]]; then
     mkdir -p "$ROOT/dist"
@@ -233,5 +284,9 @@ for signature in "$ROOT"/dist/*.minisig "$ROOT"/docker/*.minisig; do
     [[ ! -f $signature ]] || "$ROOT/docker/sign.sh" check "${signature%.minisig}" || different=$((different + 1))
 done
 ((!different)) || die "NOT THE SAME: $HUMIDOR_REVISION, $different differences" "docs/VERIFY.md tells what a difference can mean"
+if ((unlike)); then
+    say "not comparable: $unlike of the digests are of other builders; nothing else differs. docs/VERIFY.md tells what would be"
+    exit 2
+fi
 ((alike)) || die "nothing was compared: one way alone says nothing" "docker/build.sh all, or another way"
 say "verified: $HUMIDOR_REVISION by ${ways[*]}"

@@ -26,8 +26,11 @@ stdenv.mkDerivation {
       ../benches
       ../docker/build.sh
       ../docker/lib.sh
+      ../docker/sealed.sh
+      ../docker/std.sh
       ../docker/targets
       ../docker/zig-requirements.txt
+      ../docker/auditable.lock
       ../tests/delivery/properties
       ../tests/delivery/properties.sh
     ];
@@ -35,14 +38,9 @@ stdenv.mkDerivation {
 
   nativeBuildInputs = [ toolchain ];
 
-  # The crates are where cargo would have unpacked them: build.sh maps the folders that it finds there.
   buildPhase = ''
     runHook preBuild
-    export HOME=$TMPDIR/home CARGO_HOME=$TMPDIR/home/cargo
-    mkdir -p "$CARGO_HOME/registry/src"
-    ln -s ${crates} "$CARGO_HOME/registry/src/nix"
-    printf '[source.crates-io]\nreplace-with = "nix"\n[source.nix]\ndirectory = "%s"\n' "$CARGO_HOME/registry/src/nix" >"$CARGO_HOME/config.toml"
-    HUMIDOR_TOOLS=${tools} HUMIDOR_REVISION=${release.revision} SOURCE_DATE_EPOCH=${toString release.created} \
+    HOME=$TMPDIR HUMIDOR_TOOLS=${tools} HUMIDOR_CRATES=${crates} HUMIDOR_REVISION=${release.revision} SOURCE_DATE_EPOCH=${toString release.created} \
       bash docker/build.sh ${target.arch}
     runHook postBuild
   '';

@@ -61,6 +61,14 @@ pkgs.runCommand "${release.name}-${target.arch}.tar"
     tag = "${release.name}:${release.version}";
     inherit (release) version;
     epoch = toString release.created;
+    meta = {
+      inherit (release) description;
+      # That build it; where it runs is its name.
+      platforms = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+    };
   }
   ''
     created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)

@@ -15,6 +15,14 @@ pkgs.runCommand "${release.name}.oci.tar"
     images = map (arch: images.${arch}) (lib.attrNames targets);
     epoch = toString release.created;
     inherit (release) version;
+    meta = {
+      inherit (release) description;
+      # That build it; it runs on the platforms of docker/targets.
+      platforms = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+    };
   }
   ''
     mkdir layout

@@ -1,5 +1,5 @@
 # services.humidor.broker and services.humidor.node for NixOS: the program without an engine, as confined as in the image.
-{ self }:
+# A module of its own: who imports this file without the flake sets services.humidor.package, or has the overlay.
 {
   config,
   lib,
@@ -8,8 +8,39 @@
 }:
 let
   cfg = config.services.humidor;
-  inherit (pkgs.stdenv.hostPlatform) system;
   toml = pkgs.formats.toml { };
+
+  # The file of a role's settings, looked at by the program itself while the system is built: a mistake ends the build with
+  # the program's own words.
+  settingsFile =
+    role:
+    let
+      file = toml.generate "humidor-${role}.toml" cfg.${role}.settings;
+    in
+    if cfg.checkedBy == null then
+      file
+    else
+      pkgs.buildPackages.runCommand "humidor-${role}-checked.toml" { } ''
+        export HUMIDOR_DATA=/var/lib/humidor-${role} ${
+          lib.optionalString (cfg.${role}.passwordFile != null) "HUMIDOR_PASSWORD=unknown-here"
+        }
+        ${cfg.checkedBy}/bin/humidor config --config ${file} >shown || {
+          echo 'services.humidor.${role}.settings: see above' >&2
+          exit 1
+        }
+        cp ${file} "$out"
+      '';
+
+  # The port of an address, or none: where it is off or this machine's alone.
+  ports =
+    address:
+    let
+      parts = lib.splitString ":" address;
+    in
+    lib.optional (address != "off" && !lib.hasPrefix "127." address && !lib.hasPrefix "[::1]" address) (
+      lib.toInt (lib.last parts)
+    );
+  listens = key: fallback: cfg.broker.settings.${key} or fallback;
 
   settings =
     example:
@@ -42,12 +73,14 @@ let
     }
     // lib.optionalAttrs (cfg.${role}.passwordFile != null) { HUMIDOR_PASSWORD_FILE = "%d/password"; };
     serviceConfig = {
+      # Ready when the log or the outbox is open; to migrate a large log takes minutes.
+      Type = "notify";
+      TimeoutStartSec = "infinity";
+      WatchdogSec = 60;
       LoadCredential = lib.optional (
         cfg.${role}.passwordFile != null
       ) "password:${cfg.${role}.passwordFile}";
-      ExecStart = "${cfg.package}/bin/humidor ${role} --config ${
-        toml.generate "humidor-${role}.toml" cfg.${role}.settings
-      }";
+      ExecStart = "${cfg.package}/bin/humidor ${role} --config ${settingsFile role}";
       StateDirectory = "humidor-${role}";
       StateDirectoryMode = "0700";
       DynamicUser = true;
@@ -95,11 +128,20 @@ in
     package = lib.mkOption {
       type = lib.types.package;
       default =
-        (self.packages.${system}
-          or (throw "humidor is not built on ${system}: set services.humidor.package, for a 32-bit board to packages.x86_64-linux.bin-armv7")
-        ).default;
-      defaultText = lib.literalExpression "humidor.packages.\${system}.default";
-      description = "The program that both roles run.";
+        pkgs.humidor
+          or (throw "set services.humidor.package, or take humidor.nixosModules.default or humidor.overlays.default of the flake");
+      defaultText = lib.literalExpression "pkgs.humidor";
+      description = "The program that both roles run, for the machine that runs this system.";
+    };
+    checkedBy = lib.mkOption {
+      type = lib.types.nullOr lib.types.package;
+      default =
+        if pkgs.stdenv.buildPlatform.system == pkgs.stdenv.hostPlatform.system then cfg.package else null;
+      defaultText = lib.literalExpression "config.services.humidor.package, unless the system is cross-built";
+      description = ''
+        The program for the machine that builds this system, which checks the settings there. With null only the
+        board checks them, when the service starts.
+      '';
     };
     broker = {
       enable = lib.mkEnableOption "humidor's broker: MQTT, and the log of what it acknowledged";
@@ -112,7 +154,12 @@ in
       openFirewall = lib.mkOption {
         type = lib.types.bool;
         default = false;
-        description = "Whether boards may reach the broker at TCP port 1883, the default of `mqtt_listen`.";
+        description = "Whether other machines may reach the ports of `mqtt_listen` and `mqtts_listen`.";
+      };
+      openFirewallHttp = lib.mkOption {
+        type = lib.types.bool;
+        default = false;
+        description = "Whether other machines may reach the page and the API, at the port of `http_listen`.";
       };
     };
     node = {
@@ -126,12 +173,20 @@ in
   };
 
   config = lib.mkMerge [
+    (lib.mkIf (cfg.broker.enable || cfg.node.enable) {
+      # humidor doctor, tail, export.
+      environment.systemPackages = [ cfg.package ];
+    })
     (lib.mkIf cfg.broker.enable {
       systemd.services.humidor-broker = lib.mkMerge [
         (service "broker")
         { serviceConfig.PrivateDevices = true; }
       ];
-      networking.firewall.allowedTCPPorts = lib.mkIf cfg.broker.openFirewall [ 1883 ];
+      networking.firewall.allowedTCPPorts =
+        lib.optionals cfg.broker.openFirewall (
+          ports (listens "mqtt_listen" "0.0.0.0:1883") ++ ports (listens "mqtts_listen" "off")
+        )
+        ++ lib.optionals cfg.broker.openFirewallHttp (ports (listens "http_listen" "0.0.0.0:8080"));
     })
     (lib.mkIf cfg.node.enable {
       systemd.services.humidor-node = lib.mkMerge [

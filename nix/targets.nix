@@ -1,4 +1,4 @@
-# docker/targets, the only table of platforms, by arch: { armv7 = { triple, os, architecture, variant, … }; … }
+# docker/targets, the only table of platforms, by arch: { armv7 = { triple, os, architecture, variant, maxBinary, … }; … }
 { lib }:
 let
   words =
@@ -19,6 +19,8 @@ let
       architecture = lib.elemAt platform 1;
       # As OCI has it: amd64 and arm64 have none.
       variant = if lib.length platform > 2 then lib.elemAt platform 2 else null;
+      # Bytes.
+      maxBinary = column 5;
     };
 in
 lib.listToAttrs (map (line: lib.nameValuePair (target line).arch (target line)) lines)

@@ -2,12 +2,13 @@
 //! versions, ports, paths, user, variables, commands. Needs no engine; what needs one is `tests/delivery/run`.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
 use humidor::cli::Invocation;
-use humidor::config::SETTINGS;
+use humidor::config::{SETTINGS, Scope};
 
 /// Variables of compose files that are read on the host and never reach the program.
 const HOST_VARIABLES: &[&str] = &["HUMIDOR_IMAGE"];
@@ -18,6 +19,11 @@ struct Target {
     platform: String,
     zig: String,
     qemu: String,
+    /// Bytes that a binary may have, and an image of it in a registry.
+    binary: u64,
+    packed: u64,
+    /// Debian's name of the architecture.
+    deb: String,
 }
 
 fn file(path: &str) -> String {
@@ -31,9 +37,13 @@ fn targets() -> Vec<Target> {
     lines
         .map(|line| {
             let columns: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            let [arch, triple, platform, zig, qemu] = <[String; 5]>::try_from(columns)
-                .unwrap_or_else(|columns| panic!("docker/targets: five columns, not {columns:?}"));
-            Target { arch, triple, platform, zig, qemu }
+            let [arch, triple, platform, zig, qemu, binary, packed, deb] =
+                <[String; 8]>::try_from(columns).unwrap_or_else(|columns| {
+                    panic!("docker/targets: eight columns, not {columns:?}")
+                });
+            let bytes = |text: String| text.parse().unwrap_or_else(|_| panic!("{arch}: {text}"));
+            let (binary, packed) = (bytes(binary), bytes(packed));
+            Target { arch, triple, platform, zig, qemu, binary, packed, deb }
         })
         .collect()
 }
@@ -119,6 +129,8 @@ fn a_target_has_one_name_everywhere() {
         );
         assert_eq!(target.zig.split('-').next(), Some(machine));
         assert_eq!(target.zig.rsplit('-').next(), target.triple.rsplit('-').next());
+        // Hard float is what the name says.
+        assert_eq!(target.deb == "armhf", target.triple.ends_with("eabihf"), "{}", target.deb);
         let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/delivery/properties")
             .join(&target.arch);
@@ -303,8 +315,7 @@ fn recipes_call_scripts_that_exist() {
 #[test]
 fn nix_compiles_what_the_dockerfile_compiles() {
     // The toolchain's part of the context: Nix brings its own.
-    let of_the_toolchain =
-        ["rust-toolchain.toml", "docker/setup.sh", "docker/auditable.lock", "docker/cross-cargo"];
+    let of_the_toolchain = ["rust-toolchain.toml", "docker/setup.sh", "docker/cross-cargo"];
     let ignore = file(".dockerignore");
     let context: BTreeSet<String> =
         set(after(&ignore, "!").filter(|path| !of_the_toolchain.contains(path)));
@@ -353,7 +364,8 @@ fn setup_and_nix_take_one_cargo_auditable() {
     for package in packages {
         assert!(package.get("checksum").is_some(), "{} has no checksum", package["name"]);
     }
-    assert!(file("docker/setup.sh").contains("/auditable.lock"), "setup.sh reads its version");
+    assert!(file("docker/lib.sh").contains("/auditable.lock"), "lib.sh reads its version");
+    assert!(file("docker/setup.sh").contains("cargo-auditable \"$(auditable_version)\""));
 }
 
 #[test]
@@ -427,13 +439,135 @@ fn the_image_by_nix_says_what_the_dockerfile_says() {
 }
 
 #[test]
-fn nix_and_the_chain_have_one_limit_of_size() {
-    let (checks, chain) = (file("nix/checks.nix"), file("tests/delivery/chain"));
-    let limit = only("binaryMax", after(&checks, "binaryMax = ")).trim_end_matches(';');
-    let product = only("BINARY_MAX_BYTES", after(&chain, "BINARY_MAX_BYTES=$(("));
-    let factors = product.trim_end_matches(')').split(" * ");
-    let bytes: u64 = factors.map(|n| n.parse::<u64>().expect("a number")).product();
-    assert_eq!(limit.parse(), Ok(bytes));
+fn the_limits_of_size_are_in_the_table_alone() {
+    for target in targets() {
+        let Target { arch, binary, packed, .. } = target;
+        assert!((1_000_000..=6_900_000).contains(&binary), "{arch}: {binary} bytes");
+        assert!((1_000_000..=3_700_000).contains(&packed) && packed < binary, "{arch}: {packed}");
+        for path in ["nix/checks.nix", "tests/delivery/chain", "docs/DELIVERY.md"] {
+            for bytes in [binary, packed] {
+                assert!(!file(path).contains(&bytes.to_string()), "{path} spells {bytes}");
+            }
+        }
+    }
+    assert!(file("nix/checks.nix").contains("target.maxBinary"));
+    let chain = file("tests/delivery/chain");
+    assert_eq!(
+        chain.matches("done < <(targets)").count(),
+        chain.matches("while read -r arch").count()
+    );
+}
+
+/// What a unit of systemd or the NixOS module forbids its service: key and value, as systemd writes both.
+fn restrictions_of_unit(path: &str) -> BTreeSet<String> {
+    let text = file(path);
+    let service = text.split("[Service]").nth(1).and_then(|rest| rest.split("[Install]").next());
+    // Debian's package has a user of its own, a fixed path and a configuration in /etc.
+    let own = ["User=", "Group=", "Environment=", "ExecStart="];
+    service
+        .expect("[Service] before [Install]")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter(|line| !own.iter().any(|key| line.starts_with(key)))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The same of nix/module.nix, for one role.
+fn restrictions_of_module(role: &str) -> BTreeSet<String> {
+    let module = file("nix/module.nix");
+    let between = |start: &str, end: &str| {
+        let rest = module.split_once(start).unwrap_or_else(|| panic!("no {start}")).1;
+        rest.split_once(end).unwrap_or_else(|| panic!("no {end} after {start}")).0.to_owned()
+    };
+    let common = between("    serviceConfig = {\n", "\n    };");
+    let own = match role {
+        "broker" => "PrivateDevices = true;".to_owned(),
+        _ => between("          serviceConfig = {\n", "\n          };"),
+    };
+    let without_comments = |text: &str| {
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    let mut found = std::collections::BTreeMap::new();
+    for assignment in (without_comments(&common) + " " + &without_comments(&own)).split(';') {
+        let Some((key, value)) = assignment.split_once(" = ") else { continue };
+        let value = value.replace("lib.mkDefault ", "").replace("${role}", role);
+        let value = value.trim_matches(|c| "[] ".contains(c)).replace('"', "");
+        found.insert(key.trim().to_owned(), value.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    for of_nix in ["DynamicUser", "LoadCredential", "ExecStart"] {
+        found.remove(of_nix);
+    }
+    found.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+#[test]
+fn debians_units_and_the_nixos_module_forbid_the_same() {
+    for role in ["broker", "node"] {
+        let unit = restrictions_of_unit(&format!("docker/deb/humidor-{role}.service"));
+        assert!(unit.len() > 20, "{unit:?}");
+        assert_eq!(unit, restrictions_of_module(role), "{role}");
+    }
+    let rules = file("docker/deb/udev.rules");
+    let rule = rules.lines().find(|line| !line.starts_with('#')).expect("a rule");
+    assert!(file("nix/module.nix").contains(rule), "nix/module.nix has no {rule}");
+}
+
+/// A configuration of Debian's package: every setting of the role, commented.
+fn conffile(role: &str, scopes: &[Scope]) -> String {
+    let mut text = format!(
+        "# Settings of humidor-{role}.service. A line without # takes effect at `systemctl restart humidor-{role}`.\n\
+         # Check first: humidor config --config /etc/humidor/{role}.toml\n\
+         # The data are in /var/lib/humidor-{role}. A password belongs in a file that root alone can read. Say\n\
+         # `systemctl edit humidor-{role}`, and there:\n\
+         #   [Service]\n\
+         #   LoadCredential=password:/etc/humidor/password\n\
+         #   Environment=HUMIDOR_PASSWORD_FILE=%d/password\n"
+    );
+    for setting in SETTINGS.iter().filter(|setting| scopes.contains(&setting.scope)) {
+        // The unit names both, and passwords are in files.
+        if ["config", "data"].contains(&setting.key) || setting.secret {
+            continue;
+        }
+        text.push('\n');
+        let mut line = String::from("#");
+        for word in setting.help.split_whitespace() {
+            if line.len() + word.len() > 110 {
+                text.push_str(&line);
+                text.push_str("\n#");
+                line.clear();
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        let value = setting.default.unwrap_or(setting.form);
+        writeln!(text, "{line}\n#{} = \"{value}\"", setting.key).expect("a String takes all");
+    }
+    text
+}
+
+#[test]
+fn debians_configurations_show_every_setting() {
+    let both = [Scope::All, Scope::Data, Scope::Login, Scope::Roles];
+    let broker = [Scope::Broker, Scope::Log, Scope::Users, Scope::Access];
+    let node = [Scope::Node, Scope::Lines];
+    for (role, own) in [("broker", &broker[..]), ("node", &node[..])] {
+        let wanted = conffile(role, &[&both[..], own].concat());
+        let path = format!("docker/deb/{role}.toml");
+        if std::env::var_os("WRITE_CONFFILES").is_some() {
+            let place = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
+            fs::write(place, &wanted).expect("docker/deb");
+        }
+        assert_eq!(file(&path), wanted, "{path}: WRITE_CONFFILES=1 cargo test --test delivery");
+        // Each line is one that the program takes, once its mark is gone.
+        let uncommented: Vec<&str> = wanted
+            .lines()
+            .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
+            .collect();
+        let table: toml::Table = uncommented.join("\n").parse().expect("TOML");
+        assert!(table.len() > 10, "{table:?}");
+    }
 }
 
 #[test]
@@ -452,14 +586,16 @@ fn the_nixos_module_sets_what_the_program_knows() {
         }
     }
     assert!(seen >= 4);
-    let port = SETTINGS.iter().find(|s| s.key == "mqtt_listen").and_then(|s| s.default);
-    let port = port.and_then(|address| address.rsplit(':').next()).expect("a port");
-    assert!(module.contains(&format!("[ {port} ]")), "the firewall opens {port}");
+    for key in ["mqtt_listen", "http_listen"] {
+        let setting = SETTINGS.iter().find(|s| s.key == key).expect(key);
+        let listens = format!("listens \"{key}\" \"{}\"", setting.default.expect("a default"));
+        assert!(module.contains(&listens), "the firewall follows {listens}");
+    }
 }
 
 #[test]
 fn the_docs_name_outputs_that_the_flake_has() {
-    let mut names: BTreeSet<String> = set(["default", "oci"]);
+    let mut names: BTreeSet<String> = set(["default", "humidor", "oci"]);
     for target in targets() {
         names.insert(format!("bin-{}", target.arch));
         names.insert(format!("image-{}", target.arch));

@@ -25,8 +25,45 @@ let
       );
     optionalAttrs = when: set: if when then set else { };
     optionals = when: list: if when then list else [ ];
+    optionalString = when: text: if when then text else "";
+    concatMap = builtins.concatMap;
+    last = list: lib.elemAt list (lib.length list - 1);
+    toInt = builtins.fromJSON;
+    literalExpression = text: text;
+
+    # See modules.nix.
+    evalModules = import ./modules.nix { inherit lib; };
+    mkIf = condition: content: {
+      _kind = "when";
+      inherit condition content;
+    };
+    mkMerge = contents: {
+      _kind = "merge";
+      inherit contents;
+    };
+    mkDefault = content: {
+      _kind = "override";
+      priority = 1000;
+      inherit content;
+    };
+    mkOption = option: option // { _kind = "option"; };
+    mkEnableOption = _: lib.mkOption { default = false; };
+    types = {
+      bool = "bool";
+      package = "package";
+      str = "str";
+      nullOr = type: type;
+    };
+
     optional = when: item: if when then [ item ] else [ ];
+    fileContents = path: builtins.head (lib.splitString "\n" (builtins.readFile path));
     hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+    hasSuffix =
+      suffix: text:
+      let
+        start = builtins.stringLength text - builtins.stringLength suffix;
+      in
+      start >= 0 && builtins.substring start (-1) text == suffix;
     splitString = separator: text: lib.filter builtins.isString (builtins.split separator text);
     findFirst =
       wanted: fallback: list:

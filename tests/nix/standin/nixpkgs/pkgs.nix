@@ -64,7 +64,7 @@ lib.genAttrs [
 
   runCommand =
     name: attributes: script:
-    plain (attributes // { inherit name; }) script;
+    plain (removeAttrs attributes [ "meta" ] // { inherit name; }) script;
 
   mkShell =
     { packages, ... }@attributes:
@@ -113,18 +113,15 @@ lib.genAttrs [
     assert format == "wheel" && dist == python;
     fetched "${pname}-${version}-${python}-none-${platform}.whl" sha256;
 
-  # One folder of links, as nixpkgs makes it. The crates of std.lock are in it too: Debian's toolchain compiles std.
+  # One folder of links, as nixpkgs makes it.
   rustPlatform.importCargoLock =
     { lockFile }:
     let
       locked =
         file: lib.filter (package: package ? source) (builtins.fromTOML (builtins.readFile file)).package;
       key = package: "${package.name}-${package.version}";
-      # Crates that both have, once.
       packages = lib.attrValues (
-        lib.listToAttrs (
-          map (package: lib.nameValuePair (key package) package) (locked lockFile ++ locked ./std.lock)
-        )
+        lib.listToAttrs (map (package: lib.nameValuePair (key package) package) (locked lockFile))
       );
       crates = map (
         {

@@ -1,4 +1,5 @@
-# A stand-in for rust-overlay: its toolchain is the host's Debian one, which has no std for the targets and compiles it.
+# A stand-in for rust-overlay: its toolchain is the host's Debian one, with the std of the targets in its sysroot as
+# upstream's has it. That std is what docker/std.sh has compiled; standin-nix writes into the file `std` where it is.
 # Where a folder `prebuilt` lies beside this file, cargo compiles nothing and hands out what is in it: for the tests of
 # the packaging around the compiler.
 {
@@ -13,6 +14,7 @@
             (
               {
                 inherit targets;
+                std = pkgs.lib.fileContents ./std;
               }
               // pkgs.lib.optionalAttrs (builtins.pathExists ./prebuilt) {
                 prebuilt = ./prebuilt;
@@ -21,13 +23,17 @@
               }
             )
             ''
-              mkdir -p "$out/bin"
+              mkdir -p "$out/bin" "$out/lib/rustlib"
               if [[ -z ''${prebuilt:-} ]]; then
-                ln -s /usr/bin/rustc /usr/bin/cargo "$out/bin/"
+                ln -s /usr/bin/cargo "$out/bin/"
+                printf '#!/bin/bash\nexec /usr/bin/rustc --sysroot %s "$@"\n' "$out" >"$out/bin/rustc"
+                chmod +x "$out/bin/rustc"
+                ln -s /usr/lib/rustlib/* "$out/lib/rustlib/"
+                for target in $targets; do ln -s "$std/lib/rustlib/$target" "$out/lib/rustlib/"; done
               else
-                for target in $targets; do mkdir -p "$out/sysroot/lib/rustlib/$target/lib"; done
+                for target in $targets; do mkdir -p "$out/lib/rustlib/$target/lib"; done
                 for program in rustc cargo; do
-                  sed -e "s|@prebuilt@|$prebuilt|" -e "s|@sysroot@|$out/sysroot|" "''${!program}" >"$out/bin/$program"
+                  sed -e "s|@prebuilt@|$prebuilt|" -e "s|@sysroot@|$out|" "''${!program}" >"$out/bin/$program"
                   chmod +x "$out/bin/$program"
                 done
               fi
