@@ -209,7 +209,7 @@ impl World {
             humidity: None,
         };
         let tick = Record::Reading { node: id("tick"), sensor: id("tock"), telemetry };
-        self.log.store().append(&[&tick]).unwrap();
+        self.log.append(&[tick]);
     }
 
     fn settle(&mut self) {
@@ -222,13 +222,13 @@ impl World {
 
     fn append(&mut self, keys: &[Key]) {
         let records: Vec<Record> = keys.iter().copied().map(record).collect();
-        let appended = self.log.store().append(&records.iter().collect::<Vec<_>>()).unwrap();
+        let appended = self.log.append(&records);
         // What arrives for a time whose rows are given up is final, unless it is parked.
         let expected = self.model.accept(keys);
         assert_eq!((appended.readings, appended.repeats), expected, "{keys:?}");
         // Corrections come in steps; only a reading that is still waiting may be final before them.
         while self.store_is_correcting() {
-            self.log.store().append(&[]).unwrap();
+            self.log.append(&[]);
         }
         if let Some(rows_from) = self.model.rows_from {
             let parked = self.parked();
