@@ -5,7 +5,6 @@ mod support;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use support::flood::{END, LARGE, Load, Publisher, SMALL, assert_ascending, number, read_all};
@@ -43,19 +42,6 @@ impl Broker {
         let line = process.said("listening for HTTP");
         let http = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
         Self { process, address, http, _data: data }
-    }
-
-    /// Most memory that it ever had, KiB.
-    fn peak_kib(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
-
-    fn open_files(&self) -> usize {
-        let folder = Path::new("/proc").join(self.process.id().to_string()).join("fd");
-        std::fs::read_dir(folder).unwrap().count()
     }
 
     /// Checks the counts of dropped messages by client id, which are exact and add up to the total.
@@ -224,7 +210,7 @@ fn flood(address: SocketAddr, name: &str, reads: Reads) -> (Vec<Wire>, Vec<Lost>
 fn sixty_filters_that_match_cost_the_memory_of_one_and_bring_each_message_once() {
     let broker = Broker::start();
     let each_once = overlapping_filters(broker.address, "a");
-    let peak = broker.peak_kib();
+    let peak = broker.process.peak_kib();
     println!("peak {peak} KiB");
     assert!(peak <= PEAK_MAX_KIB, "{peak} KiB at the peak, {PEAK_MAX_KIB} allowed; {each_once:?}");
     each_once.unwrap();
@@ -277,7 +263,7 @@ fn memory_does_not_grow_with_filters_and_topics_that_are_gone() {
     let mut first = Wire::connect(broker.address, "first", true);
     first.send(&packets::publish("first", 1, false, 1, b"1"));
     assert!(matches!(first.receive(), Packet::Answer(PUBACK, _)));
-    let before = broker.open_files();
+    let before = broker.process.sockets();
     let mut peaks: Vec<u64> = Vec::new();
     let grows = |peaks: &[u64]| match peaks {
         [.., before, last] => *last > before + GROWTH_MAX_KIB,
@@ -289,8 +275,8 @@ fn memory_does_not_grow_with_filters_and_topics_that_are_gone() {
         let round = format!("round-{rounds}");
         many_filters_and_topics(broker.address, &round);
         deep_filters(broker.address, &round);
-        wait_until("the clients are gone", || broker.open_files() <= before);
-        peaks.push(broker.peak_kib());
+        wait_until("the clients are gone", || broker.process.sockets() <= before);
+        peaks.push(broker.process.peak_kib());
     }
     println!("peaks {peaks:?} KiB");
 }
