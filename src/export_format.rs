@@ -11,7 +11,7 @@ pub const READING_COLUMNS: &[&str] =
 /// Columns of a CSV of other publishers' numbers.
 pub const SAMPLE_COLUMNS: &[&str] = &["topic", "field", "at", "value"];
 
-/// First characters of a text that spreadsheets take for a formula (OWASP, CSV injection).
+/// First characters of a cell that spreadsheets take for a formula (OWASP, CSV injection).
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '\t', '\r', '\n', '\0'];
 
 /// The format of an export.
@@ -76,15 +76,15 @@ impl<W: Write> RowWriter<W> {
         }
     }
 
-    /// Writes one row. In CSV a text that a spreadsheet would take for a formula gets a `'` in front.
+    /// Writes one row. In CSV what a spreadsheet would take for a formula gets a `'` in front.
     ///
     /// # Errors
     /// What `out` said.
     pub fn row(&mut self, row: &mut impl Row) -> io::Result<()> {
         let (csv, terminal) = (matches!(self.writer, Writer::Csv(_)), self.terminal);
         row.each_text(&mut |text| {
-            if csv && text.starts_with(FORMULA) {
-                text.insert(0, '\'');
+            if csv {
+                without_formulas(text);
             }
             if terminal && text.contains(controls) {
                 *text = escaped(text);
@@ -116,6 +116,22 @@ impl<W: Write> RowWriter<W> {
 fn controls(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Puts a `'` in front of what would begin a formula: at the begin of `text`, and after each semicolon, which separates cells
+/// where the comma stands before decimals, quotes or not.
+fn without_formulas(text: &mut String) {
+    let begins = |text: &str| text.trim_start_matches([' ', '"']).starts_with(FORMULA);
+    let mut from = 0;
+    loop {
+        if begins(&text[from..]) {
+            text.insert(from, '\'');
+        }
+        match text[from..].find(';') {
+            Some(length) => from += length + 1,
+            None => break,
+        }
+    }
 }
 
 fn escaped(text: &str) -> String {
@@ -172,6 +188,11 @@ mod tests {
         for formula in ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-1+1"] {
             assert_eq!(csv(false, formula), format!("'{formula},-1.5\n"));
         }
+        // A spreadsheet of a country with the decimal comma separates at the semicolon.
+        assert_eq!(csv(false, "a;=1;b;@c"), "a;'=1;b;'@c,-1.5\n");
+        assert_eq!(csv(false, "a; =1"), "a;' =1,-1.5\n");
+        assert_eq!(csv(false, ";;-"), ";;'-,-1.5\n");
+        assert_eq!(csv(false, "a;b=1;"), "a;b=1;,-1.5\n");
         assert_eq!(write(ExportFormat::Jsonl, false, "=1"), "{\"topic\":\"=1\",\"value\":-1.5}\n");
         assert_eq!(csv(false, "온도/\u{202e}x"), "온도/\u{202e}x,-1.5\n", "a file keeps it");
         assert_eq!(csv(true, "온도/\u{202e}x\u{1b}[2J"), "온도/\\u{202e}x\\u{1b}[2J,-1.5\n");

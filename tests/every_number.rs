@@ -277,6 +277,16 @@ fn times_at_the_ends_of_every_count_come_out_of_every_door() {
     let ages: Vec<f64> =
         ages.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
     assert!(ages.len() == TIMES_MS.len() && ages.iter().all(|age| (0.0..1e10).contains(age)));
+    // By a clock that was never set no age is known; the values are.
+    let unset =
+        reading(1, "7", "20").replace("\"b\"", "\"never-set\"").replace("synced", "unsynced");
+    send(&mut client, &topic(99), &unset);
+    let metrics = get("/metrics");
+    let has = |name: &str| {
+        let start = format!("humidor_{name}{{node=\"press\",sensor=\"t99\"}}");
+        metrics.text().lines().any(|line| line.starts_with(&start))
+    };
+    assert!(has("temperature_celsius") && !has("reading_age_seconds"), "{}", metrics.text());
     for (n, at) in TIMES_MS.iter().enumerate() {
         let (from, to) = (at.to_string(), (at + 1).to_string());
         // As a range of HTTP, the last ms of 9999 has none after it.

@@ -1,17 +1,16 @@
 //! Whatever boards flood a small log with, in whichever order, with which clocks, across moves, restarts and cuts: each
 //! reading counts once in the roll-ups of its time, none is stored twice, and a quiet board keeps all of its rows.
 
-#[path = "support/killed.rs"]
-mod killed;
+#[path = "support/killable_log.rs"]
+mod killable_log;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use humidor::reading::{ClockState, Id};
-use humidor::store::{LOG_FILE, Log, Record, Retention, Store};
+use humidor::store::{Record, Retention};
 use humidor::wire::Telemetry;
+use killable_log::KillableLog;
 use proptest::prelude::*;
-use rusqlite::Connection;
 
 const HOUR_MS: i64 = 3_600_000;
 const START_MS: i64 = 489_000 * HOUR_MS;
@@ -62,8 +61,7 @@ fn id(text: &str) -> Id {
 
 /// A log, and what was acknowledged of it.
 struct Subject {
-    folder: tempfile::TempDir,
-    store: Option<Store>,
+    log: KillableLog,
     now_ms: i64,
     /// Last number of each board, and of the quiet one.
     seqs: [i64; 4],
@@ -74,27 +72,10 @@ struct Subject {
 
 impl Subject {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let log = KillableLog::new(Retention { keep_raw: None, max_bytes: MAX_BYTES });
         let now_ms = START_MS + 100 * HOUR_MS;
         let (seqs, hours) = ([0; 4], BTreeMap::new());
-        let mut subject = Self { folder, store: None, now_ms, seqs, hours, clock_set: false };
-        subject.open();
-        subject
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join(LOG_FILE)
-    }
-
-    fn open(&mut self) {
-        self.store = None;
-        let mut store = Store::open(&self.path()).unwrap();
-        store.retain(Retention { keep_raw: None, max_bytes: MAX_BYTES });
-        self.store = Some(store);
-    }
-
-    fn store(&mut self) -> &mut Store {
-        self.store.as_mut().unwrap()
+        Self { log, now_ms, seqs, hours, clock_set: false }
     }
 
     fn reading(&mut self, board: usize, at: i64) -> Record {
@@ -118,7 +99,7 @@ impl Subject {
     }
 
     fn append(&mut self, records: &[Record]) {
-        let appended = self.store().append(&records.iter().collect::<Vec<_>>()).unwrap();
+        let appended = self.log.append(records);
         assert_eq!(appended.readings, u64::try_from(records.len()).unwrap());
     }
 
@@ -139,38 +120,29 @@ impl Subject {
             Op::Time(ms) => self.now_ms += ms,
             Op::Move(steps) => {
                 for _ in 0..steps {
-                    self.store().move_arrived(std::time::Duration::ZERO).unwrap();
+                    self.log.store().move_arrived(std::time::Duration::ZERO).unwrap();
                 }
             }
             Op::Maintain(steps) => {
                 for _ in 0..steps {
-                    self.store().maintain(now_ms).unwrap();
+                    self.log.store().maintain(now_ms).unwrap();
                 }
             }
-            Op::Settle => while self.store().maintain(now_ms).unwrap() {},
-            Op::Restart => self.open(),
-            Op::Cut => {
-                let folder = killed::copy_as_killed(self.folder.path());
-                self.store = None;
-                self.folder = folder;
-                self.open();
-            }
+            Op::Settle => while self.log.store().maintain(now_ms).unwrap() {},
+            Op::Restart => self.log.reopen(),
+            Op::Cut => self.log.kill(),
         }
         self.check_rows();
     }
 
-    fn count(&self, sql: &str) -> i64 {
-        Connection::open(self.path()).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
-    }
-
     /// At any moment: a reading is there once, or was deleted.
     fn check_rows(&self) {
-        let rows = self.count("SELECT count(*) FROM readings");
-        let deleted = self.count("SELECT coalesce(sum(last - first + 1), 0) FROM pruned");
+        let rows = self.log.number("SELECT count(*) FROM readings");
+        let deleted = self.log.number("SELECT coalesce(sum(last - first + 1), 0) FROM pruned");
         // One that arrived before its horizon is only counted in the roll-ups, and still to be moved.
-        let folded = self.count("SELECT count(*) FROM arrived WHERE NOT is_kept");
+        let folded = self.log.number("SELECT count(*) FROM arrived WHERE NOT is_kept");
         assert_eq!(rows + deleted + folded, self.seqs.iter().sum::<i64>());
-        let quiet = self.count("SELECT count(*) FROM readings WHERE node = 'quiet'");
+        let quiet = self.log.number("SELECT count(*) FROM readings WHERE node = 'quiet'");
         assert_eq!(quiet, self.seqs[3], "the quiet board");
     }
 
@@ -181,12 +153,12 @@ impl Subject {
             let record = self.reading(3, self.now_ms);
             self.append(&[record]);
             let now_ms = self.now_ms + HOUR_MS;
-            while self.store().maintain(now_ms).unwrap() {}
-            self.store().append(&[]).unwrap();
+            while self.log.store().maintain(now_ms).unwrap() {}
+            self.log.store().append(&[]).unwrap();
         }
         self.check_rows();
-        assert_eq!(self.count("SELECT count(*) FROM dirty"), 0);
-        let connection = Connection::open(self.path()).unwrap();
+        assert_eq!(self.log.number("SELECT count(*) FROM dirty"), 0);
+        let connection = self.log.sql();
         let mut statement = connection
             .prepare("SELECT node, at, count FROM readings_1h WHERE node <> 'oven'")
             .unwrap();
@@ -202,16 +174,16 @@ impl Subject {
                     SELECT hours FROM kept_of JOIN sensor ON sensor.id = series JOIN node ON node.id = node
                     WHERE family = 0 AND node.name = '{node}'), (SELECT hours FROM kept)))"
             );
-            self.count(&sql)
+            self.log.number(&sql)
         };
         let mut expected = self.hours.clone();
         expected.retain(|(node, at), _| *at >= kept_from(node));
         assert_eq!(found, expected);
         // Those that wait for their clock are in no roll-up.
         if kept_from("oven") == i64::MIN {
-            let awaiting = self.count("SELECT count(*) FROM reading WHERE clock = 3");
+            let awaiting = self.log.number("SELECT count(*) FROM reading WHERE clock = 3");
             let oven = "SELECT coalesce(sum(count), 0) FROM readings_1h WHERE node = 'oven'";
-            assert_eq!(self.count(oven) + awaiting, self.seqs[WITHOUT_CLOCK]);
+            assert_eq!(self.log.number(oven) + awaiting, self.seqs[WITHOUT_CLOCK]);
         }
         // No minute has more rows than its roll-up counts.
         let lacking = "SELECT count(*) FROM (
@@ -219,8 +191,8 @@ impl Subject {
                 FROM reading WHERE clock <> 3 GROUP BY 1, 2)
             JOIN reading_1m AS span ON span.sensor = series AND span.at = minute
             WHERE rows > span.count";
-        assert_eq!(self.count(lacking), 0);
-        let log = Log::open(&self.path()).unwrap();
+        assert_eq!(self.log.number(lacking), 0);
+        let log = self.log.read();
         assert_eq!(log.gaps().unwrap(), []);
         assert_eq!(log.check().unwrap(), Vec::<String>::new());
     }

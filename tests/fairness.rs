@@ -7,7 +7,6 @@ mod support;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -15,23 +14,13 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
-use support::{Client, Process, telemetry, wait_until};
+use support::{Client, telemetry, wait_until};
 
 /// Longest that a well-behaved node may wait for its acknowledgement: a second as promised; more where the broker
 /// is not optimised and shares two processors with other tests.
 const ACKNOWLEDGED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
-/// Memory of a flooded broker: its queues for clients may hold 32 MiB, the router's logs of two filters 1 MiB.
+/// Memory of a flooded broker: compose's limit.
 const RESIDENT_MAX_KIB: u64 = 128 * 1024;
-
-fn resident_kib(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-fn open_files(process: &Process) -> usize {
-    std::fs::read_dir(Path::new("/proc").join(process.id().to_string()).join("fd")).unwrap().count()
-}
 
 /// Publishes at full speed until told to stop.
 fn flood(address: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) {
@@ -75,7 +64,7 @@ fn a_flood_to_who_never_reads_delays_nobody_and_memory_stays_bounded() {
         node.publish("humidor/node/sensor/s", QoS::AtLeastOnce, 1, &telemetry("b", readings));
         node.expect_puback(1);
         slowest = slowest.max(asked.elapsed());
-        resident = resident.max(resident_kib(&process));
+        resident = resident.max(process.resident_kib());
         std::thread::sleep(Duration::from_millis(20)); // a node's pace, not a condition
     }
     stop.store(true, Relaxed);
@@ -103,12 +92,11 @@ fn a_thousand_that_connect_subscribe_and_vanish_leave_nothing_behind() {
     // From the first acknowledgement on all that stays open is there.
     node.publish("humidor/node/sensor/s", QoS::AtLeastOnce, 1, &telemetry("a", 1));
     node.expect_puback(1);
-    let before = open_files(&process);
+    let before = process.sockets();
     for round in 0..4 {
         let all: Vec<Client> = (0..AT_ONCE)
             .map(|n| {
                 let mut client = Client::connect(address, &format!("c-{round}-{n}"));
-                // More distinct filters than the router is given.
                 let granted = client.subscribe(&format!("vanish/{round}/{n}/#"), QoS::AtLeastOnce);
                 assert_eq!(granted, SubscribeReasonCode::Success(QoS::AtLeastOnce));
                 client
@@ -120,12 +108,12 @@ fn a_thousand_that_connect_subscribe_and_vanish_leave_nothing_behind() {
         node.expect_puback(1);
         assert!(matches!(last.receive(), Some(Packet::Publish(_))));
         drop((all, last));
-        wait_until("the broker has let them go", || open_files(&process) <= before);
+        wait_until("the broker has let them go", || process.sockets() <= before);
     }
     let asked = Instant::now();
     node.publish("humidor/node/sensor/s", QoS::AtLeastOnce, 1, &telemetry("b", 1));
     node.expect_puback(1);
-    let (waited, resident) = (asked.elapsed(), resident_kib(&process));
+    let (waited, resident) = (asked.elapsed(), process.resident_kib());
     println!("acknowledged after {waited:?}, {resident} KiB");
     assert!(waited <= ACKNOWLEDGED);
     assert!(resident <= RESIDENT_MAX_KIB, "{resident} KiB resident");

@@ -1,21 +1,19 @@
 //! A log whose readings are only partly moved from the table of arrivals to their place says the same as one whose
 //! readings all are: rows, charts, latest, counts and gaps, through corrected times, repeats, retention and restarts.
 
-#[path = "support/killed.rs"]
-mod killed;
+#[path = "support/killable_log.rs"]
+mod killable_log;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use humidor::reading::{ClockState, Id};
 use humidor::store::{
-    Gap, LOG_FILE, Log, Range, Reading, Record, Retention, Selection, Series, SeriesQuery, Store,
+    Gap, Range, Reading, Record, Retention, Selection, Series, SeriesQuery, Store,
 };
 use humidor::wire::Telemetry;
+use killable_log::KillableLog;
 use proptest::prelude::*;
-use rusqlite::Connection;
-use tempfile::TempDir;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -93,10 +91,7 @@ fn tick(number: u64, at: i64) -> Record {
 }
 
 /// A log, and what the outside sees of it.
-struct Subject {
-    folder: TempDir,
-    store: Option<Store>,
-}
+struct Subject(KillableLog);
 
 #[derive(Debug)]
 struct Seen {
@@ -111,31 +106,11 @@ struct Seen {
 
 impl Subject {
     fn new() -> Self {
-        let mut subject = Self { folder: tempfile::tempdir().unwrap(), store: None };
-        subject.open();
-        subject
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join(LOG_FILE)
-    }
-
-    fn open(&mut self) {
-        self.store = None;
-        let mut store = Store::open(&self.path()).unwrap();
-        store.retain(Retention { keep_raw: Some(KEEP), ..Retention::EVERYTHING });
-        self.store = Some(store);
+        Self(KillableLog::new(Retention { keep_raw: Some(KEEP), ..Retention::EVERYTHING }))
     }
 
     fn store(&mut self) -> &mut Store {
-        self.store.as_mut().unwrap()
-    }
-
-    fn cut(&mut self) {
-        let folder = killed::copy_as_killed(self.folder.path());
-        self.store = None;
-        self.folder = folder;
-        self.open();
+        self.0.store()
     }
 
     fn move_all(&mut self) {
@@ -144,33 +119,26 @@ impl Subject {
 
     /// What waits for its corrected time in table `reading` gets it in steps, which one log may be ahead with.
     fn correct(&mut self) {
-        let sql = Connection::open(self.path()).unwrap();
-        let waits = || -> bool {
-            let waiting = "SELECT EXISTS (SELECT 1 FROM run WHERE restamp_from IS NOT NULL)";
-            sql.query_row(waiting, [], |row| row.get(0)).unwrap()
-        };
-        while waits() {
+        let waiting = "SELECT count(*) FROM run WHERE restamp_from IS NOT NULL";
+        while self.0.number(waiting) > 0 {
             self.store().append(&[]).unwrap();
         }
     }
 
     /// Rows that are still to be moved.
     fn unmoved(&self) -> i64 {
-        Connection::open(self.path())
-            .unwrap()
-            .query_row("SELECT count(*) FROM arrived", [], |row| row.get(0))
-            .unwrap()
+        self.0.number("SELECT count(*) FROM arrived")
     }
 
     fn seen(&self) -> Seen {
-        let log = Log::open(&self.path()).unwrap();
+        let log = self.0.read();
         let mut rows = Vec::new();
         log.export(&Selection::default(), |row| {
             rows.push(row);
             Ok::<_, rusqlite::Error>(())
         })
         .unwrap();
-        let sql = Connection::open(self.path()).unwrap();
+        let sql = self.0.sql();
         let mut view = sql.prepare("SELECT * FROM readings").unwrap();
         let view = view
             .query_map([], |row| {
@@ -221,10 +189,7 @@ proptest! {
             match op {
                 Op::Append(keys) => {
                     let records: Vec<Record> = keys.into_iter().map(record).collect();
-                    let records: Vec<&Record> = records.iter().collect();
-                    prop_assert_eq!(
-                        half.store().append(&records).unwrap(), whole.store().append(&records).unwrap()
-                    );
+                    prop_assert_eq!(half.0.append(&records), whole.0.append(&records));
                 }
                 Op::Move(steps) => {
                     for _ in 0..steps {
@@ -244,7 +209,7 @@ proptest! {
                     }
                     now_ms += HOUR_MS;
                 }
-                Op::Cut => half.cut(),
+                Op::Cut => half.0.kill(),
             }
             whole.move_all();
             half.correct();

@@ -1,21 +1,17 @@
 //! Roll-ups equal a direct aggregation of everything that was accepted, after any sequence of appends,
 //! repeats, corrected times, retention and crashes; and what retention deleted is still known.
 
-#[path = "support/killed.rs"]
-mod killed;
+#[path = "support/killable_log.rs"]
+mod killable_log;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use humidor::reading::{ClockState, Id};
-use humidor::store::{
-    Band, LOG_FILE, Log, Point, Range, Record, Retention, Series, SeriesQuery, Store,
-};
+use humidor::store::{Band, Log, Point, Range, Record, Retention, Series, SeriesQuery};
 use humidor::wire::Telemetry;
+use killable_log::KillableLog;
 use proptest::prelude::*;
-use rusqlite::Connection;
-use tempfile::TempDir;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -158,8 +154,7 @@ impl Model {
 }
 
 struct World {
-    folder: TempDir,
-    store: Option<Store>,
+    log: KillableLog,
     now_ms: i64,
     model: Model,
     /// Readings of another node, which goes on while time passes: nothing is too old before something is
@@ -169,42 +164,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut world = Self {
-            folder,
-            store: None,
-            now_ms: BASE_MS + HOUR_MS,
-            model: Model::default(),
-            ticks: 0,
-        };
-        world.open();
-        world
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join(LOG_FILE)
-    }
-
-    fn open(&mut self) {
-        let mut store = Store::open(&self.path()).unwrap();
-        store.retain(Retention { keep_raw: Some(KEEP), ..Retention::EVERYTHING });
-        self.store = Some(store);
-    }
-
-    /// What a killed process leaves: the files as they are.
-    fn crash(&mut self) {
-        let folder = killed::copy_as_killed(self.folder.path());
-        self.store = None;
-        self.folder = folder;
-        self.open();
-    }
-
-    fn sql(&self) -> Connection {
-        Connection::open(self.path()).unwrap()
+        let log = KillableLog::new(Retention { keep_raw: Some(KEEP), ..Retention::EVERYTHING });
+        Self { log, now_ms: BASE_MS + HOUR_MS, model: Model::default(), ticks: 0 }
     }
 
     fn parked(&self) -> BTreeSet<Key> {
-        self.sql()
+        self.log.sql()
             .prepare(
                 "SELECT run.boot, seq FROM reading JOIN run ON run.id = reading.run WHERE clock = 3
                  UNION ALL
@@ -222,9 +187,9 @@ impl World {
 
     /// Returns whether there was more to do.
     fn maintain(&mut self) -> bool {
-        let more = self.store.as_mut().unwrap().maintain(self.now_ms).unwrap();
+        let more = self.log.store().maintain(self.now_ms).unwrap();
         let rows_from =
-            self.sql().query_row("SELECT rows FROM kept", [], |row| row.get(0)).unwrap();
+            self.log.sql().query_row("SELECT rows FROM kept", [], |row| row.get(0)).unwrap();
         // What is parked goes too when it has waited for too long.
         let parked = self.parked();
         self.model.give_up(rows_from, &parked);
@@ -244,7 +209,7 @@ impl World {
             humidity: None,
         };
         let tick = Record::Reading { node: id("tick"), sensor: id("tock"), telemetry };
-        self.store.as_mut().unwrap().append(&[&tick]).unwrap();
+        self.log.append(&[tick]);
     }
 
     fn settle(&mut self) {
@@ -257,14 +222,13 @@ impl World {
 
     fn append(&mut self, keys: &[Key]) {
         let records: Vec<Record> = keys.iter().copied().map(record).collect();
-        let appended =
-            self.store.as_mut().unwrap().append(&records.iter().collect::<Vec<_>>()).unwrap();
+        let appended = self.log.append(&records);
         // What arrives for a time whose rows are given up is final, unless it is parked.
         let expected = self.model.accept(keys);
         assert_eq!((appended.readings, appended.repeats), expected, "{keys:?}");
         // Corrections come in steps; only a reading that is still waiting may be final before them.
         while self.store_is_correcting() {
-            self.store.as_mut().unwrap().append(&[]).unwrap();
+            self.log.append(&[]);
         }
         if let Some(rows_from) = self.model.rows_from {
             let parked = self.parked();
@@ -273,18 +237,12 @@ impl World {
     }
 
     fn store_is_correcting(&self) -> bool {
-        self.sql()
-            .query_row(
-                "SELECT EXISTS (SELECT 1 FROM run WHERE restamp_from IS NOT NULL)",
-                [],
-                |row| row.get(0),
-            )
-            .unwrap()
+        self.log.number("SELECT count(*) FROM run WHERE restamp_from IS NOT NULL") > 0
     }
 
     fn check(&self, settled: bool) {
         let parked = self.parked();
-        let log = Log::open(&self.path()).unwrap();
+        let log = self.log.read();
         for name in ["hall", "oil"] {
             for (step, from, to) in [
                 (60_000, BASE_MS - DAY_MS / 4, BASE_MS + DAY_MS),
@@ -314,7 +272,7 @@ impl World {
     }
 
     fn check_tables(&self, name: &str, parked: &BTreeSet<Key>) {
-        let sql = self.sql();
+        let sql = self.log.sql();
         for (view, step) in [("1m", 60_000), ("15m", 900_000), ("1h", HOUR_MS)] {
             let found: BTreeMap<i64, _> = sql
                 .prepare(&format!("SELECT * FROM readings_{view} WHERE sensor = ?"))
@@ -426,7 +384,7 @@ proptest! {
                         world.maintain();
                     }
                 }
-                Op::Crash => world.crash(),
+                Op::Crash => world.log.kill(),
             }
             world.check(false);
         }

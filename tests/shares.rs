@@ -49,14 +49,6 @@ fn add_user(data: &Path, name: &str, role: &str) {
     assert!(child.wait().unwrap().success());
 }
 
-/// Most memory that the broker ever had.
-fn peak_kib(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()));
-    let status = status.expect("the broker lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 impl Hall {
     fn open() -> Self {
         let data = tempfile::tempdir().unwrap();
@@ -66,7 +58,7 @@ impl Hall {
         let (process, mqtt) = support::broker(data.path(), "127.0.0.1:0", &[]);
         let line = process.said("listening for HTTP");
         let http = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
-        let idle_kib = peak_kib(&process);
+        let idle_kib = process.peak_kib();
         Self { process: Mutex::new(process), mqtt, http, data, idle_kib }
     }
 
@@ -102,7 +94,7 @@ impl Hall {
 
     fn close_within(self, most_kib: u64, attack: &str, watch: Watch) {
         let (readings, slowest) = watch.end();
-        let peak = peak_kib(&self.process.lock().unwrap());
+        let peak = self.process.lock().unwrap().peak_kib();
         let added = peak - self.idle_kib;
         println!(
             "{attack}: {added} KiB added to {}, {readings} publishes, slowest {slowest:?}",

@@ -1,16 +1,16 @@
 //! Promise 2 against a model: the log is a set of (node, boot, seq), whatever is sent how often, in which batches, with
 //! clocks set or not, across moves, corrections, retention, restarts and cuts.
 
-#[path = "support/killed.rs"]
-mod killed;
+#[path = "support/killable_log.rs"]
+mod killable_log;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Duration;
 
 use humidor::reading::{ClockState, Id};
 use humidor::store::{Appended, Gap, LOG_FILE, Log, Record, Retention, Selection, Store, Tail};
 use humidor::wire::Telemetry;
+use killable_log::KillableLog;
 use proptest::prelude::*;
 
 type Key = (u8, u8, u64);
@@ -82,13 +82,6 @@ fn gaps(model: &BTreeSet<Key>) -> Vec<Gap> {
     gaps
 }
 
-fn open(path: &Path) -> Store {
-    let mut store = Store::open(path).unwrap();
-    let keep_raw = Some(Duration::from_hours(4));
-    store.retain(Retention { keep_raw, ..Retention::EVERYTHING });
-    store
-}
-
 /// The keys of the rows, each of which must be there once.
 fn rows(log: &Log) -> BTreeSet<(String, String, u64)> {
     let mut found = BTreeSet::new();
@@ -106,56 +99,48 @@ proptest! {
 
     #[test]
     fn the_log_is_a_set(ops in ops()) {
-        let mut folder = tempfile::tempdir().unwrap();
-        let mut path = folder.path().join(LOG_FILE);
-        let mut store = open(&path);
+        let keep_raw = Some(Duration::from_hours(4));
+        let mut log = KillableLog::new(Retention { keep_raw, ..Retention::EVERYTHING });
         let (mut model, mut now_ms, mut retained) = (BTreeSet::new(), START_MS, false);
         for op in ops {
             match op {
-                Op::Restart => {
-                    drop(store);
-                    store = open(&path);
-                }
-                Op::Cut => {
-                    let after = killed::copy_as_killed(folder.path());
-                    drop(store);
-                    folder = after;
-                    path = folder.path().join(LOG_FILE);
-                    store = open(&path);
-                }
+                Op::Restart => log.reopen(),
+                Op::Cut => log.kill(),
                 Op::Move(pieces) => {
                     for _ in 0..pieces {
-                        store.move_arrived(Duration::ZERO).unwrap();
+                        log.store().move_arrived(Duration::ZERO).unwrap();
                     }
                 }
                 Op::Maintain(hours) => {
                     now_ms += hours * HOUR_MS;
                     retained = true;
-                    while store.maintain(now_ms).unwrap() {}
+                    while log.store().maintain(now_ms).unwrap() {}
                 }
                 Op::Append(keys) => {
                     let records: Vec<Record> = keys.iter().copied().map(record).collect();
-                    let appended = store.append(&records.iter().collect::<Vec<_>>()).unwrap();
+                    let appended = log.append(&records);
                     let new = keys.iter().filter(|key| model.insert(**key)).count() as u64;
                     let repeats = keys.len() as u64 - new;
                     prop_assert_eq!(appended, Appended { readings: new, repeats, ..Appended::default() });
                 }
             }
-            let log = Log::open(&path).unwrap();
-            let found = rows(&log);
+            let seen = log.read();
+            let found = rows(&seen);
             let accepted: BTreeSet<_> =
                 model.iter().map(|(n, b, seq)| (format!("n{n}"), format!("b{b}"), *seq)).collect();
             prop_assert!(found.is_subset(&accepted));
             if !retained {
                 prop_assert_eq!(&found, &accepted);
             }
-            prop_assert_eq!(log.stats().unwrap().readings, i64::try_from(found.len()).unwrap());
+            let count = i64::try_from(found.len()).unwrap();
+            prop_assert_eq!(seen.stats().unwrap().readings, count);
+            prop_assert_eq!(log.number("SELECT count(*) FROM readings"), count);
             // What retention deleted is no hole.
-            let mut holes = log.gaps().unwrap();
+            let mut holes = seen.gaps().unwrap();
             holes.sort_by(|a, b| (&a.node, &a.boot, a.from).cmp(&(&b.node, &b.boot, b.from)));
             prop_assert_eq!(holes, gaps(&model));
         }
-        prop_assert_eq!(Log::open(&path).unwrap().check().unwrap(), Vec::<String>::new());
+        prop_assert_eq!(log.read().check().unwrap(), Vec::<String>::new());
     }
 }
 

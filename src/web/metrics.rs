@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::broker::{Alarms, Counters, LocalClient, Loss};
 use crate::clock;
+use crate::reading::ClockState;
 use crate::store::{Overview, QuickStats, Reading};
 use crate::upstream::UpstreamStatus;
 use crate::web::auth::Identity;
@@ -307,9 +308,12 @@ fn register_sensors(
     let latest = overview.sensors.iter().filter_map(|found| found.latest.as_ref());
     for latest in latest.filter(visible) {
         let labels = vec![("node", latest.node.clone()), ("sensor", latest.sensor.clone())];
-        // One that is ahead has just come, as far as anybody knows.
-        let age_ms = now_ms.saturating_sub(latest.at).max(0);
-        age.get_or_create(&labels).set(age_ms as f64 / 1000.0);
+        // Stamped by a clock that was never set, its age is not known.
+        if latest.clock != ClockState::Unsynced.as_str() {
+            // One that is ahead has just come, as far as anybody knows.
+            let age_ms = now_ms.saturating_sub(latest.at).max(0);
+            age.get_or_create(&labels).set(age_ms as f64 / 1000.0);
+        }
         if let Some(value) = latest.temperature {
             temperature.get_or_create(&labels).set(value);
         }
@@ -317,7 +321,11 @@ fn register_sensors(
             humidity.get_or_create(&labels).set(value);
         }
     }
-    registry.register("reading_age_seconds", "Age of the latest reading", age);
+    registry.register(
+        "reading_age_seconds",
+        "Age of the latest reading, where its board's clock was set",
+        age,
+    );
     registry.register("temperature_celsius", "Latest temperature", temperature);
     registry.register("humidity_percent", "Latest relative humidity", humidity);
 }

@@ -71,6 +71,9 @@ pub fn humidor() -> Command {
     }
     // Tests run side by side.
     command.env("HUMIDOR_HTTP_LISTEN", "127.0.0.1:0");
+    // One heap, as the shipped binary has: by its own choice glibc keeps one for each thread, and what is free in one of
+    // them would count as the broker's memory.
+    command.env("MALLOC_ARENA_MAX", "1");
     command
 }
 
@@ -161,6 +164,31 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How many sockets it has open: a connection is one.
+    pub fn sockets(&self) -> usize {
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+        // One that was closed meanwhile leads nowhere.
+        let files = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+        files.filter(|file| file.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    /// Memory that it has, KiB.
+    pub fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// Most memory that it ever had, KiB.
+    pub fn peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 
