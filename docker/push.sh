@@ -3,8 +3,8 @@
 #
 #   docker/push.sh REGISTRY/NAME                 e.g. registry.example.org/plant/humidor
 #
-# Then attach.sh attaches what is known of the binaries. Tags: X.Y.Z, sha-COMMIT and X.Y.Z-ARCH, which never move; X.Y and latest, which do. A registry on loopback is spoken to
-# over plain HTTP.
+# Then attach.sh attaches what is known of the binaries. Tags: X.Y.Z, sha-COMMIT and X.Y.Z-ARCH, which never move; X.Y and
+# latest, which do. A registry on loopback is spoken to over plain HTTP.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

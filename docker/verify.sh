@@ -12,7 +12,8 @@
 # the two that make some, Docker and Nix, each the same as before: they pack differently.
 # HUMIDOR_ARCHS="arm64 armv7" leaves targets out of host, cross and nix. CROSS and NIX name another cross and nix.
 #
-# How the compared was built is in docker/build-info/VERSION.json and dist/build-info.json. All digests are left in dist/digests.txt, in the form of docker/digests.txt.
+# How the compared was built is in docker/build-info/VERSION.json and dist/build-info.json. All digests are left in
+# dist/digests.txt, in the form of docker/digests.txt.
 set -euo pipefail
 # shellcheck source=docker/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
