@@ -16,10 +16,19 @@ let
   inherit (pkgs) lib;
 in
 {
-  formatting = pkgs.runCommand "${release.name}-formatting" { nativeBuildInputs = [ toolchain ]; } ''
-    cargo fmt --check --manifest-path ${self}/Cargo.toml
-    touch "$out"
-  '';
+  formatting =
+    pkgs.runCommand "${release.name}-formatting"
+      {
+        nativeBuildInputs = [
+          toolchain
+          pkgs.nixfmt
+        ];
+      }
+      ''
+        cargo fmt --check --manifest-path ${self}/Cargo.toml
+        find ${self} -name '*.nix' -exec nixfmt --check {} +
+        touch "$out"
+      '';
 
   agreement = pkgs.stdenv.mkDerivation {
     name = "${release.name}-agreement";

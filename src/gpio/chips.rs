@@ -37,7 +37,9 @@ impl Denied {
                 self.mode & 0o7777
             );
         }
-        format!("start the container with `--device {device} --group-add {gid}`")
+        format!(
+            "start the container with `--device {device} --group-add {gid}`, or without a container run as a member of that group: `usermod -aG {gid} USER`, and log in anew"
+        )
     }
 }
 
@@ -161,6 +163,7 @@ mod tests {
         let mut denied =
             Denied { device: "/dev/gpiochip1".into(), gid: 997, mode: 0o20660, hardware: None };
         assert!(denied.remedy().contains("`--device /dev/gpiochip1 --group-add 997`"));
+        assert!(denied.remedy().contains("`usermod -aG 997 USER`"));
         (denied.gid, denied.mode) = (0, 0o20600);
         let rule = denied.remedy();
         assert!(rule.contains("0600") && rule.contains("udev") && !rule.contains("--group-add 0"));
