@@ -1,9 +1,12 @@
 //! Rows of the log as CSV or JSON lines, for `humidor export` and the HTTP API.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+
+use crate::visible_text::visible;
 
 /// Columns of a CSV of readings: those of the view `readings`.
 pub const READING_COLUMNS: &[&str] =
@@ -59,7 +62,7 @@ impl<W: Write> RowWriter<W> {
         Self { writer, terminal: false }
     }
 
-    /// Whether `out` is a terminal: then characters that would control it are escaped.
+    /// Whether `out` is a terminal: then characters that would control it, or that nobody sees, are escaped.
     #[must_use]
     pub fn on_terminal(self, terminal: bool) -> Self {
         Self { terminal, ..self }
@@ -86,8 +89,8 @@ impl<W: Write> RowWriter<W> {
             if csv {
                 without_formulas(text);
             }
-            if terminal && text.contains(controls) {
-                *text = escaped(text);
+            if terminal && let Cow::Owned(escaped) = visible(text, None) {
+                *text = escaped;
             }
         });
         match &mut self.writer {
@@ -111,13 +114,6 @@ impl<W: Write> RowWriter<W> {
     }
 }
 
-/// Whether a character controls a terminal: control characters, and the marks and overrides of Unicode's bidirectional
-/// algorithm (UAX #9), which make a line look like another one.
-fn controls(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Puts a `'` in front of what would begin a formula: at the begin of `text`, and after each semicolon, which separates cells
 /// where the comma stands before decimals, quotes or not.
 fn without_formulas(text: &mut String) {
@@ -132,18 +128,6 @@ fn without_formulas(text: &mut String) {
             None => break,
         }
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if controls(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 /// The error of `out` itself: `io::Error::from` would hide that a pipe was closed.
@@ -197,7 +181,7 @@ mod tests {
         assert_eq!(csv(false, "온도/\u{202e}x"), "온도/\u{202e}x,-1.5\n", "a file keeps it");
         assert_eq!(csv(true, "온도/\u{202e}x\u{1b}[2J"), "온도/\\u{202e}x\\u{1b}[2J,-1.5\n");
         let json = write(ExportFormat::Jsonl, true, "a\u{9b}2J\u{2066}");
-        assert!(!json.chars().any(|c| c != '\n' && controls(c)), "{json:?}");
+        assert_eq!(visible(&json, Some('\n')), json);
     }
 
     #[test]

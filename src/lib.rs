@@ -56,6 +56,7 @@ pub mod shutdown;
 pub mod throttled_log;
 pub mod timeline;
 pub mod tls;
+pub mod visible_text;
 
 pub mod app;
 pub mod cli;

@@ -30,31 +30,52 @@ fn main() -> ExitCode {
 }
 
 /// Words that people try, and the commands that they mean.
-const SYNONYMS: [(&[&str], &[&str]); 11] = [
+const SYNONYMS: [(&[&str], &[&str]); 10] = [
     (&["serve", "server", "mqtt", "hub"], &["broker"]),
     (&["run", "start", "up"], &["node", "broker", "demo"]),
     (&["board", "agent", "client", "sensor", "sensors"], &["node"]),
     (&["status", "ping", "alive"], &["health"]),
     (&["check", "test", "diagnose", "setup"], &["doctor"]),
     (&["log", "logs", "follow", "watch"], &["tail"]),
-    (&["backup", "stats", "gaps", "database"], &["db"]),
     (&["settings", "configuration", "env"], &["config"]),
-    (&["passwd", "adduser", "useradd", "login"], &["user"]),
     (&["pins", "pin", "header", "pinout"], &["gpio"]),
     (&["csv", "dump", "json"], &["export"]),
+    (&["database"], &["db"]),
+];
+/// The same for commands below another one, which clap does not look for.
+const DEEPER: [(&[&str], &str); 9] = [
+    (&["verify", "repair"], "db check"),
+    (&["backup", "save", "restore"], "db backup"),
+    (&["stats", "size", "usage"], "db stats"),
+    (&["gaps", "gap", "holes", "missing"], "db gaps"),
+    (&["forget", "remove", "rm", "delete", "retire"], "db forget"),
+    (&["add", "adduser", "useradd", "login"], "user add"),
+    (&["passwd", "password"], "user passwd"),
+    (&["list"], "user list"),
+    (&["version"], "--version"),
 ];
 
-/// The error with the command that a synonym means in place of one that is only spelt alike.
+/// The error with the command that is meant in place of those that are only spelt somewhat alike: a synonym, else the
+/// nearest word of clap's.
 fn with_synonym(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
         return error;
     };
     let word = word.to_lowercase();
-    let meant = SYNONYMS.iter().find(|(words, _)| words.contains(&word.as_str()));
-    if let Some((_, meant)) = meant {
-        let meant = meant.iter().map(|&command| command.to_owned()).collect();
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(meant));
-    }
+    let is_first = std::env::args().nth(1).is_some_and(|first| first.to_lowercase() == word);
+    let synonym = SYNONYMS.iter().find(|(words, _)| words.contains(&word.as_str()));
+    let deeper = DEEPER.iter().find(|(words, _)| words.contains(&word.as_str()));
+    let meant: Vec<String> = match (synonym, deeper, error.get(ContextKind::SuggestedSubcommand)) {
+        (Some((_, meant)), ..) if is_first => meant.iter().map(|&word| word.to_owned()).collect(),
+        (_, Some((_, meant)), _) if is_first => vec![(*meant).to_owned()],
+        (.., Some(ContextValue::Strings(near))) => {
+            let distance = |near: &String| strsim::damerau_levenshtein(&word, near);
+            let least = near.iter().map(distance).min();
+            near.iter().filter(|near| Some(distance(near)) == least).cloned().collect()
+        }
+        _ => return error,
+    };
+    error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(meant));
     error
 }
 

@@ -32,6 +32,7 @@ const ROOMS: &[&str] = &[
     "shutdown",
     "throttled_log",
     "export_format",
+    "visible_text",
     "exit",
 ];
 /// The rooms of the broker, likewise.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::{Value, json};
 use support::http::{get, request};
 use support::{Process, broker, humidor, stored, wait_until};
 
@@ -125,8 +126,12 @@ fn a_user_is_added_before_there_is_a_folder_and_told_what_to_write_on_the_board(
     for part in ["HUMIDOR_NODE=press", "HUMIDOR_BROKER=mqtt://press@", "the board `press` only"] {
         assert!(said.contains(part), "{part} in {said}");
     }
-    let (_, said, _) = add_user(&data, "PI4", "node");
-    assert!(said.contains("`pi4`") && said.contains("no board can use it"), "{said}");
+    let (code, _, stderr) = add_user(&data, "PI4", "node");
+    assert_eq!(code, Some(64));
+    for part in ["a-z, 0-9 and -", "did you mean `pi4`?", "--role fleet"] {
+        assert!(stderr.contains(part), "{part} in {stderr}");
+    }
+    assert_eq!(add_user(&data, "PI4", "reader").0, Some(0));
     assert!(add_user(&data, "boards", "fleet").1.contains("HUMIDOR_NODE=ID"));
     assert!(add_user(&data, "kim", "reader").1.contains(":8080/"));
     let (code, _, stderr) = add_user(&data, "press", "node");
@@ -136,7 +141,7 @@ fn a_user_is_added_before_there_is_a_folder_and_told_what_to_write_on_the_board(
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let (code, _, stderr) = add_user(&file, "press", "node");
-    assert!(code != Some(0) && stderr.contains("Not a directory"), "{stderr}");
+    assert!(code != Some(0) && stderr.contains("is a file, not a folder"), "{stderr}");
 }
 
 #[test]
@@ -194,6 +199,9 @@ fn the_refusals_of_a_board_are_told_apart() {
         let told = &refused(kim).json()[0];
         assert_eq!((&told["node"], &told["user"]), (&id.as_str().into(), &user.into()), "{told}");
         assert_eq!((&told["cause"], &told["address"]), (&of_page.into(), &"127.0.0.1".into()));
+        assert_eq!(told["role"], if user == "press" { json!("node") } else { Value::Null });
+        // The line that a page shows must be one that does not fail.
+        assert_eq!(told["fleet"], json!({ "name": "boards", "exists": false }));
         wait_until("the refusal is known", || health().1.contains("broker refused"));
         let (code, said, _) = health();
         assert_eq!(code, Some(75), "{said}");
@@ -207,6 +215,19 @@ fn the_refusals_of_a_board_are_told_apart() {
         }
     }
     assert_eq!(stored(folder.path()), 0);
+    let about = |login: &str| {
+        request(http, "GET", "/api/v1/about", &[("authorization", login)], "").json()["boards"]
+            .clone()
+    };
+    assert_eq!(about(press), json!({ "name": "boards" }), "which users there are is for admins");
+    assert_eq!(add_user(folder.path(), "boards", "reader").0, Some(0));
+    wait_until("the name is taken", || {
+        about(kim) == json!({ "name": "boards-2", "exists": false })
+    });
+    assert_eq!(add_user(folder.path(), "all", "fleet").0, Some(0));
+    wait_until("there is one for all boards", || {
+        refused(kim).json()[0]["fleet"] == json!({ "name": "all", "exists": true })
+    });
     assert_eq!(refused(press).status, 403, "the names of users are for admins");
     assert_eq!(request(http, "GET", "/api/v1/refused", &[], "").status, 401);
     // An admin may publish as any node.
@@ -305,7 +326,7 @@ fn a_slip_is_answered_by_the_nearest_right_thing() {
         ("brokr", "broker"),
         ("borker", "broker"),
         ("server", "broker"),
-        ("serve", "broker"),
+        ("forget", "db forget"),
         ("nod", "node"),
         ("run", "node"),
         ("start", "broker"),
@@ -325,14 +346,15 @@ fn a_slip_is_answered_by_the_nearest_right_thing() {
         ("pinout", "gpio"),
         ("usr", "user"),
         ("users", "user"),
-        ("passwd", "user"),
+        ("passwd", "user passwd"),
         ("dbb", "db"),
-        ("backup", "db"),
+        ("backup", "db backup"),
     ];
     for (slip, meant) in commands {
         let (code, _, stderr) = run(humidor().arg(slip));
         assert_eq!(code, Some(64), "{slip}");
         assert!(stderr.contains(&format!("'{meant}'")), "{slip}: {meant} in {stderr}");
+        assert!(slip != "demoo" || !stderr.contains("'doctor'"), "the nearest alone: {stderr}");
     }
     let settings = [
         ("SENSORS", "a=dht22@pin7", "7"),
@@ -341,7 +363,7 @@ fn a_slip_is_answered_by_the_nearest_right_thing() {
         ("SENSORS", "a=dht22@GPI04", "GPIO4"),
         ("SENSORS", "a=dht22@GPO4", "GPIO4"),
         ("SENSORS", "a=dht22@A6", "PA6"),
-        ("SENSORS", "a=dht22@41", "40"),
+        ("SENSORS", "a=dht22@PIN 11", "11"),
         ("OUTPUTS", "fan=IO27", "GPIO27"),
         ("SENSORS", "a=dth22@7", "dht22"),
         ("SENSORS", "a=dht-22@7", "dht22"),

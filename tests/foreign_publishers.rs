@@ -63,7 +63,7 @@ fn each_number_of_a_usual_publisher_is_stored_under_a_name_that_its_owner_knows(
 #[test]
 fn a_member_that_is_no_number_costs_itself_and_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let (_broker, mut client, http) = start(folder.path());
+    let (broker, mut client, http) = start(folder.path());
     let payload =
         r#"{"Time":"07:31","DS18B20":{"Temperature":NaN},"ANALOG":{"A0":1e400,"A1":512}}"#;
     client.publish("tele/hall/SENSOR", QoS::AtLeastOnce, 1, payload.as_bytes());
@@ -73,8 +73,61 @@ fn a_member_that_is_no_number_costs_itself_and_is_counted() {
         "humidor_samples_stored_total 1",
         "humidor_members_not_stored_total{cause=\"left-out\"} 2",
         "humidor_members_not_stored_total{cause=\"text\"} 1",
+        "humidor_source_numbers_left_out_total{topic=\"tele/hall/SENSOR\"} 2",
     ] {
         assert!(metrics.text().lines().any(|found| found == line), "{line} in {}", metrics.text());
+    }
+    let line = broker.said("numbers in a message cannot be kept");
+    assert!(line.contains("tele/hall/SENSOR"), "{line}");
+}
+
+#[test]
+fn what_describes_a_device_is_no_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mut client, http) = start(folder.path());
+    for (pkid, (topic, payload)) in (1..).zip([
+        ("homeassistant/device/humidor_press/config", r#"{"cmps":{"hall":{"exp_aft":25}}}"#),
+        ("homeassistant/sensor/0x00158d/temperature/config", r#"{"qos":1}"#),
+        ("homeassistant/sensor/hall/state", "21.5"),
+    ]) {
+        client.publish(topic, QoS::AtLeastOnce, pkid, payload.as_bytes());
+        client.expect_puback(pkid);
+    }
+    let sources = get(http, "/api/v1/sources").json();
+    let topics: Vec<_> = sources.as_array().unwrap().iter().map(|it| &it["topic"]).collect();
+    assert_eq!(topics, ["homeassistant/sensor/hall/state"]);
+}
+
+#[test]
+fn a_meter_moves_in_steps_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mut client, http) = start(folder.path());
+    for pkid in 1..=3 {
+        let total = 12_345_677 + u32::from(pkid);
+        client.publish(
+            "shellies/meter/total",
+            QoS::AtLeastOnce,
+            pkid,
+            total.to_string().as_bytes(),
+        );
+        client.expect_puback(pkid);
+    }
+    let series = get(http, "/api/v1/sources/series?topic=shellies/meter/total").json();
+    let totals = serde_json::json!([12_345_678.0, 12_345_679.0, 12_345_680.0]);
+    assert_eq!(series["value"]["mean"], totals);
+    assert_eq!(series["value"]["max"], totals);
+}
+
+#[test]
+fn a_publisher_that_is_closed_for_its_topic_is_told_to_the_operator() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, mut client, _) = start(folder.path());
+    let topic = format!("tele/{}/SENSOR", "x".repeat(1100));
+    client.publish(&topic, QoS::AtLeastOnce, 1, b"1");
+    let line = broker.said("connection closed");
+    for part in ["client=\"publisher\"", "at most 1024 bytes", "let it publish to a shorter topic"]
+    {
+        assert!(line.contains(part), "{part} in {line}");
     }
 }
 

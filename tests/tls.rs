@@ -114,6 +114,23 @@ fn a_node_trusts_only_its_authority_and_its_brokers_name() {
 }
 
 #[test]
+fn a_node_with_the_other_scheme_is_told_so() {
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.sign("broker", 2100);
+    let broker = Process::start(broker(data.path(), &certificate, &key));
+    let plain = address(&broker, "listening for MQTT 3");
+    let tls = address(&broker, "listening for MQTT over TLS");
+    let secret = Process::start(node(data.path(), "press", plain, &authority.ca()));
+    let line = secret.said("no connection to the broker");
+    assert!(line.contains("write mqtt:// into HUMIDOR_BROKER"), "{line}");
+    let mut open = humidor();
+    open.args(["node", "--node", "oven", "--gpio", "sim", "--sensors", "hall=dht11@7", "--data"]);
+    open.arg(data.path().join("oven")).args(["--broker", &format!("mqtt://{tls}")]);
+    let line = Process::start(open).said("no connection to the broker");
+    assert!(line.contains("write mqtts:// into HUMIDOR_BROKER"), "{line}");
+}
+
+#[test]
 fn a_broker_that_asks_for_certificates_gets_them() {
     let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
     let (certificate, key) = authority.sign("broker", 2100);

@@ -365,6 +365,25 @@ fn stored_readings_and_board_states_reach_an_event_stream() {
 }
 
 #[test]
+fn an_open_page_is_told_that_a_board_was_removed() {
+    use std::io::Read;
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, mqtt, http) = web(folder.path(), &[]);
+    let mut client = Client::connect(mqtt, "oven");
+    store(&mut client, "oven", "top", &reading(1, T0, 71.5));
+    let (mut stream, mut text) = open_events(http);
+    assert_eq!(request(http, "DELETE", "/api/v1/nodes/oven", &[], "").status, 202);
+    let mut chunk = [0; 4096];
+    while !text.contains("event: refresh") {
+        let count = stream.read(&mut chunk).expect("the stream goes on");
+        assert!(count > 0, "closed after: {text}");
+        text += std::str::from_utf8(&chunk[..count]).unwrap();
+    }
+    // Its rows may take long to go.
+    assert_eq!(get(http, "/api/v1/sensors").json(), json!([]));
+}
+
+#[test]
 fn streams_beyond_the_limit_are_refused_and_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let (_broker, mqtt, http) = web(folder.path(), &[]);

@@ -250,13 +250,22 @@ pub fn log_path(layers: Layers) -> Result<PathBuf, Failure> {
 /// Opens the log for reading.
 pub fn open(path: &Path) -> Result<Log, Failure> {
     if !path.exists() {
-        return Err(Failure::new(
-            Code::NoDevice,
-            anyhow!(
-                "there is no log at {}; set its folder with --data or HUMIDOR_DATA",
-                path.display()
-            ),
-        ));
+        let folder = path.parent().filter(|folder| folder.is_file());
+        let error = folder.map_or_else(
+            || {
+                anyhow!(
+                    "there is no log at {}; set its folder with --data or HUMIDOR_DATA",
+                    path.display()
+                )
+            },
+            |file| {
+                anyhow!(
+                    "{} is a file, not a folder; set the log's folder with --data or HUMIDOR_DATA",
+                    file.display()
+                )
+            },
+        );
+        return Err(Failure::new(Code::NoDevice, error));
     }
     Log::open(path).map_err(|error| {
         let code = match error.sqlite_error_code() {

@@ -80,7 +80,7 @@ impl Listening {
             let sources = Sources {
                 database: broker.database().to_owned(),
                 mqtt_host: own_address(),
-                mqtt_port: broker.address().port(),
+                mqtt: broker.address(),
                 counters: broker.counters(),
                 live: broker.live(),
                 local_client: broker.local_client(),

@@ -64,6 +64,15 @@ fn add(UserAdd { name, role, settings }: &UserAdd) -> Result<(), Failure> {
             anyhow!("`{name}` is reserved: its topics are the broker's own; choose another name");
         return Err(Failure::new(Code::Usage, error));
     }
+    // A board's user has the board's id: with another name no board could use it.
+    if role.as_str() == "node"
+        && let Err(error) = name.parse::<Id>()
+    {
+        let error = anyhow!(
+            "{error} A user of role node is one board, whose id is the user's name; for a person add --role reader, operator or admin, for all boards --role fleet"
+        );
+        return Err(Failure::new(Code::Usage, error));
+    }
     let mut user = Table::new();
     user.insert("password", value(new_password(name)?));
     user.insert("role", value(role.as_str()));
@@ -80,22 +89,9 @@ fn next_step(name: &str, role: &str) -> String {
     let broker = BrokerAddress::new(host.clone(), MQTT_PORT).of_user(name);
     let page = format!("log in on the page, http://{host}:8080/");
     match role {
-        "node" => {
-            let node =
-                name.parse::<Id>().map_or_else(|_| name.to_ascii_lowercase(), |_| name.to_owned());
-            let only = if node == name {
-                format!(
-                    "it may publish and take commands as the board `{name}` only; for boards with other ids use --role fleet"
-                )
-            } else {
-                format!(
-                    "no board can use it: a node id has a-z, 0-9 and - only; remove it, and add `{node}` or a user with --role fleet"
-                )
-            };
-            format!(
-                "{only}. On the board:\n  HUMIDOR_NODE={node} HUMIDOR_BROKER={broker} HUMIDOR_PASSWORD_FILE=FILE humidor node"
-            )
-        }
+        "node" => format!(
+            "it may publish and take commands as the board `{name}` only; for boards with other ids use --role fleet. On the board:\n  HUMIDOR_NODE={name} HUMIDOR_BROKER={broker} HUMIDOR_PASSWORD_FILE=FILE humidor node"
+        ),
         "fleet" => format!(
             "all boards may use it, each for the topics of its own HUMIDOR_NODE. On each board:\n  HUMIDOR_NODE=ID HUMIDOR_BROKER={broker} HUMIDOR_PASSWORD_FILE=FILE humidor node"
         ),
@@ -180,6 +176,12 @@ impl UsersFile {
         let metadata = match path.metadata() {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                let folder = path.parent().unwrap_or(&path).display();
+                let error =
+                    anyhow!("{folder} is a file, not a folder; set HUMIDOR_DATA to a folder");
+                return Err(Failure::new(Code::Config, error));
+            }
             Err(source) => return Err(UsersError::Io { path, source }.into()),
         };
         let text = match metadata {

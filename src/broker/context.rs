@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::{Notify, watch};
+
 use super::access::Access;
 use super::commit::batch::Batch;
 use super::commit::group_commit::{Congested, Recorder, Stopped};
+use super::commit::logged_topics::LoggedTopics;
 use super::commit::series_quota::{KnownTopics, SeriesQuota};
 use super::delivery::fan_out::FanOut;
 use super::net::admission::Admission;
@@ -12,7 +15,7 @@ use super::net::shares::Pool;
 use super::net::turns::Turns;
 use super::session::contested::Contested;
 use super::session::registry::Registry;
-use crate::mqtt::{Filter, Message};
+use crate::mqtt::Message;
 use crate::store::{Change, Queued};
 
 /// The request was not carried out: the broker is stopping.
@@ -47,10 +50,21 @@ pub struct Services {
     pub turns: Turns,
     /// Logins and permissions.
     pub access: Access,
-    /// Topic filters of foreign publishers that are logged.
-    pub logged: Arc<[Filter]>,
+    /// Topics of other publishers that are logged.
+    pub logged: Arc<LoggedTopics>,
     /// The series that each user's clients may begin.
     pub series: SeriesQuota,
+    /// Signals of the removal of nodes.
+    pub forgetting: Arc<Forgetting>,
+}
+
+/// Signals of the removal of nodes.
+#[derive(Debug, Default)]
+pub struct Forgetting {
+    /// A node is to be forgotten.
+    pub asked: Notify,
+    /// MQTT keeps nothing of a node any more, and its rows in the log are no longer shown.
+    pub begun: watch::Sender<()>,
 }
 
 impl Services {

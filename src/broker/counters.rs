@@ -35,6 +35,8 @@ pub struct Counters {
     samples: AtomicU64,
     texts: AtomicU64,
     left_out: AtomicU64,
+    /// The same by topic.
+    left_out_of: Losses,
     refused: AtomicU64,
     commits: AtomicU64,
     /// Messages that were dropped from the queues of persistent sessions.
@@ -83,6 +85,12 @@ impl Counters {
             dropped_by_session: Vec::new(),
         };
         (appended, self.commits.load(Relaxed))
+    }
+
+    /// Numbers of other publishers' messages that were not kept, by topic.
+    #[must_use]
+    pub const fn left_out(&self) -> &Losses {
+        &self.left_out_of
     }
 
     /// Durations of the commits, in seconds.
@@ -213,38 +221,41 @@ impl Traffic {
     }
 }
 
-/// Clients whose losses are counted one by one. Losses of further clients count under [`OTHER_CLIENTS`].
-const LOSING_CLIENTS: usize = 1000;
-/// Stands for the clients beyond [`LOSING_CLIENTS`]. No client id is empty.
-const OTHER_CLIENTS: &str = "";
+/// Names whose losses are counted one by one. Losses of further ones count under [`OTHERS`].
+const LOSERS_MAX: usize = 1000;
+/// Stands for the names beyond [`LOSERS_MAX`]. No client id and no topic is empty.
+const OTHERS: &str = "";
 
-/// Messages that clients lost since the start: the queue was full, or the message exceeded the client's maximum.
+/// What was lost since the start, by name. Of clients: messages, since the queue was full, or the message exceeded the
+/// client's maximum. Of the topics of other publishers: numbers that cannot be kept.
 #[derive(Debug, Default)]
 pub struct Losses {
     total: AtomicU64,
-    by_client: Mutex<HashMap<Arc<str>, u64>>,
+    by_name: Mutex<HashMap<Arc<str>, u64>>,
 }
 
 impl Losses {
-    /// Counts `messages` that the client of this session lost.
-    pub fn add(&self, client: &Arc<str>, messages: u64) {
-        if messages == 0 {
-            return;
+    /// Counts what `name` lost. Returns whether it is its first loss.
+    pub fn add(&self, name: &Arc<str>, lost: u64) -> bool {
+        if lost == 0 {
+            return false;
         }
-        self.total.fetch_add(messages, Relaxed);
-        let mut by_client = self.lock();
-        let known = by_client.contains_key(client) || by_client.len() < LOSING_CLIENTS;
-        let client = if known { Arc::clone(client) } else { OTHER_CLIENTS.into() };
-        *by_client.entry(client).or_default() += messages;
+        self.total.fetch_add(lost, Relaxed);
+        let mut by_name = self.lock();
+        let known = by_name.contains_key(name) || by_name.len() < LOSERS_MAX;
+        let name = if known { Arc::clone(name) } else { OTHERS.into() };
+        let count = by_name.entry(name).or_default();
+        *count += lost;
+        *count == lost
     }
 
-    /// Messages that all clients lost.
+    /// The sum of all losses.
     pub fn total(&self) -> u64 {
         self.total.load(Relaxed)
     }
 
-    /// Clients that lost messages, by the name of their session, with their count.
-    pub fn by_client(&self) -> Vec<(Arc<str>, u64)> {
+    /// Names with the count of what each lost. Names of clients are those of their sessions.
+    pub fn by_name(&self) -> Vec<(Arc<str>, u64)> {
         let mut found: Vec<_> =
             self.lock().iter().map(|(client, count)| (Arc::clone(client), *count)).collect();
         found.sort_unstable();
@@ -252,7 +263,7 @@ impl Losses {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, u64>> {
-        self.by_client.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -261,17 +272,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_loss_is_counted_also_beyond_the_number_of_counted_clients() {
+    fn every_loss_is_counted_also_beyond_the_number_of_counted_names() {
         let losses = Losses::default();
-        for n in 0..LOSING_CLIENTS + 5 {
+        for n in 0..LOSERS_MAX + 5 {
             losses.add(&format!("c{n}").into(), 2);
         }
         losses.add(&"c0".into(), 3);
         losses.add(&"c1".into(), 0);
-        let by_client = losses.by_client();
-        assert_eq!(by_client.len(), LOSING_CLIENTS + 1);
-        assert_eq!((&*by_client[0].0, by_client[0].1), (OTHER_CLIENTS, 10));
-        assert_eq!((&*by_client[1].0, by_client[1].1), ("c0", 5));
-        assert_eq!(by_client.iter().map(|(_, count)| count).sum::<u64>(), losses.total());
+        let by_name = losses.by_name();
+        assert_eq!(by_name.len(), LOSERS_MAX + 1);
+        assert_eq!((&*by_name[0].0, by_name[0].1), (OTHERS, 10));
+        assert_eq!((&*by_name[1].0, by_name[1].1), ("c0", 5));
+        assert_eq!(by_name.iter().map(|(_, count)| count).sum::<u64>(), losses.total());
     }
 }

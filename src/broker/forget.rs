@@ -19,7 +19,7 @@ use crate::shutdown::Shutdown;
 use crate::store::Change;
 use crate::wire::{CLIENT_ID_PREFIX, Discovery, NodeTopics, node_device_id};
 
-/// Interval of looks for requests: a small query.
+/// Interval of looks for requests of other processes: a small query.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Carries requests out until `shutdown`. `discovery` is where Home Assistant looks for devices.
@@ -29,6 +29,7 @@ pub async fn run(services: Services, discovery: Option<Discovery>, mut shutdown:
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            () = services.forgetting.asked.notified() => {}
             () = shutdown.requested() => return,
         }
         let clearing = async {
@@ -92,6 +93,7 @@ async fn clear(
     let sessions = changes.len();
     changes.push(Change::Cleared { node: node.clone() });
     services.recorder.commit_changes(&mut changes).await?;
+    services.forgetting.begun.send_replace(());
     info!(%node, retained = deleted, sessions, "forgetting a node: its messages are deleted, its readings follow");
     Ok(())
 }

@@ -37,7 +37,8 @@ pub use access::users::{
     is_world_readable, new_id,
 };
 pub use access::{
-    Access, AccessConfig, AccessError, Anonymous, NotAdmitted, Password, RefusedClient,
+    Access, AccessConfig, AccessError, Anonymous, BOARDS_USER, NotAdmitted, Password,
+    RefusedClient, UserOfBoards,
 };
 pub use alarm::config::{AlarmConfig, AlarmRule, Quantity, Side};
 pub use alarm::rule::{Alarm, Change, Now, Seen};

@@ -15,6 +15,7 @@ use crate::broker::alarm::state::Alarms;
 use crate::broker::alarm::watch;
 use crate::broker::commit::group_commit::{Recorder, Writer};
 use crate::broker::commit::live::Live;
+use crate::broker::commit::logged_topics::LoggedTopics;
 use crate::broker::commit::onward::{self, Onward};
 use crate::broker::commit::series_quota::SeriesQuota;
 use crate::broker::config::BrokerConfig;
@@ -144,9 +145,6 @@ impl Listening {
         if let Some(address) = tls_address {
             info!(%address, "listening for MQTT over TLS");
         }
-        for filter in &config.logged {
-            info!(filter = filter.as_str(), "logging foreign topics");
-        }
 
         let services = Services {
             recorder: recorder.clone(),
@@ -158,8 +156,9 @@ impl Listening {
             buffers: Pool::new(BUFFER_BYTES),
             turns: Turns::default(),
             access: access.clone(),
-            logged: config.logged.into(),
+            logged: Arc::new(LoggedTopics::new(config.logged, config.discovery.clone())),
             series,
+            forgetting: Arc::default(),
         };
         publish_status(&services, ONLINE);
         // Alarms end after the connections, so that they see the last committed readings.

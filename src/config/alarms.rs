@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::parse::{duration, list, not_one_of, plain};
+use super::parse::{duration, list_of, not_one_of, plain};
 use crate::broker::{AlarmConfig, AlarmRule, Quantity, Side};
 use crate::reading::Id;
 
@@ -33,21 +33,20 @@ const WORDS: [&str; 7] = ["temperature", "humidity", "silent", "gap", "clock", "
 
 /// Comma-separated alarms.
 pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
-    let alarms = list(text, alarm)?;
-    if alarms.len() > ALARMS_MAX {
-        return Err(format!(
-            "the list has {} alarms; the broker takes at most {ALARMS_MAX}",
-            alarms.len()
-        ));
-    }
-    let mut names = HashSet::new();
-    if let Some(twice) = alarms.iter().find(|alarm| !names.insert(&alarm.name)) {
-        return Err(format!("the name `{}` is given twice", twice.name));
-    }
-    match alarms.iter().find_map(|alarm| switches_itself(alarm, &alarms)) {
-        Some(error) => Err(error),
-        None => Ok(alarms),
-    }
+    list_of(text, alarm, |alarms| {
+        let mut mistakes = Vec::new();
+        if alarms.len() > ALARMS_MAX {
+            let found = alarms.len();
+            mistakes.push(format!(
+                "the list has {found} alarms; the broker takes at most {ALARMS_MAX}"
+            ));
+        }
+        let mut names = HashSet::new();
+        let twice = alarms.iter().filter(|alarm| !names.insert(&alarm.name));
+        mistakes.extend(twice.map(|alarm| format!("the name `{}` is given twice", alarm.name)));
+        mistakes.extend(alarms.iter().filter_map(|alarm| switches_itself(alarm, alarms)));
+        mistakes
+    })
 }
 
 /// The node and the output that an alarm watches.

@@ -10,8 +10,9 @@ use super::logging::Logging;
 use super::parse::nearest;
 use super::problem::{Problem, Problems};
 use super::settings::{ANONYMOUS, CONFIG, HTTP_GUESTS, LOG, LOG_FORMAT, SETTINGS};
-use super::stray::{escaped, without_quotes, without_traces};
+use super::stray::{without_quotes, without_traces};
 use crate::bounded_file;
+use crate::visible_text::visible;
 
 /// Ending of a variable that names a file holding a secret.
 const FILE_SUFFIX: &str = "_FILE";
@@ -257,10 +258,19 @@ impl Layers {
                     Origin::File(path) => format!("{}: {}", path.display(), setting.key),
                     Origin::Default | Origin::Follows(_) => setting.variable(),
                 };
-                self.problem(format!("{name}: {error}{quotes}"));
+                for mistake in error.lines() {
+                    self.problem(format!("{name}: {mistake}{quotes}"));
+                }
                 None
             }
         }
+    }
+
+    /// The right items of a list that has mistakes, each by itself, which [`Layers::take`] notes.
+    pub(super) fn right_items<T>(&self, key: &Key<Vec<T>>) -> Vec<T> {
+        let Some((value, _)) = self.value(&key.setting) else { return Vec::new() };
+        let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
+        items.filter_map(|item| (key.parse)(item).ok()).flatten().collect()
     }
 
     /// As [`Layers::take`], and no value is a mistake too.
@@ -274,7 +284,8 @@ impl Layers {
 
     /// Notes a mistake, once: a setting of both roles is looked at twice.
     pub(super) fn problem(&mut self, text: String) {
-        let problem = Problem(escaped(text));
+        // Lines of a list stay lines.
+        let problem = Problem(visible(&text, Some('\n')).into_owned());
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }

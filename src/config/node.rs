@@ -82,11 +82,11 @@ pub(super) fn fields(layers: &mut Layers, complete: bool) -> Option<NodeConfig> 
     let backend = backend(layers);
     let board = board(layers);
     if let Some(board) = &board {
-        let lists = (sensors.as_deref(), inputs.as_deref(), outputs.as_deref());
+        // The pins of those that are right beside others that are not, too.
         let uses = pin_uses::uses(
-            lists.0.unwrap_or_default(),
-            lists.1.unwrap_or_default(),
-            lists.2.unwrap_or_default(),
+            &sensors.clone().unwrap_or_else(|| layers.right_items(&SENSORS)),
+            &inputs.clone().unwrap_or_else(|| layers.right_items(&INPUTS)),
+            &outputs.clone().unwrap_or_else(|| layers.right_items(&OUTPUTS)),
         );
         pin_uses::check(layers, board, &uses);
     }

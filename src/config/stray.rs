@@ -10,20 +10,3 @@ pub(super) fn without_traces(value: &str) -> &str {
 pub(super) fn without_quotes(value: &str) -> Option<&str> {
     ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
 }
-
-/// Control characters as Rust writes them, so that a message shows them and moves no cursor; lines of a list stay lines.
-pub(super) fn escaped(text: String) -> String {
-    let is_safe = |c: char| !(c.is_control() && c != '\n' || c == '\u{feff}');
-    if text.chars().all(is_safe) {
-        return text;
-    }
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_safe(c) {
-            out.push(c);
-        } else {
-            out.extend(c.escape_default());
-        }
-    }
-    out
-}

@@ -42,7 +42,7 @@ impl fmt::Display for LineAddress {
 /// The text is not a pin in any of the forms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is not a pin: write a header pin (7), a line name (GPIO4, PA6) or chip:line (pinctrl-bcm2711:4){}", near(.text)
+    "`{text}` is not a pin: write a header pin (1 to {HEADER_PINS}), a line name (GPIO4, PA6) or chip:line (pinctrl-bcm2711:4){}", near(.text)
 )]
 pub struct PinError {
     text: String,
@@ -61,9 +61,7 @@ fn near(text: &str) -> String {
     };
     let Ok(number) = digits.parse::<u32>() else { return String::new() };
     let pin = match letters {
-        "" | "PIN" | "HEADER" | "PHYS" | "PHYSICAL" | "P" | "J" => {
-            number.clamp(1, HEADER_PINS.into()).to_string()
-        }
+        "" | "PIN" | "HEADER" | "PHYS" | "PHYSICAL" | "P" | "J" => number.to_string(),
         "GPIO" | "BCM" | "IO" | "GP" | "GPO" | "GPI" | "G" | "GIPO" | "GPOI" | "GPIOPIN" | "D" => {
             format!("GPIO{number}")
         }
@@ -143,8 +141,6 @@ mod tests {
             ("Pin 7", "7"),
             ("#7", "7"),
             ("P7", "7"),
-            ("41", "40"),
-            ("0", "1"),
             ("BCM4", "GPIO4"),
             ("GPIO-4", "GPIO4"),
             ("GPI04", "GPIO4"),
@@ -154,6 +150,10 @@ mod tests {
         ] {
             let error = written.parse::<Pin>().unwrap_err().to_string();
             assert!(error.ends_with(&format!("; did you mean `{meant}`?")), "{error}");
+        }
+        for number in ["0", "41", "99", "pin 41"] {
+            let error = number.parse::<Pin>().unwrap_err().to_string();
+            assert!(error.contains("(1 to 40)") && !error.contains("did you mean"), "{error}");
         }
         for wrong in [
             "", "0", "41", "GPIO", "GPIO999", "PA", "P6", "PZ9x", "chip:", ":4", "chip:x", "pin 7",

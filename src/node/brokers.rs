@@ -11,6 +11,8 @@ use crate::reading::Id;
 
 /// Most brokers of one node.
 pub const BROKERS_MAX: usize = 8;
+/// Most mistakes in one list of them that are told.
+const MISTAKES_MAX: usize = 20;
 
 /// One to [`BROKERS_MAX`] brokers, separated by commas. Where they stand in the list means nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,9 @@ pub enum BrokersError {
     /// Too many.
     #[error("more than {BROKERS_MAX} brokers")]
     TooMany,
+    /// Several of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Self>),
     /// One host and port stands there twice.
     #[error("`{0}` stands there twice")]
     Twice(String),
@@ -79,23 +84,34 @@ impl FromStr for Brokers {
     fn from_str(text: &str) -> Result<Self, BrokersError> {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         let mut brokers: Vec<BrokerAddress> = Vec::new();
-        for broker in items.map(BrokerAddress::from_str) {
-            let broker = broker.map_err(|error| match error {
-                // A password may have a comma: its begin is not shown either.
-                AddressError::Malformed { .. } if text.contains('@') => {
-                    AddressError::Malformed { shown: shown(text), near: String::new() }
-                }
-                error => error,
-            })?;
-            if brokers.iter().any(|it| it.is_at(&broker)) {
-                return Err(BrokersError::Twice(format!("{}:{}", broker.host, broker.port)));
+        let mut mistakes: Vec<BrokersError> = Vec::new();
+        let mut note = |mistake: BrokersError| {
+            // A password with a comma is one mistake, in several parts.
+            if mistakes.len() < MISTAKES_MAX && !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
             }
-            brokers.push(broker);
+        };
+        for broker in items.map(BrokerAddress::from_str) {
+            match broker {
+                // A password may have a comma: its begin is not shown either.
+                Err(AddressError::Malformed { .. }) if text.contains('@') => {
+                    note(
+                        AddressError::Malformed { shown: shown(text), near: String::new() }.into(),
+                    );
+                }
+                Err(error) => note(error.into()),
+                Ok(broker) if brokers.iter().any(|it| it.is_at(&broker)) => {
+                    note(BrokersError::Twice(format!("{}:{}", broker.host, broker.port)));
+                }
+                Ok(broker) => brokers.push(broker),
+            }
         }
-        match brokers.len() {
-            0 => Err(BrokersError::Empty),
-            1..=BROKERS_MAX => Ok(Self(brokers)),
-            _ => Err(BrokersError::TooMany),
+        match (mistakes.len(), brokers.len()) {
+            (0, 0) => Err(BrokersError::Empty),
+            (0, 1..=BROKERS_MAX) => Ok(Self(brokers)),
+            (0, _) => Err(BrokersError::TooMany),
+            (1, _) => Err(mistakes.remove(0)),
+            _ => Err(BrokersError::Several(mistakes)),
         }
     }
 }

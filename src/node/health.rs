@@ -13,7 +13,7 @@ use super::delivery::outbox::Outbox;
 use super::delivery::subscriptions::Purpose;
 use super::delivery::vitals::{Connection, Vitals};
 use super::io::switches::Switches;
-use super::sampling::sampler::Failures;
+use super::sampling::reads::Reads;
 use crate::clock::Stamper;
 use crate::health::State;
 use crate::reading::Id;
@@ -33,7 +33,7 @@ const TWIN_TOLD: Duration = Duration::from_mins(10);
 pub struct NodeHealth {
     pub(super) outbox: Arc<Outbox>,
     pub(super) stamper: Stamper,
-    pub(super) failures: Failures,
+    pub(super) reads: Reads,
     pub(super) switches: Arc<Switches>,
     pub(super) vitals: Arc<Vitals>,
 }
@@ -191,7 +191,8 @@ impl NodeHealth {
             outbox: outbox.depth(),
             dropped: outbox.dropped(),
             outbox_kind: outbox.kind().as_str().to_owned(),
-            failures: self.failures.snapshot(),
+            failures: self.reads.failures(),
+            reads_1h: self.reads.last_hour(Instant::now()),
             complaints: self.complaints(&connection, &outputs, Instant::now()),
             output_faults: outputs.into_iter().map(|(name, why)| (name.to_string(), why)).collect(),
             connected_at: connection.connected.map(|since| since.unix_ms),

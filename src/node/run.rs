@@ -21,7 +21,8 @@ use super::io::inputs;
 use super::io::lines::{Lines, LinesError, OpenLines};
 use super::io::outputs;
 use super::io::switches::Switches;
-use super::sampling::sampler::{self, Failures};
+use super::sampling::reads::Reads;
+use super::sampling::sampler;
 use crate::clock::{Stamper, unix_ms};
 use crate::reading::Id;
 use crate::shutdown::{self, Shutdown, Trigger};
@@ -90,24 +91,24 @@ impl Node {
         let OpenLines { sensors, inputs, outputs } = open(lines, &config)?;
         let outbox = Arc::new(Outbox::open(&config.data, boot, config.outbox_capacity)?);
         let stamper = Stamper::start(config.clock);
-        let failures = Failures::default();
+        let reads = Reads::default();
         let switches = Arc::new(Switches::new(config.outputs.iter().map(|it| it.name.clone())));
         let vitals = Arc::new(Vitals::new());
         let health = Arc::new(NodeHealth {
             outbox: Arc::clone(&outbox),
             stamper,
-            failures: failures.clone(),
+            reads: reads.clone(),
             switches: Arc::clone(&switches),
             vitals: Arc::clone(&vitals),
         });
 
         let sampler = {
-            let (outbox, failures) = (Arc::clone(&outbox), failures.clone());
+            let outbox = Arc::clone(&outbox);
             Worker::spawn("sampler", move |stop| {
                 let push = |sensor: &Id, measurement| {
                     outbox.push(sensor, stamper.now(), measurement);
                 };
-                sampler::run(sensors, config.interval, &failures, stop, push);
+                sampler::run(sensors, config.interval, &reads, stop, push);
             })?
         };
         let inputs = {

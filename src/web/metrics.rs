@@ -70,7 +70,7 @@ async fn metrics(
         register_process(&mut registry, state.started_ms);
     }
     if identity.may_read_report("store/readings") {
-        register_store(&mut registry, &state.counters, &quick_stats);
+        register_store(&mut registry, &state.counters, &quick_stats, &identity);
         if let Some(forwarding) = state.counters.upstream() {
             register_upstream(&mut registry, &forwarding.status());
         }
@@ -122,7 +122,12 @@ fn register_process(registry: &mut Registry, started_ms: i64) {
 }
 
 #[expect(clippy::cast_precision_loss)] // sizes stay far below 2^53
-fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickStats) {
+fn register_store(
+    registry: &mut Registry,
+    counters: &Counters,
+    stats: &QuickStats,
+    identity: &Identity,
+) {
     let (appended, commits) = counters.totals();
     counter(
         registry,
@@ -150,6 +155,18 @@ fn register_store(registry: &mut Registry, counters: &Counters, stats: &QuickSta
         "members_not_stored",
         "Members of stored messages of foreign publishers that gave no value, since the broker started: text (texts, booleans, nulls), left-out (NaN, too large, nested too deep, name too long, too many)",
         not_stored,
+    );
+    let of_topic = CounterFamily::default();
+    for (topic, count) in counters.left_out().by_name() {
+        // Further topics count together.
+        if topic.is_empty() || identity.may_read_foreign(&topic) {
+            of_topic.get_or_create(&vec![("topic", topic.to_string())]).inc_by(count);
+        }
+    }
+    registry.register(
+        "source_numbers_left_out",
+        "Numbers of foreign publishers that were not kept, by topic, since the broker started (the same as left-out)",
+        of_topic,
     );
     counter(registry, "commits", "Transactions since the broker started", commits);
     registry.register("commit_seconds", "Duration of a commit", counters.commit_seconds());

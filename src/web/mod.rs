@@ -24,7 +24,7 @@ mod mqtt_ws;
 mod probes;
 mod server;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,8 +54,8 @@ pub struct Sources {
     pub database: PathBuf,
     /// The broker's address for boards, where it is known.
     pub mqtt_host: Option<IpAddr>,
-    /// Its port for MQTT.
-    pub mqtt_port: u16,
+    /// Where it listens for MQTT.
+    pub mqtt: SocketAddr,
     /// Counters of the writer, and the cause while it cannot commit.
     pub counters: Arc<Counters>,
     /// Committed records.
@@ -82,7 +82,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     let Sources {
         database,
         mqtt_host,
-        mqtt_port,
+        mqtt,
         counters,
         live,
         local_client,
@@ -99,7 +99,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         run: Arc::clone(&run),
         started_ms,
         mqtt_host,
-        mqtt_port,
+        mqtt,
         log: log.clone(),
         feed: feed.clone(),
         alarms: alarms.clone(),

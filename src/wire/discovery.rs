@@ -44,6 +44,15 @@ impl Discovery {
         format!("{}/device/{device}/config", self.prefix)
     }
 
+    /// Whether a message with this topic describes something, by anyone (`<prefix>/<component>/[<node>/]<object>/config`).
+    #[must_use]
+    pub fn is_description(&self, topic: &str) -> bool {
+        topic
+            .strip_prefix(&*self.prefix)
+            .and_then(|rest| rest.strip_prefix('/')?.strip_suffix("/config"))
+            .is_some_and(|middle| (2..=3).contains(&middle.split('/').count()))
+    }
+
     /// Topic of Home Assistant's birth message: `online` when it has started.
     #[must_use]
     pub fn birth(&self) -> String {
@@ -65,6 +74,13 @@ impl FromStr for Discovery {
         }
         Ok(Self { prefix: prefix.to_owned() })
     }
+}
+
+/// Whether a message with this topic describes a device of humidor's, whatever its prefix is.
+#[must_use]
+pub fn is_device_description(topic: &str) -> bool {
+    let device = topic.strip_suffix("/config").and_then(|topic| topic.rsplit_once('/'));
+    device.is_some_and(|(before, id)| id.starts_with("humidor_") && before.ends_with("/device"))
 }
 
 /// Id of a node's device. No id of ours has an underscore, so two nodes never get the same device id.

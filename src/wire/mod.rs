@@ -10,10 +10,11 @@ mod topic;
 
 pub use board::BoardTopic;
 pub use discovery::{
-    BROKER_DEVICE_ID, Component, Device, Discovery, DiscoveryError, Platform, node_device_id,
+    BROKER_DEVICE_ID, Component, Device, Discovery, DiscoveryError, Platform,
+    is_device_description, node_device_id,
 };
 pub use numbers::{NumberError, Numbers, numbers};
-pub use payload::{Health, PayloadError, Telemetry};
+pub use payload::{Health, PayloadError, ReadCounts, Telemetry};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{
     BROKER_STATUS, CLIENT_ID_PREFIX, NodeTopics, OFFLINE, ONLINE, STATUSES, SYS_BROKER,

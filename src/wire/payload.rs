@@ -144,6 +144,15 @@ const HEALTH_TEXT_MAX_BYTES: usize = 1024;
 /// Most causes of a sensor's failures.
 const HEALTH_CAUSES_MAX: usize = 32;
 
+/// Reads of a sensor over a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadCounts {
+    /// Those that gave a reading.
+    pub good: u64,
+    /// Those that gave none. A measurement that waited for one that agrees, and got it, is neither.
+    pub failed: u64,
+}
+
 /// A node's retained health message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
@@ -168,6 +177,9 @@ pub struct Health {
     pub outbox_kind: String,
     /// Per sensor: reads that gave nothing, by cause.
     pub failures: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Per sensor: reads of the last hour.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reads_1h: BTreeMap<String, ReadCounts>,
     /// Outputs whose lines do not follow, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub output_faults: BTreeMap<String, String>,
@@ -220,6 +232,7 @@ impl Health {
         for causes in health.failures.values_mut() {
             keep(causes, HEALTH_CAUSES_MAX);
         }
+        keep(&mut health.reads_1h, HEALTH_ENTRIES_MAX);
         keep(&mut health.output_faults, HEALTH_ENTRIES_MAX);
         health.complaints.truncate(HEALTH_ENTRIES_MAX);
         for complaint in &mut health.complaints {

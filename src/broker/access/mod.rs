@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 pub use config::{AccessConfig, AccessError, Anonymous, Password};
+pub use refusal_lines::{BOARDS_USER, UserOfBoards};
 pub use refusals::{NotAdmitted, Refusals};
 pub use refused_clients::RefusedClient;
 

@@ -4,13 +4,55 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use serde::Serialize;
 use tracing::warn;
 
+use super::acl::Role;
 use super::refusals::Cause;
 use super::refused_clients::RefusedClient;
 use super::{Access, NotAdmitted, start};
 
+/// Name of a user for all boards, where there is none.
+pub const BOARDS_USER: &str = "boards";
+
+/// A user for all boards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UserOfBoards {
+    /// Its name.
+    pub name: String,
+    /// Whether it is there; else its name is free.
+    pub exists: bool,
+}
+
 impl Access {
+    /// A user that has the role for all boards, or a name that is free for one.
+    #[must_use]
+    pub fn user_of_boards(&self) -> UserOfBoards {
+        let directory = self.inner.directory.borrow();
+        let accounts = &directory.accounts;
+        let found = accounts.iter().filter(|(_, account)| account.role == Role::Fleet);
+        // The usual one before others.
+        if let Some((name, _)) = found.min_by_key(|(name, _)| name.as_str() != BOARDS_USER) {
+            return UserOfBoards { name: name.clone(), exists: true };
+        }
+        let others = (2..).map(|n: usize| format!("{BOARDS_USER}-{n}"));
+        let mut names = std::iter::once(BOARDS_USER.to_owned()).chain(others);
+        let name = names.find(|name| !accounts.contains_key(name));
+        UserOfBoards { name: name.unwrap_or_default(), exists: false }
+    }
+
+    /// The role of a user; `None`: there is no such user.
+    #[must_use]
+    pub fn role(&self, user: &str) -> Option<Role> {
+        self.inner.directory.borrow().accounts.get(user).map(|account| account.role)
+    }
+
+    /// Whether a user comes from a setting, so that no command changes it.
+    #[must_use]
+    pub fn is_of_setting(&self, user: &str) -> bool {
+        self.inner.sources.is_of_setting(user)
+    }
+
     /// Why a login was refused, for the operator. The client is not told: it could find out the names of users. `None`
     /// when only time will tell.
     fn cause(&self, refusal: NotAdmitted, user: Option<&str>) -> Option<Cause> {

@@ -78,6 +78,11 @@ impl Sources {
         })
     }
 
+    /// Whether a setting has this user.
+    pub fn is_of_setting(&self, name: &str) -> bool {
+        self.user.as_ref().is_some_and(|(user, _)| user == name)
+    }
+
     /// The users file, which may not exist yet.
     pub fn file(&self) -> Option<PathBuf> {
         self.file.clone()

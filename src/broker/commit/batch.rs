@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::classify;
+use super::logged_topics::LoggedTopics;
 use super::series_quota::{self, KnownTopics, QuotaExceeded, SeriesQuota};
 use crate::broker::delivery::fan_out::{Accepted, FanOut};
 use crate::broker::delivery::retained_messages::{NoRoom, Room};
 use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::broker::session::state::Session;
-use crate::mqtt::{Filter, Message};
+use crate::mqtt::Message;
 use crate::store::{Change, Record};
 
 /// Sessions whose queues a batch has congested: its publisher is held back for them.
@@ -28,7 +29,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Adds the records that the log keeps of a message. `logged` are the topic filters of foreign publishers that are
+    /// Adds the records that the log keeps of a message. `logged` are the topics of other publishers that are
     /// logged; `at_ms` is now in log time.
     ///
     /// # Errors
@@ -37,7 +38,7 @@ impl Batch {
     pub fn log(
         &mut self,
         message: &Message,
-        logged: &[Filter],
+        logged: &LoggedTopics,
         quota: &SeriesQuota,
         known: &mut KnownTopics,
         lenient: bool,

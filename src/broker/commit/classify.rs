@@ -1,19 +1,20 @@
 //! Classifies a PUBLISH for the log: a reading, numbers of a foreign publisher, a refusal, or nothing.
 
-use crate::mqtt::{Filter, Message};
+use super::logged_topics::LoggedTopics;
+use crate::mqtt::Message;
 use crate::store::{EXAMPLE_MAX_BYTES, Record};
 use crate::wire::{Telemetry, numbers, telemetry_source};
 
 /// Whether the log keeps a record of messages with this topic.
 #[must_use]
-pub fn is_logged(topic: &str, logged: &[Filter]) -> bool {
-    telemetry_source(topic).is_some() || logged.iter().any(|filter| filter.matches(topic))
+pub fn is_logged(topic: &str, logged: &LoggedTopics) -> bool {
+    telemetry_source(topic).is_some() || logged.contains(topic)
 }
 
-/// The record that the log keeps of a message, if any. `logged` are the topic filters of foreign publishers; `at_ms` is
-/// now, in log time.
+/// The record that the log keeps of a message, if any. `logged` are the topics of other publishers; `at_ms` is now, in
+/// log time.
 #[must_use]
-pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record> {
+pub fn record(message: &Message, logged: &LoggedTopics, at_ms: i64) -> Option<Record> {
     let refused = |cause| refusal(message, at_ms, cause);
     match telemetry_source(&message.topic) {
         Some(Ok((node, sensor))) => Some(match Telemetry::parse(&message.payload) {
@@ -23,12 +24,10 @@ pub fn record(message: &Message, logged: &[Filter], at_ms: i64) -> Option<Record
         Some(Err(_)) => Some(refused("topic-id")),
         // An empty payload deletes a retained message; it has no numbers.
         None if message.payload.is_empty() => None,
-        None if logged.iter().any(|filter| filter.matches(&message.topic)) => {
-            Some(match numbers(&message.payload) {
-                Ok(numbers) => Record::Foreign { topic: message.topic.to_string(), at_ms, numbers },
-                Err(error) => refused(error.name()),
-            })
-        }
+        None if logged.contains(&message.topic) => Some(match numbers(&message.payload) {
+            Ok(numbers) => Record::Foreign { topic: message.topic.to_string(), at_ms, numbers },
+            Err(error) => refused(error.name()),
+        }),
         None => None,
     }
 }
@@ -49,7 +48,7 @@ mod tests {
 
     fn recorded(topic: &str, payload: &str) -> Option<Record> {
         let message = Message { retain: false, ..Message::own(topic, payload.to_owned()) };
-        record(&message, &["plant/#".parse().unwrap()], 7)
+        record(&message, &LoggedTopics::new(vec!["plant/#".parse().unwrap()], None), 7)
     }
 
     #[test]

@@ -1,10 +1,19 @@
 //! The reasons why a connection ends, and the reason code that its client gets.
 
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
 use crate::broker::access::NotAdmitted;
+use crate::broker::access::permissions::Owner;
 use crate::broker::commit::group_commit::Stopped;
 use crate::broker::net::admission::Full;
 use crate::broker::session::inflight::UnexpectedAck;
+use crate::mqtt::TopicError;
 use crate::mqtt::codec::{CodecError, Disconnect, Reason};
+use crate::throttled_log::ThrottledLogs;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +64,34 @@ pub enum End {
     Queued(#[from] rusqlite::Error),
 }
 
+/// Interval of lines on the connections of one client that the broker closes.
+const CLOSED_LINE_INTERVAL: Duration = Duration::from_mins(1);
+static CLOSED_LINES: LazyLock<ThrottledLogs> =
+    LazyLock::new(|| ThrottledLogs::new(CLOSED_LINE_INTERVAL));
+
 impl End {
+    /// Logs, throttled, that the broker closes a connection for what its client sends: it would do so again and again, and
+    /// MQTT 3.1.1 tells the client nothing. `client` is the name of its session, where it has one.
+    pub fn tell_operator(&self, peer: SocketAddr, client: Option<&str>) {
+        let advice = match self {
+            Self::Packet(CodecError::Topic(TopicError::Long)) => {
+                "; let it publish to a shorter topic"
+            }
+            Self::Packet(CodecError::Topic(_)) => "; let it publish to another topic",
+            Self::Packet(CodecError::TooLarge(_)) => "; let it send less at once",
+            Self::Quota(_) => "",
+            // Whoever has no session may be no client at all.
+            _ if client.is_some() && self.is_breach() => "",
+            _ => return,
+        };
+        let client = client.map(|client| Owner::of_session(client).to_string());
+        let now = Instant::now();
+        if let Some(left_out) = CLOSED_LINES.due((peer.ip(), &client), now) {
+            let client = client.unwrap_or_default();
+            warn!(%peer, client, left_out, "connection closed: {self}{advice}");
+        }
+    }
+
     /// Reason code of the DISCONNECT for an MQTT 5.0 client (§3.14.2.1); `None`: no DISCONNECT is sent.
     pub const fn reason(&self) -> Option<Reason> {
         Some(match self {

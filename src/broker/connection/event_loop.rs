@@ -58,6 +58,7 @@ pub async fn serve<S: Stream>(
             if end.is_breach() {
                 Traffic::count(&services.fan_out.traffic.malformed);
             }
+            end.tell_operator(peer, None);
             debug!(%peer, reason = %end, "no connection");
             // These close at once.
             if !matches!(end, End::Evicted | End::NoConnect | End::NotCommitted) {
@@ -103,6 +104,7 @@ async fn serve_client<S: Stream>(
     if end.is_breach() {
         Traffic::count(&services.fan_out.traffic.malformed);
     }
+    end.tell_operator(peer, Some(&client_id));
     debug!(%peer, client = &*client_id, reason = %end, "disconnected");
     // Who takes over relies on what its session has taken: that is settled before it reads on. After a take-over the
     // commit was waited for already.

@@ -84,7 +84,17 @@ impl LocalClient {
     /// When the broker is ending.
     pub async fn forget(&self, node: Id) -> Result<(), Stopping> {
         let mut changes = vec![Change::Forget { node }];
-        Ok(self.services.recorder.commit_changes(&mut changes).await?)
+        self.services.recorder.commit_changes(&mut changes).await?;
+        self.services.forgetting.asked.notify_one();
+        Ok(())
+    }
+
+    /// Calls `each` as often as a node is forgotten: from then on nothing of it is shown. Never returns.
+    pub async fn follow_forgotten(&self, each: impl Fn()) {
+        let mut changes = self.services.forgetting.begun.subscribe();
+        while changes.changed().await.is_ok() {
+            each();
+        }
     }
 
     /// The broker's load at present.
@@ -103,7 +113,7 @@ impl LocalClient {
     /// Messages that clients lost since the start: all of them, and those of each client.
     pub fn losses(&self) -> (u64, Vec<Loss>) {
         let losses = &self.services.fan_out.traffic.losses;
-        let by_client = losses.by_client().into_iter().map(|(session, count)| Loss {
+        let by_client = losses.by_name().into_iter().map(|(session, count)| Loss {
             client: Owner::of_session(&session).to_string(),
             topic: loss_topic(&session),
             count,

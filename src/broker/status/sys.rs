@@ -36,7 +36,7 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
         for message in report(&services, started.elapsed()) {
             services.fan_out.publish_own(message);
         }
-        for (client, count) in services.fan_out.traffic.losses.by_client() {
+        for (client, count) in services.fan_out.traffic.losses.by_name() {
             // Most counts do not change.
             if published.insert(Arc::clone(&client), count) != Some(count) {
                 services.fan_out.publish_own(Message::own(loss_topic(&client), count.to_string()));

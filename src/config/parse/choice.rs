@@ -27,15 +27,17 @@ pub fn choice<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
 }
 
 /// Words of other programs, and the words here that may be meant.
-const SYNONYMS: [(&str, &[&str]); 17] = [
+const SYNONYMS: [(&str, &[&str]); 19] = [
+    ("low", &["off"]),
+    ("high", &["on"]),
     ("true", &["yes", "on"]),
     ("1", &["yes", "on"]),
-    ("on", &["yes"]),
+    ("on", &["yes", "high"]),
     ("yes", &["on"]),
     ("always", &["yes"]),
     ("false", &["no", "off", "none"]),
     ("0", &["no", "off", "none"]),
-    ("off", &["no", "none"]),
+    ("off", &["no", "none", "low"]),
     ("no", &["off", "none"]),
     ("never", &["no", "none"]),
     ("all", &["read"]),

@@ -18,7 +18,8 @@ pub fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration,
         .ok()
         .and_then(|time| Duration::try_from(time).ok())
         .ok_or_else(|| {
-            format!("`{text}` is not a time: write 10s, 500ms, 2m{}", near(text, &TIMES))
+            let near = near(text, &TIMES).as_deref().map_or_else(String::new, offer);
+            format!("`{text}` is not a time: write 10s, 500ms, 2m{near}")
         })?;
     if range.contains(&time) {
         Ok(time)
@@ -49,24 +50,25 @@ pub fn age(text: &str) -> Result<Option<Duration>, String> {
     if text == "forever" {
         return Ok(None);
     }
+    finite_age(text).map(Some).ok_or_else(|| {
+        let near = match text.trim().to_lowercase().as_str() {
+            "never" | "infinite" | "infinity" | "always" | "ever" | "for ever" | "∞" => {
+                Some("forever".to_owned())
+            }
+            // What is refused is no suggestion.
+            _ => near(text, &AGES).filter(|meant| finite_age(meant).is_some()),
+        };
+        let near = near.as_deref().map_or_else(String::new, offer);
+        format!("`{text}` is not an age from 1d to 36500d: write 90d, 36h, forever{near}")
+    })
+}
+
+fn finite_age(text: &str) -> Option<Duration> {
     let hours = match text.strip_suffix('d') {
-        Some(days) => days.trim().parse::<u64>().ok().and_then(|days| days.checked_mul(24)),
-        None => text.strip_suffix('h').and_then(|hours| hours.trim().parse().ok()),
+        Some(days) => days.trim().parse::<u64>().ok()?.checked_mul(24)?,
+        None => text.strip_suffix('h')?.trim().parse().ok()?,
     };
-    hours
-        .and_then(|hours| hours.checked_mul(3600))
-        .map(Duration::from_secs)
-        .filter(|age| AGE.contains(age))
-        .map(Some)
-        .ok_or_else(|| {
-            let near = match text.trim().to_lowercase().as_str() {
-                "never" | "infinite" | "infinity" | "always" | "ever" | "for ever" | "∞" => {
-                    "; did you mean `forever`?".to_owned()
-                }
-                _ => near(text, &AGES),
-            };
-            format!("`{text}` is not an age from 1d to 36500d: write 90d, 36h, forever{near}")
-        })
+    hours.checked_mul(3600).map(Duration::from_secs).filter(|age| AGE.contains(age))
 }
 
 /// Beginnings of units as people write them, each with the unit here and how many of it; the first is that of a number
@@ -85,8 +87,12 @@ const TIMES: [(&str, &str, u64); 8] = [
 const AGES: [(&str, &str, u64); 6] =
     [("d", "d", 1), ("h", "h", 1), ("t", "d", 1), ("w", "d", 7), ("m", "d", 30), ("y", "d", 365)];
 
-/// The value that a whole number with another spelling of its unit probably means; empty when there is none.
-fn near(text: &str, units: &Units) -> String {
+fn offer(meant: &str) -> String {
+    format!("; did you mean `{meant}`?")
+}
+
+/// The value that a whole number with another spelling of its unit probably means.
+fn near(text: &str, units: &Units) -> Option<String> {
     let plain = text.trim().to_lowercase();
     let digits = plain.len() - plain.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = plain.split_at(digits);
@@ -95,12 +101,8 @@ fn near(text: &str, units: &Units) -> String {
     // The longest beginning: `ms` is not `m`.
     let fits = units.iter().filter(|(start, ..)| unit.starts_with(start));
     let meant = default.or_else(|| fits.max_by_key(|(start, ..)| start.len()));
-    match (number.parse::<u64>(), meant) {
-        (Ok(number), Some((_, unit, of))) => number
-            .checked_mul(*of)
-            .map_or_else(String::new, |number| format!("; did you mean `{number}{unit}`?")),
-        _ => String::new(),
-    }
+    let (_, unit, of) = meant?;
+    number.parse::<u64>().ok()?.checked_mul(*of).map(|number| format!("{number}{unit}"))
 }
 
 #[cfg(test)]
@@ -130,7 +132,8 @@ mod tests {
         for wrong in
             ["90", "1h", "0d", "-3d", "1.5d", "99999999999999999999d", "700000000000000000d"]
         {
-            assert!(age(wrong).is_err(), "{wrong}");
+            let error = age(wrong).unwrap_err();
+            assert!(wrong == "90" || !error.contains("did you mean"), "{wrong}: {error}");
         }
         for (written, meant) in [
             ("90", "90d"),

@@ -14,7 +14,7 @@ use std::str::FromStr;
 pub use address::{host_names, listen, listen_or_off};
 pub use choice::{choice, nearest, not_one_of};
 pub use duration::{age, duration, interval};
-pub use list::list;
+pub use list::{both, list, list_of};
 pub use number::{number, number_or_none, share};
 pub use size::size;
 pub use time::time;

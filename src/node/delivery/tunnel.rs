@@ -100,12 +100,32 @@ impl TunnelError {
         }
     }
 
+    /// The same of a handshake. A port for plain MQTT closes it, or answers with what is no TLS.
+    fn of_handshake(error: std::io::Error, has_certificate: bool) -> Self {
+        use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let is_plain = match tls {
+            Some(fault) => matches!(fault, rustls::Error::InvalidMessage(_)),
+            None => matches!(error.kind(), ConnectionReset | UnexpectedEof),
+        };
+        if is_plain {
+            return Self::Refused(PLAIN_PORT.to_owned());
+        }
+        Self::of_stream(error, has_certificate)
+    }
+
     /// Whether the broker ended a connection that it had accepted, without a word.
     #[must_use]
     pub fn is_end(&self) -> bool {
         matches!(self, Self::Io(_))
     }
 }
+
+/// A port without TLS was asked for it.
+const PLAIN_PORT: &str = "the broker ended the handshake, as a port without TLS does: write mqtt:// into HUMIDOR_BROKER, or the port for TLS, which is 8883 as a rule";
+/// A port with TLS was spoken to without: it answers with an alert (RFC 8446, 5.1: type 21, version 3.x).
+const TLS_PORT: &str = "this port of the broker is for TLS: write mqtts:// into HUMIDOR_BROKER, or the port without TLS, which is 1883 as a rule";
+const ALERT_RECORD: [u8; 2] = [21, 3];
 
 /// A TLS alert in words (RFC 8446, 6.2).
 fn refusal(alert: AlertDescription, has_certificate: bool) -> String {
@@ -170,7 +190,7 @@ impl Tunnel {
         let name = name.map_err(|_| TunnelError::Name(broker.host.clone()))?;
         let opening = async {
             let connected = TlsConnector::from(config).connect(name, connecting.await?).await;
-            connected.map_err(|error| TunnelError::of_stream(error, has_certificate))
+            connected.map_err(|error| TunnelError::of_handshake(error, has_certificate))
         };
         let stream = timeout(OPEN_TIMEOUT, opening).await.map_err(|_| TunnelError::Silent)??;
         Self::to(stream, has_certificate)
@@ -240,11 +260,16 @@ async fn copy(
     let to_the_client = async {
         let (mut inbound, mut chunk) = (Inbound::new(), vec![0; CHUNK_BYTES]);
         let (mut passed, complaint) = (Vec::new(), ThrottledLog::new(COMPLAINT_INTERVAL));
+        let mut is_first = true;
         loop {
             let read = from_broker.read(&mut chunk).await;
             let count = read.map_err(|error| TunnelError::of_stream(error, has_certificate))?;
             if count == 0 {
                 return Ok(());
+            }
+            // No MQTT packet of a broker begins so.
+            if std::mem::take(&mut is_first) && chunk[..count].starts_with(&ALERT_RECORD) {
+                return Err(TunnelError::Refused(TLS_PORT.to_owned()));
             }
             passed.clear();
             let outcome = inbound.take(&chunk[..count], traffic, Instant::now(), &mut passed);

@@ -1,14 +1,13 @@
 //! Reads the sensors, one after the other, on a thread of its own: a read is timed in microseconds and must not
 //! share its thread with anything that waits.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
 use super::plausibility::{Plausibility, Verdict};
+use super::reads::Reads;
 use crate::dht::{self, Model};
 use crate::gpio::Line;
 use crate::reading::{Id, Measurement};
@@ -23,22 +22,6 @@ const TRIES: u32 = 5;
 
 /// Time between two lines that a sensor gives no readings.
 const SILENCE_LINE_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Counts of reads without a reading, by sensor and cause.
-#[derive(Debug, Clone, Default)]
-pub struct Failures(Arc<Mutex<BTreeMap<String, BTreeMap<String, u64>>>>);
-
-impl Failures {
-    fn count(&self, sensor: &Id, cause: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *all.entry(sensor.to_string()).or_default().entry(cause.to_owned()).or_default() += 1;
-    }
-
-    /// A copy of the counts.
-    pub fn snapshot(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// A sensor with its line.
 pub struct Sensor {
@@ -131,7 +114,7 @@ impl Silence {
 pub fn run(
     sensors: Vec<Sensor>,
     interval: Duration,
-    failures: &Failures,
+    reads: &Reads,
     stop: &Receiver<()>,
     mut accept: impl FnMut(&Id, Measurement),
 ) {
@@ -159,12 +142,13 @@ pub fn run(
                 if task.silence.ends() {
                     warn!(sensor = %name, "sensor answers again");
                 }
+                reads.good(name, Instant::now());
                 accept(name, measurement);
                 true
             }
             Ok(Verdict::Hold(hold)) => {
                 debug!(sensor = %name, reason = hold.name(), "measurement held back; reading again");
-                failures.count(name, hold.name());
+                reads.held(name, hold.name());
                 let exhausted = task.schedule.failed();
                 if exhausted && let Some(left_out) = task.silence.begins(Instant::now()) {
                     warn!(sensor = %name, left_out, "no reading after {TRIES} tries: no two measurements in a row agree; look at the sensor's supply and its cable. Trying again every interval");
@@ -173,7 +157,7 @@ pub fn run(
             }
             Err(cause) => {
                 debug!(sensor = %name, %cause, "read failed");
-                failures.count(name, cause.name());
+                reads.failed(name, cause.name(), Instant::now());
                 let exhausted = task.schedule.failed();
                 if exhausted && let Some(left_out) = task.silence.begins(Instant::now()) {
                     warn!(sensor = %name, %cause, left_out, "no reading after {TRIES} tries; trying again every interval");
@@ -182,6 +166,7 @@ pub fn run(
             }
         };
         if finished {
+            reads.gave_up(name, Instant::now());
             task.schedule.finish(Instant::now());
         } else {
             task.schedule.retry(Instant::now());
@@ -221,6 +206,8 @@ fn read(sensor: &mut Sensor) -> Result<Measurement, NoReading> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(10);
@@ -290,9 +277,9 @@ mod tests {
         let reads = Arc::<Mutex<Vec<Instant>>>::default();
         let line = Box::new(Jumping { reads: Arc::clone(&reads) });
         let sensor = Sensor { name: "hall".parse().unwrap(), model: Model::Dht11, line };
-        let (failures, interval) = (Failures::default(), Duration::from_secs(7));
+        let (counts, interval) = (Reads::default(), Duration::from_secs(7));
         let (stop, stopped) = std::sync::mpsc::channel();
-        let counted = failures.clone();
+        let counted = counts.clone();
         let sampling = std::thread::spawn(move || {
             run(vec![sensor], interval, &counted, &stopped, |_, found| panic!("{found:?}"));
         });
@@ -306,7 +293,13 @@ mod tests {
         let (reads, tries) = (reads.lock().unwrap(), TRIES as usize);
         let pause = reads[tries] - reads[tries - 1];
         assert!(pause > Model::Dht11.min_interval() * 2, "{pause:?} to the next interval");
-        let counts = failures.snapshot();
-        assert!(counts["hall"]["unconfirmed"] >= u64::from(TRIES), "{counts:?}");
+        let failures = counts.failures();
+        assert!(failures["hall"]["unconfirmed"] >= u64::from(TRIES), "{failures:?}");
+        let hour = counts.last_hour(Instant::now())["hall"];
+        assert_eq!(
+            (hour.good, hour.failed),
+            (0, u64::from(TRIES)),
+            "what was held back and given up"
+        );
     }
 }

@@ -28,7 +28,8 @@ pub struct SensorOverview {
 }
 
 impl Log {
-    /// Every sensor with its latest reading: a few look-ups each, in one snapshot.
+    /// Every sensor with its latest reading: a few look-ups each, in one snapshot. Those of a board whose rows are being
+    /// deleted are left out.
     ///
     /// # Errors
     /// The error of SQLite.
@@ -44,6 +45,7 @@ impl Log {
         self.connection
             .prepare_cached(
                 "SELECT sensor.id, node.name, sensor.name FROM sensor JOIN node ON node.id = sensor.node
+                 WHERE node.name NOT IN (SELECT node FROM forgotten WHERE cleared = 1)
                  ORDER BY node.name, sensor.name",
             )?
             .query_map([], |row| {

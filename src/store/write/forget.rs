@@ -192,6 +192,8 @@ mod tests {
         let now = START_MS + 100 * HOUR_MS;
         assert!(!store.maintain(now).unwrap(), "MQTT still has something of it");
         store.commit(&[], &[&Change::Cleared { node: press.clone() }]).unwrap();
+        let shown = Log::open(&path).unwrap().overview().unwrap().sensors;
+        assert!(shown.iter().all(|sensor| sensor.node == "oven"), "{shown:?}");
         let mut steps = 0;
         while store.maintain(now).unwrap() {
             steps += 1;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 pub use state::{ApiState, ExportLimit};
 
+use crate::broker::BOARDS_USER;
 use crate::clock;
 use crate::web::auth::Identity;
 
@@ -51,6 +52,12 @@ async fn about(
     State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
 ) -> Json<Value> {
+    // Which users there are is for those who manage them.
+    let boards = if identity.may_forget {
+        json!(state.authenticator.user_of_boards())
+    } else {
+        json!({ "name": BOARDS_USER })
+    };
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "revision": option_env!("HUMIDOR_REVISION"),
@@ -60,6 +67,10 @@ async fn about(
         "user": identity.user.as_deref(),
         "may": { "read": identity.may_read, "switch": identity.may_switch, "forget": identity.may_forget },
         "login": state.authenticator.has_users(),
-        "mqtt": { "host": state.mqtt_host, "port": state.mqtt_port },
+        "mqtt": {
+            "host": state.mqtt_host, "port": state.mqtt.port(),
+            "local": state.mqtt.ip().is_loopback(), "open": state.authenticator.is_open(),
+        },
+        "boards": boards,
     }))
 }

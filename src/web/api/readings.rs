@@ -101,14 +101,16 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// The columns of a quantity; each number is rounded by `round`.
+    /// The columns of a quantity, whose bands are rounded by `round`.
     pub fn new<P>(
         points: &[P],
-        round: fn(f64) -> f64,
+        round: fn(Band) -> Band,
         quantity: impl Fn(&P) -> Option<Band>,
     ) -> Self {
+        let bands: Vec<Option<Band>> =
+            points.iter().map(|point| quantity(point).map(round)).collect();
         let column = |select: fn(&Band) -> f64| -> Vec<Option<f64>> {
-            points.iter().map(|point| quantity(point).as_ref().map(select).map(round)).collect()
+            bands.iter().map(|band| band.as_ref().map(select)).collect()
         };
         Self {
             min: column(|band| band.min),
@@ -119,9 +121,12 @@ impl Columns {
 }
 
 /// No supported sensor resolves more, and a mean with sixteen digits takes three times the bytes.
-fn round_to_thousandths(value: f64) -> f64 {
-    let rounded = (value * 1000.0).round() / 1000.0;
-    if rounded.is_finite() { rounded } else { value }
+fn round_to_thousandths(band: Band) -> Band {
+    let round = |value: f64| {
+        let rounded = (value * 1000.0).round() / 1000.0;
+        if rounded.is_finite() { rounded } else { value }
+    };
+    Band { min: round(band.min), mean: round(band.mean), max: round(band.max) }
 }
 
 /// Readings of one sensor over a range, downsampled where they are many.

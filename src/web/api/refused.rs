@@ -17,7 +17,8 @@ pub async fn refused(
     if !identity.may_forget {
         return identity.refuse("see refused clients");
     }
-    let clients = state.authenticator.refused_clients().into_iter().map(|found| {
+    let (users, boards) = (&state.authenticator, state.authenticator.user_of_boards());
+    let clients = users.refused_clients().into_iter().map(|found| {
         json!({
             "client": found.client_id,
             "node": found.client_id.strip_prefix(CLIENT_ID_PREFIX),
@@ -26,6 +27,9 @@ pub async fn refused(
             "cause": found.cause.name(),
             "count": found.count,
             "at": found.at_ms,
+            "role": users.role(&found.user).map(|role| role.to_string()),
+            "of_setting": users.is_of_setting(&found.user),
+            "fleet": boards,
         })
     });
     Json(clients.collect::<Vec<Value>>()).into_response()

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::readings::{Columns, range};
 use super::state::ApiState;
+use crate::store::Band;
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 
@@ -38,9 +39,21 @@ pub struct Parameters {
     step: Option<u64>,
 }
 
-/// The number with seven digits, as a chart shows it: the sizes of other publishers' numbers are not known.
-fn round_to_digits(value: f64) -> f64 {
-    format!("{value:.6e}").parse().unwrap_or(value)
+/// A band as a chart shows it. Its ends are numbers that were published, with every digit: a meter's last one counts. A mean
+/// between them has as many as their difference tells; sixteen would take three times the bytes.
+fn with_a_short_mean(band: Band) -> Band {
+    let spread = band.max - band.min;
+    if spread.is_nan() || spread <= 0.0 {
+        return Band { mean: band.min, ..band };
+    }
+    // The exponent's range is that of a double.
+    #[expect(clippy::cast_possible_truncation)]
+    let decimals = 3 - spread.log10().floor() as i32;
+    let mean = match usize::try_from(decimals) {
+        Ok(decimals) => format!("{:.decimals$}", band.mean).parse().unwrap_or(band.mean),
+        Err(_) => band.mean.round(),
+    };
+    Band { mean, ..band }
 }
 
 /// Samples of one source over a range, downsampled where they are many.
@@ -62,7 +75,7 @@ pub async fn series(
         "partial": series.partial,
         "at": series.points.iter().map(|(at, ..)| *at).collect::<Vec<_>>(),
         "count": series.points.iter().map(|(_, count, _)| *count).collect::<Vec<_>>(),
-        "value": Columns::new(&series.points, round_to_digits, |(.., value)| *value),
+        "value": Columns::new(&series.points, with_a_short_mean, |(.., value)| *value),
     }))
     .into_response())
 }
@@ -72,16 +85,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_any_size_keep_their_digits() {
-        for (value, rounded) in [
-            (0.005_25, 0.005_25),
-            (1.0 / 3.0, 0.333_333_3),
-            (-123_456_789.0, -123_456_800.0),
-            (0.0, 0.0),
-            (f64::MAX, 1.797_693e308),
-            (5e-324, 5e-324),
+    fn the_ends_of_a_band_keep_their_digits_and_its_mean_those_that_tell() {
+        for (min, mean, max, short) in [
+            (12_345_678.0, 12_345_678.0, 12_345_678.0, 12_345_678.0),
+            (12_345_678.0, 12_345_679.333_333_334, 12_345_681.0, 12_345_679.333),
+            (0.0, 1.0 / 3.0, 1.0, 0.333),
+            (0.1, 0.1 + 1e-17, 0.1, 0.1),
+            (0.1 + 0.2, 0.4, 0.5, 0.4),
+            (1e12, 1_000_000_123_456.7, 2e12, 1_000_000_123_457.0),
+            (0.0, 4e-324, 5e-324, 5e-324),
+            (-f64::MAX, 0.0, f64::MAX, 0.0),
         ] {
-            assert!((round_to_digits(value) - rounded).abs() <= f64::EPSILON * rounded.abs());
+            let band = with_a_short_mean(Band { min, mean, max });
+            assert_eq!((band.min.to_bits(), band.max.to_bits()), (min.to_bits(), max.to_bits()));
+            assert!((band.mean - short).abs() <= f64::EPSILON * short.abs(), "{band:?}");
         }
     }
 }

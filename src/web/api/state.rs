@@ -1,7 +1,7 @@
 //! The state of the API's handlers, and the bound on its exports.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,8 +25,8 @@ pub struct ApiState {
     pub started_ms: i64,
     /// The broker's address for boards, where it is known.
     pub mqtt_host: Option<IpAddr>,
-    /// Its port for MQTT.
-    pub mqtt_port: u16,
+    /// Where it listens for MQTT.
+    pub mqtt: SocketAddr,
     /// The log.
     pub log: LogReader,
     /// The boards.

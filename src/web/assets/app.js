@@ -3,7 +3,7 @@
 import { Chart, withGaps } from "./chart.js";
 import { alarms, applyReading, applyRecent, applySample, applySensors, applySources, boards, isForeign, keyOf, link, now, sensors, setClock } from "./state.js";
 import { fillFirst } from "./first.js";
-import { alarmText, fill, length, number, t, time, value, zone } from "./text.js";
+import { alarmText, fill, length, mean, number, t, time, value, visible, zone } from "./text.js";
 import { boardNames, drawAlarmChanges, drawAlarms, drawBoards, drawRefusals, drawTiles, make, switchErrors, unsetClocks } from "./view.js";
 
 const RANGES = { m15: 900_000, h1: 3_600_000, h6: 21_600_000, d1: 86_400_000, d7: 604_800_000, d30: 2_592_000_000, y1: 31_557_600_000 };
@@ -16,8 +16,6 @@ const CHART_EVERY_MS = 2_000;
 const ALARMS_EVERY_MS = 5_000;
 /** Shortest time between two requests of a sparkline. */
 const RECENT_EVERY_MS = 300_000;
-/** Time in which the broker deletes what a board of usual size has left. */
-const FORGET_MS = 8_000;
 /** Other publishers send changes, or at intervals of their own: their charts have a gap after so many times the usual one. */
 const FOREIGN_PATIENCE = 4;
 const FOREIGN_UNKNOWN_MS = 900_000;
@@ -206,13 +204,13 @@ async function followAlarms() {
 }
 
 /** Requests the last hour of each tile that is visible. */
-const visible = new IntersectionObserver((entries) => {
+const onScreen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) if (isIntersecting && target.dataset.key) recentOf(sensors.get(target.dataset.key));
 }, { rootMargin: "200px" });
 
 function recent() {
-  visible.disconnect();
-  for (const tile of $("tiles").children) visible.observe(tile);
+  onScreen.disconnect();
+  for (const tile of $("tiles").children) onScreen.observe(tile);
 }
 
 /** The path of a series over a range. */
@@ -235,7 +233,7 @@ async function recentOf(sensor) {
 
 /** Has a screen reader read `text` out. */
 function announce(text) {
-  $("announcement").textContent = text;
+  $("announcement").textContent = visible(text);
 }
 
 let boardsDue = true;
@@ -264,7 +262,7 @@ function show(withBoards = false) {
     $("charts").hidden = !selected;
     const own = [...sensors.values()].filter((sensor) => !isForeign(sensor));
     // A page that is not open to its visitor counts nothing.
-    $("sum").textContent = $("page").hidden ? "" : t.sum(own.length, [...boards.values()].filter((board) => board.status === "online").length);
+    $("sum").textContent = $("page").hidden ? "" : link.lost ? t.sumLost(own.length) : t.sum(own.length, [...boards.values()].filter((board) => board.status === "online").length);
   });
 }
 
@@ -293,7 +291,7 @@ function switchFailed(key, reason) {
   awaited.delete(key);
   switchErrors.set(key, t.switchFailed(reason));
   // Beside the switch the table draws it anew at each change, which a screen reader would read each time.
-  $("switchError").textContent = `${key}: ${t.switchFailed(reason)}`;
+  $("switchError").textContent = visible(`${key}: ${t.switchFailed(reason)}`);
   show(true);
 }
 
@@ -301,8 +299,7 @@ async function forget(node) {
   if (!confirm(t.forgetAsk(node))) return;
   const response = await fetch(`api/v1/nodes/${encodeURIComponent(node)}`, { method: "DELETE" }).catch(() => null);
   $("forgetError").textContent = response?.ok ? "" : t.forgetFailed(response?.status === 409 ? t.isOnline : reason(response));
-  // The board itself goes by an event, its sensors when their readings are deleted.
-  if (response?.ok) setTimeout(refresh, FORGET_MS);
+  // It goes by an event, from every open page.
 }
 
 /** Why a request failed; `response` is null when there was none. */
@@ -364,7 +361,9 @@ async function drawNow() {
   $("csv").hidden = foreign;
   if (!foreign) $("csv").href = `api/v1/export?${new URLSearchParams({ node: sensor.node, sensor: sensor.sensor, from, to })}`;
   $("charts").hidden = false;
-  $("chartTitle").textContent = (foreign ? [sensor.topic, sensor.field] : [sensor.node, sensor.sensor]).filter(Boolean).join(" · ");
+  const names = (foreign ? [sensor.topic, sensor.field] : [sensor.node, sensor.sensor]).filter(Boolean);
+  // Each for itself, so that letters from right to left do not change the order.
+  $("chartTitle").replaceChildren(...names.flatMap((name, index) => [index ? " · " : "", make("bdi", "", name)]));
   $("span").textContent = `${time(from)} – ${view.to === null ? t.now : time(to)} · ${series.step_ms ? t.step(length(series.step_ms)) : t.single}`;
   const { columns, gaps } = withGaps(series, foreign ? (sensor.interval ?? FOREIGN_UNKNOWN_MS) * FOREIGN_PATIENCE : sensor.interval);
   for (const [name, unit] of [["temperature", " °C"], ["humidity", " %"], ["value", ""]]) {
@@ -374,9 +373,9 @@ async function drawNow() {
     if (!column) continue;
     const format = unit ? number : value;
     const lowest = Math.min(...column.min.filter((value) => value != null)), highest = Math.max(...column.max.filter((value) => value != null));
-    const mean = means.reduce((sum, value) => sum + value, 0) / means.length;
+    const average = means.reduce((sum, value) => sum + value / means.length, 0);
     $(`${name}Summary`).textContent = means.length
-      ? t.summary(t[name], `${format(lowest)}${unit}`, `${format(mean)}${unit}`, `${format(highest)}${unit}`, gaps.length)
+      ? t.summary(t[name], `${format(lowest)}${unit}`, `${unit ? number(average) : mean(average, lowest, highest)}${unit}`, `${format(highest)}${unit}`, gaps.length)
       : t.nothing(t[name]);
     const limits = [...alarms.values()]
       .filter((alarm) => alarm.kind === "threshold" && alarm.quantity === name && alarm.node === sensor.node && alarm.sensor === sensor.sensor)

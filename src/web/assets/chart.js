@@ -12,6 +12,8 @@ const GAP_UNKNOWN_MS = 60_000;
 /** Steps of the value axis: no finer than its labels, which have one decimal. */
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000];
 const HEIGHT = { wide: 230, narrow: 180 };
+/** Width of the value axis: at least, and of each character of a label beside the space between, px. */
+const AXIS_PX = { least: 52, character: 7, space: 14 };
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -112,7 +114,12 @@ export class Chart {
       },
       axes: [
         { ...axis, size: 36, space: 76, values: (_, marks, __, ___, step) => axisTimes(marks, step) },
-        { ...axis, size: 52, space: 38, ...(this.unit && { incrs: STEPS }), values: (_, marks) => marks.map((mark) => format(mark)) },
+        {
+          ...axis, space: 38, ...(this.unit && { incrs: STEPS }),
+          size: (_, labels) => Math.max(AXIS_PX.least, ...(labels ?? []).map((label) => label.length * AXIS_PX.character + AXIS_PX.space)),
+          // A multiple of a step has digits behind its own that say nothing.
+          values: (_, marks) => marks.map((mark) => format(Number(mark.toPrecision(12)))),
+        },
       ],
       series: [
         { label: t.time, value: (_, shown) => (shown == null ? "–" : time(shown * 1000)) },

@@ -13,12 +13,19 @@ function brokerHost(about) {
 
 /** Fills the texts of the empty page in. */
 export function fillFirst(about) {
-  const port = about.mqtt && about.mqtt.port !== 1883 ? `:${about.mqtt.port}` : "";
-  const login = about.login ? " -e HUMIDOR_PASSWORD=" + t.password.replaceAll(" ", "-") : "";
-  $("firstUser").hidden = !about.login;
+  const { mqtt, boards } = about;
+  const port = mqtt && mqtt.port !== 1883 ? `:${mqtt.port}` : "";
+  // Without users only clients on the broker's own machine are let in, unless anyone is.
+  const needsUser = about.login || !mqtt?.open;
+  const password = needsUser ? " -e HUMIDOR_PASSWORD=" + t.password.replaceAll(" ", "-") : "";
+  $("firstLocal").hidden = !mqtt?.local;
+  $("firstLocal").textContent = t.firstLocal(mqtt?.port ?? 1883);
+  $("firstUser").hidden = !needsUser;
+  $("firstUserText").textContent = boards.exists ? t.firstUserThere(boards.name) : boards.exists === false ? t.firstUser : t.firstUserMaybe;
+  $("firstUserLine").textContent = boards.exists ? "" : `humidor user add --role fleet ${boards.name}`;
   $("boardLine").textContent = "docker run -d --name humidor --restart unless-stopped"
     + " --device /dev/gpiochip0 --group-add $(stat -c %g /dev/gpiochip0) -v humidor-outbox:/data"
-    + ` -e HUMIDOR_NODE=board-1 -e HUMIDOR_BROKER=mqtt://${about.login ? "boards@" : ""}${brokerHost(about)}${port}${login}`
+    + ` -e HUMIDOR_NODE=board-1 -e HUMIDOR_BROKER=mqtt://${needsUser ? `${boards.name}@` : ""}${brokerHost(about)}${port}${password}`
     + " -e HUMIDOR_SENSORS=hall=dht22@7 humidor node";
   $("copy").onclick = copy;
 }

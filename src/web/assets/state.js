@@ -124,10 +124,6 @@ export function applyRecent(sensor, series) {
     ?? (series.temperature.mean.some((value) => value != null) ? series.temperature.mean : series.humidity.mean);
   sensor.recent = [];
   series.at.forEach((at, index) => remember(sensor, at, values[index]));
-  // The first step begins before its first reading.
-  const skipped = series.step_ms ? 1 : 0;
-  const count = series.count.slice(skipped).reduce((sum, count) => sum + count, 0);
-  sensor.hour = { count, first: series.at[skipped], last: series.to - 1 };
 }
 
 /** The raised alarms of one sensor. */
@@ -137,15 +133,15 @@ export const raisedOn = (sensor) =>
 /** Whether the sensor's board stamps its readings with a clock that is not set. */
 export const hasUnsetClock = (sensor) => sensor.latest?.clock === "unsynced";
 
-/**
- * The share of the last hour's readings that were taken, 0 to 1, counted from the first one in it; null while there are
- * too few.
- */
-export function share(sensor) {
-  const { hour, interval } = sensor;
-  if (!hour || !interval || hour.count < 3) return null;
-  const expected = Math.max(Math.round((hour.last - hour.first) / interval) + 1, 1);
-  return Math.min(hour.count / expected, 1);
+/** Reads below this number tell no share. */
+const SHARE_FROM = 3;
+
+/** The share of a sensor's reads of the last hour that gave a reading, 0 to 1, as its board counts them; null while nobody knows. */
+export function share(node, sensor) {
+  const board = boards.get(node);
+  const reads = board?.status === "offline" ? null : board?.health?.reads_1h?.[sensor];
+  const all = reads ? reads.good + reads.failed : 0;
+  return all < SHARE_FROM ? null : reads.good / all;
 }
 
 function remember(sensor, at, value) {

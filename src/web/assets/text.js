@@ -3,7 +3,9 @@
 const english = {
   skip: "Skip to the readings", sensors: "Sensors", boards: "Boards", alarms: "Alarms",
   empty: "No readings are stored yet. The first one will show up automatically.",
-  firstUser: "The boards need a user. On the broker:",
+  firstUser: "The boards need a user. On the broker:", firstUserMaybe: "The boards need a user. On the broker, if there is none yet:",
+  firstUserThere: (user) => `The boards log in as user ${user}, with its password.`,
+  firstLocal: (port) => `The broker listens for MQTT on its own machine only, so no board elsewhere can reach it. Set HUMIDOR_MQTT_LISTEN=0.0.0.0:${port} on the broker and start it again.`,
   firstBoard: "Start a board with a DHT22 on header pin 7. On a Raspberry Pi with Docker:",
   firstOther: "An Orange Pi also needs --device /dev/gpiochip1 and -e HUMIDOR_BOARD=orange-pi-zero-3 or orange-pi-zero.",
   brokerAddress: "BROKER-ADDRESS", copy: "Copy", copied: "Copied", selected: "Selected: copy it with the keyboard",
@@ -15,15 +17,16 @@ const english = {
   refusedWhen: (address, when, times) => `from ${address}, ${when}${times > 1 ? `, ${count(times)} times` : ""}`,
   refusal: (client) => refusalText(client, {
     "no-login": () => "It sent no user. On the board, write mqtt://USER@HOST into HUMIDOR_BROKER and the password into HUMIDOR_PASSWORD.",
-    "wrong-password": (user) => `The password of user “${client.user}” is wrong. Correct HUMIDOR_PASSWORD on the board, or set a new one on the broker: humidor user passwd ${user}`,
-    "unknown-user": (user) => `There is no user “${client.user}”. Correct HUMIDOR_BROKER on the board, or add the user on the broker: humidor user add --role fleet ${user}`,
-    "wrong-node": (user) => `The password is right, but user “${client.user}” may not publish as ${client.node}. Set HUMIDOR_NODE=${user} on the board, or add a user for all boards: humidor user add --role fleet boards`,
+    "wrong-password": (user) => `The password of user “${client.user}” is wrong. Correct HUMIDOR_PASSWORD on the board, or ${client.of_setting ? "HUMIDOR_PASSWORD of the broker." : `set a new one on the broker: humidor user passwd ${user}`}`,
+    "unknown-user": (user) => `There is no user “${client.user}”. Correct HUMIDOR_BROKER on the board${user === "NAME" ? "." : `, or add the user on the broker: humidor user add --role fleet ${user}`}`,
+    "wrong-node": (user) => `The password is right, but user “${client.user}” may not publish as ${client.node}. ${client.role === "node" ? `Set HUMIDOR_NODE=${user} on the board, or let it` : "Let the board"} log in as a user for all boards${client.fleet.exists ? `: “${client.fleet.name}”, which is there.` : `, which you add on the broker: humidor user add --role fleet ${client.fleet.name}`}`,
     "unfit-name": () => `The rules cannot be applied to this client id or to user “${client.user}”. Choose another one on the board.`,
   }),
   live: "Live", wait: "Connecting…",
   sum: (sensors, boards) =>
     `${count(sensors)} ${sensors === 1 ? "sensor" : "sensors"} · ${count(boards)} ${boards === 1 ? "board" : "boards"} online`,
   temperature: "Temperature", humidity: "Humidity",
+  sumLost: (sensors) => `${count(sensors)} ${sensors === 1 ? "sensor" : "sensors"} · boards unknown`,
   lost: "Connection lost. Reconnecting…", unconnected: "Unknown", alarm: "Alarm",
   good: "Good", stale: "Stale", offline: "Board offline", unset: "Clock not set", ahead: "Clock ahead", none: "No reading",
   perHour: (change, unit) => `${change} ${unit}/h`, steady: "steady",
@@ -92,7 +95,9 @@ const COMPLAINTS = [
 const korean = {
   skip: "측정값으로 건너뛰기", sensors: "센서", boards: "보드", alarms: "경보",
   empty: "아직 저장된 측정값이 없습니다. 첫 측정값이 들어오면 자동으로 표시됩니다.",
-  firstUser: "보드에는 사용자가 필요합니다. 브로커에서 다음을 실행합니다:",
+  firstUser: "보드에는 사용자가 필요합니다. 브로커에서 다음을 실행합니다:", firstUserMaybe: "보드에는 사용자가 필요합니다. 아직 없으면 브로커에서 다음을 실행합니다:",
+  firstUserThere: (user) => `보드는 ${user} 사용자와 그 비밀번호로 로그인합니다.`,
+  firstLocal: (port) => `브로커가 자기 기기에서만 MQTT를 받으므로 다른 기기의 보드는 연결할 수 없습니다. 브로커에 HUMIDOR_MQTT_LISTEN=0.0.0.0:${port}을(를) 설정하고 다시 시작해야 합니다.`,
   firstBoard: "헤더 핀 7에 DHT22를 연결한 보드를 시작합니다. Docker가 있는 Raspberry Pi에서 다음을 실행합니다:",
   firstOther: "Orange Pi에는 --device /dev/gpiochip1과 -e HUMIDOR_BOARD=orange-pi-zero-3 또는 orange-pi-zero도 필요합니다.",
   brokerAddress: "브로커-주소", copy: "복사", copied: "복사했습니다", selected: "선택했습니다. 키보드로 복사해야 합니다",
@@ -104,13 +109,14 @@ const korean = {
   refusedWhen: (address, when, times) => `${address}에서, ${when}${times > 1 ? `, ${count(times)}회` : ""}`,
   refusal: (client) => refusalText(client, {
     "no-login": () => "사용자를 보내지 않았습니다. 보드의 HUMIDOR_BROKER에 mqtt://사용자@호스트를, HUMIDOR_PASSWORD에 비밀번호를 설정해야 합니다.",
-    "wrong-password": (user) => `“${client.user}” 사용자의 비밀번호가 올바르지 않습니다. 보드의 HUMIDOR_PASSWORD를 고치거나 브로커에서 새로 설정합니다: humidor user passwd ${user}`,
-    "unknown-user": (user) => `“${client.user}” 사용자가 없습니다. 보드의 HUMIDOR_BROKER를 고치거나 브로커에 사용자를 추가합니다: humidor user add --role fleet ${user}`,
-    "wrong-node": (user) => `비밀번호는 맞지만 “${client.user}” 사용자는 ${client.node} 이름으로 발행할 수 없습니다. 보드에 HUMIDOR_NODE=${user}를 설정하거나 모든 보드의 사용자를 추가합니다: humidor user add --role fleet boards`,
+    "wrong-password": (user) => `“${client.user}” 사용자의 비밀번호가 올바르지 않습니다. 보드의 HUMIDOR_PASSWORD를 고치거나 ${client.of_setting ? "브로커의 HUMIDOR_PASSWORD를 고칩니다." : `브로커에서 새로 설정합니다: humidor user passwd ${user}`}`,
+    "unknown-user": (user) => `“${client.user}” 사용자가 없습니다. 보드의 HUMIDOR_BROKER를 고${user === "NAME" ? "쳐야 합니다." : `치거나 브로커에 사용자를 추가합니다: humidor user add --role fleet ${user}`}`,
+    "wrong-node": (user) => `비밀번호는 맞지만 “${client.user}” 사용자는 ${client.node} 이름으로 발행할 수 없습니다. ${client.role === "node" ? `보드에 HUMIDOR_NODE=${user}를 설정하거나` : "보드에서"} 모든 보드의 사용자${client.fleet.exists ? `(${client.fleet.name})로 로그인합니다.` : `로 로그인합니다. 브로커에서 추가: humidor user add --role fleet ${client.fleet.name}`}`,
     "unfit-name": () => `이 클라이언트 ID 또는 “${client.user}” 사용자에는 규칙을 적용할 수 없습니다. 보드에서 다른 이름을 사용해야 합니다.`,
   }),
   live: "실시간", wait: "연결 중…",
   sum: (sensors, boards) => `센서 ${count(sensors)}개 · 온라인 보드 ${count(boards)}개`,
+  sumLost: (sensors) => `센서 ${count(sensors)}개 · 보드 상태 알 수 없음`,
   temperature: "온도", humidity: "습도",
   lost: "연결이 끊겼습니다. 다시 연결하고 있습니다…", unconnected: "알 수 없음", alarm: "경보",
   good: "정상", stale: "갱신 지연", offline: "보드 오프라인", unset: "시계 미설정", ahead: "시계 빠름", none: "측정값 없음",
@@ -170,16 +176,27 @@ const signed = new Intl.NumberFormat(locale, { minimumFractionDigits: 1, maximum
 const relative = new Intl.RelativeTimeFormat(isKorean ? "ko" : "en", { numeric: "always", style: "short" });
 const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" });
 /** The minus sign U+2212, which is as wide as the plus sign, for the hyphen of most locales. */
-const minus = (text) => text.replace("-", "−");
+const minus = (text) => text.replaceAll("-", "−");
 
 export const number = (value) => (value == null ? "–" : minus(one.format(value)));
-const digits = new Intl.NumberFormat(locale, { maximumSignificantDigits: 6 });
-const powers = new Intl.NumberFormat(locale, { maximumSignificantDigits: 6, notation: "scientific" });
-/** A number of any size. */
-export const value = (value) => {
-  const isUsual = value === 0 || (Math.abs(value) >= 1e-4 && Math.abs(value) < 1e9);
-  return value == null ? "–" : minus((isUsual ? digits : powers).format(value));
-};
+const formats = new Map();
+/** Sizes of numbers that are written out; others get an exponent. */
+const WRITTEN_OUT = [1e-4, 1e15];
+/** A number of any size, with every digit that tells it from all others: a meter's last one counts. */
+export function value(number) {
+  if (number == null) return "–";
+  const digits = String(number).replace(/e.*$|[^\d.e]/g, "").replace(/^0?\.?0*/, "").replace(".", "").length || 1;
+  const size = Math.abs(number);
+  const notation = size === 0 || (size >= WRITTEN_OUT[0] && size < WRITTEN_OUT[1]) ? "standard" : "scientific";
+  const key = `${digits} ${notation}`;
+  if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(locale, { maximumSignificantDigits: Math.min(digits, 17), notation }));
+  return minus(formats.get(key).format(number));
+}
+/** A mean of numbers from `lowest` to `highest`, to a hundredth of their difference or finer. */
+export function mean(mean, lowest, highest) {
+  const step = 10 ** (Math.floor(Math.log10(highest - lowest)) - 2);
+  return step > 0 ? value(Number((Math.round(mean / step) * step).toPrecision(15))) : value(lowest);
+}
 export const percent = (share) => shares.format(share);
 export const count = (value) => whole.format(value);
 export const change = (value) => minus(signed.format(value));
@@ -226,6 +243,34 @@ export function axisTimes(marks, step) {
 }
 
 const UNITS_OF = { temperature: "°C", humidity: "%" };
+
+/**
+ * What nobody sees, or what changes how the others are shown: controls, marks and overrides of bidirectional text, and what
+ * Unicode calls default ignorable. Joiners and variation selectors belong to some scripts and to emoji, behind such a
+ * character. The same rule as of `humidor export` on a terminal (`src/visible_text.rs`).
+ */
+const HIDDEN = /[\p{Cc}\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]|(?<=^|[\0-\x7f])[\u200c\u200d\ufe00-\ufe0f]/gu;
+const ESCAPES = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+/** A text of the network in which such characters are written out: `\u{202e}`. */
+export const visible = (text) => text.replace(HIDDEN, (found) => ESCAPES[found] ?? `\\u{${found.codePointAt(0).toString(16)}}`);
+
+/** Longest name that is shown whole, in columns: four lines of a tile on a phone. */
+const NAME_COLUMNS = 72;
+const columns = (character) => (character < "\u1100" ? 1 : 2);
+
+/** A name with its beginning and its end; the end of a topic tells more. */
+export function shortened(name) {
+  const characters = [...name];
+  const take = (list, room) => {
+    let used = 0;
+    const end = list.findIndex((character) => (used += columns(character)) > room);
+    return end < 0 ? list : list.slice(0, end);
+  };
+  if (take(characters, NAME_COLUMNS).length === characters.length) return name;
+  const head = take(characters, NAME_COLUMNS / 3), tail = take(characters.reverse(), NAME_COLUMNS * 2 / 3 - 1);
+  return `${head.join("")}…${tail.reverse().join("")}`;
+}
 
 /** What an alarm is about, with the present value of its sensor. */
 export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms: limitMs, output }, latest) {

@@ -1,19 +1,22 @@
 // Draws tiles, boards and alarms. Names come from the network: they become text nodes, never markup.
 
-import { ago, alarmText, change, complaint, count, length, number, percent, t, time, value as plain } from "./text.js";
+import { ago, alarmText, change, complaint, count, length, number, percent, shortened, t, time, value as plain, visible } from "./text.js";
 import { alarms, boards, hasUnsetClock, isForeign, link, now, quality, raisedOn, sensors, share, trend } from "./state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** A slower change counts as steady, in °C/h and %/h. */
 const STEADY = { temperature: 0.15, humidity: 0.5 };
 
-/** Creates an element with a class and children; a string becomes a text node. */
+/** Creates an element with a class and children; a string becomes a text node, without characters that nobody sees. */
 export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  element.append(...children);
+  element.append(...children.map((child) => (typeof child === "string" ? visible(child) : child)));
   return element;
 }
+
+/** A name that breaks behind its separators first. */
+const broken = (name) => shortened(visible(name)).split(/(?<=[/_.:-])/).flatMap((part) => [part, document.createElement("wbr")]);
 
 function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
@@ -38,9 +41,9 @@ export const switchErrors = new Map();
 function makeTile(sensor, onSelect) {
   const button = make("button", "tile");
   const [own, place] = isForeign(sensor) ? [sensor.name, sensor.within] : [sensor.sensor, sensor.node];
-  const name = make("span", "name", make("b", "", own), " ", make("span", "quiet", place));
-  // A long one is cut off.
-  if (isForeign(sensor)) name.title = `${sensor.topic} ${sensor.field}`.trim();
+  const name = make("span", "name", make("b", "", ...broken(own)), " ", make("span", "quiet", ...broken(place)));
+  // A long one is shortened.
+  name.title = visible((isForeign(sensor) ? [sensor.topic, sensor.field] : [sensor.node, sensor.sensor]).filter(Boolean).join(" "));
   const chip = make("span", "chip");
   const alarm = make("span", "chip");
   alarm.dataset.kind = "raised";
@@ -130,6 +133,8 @@ export function drawTiles(parent, selected, search, onSelect) {
     set(tile.chip, t[grade] ?? "");
     const [value, unit] = hasTemperature ? [latest.temperature, "°C"] : [latest?.humidity ?? null, "%"];
     set(tile.main, isForeign(sensor) ? plain(latest?.value) : `${number(value)} ${unit}`);
+    // A number with many digits gets smaller ones: it is never cut.
+    if (isForeign(sensor)) tile.main.style.setProperty("--length", tile.main.textContent.length);
     set(tile.more, hasTemperature && latest.humidity != null ? `${number(latest.humidity)} %` : "");
     set(tile.age, age === null ? "" : Math.abs(age) < 1500 ? t.now : ago(age));
     const slope = trend(sensor);
@@ -185,7 +190,7 @@ export function drawBoards(parent, onSwitch, onForget) {
     errors.append(goodReads(node, health?.failures ?? {}));
     const inputs = make("td", "lines");
     inputs.dataset.l = t.inputs;
-    for (const [name, on] of Object.entries(board.inputs)) inputs.append(chip(on ? "on" : "off", `${name} ${on ? t.on : t.off}`));
+    for (const [name, on] of Object.entries(board.inputs)) inputs.append(chip(on && shown === "online" ? "on" : "off", `${name} ${on ? t.on : t.off}`));
     const outputs = make("td", "lines");
     outputs.dataset.l = t.outputs;
     for (const [name, on] of Object.entries(board.outputs)) {
@@ -223,7 +228,7 @@ export const boardNames = () =>
 function goodReads(node, failures) {
   const shares = make("span", "shares");
   for (const sensor of [...sensors.values()].filter((sensor) => !isForeign(sensor) && sensor.node === node)) {
-    const good = share(sensor);
+    const good = share(node, sensor.sensor);
     if (good !== null) shares.append(make("span", "", make("b", "", sensor.sensor), ` ${percent(good)}`));
   }
   if (!shares.childElementCount) shares.append("–");
@@ -249,7 +254,9 @@ export function drawAlarms(parent, onSelect) {
   const sorted = [...alarms.values()].sort((one, other) => other.raised - one.raised);
   const focused = document.activeElement?.dataset?.alarm;
   parent.replaceChildren(...sorted.map((alarm) => {
-    const item = make("li", alarm.raised ? "raised" : "", chip(alarm.raised ? "raised" : "on", alarm.raised ? t.raised : t.normal), make("b", "", alarm.name));
+    const state = alarm.raised ? t.raised : t.normal;
+    const item = make("li", alarm.raised ? "raised" : "",
+      link.lost ? chip("", t.lastKnown(state)) : chip(alarm.raised ? "raised" : "on", state), make("b", "", alarm.name));
     const sensor = alarm.sensor && sensors.get(`${alarm.node}/${alarm.sensor}`);
     const text = alarmText(alarm, sensor?.latest);
     if (sensor) {

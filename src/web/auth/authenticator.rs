@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::guests::{Guests, is_local};
 use super::identity::Identity;
 use super::sessions::LoginSessions;
-use crate::broker::{Access, NotAdmitted, Permissions, RefusedClient};
+use crate::broker::{Access, NotAdmitted, Permissions, RefusedClient, Role, UserOfBoards};
 use crate::web::http_error::HttpError;
 
 /// Client id of every HTTP client, for the broker's rules and its log.
@@ -41,6 +41,26 @@ impl Authenticator {
     /// The MQTT clients that were refused lately.
     pub fn refused_clients(&self) -> Vec<RefusedClient> {
         self.access.refused_clients()
+    }
+
+    /// The user that the boards have, or may be given.
+    pub fn user_of_boards(&self) -> UserOfBoards {
+        self.access.user_of_boards()
+    }
+
+    /// The role of a user; `None`: there is no such user any more.
+    pub fn role(&self, user: &str) -> Option<Role> {
+        self.access.role(user)
+    }
+
+    /// Whether a user comes from a setting, so that no command changes it.
+    pub fn is_of_setting(&self, user: &str) -> bool {
+        self.access.is_of_setting(user)
+    }
+
+    /// Whether a client on any machine may connect without a login.
+    pub fn is_open(&self) -> bool {
+        self.access.is_open()
     }
 
     /// Whether MQTT clients need no login.

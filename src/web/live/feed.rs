@@ -133,7 +133,7 @@ impl<'a> NamedBoard<'a> {
 }
 
 impl Feed {
-    /// Starts two tasks that follow committed readings and board messages until `shutdown`.
+    /// Starts the tasks that follow committed readings, board messages and the removal of boards until `shutdown`.
     pub fn start(
         live: broadcast::Receiver<Live>,
         local_client: LocalClient,
@@ -146,6 +146,15 @@ impl Feed {
         tokio::spawn(async move {
             tokio::select! {
                 () = readings.follow(live) => {}
+                () = until.requested() => {}
+            }
+        });
+        let (forgotten, mut until) = (feed.clone(), shutdown.clone());
+        let client = local_client.clone();
+        tokio::spawn(async move {
+            let refresh = || forgotten.send(event("refresh", &()), Content::None);
+            tokio::select! {
+                () = client.follow_forgotten(refresh) => {}
                 () = until.requested() => {}
             }
         });
