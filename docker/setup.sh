@@ -48,7 +48,7 @@ packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 packages_kubernetes=(python3 python3-venv)
 packages_power=(qemu-system-common qemu-utils e2fsprogs xfsprogs eatmydata)
-packages_upstream=(postgresql patroni etcd-server openssl python3)
+packages_upstream=(postgresql patroni etcd-server openssl faketime python3)
 
 # Lists of a fresh machine or image are absent or old.
 update_lists() { apt-get -o DPkg::Lock::Timeout=300 update -qq; }

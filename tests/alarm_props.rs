@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use humidor::broker::{Alarm, AlarmConfig, AlarmRule, Change, Now, Quantity, Seen, Side};
 use humidor::reading::{ClockState, Id};
+use humidor::store::Gap;
+use humidor::upstream::UpstreamStatus;
 use humidor::wire::{Health, Telemetry};
 use proptest::prelude::*;
 
@@ -201,7 +203,7 @@ proptest! {
     fn a_gap_is_a_skipped_number_and_nothing_else(steps in prop::collection::vec((0_u64..4, any::<bool>()), 1..60)) {
         let start = Instant::now();
         let quiet = Duration::from_mins(1);
-        let mut alarm = alarm(AlarmRule::Gap { quiet }, false, start);
+        let mut alarm = alarm(AlarmRule::Gap { quiet, wait: Duration::ZERO }, false, start);
         let (mut boot, mut seq, mut at) = (0, 7, start);
         see(&mut alarm, "press", "hall", &reading("r0", seq, 20.0), at);
         for (step, restart) in steps {
@@ -297,7 +299,73 @@ fn what_was_raised_before_a_restart_stays_so_until_it_is_good() {
     assert_eq!(quiet.deadline(), None);
     assert!(!see(&mut quiet, "press", "hall", &reading("b", 1, 20.0), start)[0].raised);
     assert_eq!(quiet.deadline(), Some(start + Duration::from_mins(5)));
-    let mut gap = alarm(AlarmRule::Gap { quiet: Duration::from_mins(9) }, true, start);
+    let mut gap =
+        alarm(AlarmRule::Gap { quiet: Duration::from_mins(9), wait: Duration::ZERO }, true, start);
     assert_eq!(gap.deadline(), Some(start + Duration::from_mins(9)));
     assert!(!gap.pass(start + Duration::from_mins(9)).unwrap().raised);
+}
+
+fn gap(from: i64, to: i64) -> Gap {
+    Gap { node: "press".to_owned(), boot: "r".to_owned(), from, to }
+}
+
+#[test]
+fn with_an_upstream_database_a_hole_counts_when_that_has_it_too() {
+    let start = Instant::now();
+    let at = |minutes: u64| start + Duration::from_mins(minutes);
+    let (quiet, wait) = (Duration::from_mins(10), Duration::from_mins(1));
+    let mut lost = alarm(AlarmRule::Gap { quiet, wait }, false, start).over_halls();
+    for seq in [1, 2, 6, 7] {
+        assert_eq!(see(&mut lost, "press", "hall", &reading("r", seq, 20.0), start), vec![]);
+    }
+    // A run that began at another hall.
+    assert_eq!(see(&mut lost, "press", "hall", &reading("s", 4, 20.0), start), vec![]);
+    assert_eq!(lost.holes(), [gap(3, 5), Gap { boot: "s".to_owned(), ..gap(1, 3) }]);
+    assert_eq!((lost.holes(), lost.deadline(), lost.is_raised()), (vec![], None, false));
+    // Another hall had the first two of them.
+    let raised = &lost.missing(&gap(5, 5), at(1))[0];
+    assert!(raised.raised && raised.detail == "1 missing before #6 of run r", "{raised:?}");
+    // A hole that is not confirmed keeps it up no longer, one that is does.
+    assert_eq!(see(&mut lost, "press", "hall", &reading("r", 9, 20.0), at(9)), vec![]);
+    assert_eq!(lost.deadline(), Some(at(11)));
+    assert_eq!(lost.missing(&gap(8, 8), at(10)), vec![]);
+    assert_eq!(lost.pass(at(11)), None);
+    assert!(!lost.pass(at(20)).unwrap().raised);
+}
+
+#[test]
+fn the_copy_in_postgresql_is_behind_while_it_takes_nothing_or_is_late() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut copy = alarm(AlarmRule::Upstream { delay: Duration::from_mins(1) }, false, start);
+    let well = UpstreamStatus {
+        server: Some("pg1:5432".to_owned()),
+        error: None,
+        filling: false,
+        lag: 900,
+        lag_time: Duration::from_secs(1),
+        forwarded: 5,
+        refused: 0,
+        overflowed: 0,
+    };
+    let late = UpstreamStatus { lag_time: Duration::from_secs(11), ..well.clone() };
+    let error = Some("no route to host ".repeat(99));
+    let away = UpstreamStatus { server: None, error, lag: 0, ..well.clone() };
+    let connecting = UpstreamStatus { server: None, lag: 0, ..well.clone() };
+    let again = UpstreamStatus { filling: true, ..well.clone() };
+    for (n, bad) in [&late, &away, &again].into_iter().enumerate() {
+        let from = 1_000 * n as u64;
+        assert_eq!(copy.look_upstream(&well, at(from)), vec![]);
+        assert_eq!(copy.look_upstream(bad, at(from)), vec![]);
+        assert_eq!(copy.look_upstream(bad, at(from + 59)), vec![]);
+        // Well meanwhile: the delay begins anew.
+        assert_eq!(copy.look_upstream(&well, at(from + 59)), vec![]);
+        assert_eq!(copy.look_upstream(bad, at(from + 60)), vec![]);
+        assert_eq!(copy.look_upstream(bad, at(from + 119)), vec![]);
+        let raised = &copy.look_upstream(bad, at(from + 120))[0];
+        assert!(raised.raised && raised.detail.len() < 300, "{raised:?}");
+        // After a restart nothing is known yet.
+        assert_eq!(copy.look_upstream(&connecting, at(from + 121)), vec![]);
+        assert!(!copy.look_upstream(&well, at(from + 122))[0].raised);
+    }
 }

@@ -370,3 +370,95 @@ fn an_empty_health_that_deletes_nothing_clears_no_alarm() {
     let raised = ["stuck", "other"].map(|name| (name.to_owned(), "ON".to_owned()));
     assert_eq!(history(data.path()), raised);
 }
+
+/// A health of a board that runs `version`.
+fn running(version: &str) -> Vec<u8> {
+    format!(
+        r#"{{"version":"{version}","revision":"abc","boot":"b","at":0,"clock":"synced","taken":0,"outbox":0,"dropped":0,"outbox_kind":"disk","failures":{{}}}}"#
+    )
+    .into_bytes()
+}
+
+fn http_of(broker: &Process) -> SocketAddr {
+    let line = broker.said("listening for HTTP");
+    line.rsplit("address=").next().unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_board_that_runs_another_version_than_most_raises_an_alarm() {
+    let data = tempfile::tempdir().unwrap();
+    let alarms =
+        ["--alarms", "odd=broker:version:delay=0s,old=c:version:delay=0s,new=a:version:delay=0s"];
+    let (first, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe("humidor/alarm/#", QoS::AtMostOnce);
+    let says = |client: &mut Client, node: &str, health: &[u8]| {
+        let message = Publish::new(format!("humidor/{node}/health"), QoS::AtMostOnce, health);
+        client.send(&Packet::Publish(Publish { retain: true, ..message }));
+    };
+    for node in ["a", "b"] {
+        says(&mut client, node, &running("1.0"));
+    }
+    says(&mut client, "c", &running("0.9"));
+    expect(&mut client, "humidor/alarm/odd", "ON");
+    expect(&mut client, "humidor/alarm/old", "ON");
+    let told = http::get(http_of(&first), "/api/v1/alarms").json();
+    assert_eq!((&told[0]["kind"], &told[0]["node"]), (&"version".into(), &"broker".into()));
+    for alarm in [&told[0], &told[1]] {
+        assert_eq!(alarm["detail"], "c runs 0.9 (abc); most run 1.0 (abc)");
+    }
+    assert_eq!(told[2]["raised"], false);
+    first.kill_9();
+
+    // The boards' retained health says so at once, and nothing flaps.
+    let (second, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe("humidor/alarm/#", QoS::AtMostOnce);
+    expect(&mut client, "humidor/alarm/odd", "ON");
+    says(&mut client, "c", &running("1.0"));
+    expect(&mut client, "humidor/alarm/odd", "OFF");
+    // One that is forgotten counts no more.
+    says(&mut client, "c", &running("0.9"));
+    expect(&mut client, "humidor/alarm/odd", "ON");
+    says(&mut client, "c", b"");
+    expect(&mut client, "humidor/alarm/odd", "OFF");
+    client.send(&Packet::Disconnect);
+    assert_eq!(second.terminate(), Some(0));
+    let odd: Vec<String> = history(data.path())
+        .into_iter()
+        .filter_map(|(name, state)| (name == "odd").then_some(state))
+        .collect();
+    assert_eq!(odd, ["ON", "OFF", "ON", "OFF"]);
+}
+
+#[test]
+fn postgresql_that_is_away_raises_an_alarm_and_is_told_over_http() {
+    let data = tempfile::tempdir().unwrap();
+    // Nothing listens there.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let upstream = format!("postgres://humidor@{closed}/humidor");
+    let alarms = ["--alarms", "copy=broker:upstream:delay=0s", "--upstream", &upstream];
+    let (process, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    client.subscribe("humidor/alarm/#", QoS::AtMostOnce);
+    expect(&mut client, "humidor/alarm/copy", "ON");
+    client.subscribe("humidor/press/sensor/hall", QoS::AtMostOnce);
+    measure(&mut client, 1, 20.0);
+    while !matches!(client.receive(), Some(Packet::Publish(publish)) if publish.topic.ends_with("/hall"))
+    {
+    }
+
+    let http = http_of(&process);
+    assert_eq!(http::get(http, "/api/v1/about").json()["upstream"], true);
+    let told = || http::get(http, "/api/v1/upstream").json();
+    support::wait_until("the reading has waited", || told()["lag_ms"].as_u64() > Some(0));
+    let told = told();
+    assert_eq!((&told["connected"], &told["failing"]), (&false.into(), &true.into()), "{told}");
+    // The alarm's own change is one, too.
+    assert_eq!((&told["lag"], &told["acknowledge"]), (&2.into(), &"stored".into()), "{told}");
+    assert!(told["error"].as_str().unwrap().contains(&closed.to_string()), "{told}");
+    let alarm = alarm(http);
+    assert_eq!(alarm["kind"], "upstream");
+    assert!(alarm["detail"].as_str().unwrap().contains(&closed.to_string()), "{alarm}");
+    assert_eq!(process.terminate(), Some(0));
+}

@@ -279,6 +279,9 @@ fn an_alarm_is_shown_with_its_rule_its_unit_and_its_history() {
     let (_broker, mqtt, http) = web(folder.path(), &["--alarms", rules]);
     let alarms = || get(http, "/api/v1/alarms").json();
     assert_eq!(get(http, "/api/v1/alarms/changes").json(), json!([]));
+    // Nothing is forwarded to PostgreSQL.
+    assert_eq!(get(http, "/api/v1/upstream").json(), json!(null));
+    assert_eq!(get(http, "/api/v1/about").json()["upstream"], false);
     let mut client = Client::connect(mqtt, "press");
     store(&mut client, "press", "hall", &reading(1, T0, 31.5));
     wait_until("the alarm is raised", || alarms()[0]["raised"] == true);

@@ -11,8 +11,8 @@ use tracing::{error, info};
 
 use crate::accept::listen;
 use crate::broker::access::Access;
+use crate::broker::alarm::start::watch;
 use crate::broker::alarm::state::Alarms;
-use crate::broker::alarm::watch;
 use crate::broker::commit::group_commit::{Recorder, Writer};
 use crate::broker::commit::live::Live;
 use crate::broker::commit::logged_topics::LoggedTopics;
@@ -120,6 +120,7 @@ impl Listening {
         }
         let registry = Registry::new(sessions, timeline.now_ms());
 
+        let target = upstream.as_ref().map(|upstream| upstream.config().target.clone());
         let forwarder = upstream
             .map(|upstream| onward::open(upstream, &mut store, &timeline, &counters))
             .transpose()
@@ -162,10 +163,9 @@ impl Listening {
         };
         publish_status(&services, ONLINE);
         // Alarms end after the connections, so that they see the last committed readings.
-        let (end_alarms, alarms_end) = shutdown::channel();
+        let (end_alarms, end) = shutdown::channel();
         let discovery = config.discovery.as_ref();
-        let (alarms, watching) =
-            watch::start(config.alarms, &left, &services, discovery, alarms_end);
+        let (alarms, watching) = watch(config.alarms, &left, &services, discovery, target, end);
         let (handoff, handoffs) = listener::handoff();
         let ports = Ports { listeners, handoffs, wills, forwarder };
         let log = OpenLog { path: path.clone(), check, writer, lost };

@@ -21,15 +21,22 @@ const HYSTERESIS: (f64, f64) = (0.5, 2.0);
 const CLOCK_DELAY: Duration = Duration::from_mins(5);
 const CLOCK_AHEAD: Duration = Duration::from_mins(1);
 const GAP_QUIET: Duration = Duration::from_hours(1);
+/// Other halls forward within seconds, unless their PostgreSQL fails over.
+const GAP_WAIT: Duration = Duration::from_mins(1);
+/// An update of all boards takes a while.
+const VERSION_DELAY: Duration = Duration::from_hours(1);
+/// A fail-over of PostgreSQL takes half a minute.
+const UPSTREAM_DELAY: Duration = Duration::from_mins(5);
 /// A card that failed once fails again, within days.
 const DISK_QUIET: Duration = Duration::from_hours(24);
-/// The target of conditions of the broker itself. No node has this id.
+/// The target of conditions of the broker itself, and of all boards. No node has this id.
 const BROKER: &str = "broker";
 
 const FORM: &str = "write name=node/sensor:condition, for example hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan";
-const CONDITIONS: &str = "a condition of a sensor is temperature>30, humidity<20 or silent>5m, a condition of a node is gap or clock, the condition of an output (stuck=press/heater:fault) is fault, the condition of the broker (card=broker:disk) is disk";
+const CONDITIONS: &str = "a condition of a sensor is temperature>30, humidity<20 or silent>5m, a condition of a node is gap or clock, the condition of an output (stuck=press/heater:fault) is fault, a condition of the broker (card=broker:disk) is disk or upstream, and version is one of a node or of all (broker:version)";
 /// The words of the conditions.
-const WORDS: [&str; 7] = ["temperature", "humidity", "silent", "gap", "clock", "disk", "fault"];
+const WORDS: [&str; 9] =
+    ["temperature", "humidity", "silent", "gap", "clock", "disk", "fault", "version", "upstream"];
 
 /// Comma-separated alarms.
 pub(super) fn alarms(text: &str) -> Result<Vec<AlarmConfig>, String> {
@@ -138,8 +145,11 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
         }
         ("gap", None) => (
             node_id(target)?,
-            AlarmRule::Gap { quiet: time(take("clear"), GAP_QUIET)? },
-            &["clear", "output"],
+            AlarmRule::Gap {
+                quiet: time(take("clear"), GAP_QUIET)?,
+                wait: time(take("wait"), GAP_WAIT)?,
+            },
+            &["clear", "wait", "output"],
         ),
         ("clock", None) => {
             let ahead = time(take("ahead"), CLOCK_AHEAD)?;
@@ -149,6 +159,15 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
         ("disk", None) if target == BROKER => {
             let quiet = time(take("clear"), DISK_QUIET)?;
             (id(target)?, AlarmRule::Disk { quiet }, &["clear", "output"])
+        }
+        ("upstream", None) if target == BROKER => {
+            let delay = time(take("delay"), UPSTREAM_DELAY)?;
+            (id(target)?, AlarmRule::Upstream { delay }, &["delay", "output"])
+        }
+        ("version", None) => {
+            let node = if target == BROKER { id(target)? } else { node_id(target)? };
+            let delay = time(take("delay"), VERSION_DELAY)?;
+            (node, AlarmRule::Version { delay }, &["delay", "output"])
         }
         ("fault", None) => {
             let (node, output) = pair(target)?;
@@ -183,7 +202,8 @@ mod tests {
         let all = alarms(
             "hot=press/hall:temperature>30:hysteresis=2:delay=1m:output=roof/fan, dry=press/hall:humidity<20,\
              quiet=store/door:silent>5m,lost=press:gap:clear=10m,time=press:clock,card=broker:disk,\
-             stuck=press/heater:fault:delay=5s:output=roof/horn",
+             stuck=press/heater:fault:delay=5s:output=roof/horn,odd=broker:version,old=press:version:delay=1m,\
+             copy=broker:upstream:delay=30s",
         )
         .unwrap();
         let hall: Id = "hall".parse().unwrap();
@@ -206,12 +226,17 @@ mod tests {
         assert!(
             matches!(all[2].rule, AlarmRule::Silent { limit, .. } if limit == Duration::from_mins(5))
         );
-        assert_eq!(all[3].rule, AlarmRule::Gap { quiet: Duration::from_mins(10) });
+        let (quiet, wait) = (Duration::from_mins(10), GAP_WAIT);
+        assert_eq!(all[3].rule, AlarmRule::Gap { quiet, wait });
         assert!(matches!(all[4].rule, AlarmRule::Clock { .. }));
         assert_eq!(all[5].rule, AlarmRule::Disk { quiet: DISK_QUIET });
         let (output, delay) = ("heater".parse().unwrap(), Duration::from_secs(5));
         assert_eq!(all[6].rule, AlarmRule::Fault { output, delay });
         assert!(all[6].output.is_some());
+        assert_eq!(all[7].rule, AlarmRule::Version { delay: VERSION_DELAY });
+        assert_eq!((all[7].only_node(), all[7].source().as_str()), (None, "humidor/+/health"));
+        assert_eq!(all[8].source().as_str(), "humidor/press/health");
+        assert_eq!(all[9].rule, AlarmRule::Upstream { delay: Duration::from_secs(30) });
     }
 
     #[test]
@@ -226,6 +251,8 @@ mod tests {
             ("hot=press/hall:temperature", "a condition of"),
             ("hot=press/hall:silent<5m", "a condition of"),
             ("card=press:disk", "card=broker:disk"),
+            ("copy=press:upstream", "disk or upstream"),
+            ("odd=alarm:version", "`alarm` is a reserved id"),
             ("stuck=press:fault", "node/name"),
             ("stuck=press/heater:fault>1", "stuck=press/heater:fault"),
             ("stuck=press/heater:fault:clear=1h", "none of delay, output"),

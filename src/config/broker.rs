@@ -7,10 +7,10 @@ use super::layers::Layers;
 use super::problem::Problems;
 use super::settings::{
     ALARMS, COMMIT_WINDOW, DATA, DISCOVERY, HTTP_GUESTS, HTTP_HOSTS, HTTP_LISTEN, KEEP_RAW,
-    LOGGED_FILTERS, MAX_DB, MQTT_LISTEN,
+    LOGGED_FILTERS, MAX_DB, MQTT_LISTEN, UPSTREAM,
 };
 use super::upstream;
-use crate::broker::{AccessConfig, Anonymous, BrokerConfig};
+use crate::broker::{AccessConfig, AlarmConfig, AlarmRule, Anonymous, BrokerConfig};
 use crate::store::Retention;
 use crate::web::{Guests, WebConfig};
 
@@ -86,6 +86,15 @@ pub(super) fn fields(layers: &mut Layers) -> Option<ServerConfig> {
     let (tls, limits) = (access::tls(layers), access::limits(layers));
     let upstream =
         retention.and_then(|retention| upstream::forwarding(layers, retention.max_bytes));
+    let watches = |alarm: &&AlarmConfig| matches!(alarm.rule, AlarmRule::Upstream { .. });
+    if let Some(alarm) = alarms.as_ref().and_then(|alarms| alarms.iter().find(watches))
+        && !layers.is_set(&UPSTREAM)
+    {
+        layers.problem(format!(
+            "alarm `{}` watches the copy in PostgreSQL, and HUMIDOR_UPSTREAM is not set",
+            alarm.name
+        ));
+    }
     let broker = BrokerConfig {
         data: data?,
         access: access?,

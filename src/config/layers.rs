@@ -1,5 +1,6 @@
 //! Flags over environment over file over default, each value with its origin.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -285,7 +286,11 @@ impl Layers {
     /// Notes a mistake, once: a setting of both roles is looked at twice.
     pub(super) fn problem(&mut self, text: String) {
         // Lines of a list stay lines.
-        let problem = Problem(visible(&text, Some('\n')).into_owned());
+        let shown = match visible(&text, Some('\n')) {
+            Cow::Owned(shown) => shown,
+            Cow::Borrowed(_) => text,
+        };
+        let problem = Problem(shown);
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }

@@ -3,7 +3,7 @@
 //! All statements are sent together and their answers judged in their order. COMMIT follows only then: that of a failed
 //! transaction would be answered as if it had succeeded.
 
-use tokio_postgres::Statement;
+use tokio_postgres::{Row, Statement};
 
 use super::columns::{Alarms, Columns, Readings, Runs, Samples};
 use super::connect::Session;
@@ -122,21 +122,34 @@ pub async fn take_over(session: &Session, log: &str, name: &str) -> Result<(Leas
     let row = session
         .exchange("cursor", session.client.query_one(sql, &[&lease.log, &lease.session, &name]))
         .await?;
-    let cursor = (|| -> Result<Cursor, tokio_postgres::Error> {
-        let fill = match row.try_get::<_, Option<i64>>(3)? {
-            None => None,
-            Some(to) => Some(Fill {
-                to,
-                again: row.try_get(4)?,
-                from_ms: row.try_get(5)?,
-                sent: (row.try_get(6)?, row.try_get(7)?),
-            }),
-        };
-        let (upto, mark, again) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        Ok(Cursor { upto, mark, again, fill })
-    })();
+    let cursor = cursor_of(&row);
     session.commit().await?;
     Ok((lease, cursor?))
+}
+
+/// Reads the cursor of a log, and takes nothing over; `None` where there is none yet.
+///
+/// # Errors
+/// What the server says.
+pub async fn look(session: &Session, log: &str) -> Result<Option<Cursor>, Fault> {
+    let sql = "SELECT upto, mark, again, fill_to, fill_again, fill_from, fill_run, fill_seq
+         FROM humidor.upstream_cursor WHERE log = $1::text::uuid";
+    let row = session.exchange("cursor", session.client.query_opt(sql, &[&log])).await?;
+    Ok(row.as_ref().map(cursor_of).transpose()?)
+}
+
+fn cursor_of(row: &Row) -> Result<Cursor, tokio_postgres::Error> {
+    let fill = match row.try_get::<_, Option<i64>>(3)? {
+        None => None,
+        Some(to) => Some(Fill {
+            to,
+            again: row.try_get(4)?,
+            from_ms: row.try_get(5)?,
+            sent: (row.try_get(6)?, row.try_get(7)?),
+        }),
+    };
+    let (upto, mark, again) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    Ok(Cursor { upto, mark, again, fill })
 }
 
 /// Sends operations, each with its number, and moves the cursor with them. Returns how many the database refused, which it

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::batch::{Lease, Statements, send, take_over};
+use super::batch::{Lease, Statements, look, send, take_over};
 use super::config::UpstreamConfig;
 use super::connect::{Connector, Session};
 use super::cursor::{Cursor, Fill, Plan, Queue, plan};
@@ -140,12 +140,28 @@ impl Forwarder {
     async fn session(&mut self) -> Result<Never, Fault> {
         let path = self.path.clone();
         let reader = blocking(move || ForwardReader::open(&path)).await?;
-        let (reader, identity) = with(reader, ForwardReader::identity).await?;
+        let (mut reader, identity) = with(reader, ForwardReader::identity).await?;
         let identity = identity
             .ok_or_else(|| Fault::new(Kind::Log, "the log has no name to be forwarded under"))?;
+        // While there is no server, what comes waits: for how long is told. In the first session nobody knows what is there.
+        let upto = *self.forwarding.committed().borrow();
+        if upto > 0 {
+            let (back, since) = with(reader, move |reader| reader.queued_at(upto)).await?;
+            reader = back;
+            self.forwarding.waits_since(since);
+        }
         let session = self.connector.connect().await?;
         schema::check(&session).await?;
         let statements = Statements::prepare(&session).await?;
+        // A copy takes nothing over from the log that goes on, not for a moment.
+        if let Some(cursor) = look(&session, &identity.log).await? {
+            let (back, (queue, _)) =
+                with(reader, move |reader| queue_at(reader, cursor.upto)).await?;
+            reader = back;
+            if plan(&cursor, queue, &identity) == Plan::Diverged {
+                return Err(diverged(&identity.log, &cursor, queue));
+            }
+        }
         let (lease, cursor) = take_over(&session, &identity.log, &self.name).await?;
         let work = Work { forwarding: &self.forwarding, session, statements, lease, identity };
         work.run(reader, cursor).await
@@ -168,16 +184,11 @@ impl Work<'_> {
     async fn run(&self, mut reader: ForwardReader, mut cursor: Cursor) -> Result<Never, Fault> {
         loop {
             let upto = cursor.upto;
-            let (back, (queue, since)) = with(reader, move |reader| {
-                let (before, last) = reader.bounds()?;
-                let mark_at_cursor = reader.mark(upto)?;
-                Ok((Queue { before, last, mark_at_cursor }, reader.queued_at(upto)?))
-            })
-            .await?;
+            let (back, (queue, since)) = with(reader, move |reader| queue_at(reader, upto)).await?;
             reader = back;
             match plan(&cursor, queue, &self.identity) {
                 Plan::Continue => {}
-                Plan::Diverged => return Err(self.diverged(&cursor, queue)),
+                Plan::Diverged => return Err(diverged(&self.lease.log, &cursor, queue)),
                 Plan::Fill { place, fill } => {
                     self.forwarding.connected(&self.session.server);
                     info!(
@@ -205,16 +216,6 @@ impl Work<'_> {
             );
             (reader, cursor) = self.follow(reader, cursor).await?;
         }
-    }
-
-    fn diverged(&self, cursor: &Cursor, queue: Queue) -> Fault {
-        Fault::new(
-            Kind::Diverged,
-            format!(
-                "PostgreSQL has entries of this log ({}) up to {} that are not in it (its own end with {}): it is an older copy, or another humidor forwards under its name. If no other one does: `humidor upstream forward --again all --rename`",
-                self.lease.log, cursor.upto, queue.last
-            ),
-        )
     }
 
     /// Sends stored readings from `place` on. Returns the cursor behind them.
@@ -312,6 +313,23 @@ impl Work<'_> {
         self.forwarding.refused(refused);
         Ok(())
     }
+}
+
+/// The queue, and when the operation behind `upto` was queued.
+fn queue_at(reader: &ForwardReader, upto: i64) -> rusqlite::Result<(Queue, Option<i64>)> {
+    let (before, last) = reader.bounds()?;
+    let mark_at_cursor = reader.mark(upto)?;
+    Ok((Queue { before, last, mark_at_cursor }, reader.queued_at(upto)?))
+}
+
+fn diverged(log: &str, cursor: &Cursor, queue: Queue) -> Fault {
+    Fault::new(
+        Kind::Diverged,
+        format!(
+            "PostgreSQL has entries of this log ({log}) up to {} that are not in it (its own end with {}): it is an older copy, or another humidor forwards under its name. If no other one does: `humidor upstream forward --again all --rename`",
+            cursor.upto, queue.last
+        ),
+    )
 }
 
 /// Reads the log off the runtime's workers. The reader comes back with what it has read.

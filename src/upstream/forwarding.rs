@@ -131,6 +131,8 @@ impl Forwarding {
         let mut state = self.state();
         state.server = None;
         state.filling = false;
+        // Until the log was looked at again.
+        state.waiting_since_ms.get_or_insert_with(|| self.timeline.now_ms());
         let is_new = state.fault.as_ref() != Some(&fault);
         state.fault = Some(fault);
         is_new

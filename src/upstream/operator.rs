@@ -47,7 +47,7 @@ pub async fn logs(target: Target) -> Result<(Vec<ForwardedLog>, String), Fault> 
     schema::check(&session).await?;
     let rows = session
         .values(
-            "SELECT log, name, upto, extract(epoch FROM now() - moved_at)::bigint, fill_to IS NOT NULL,
+            "SELECT log, name, upto, greatest(0, extract(epoch FROM now() - moved_at)::bigint), fill_to IS NOT NULL,
                     (SELECT count(*) FROM humidor.refused WHERE refused.log = upstream_cursor.log)
              FROM humidor.upstream_cursor ORDER BY name, log",
         )

@@ -28,7 +28,7 @@ macro_rules! compressed {
 }
 
 /// Path, content type and content of each file, compressed by gzip.
-const FILES: [(&str, &str, &[u8]); 10] = [
+const FILES: [(&str, &str, &[u8]); 12] = [
     ("/", "text/html; charset=utf-8", compressed!("index.html")),
     ("/style.css", "text/css; charset=utf-8", compressed!("style.css")),
     ("/app.js", SCRIPT, compressed!("app.js")),
@@ -36,6 +36,8 @@ const FILES: [(&str, &str, &[u8]); 10] = [
     ("/first.js", SCRIPT, compressed!("first.js")),
     ("/state.js", SCRIPT, compressed!("state.js")),
     ("/text.js", SCRIPT, compressed!("text.js")),
+    ("/upstream.js", SCRIPT, compressed!("upstream.js")),
+    ("/versions.js", SCRIPT, compressed!("versions.js")),
     ("/view.js", SCRIPT, compressed!("view.js")),
     ("/uPlot.iife.min.js", SCRIPT, compressed!("uPlot.iife.min.js")),
     ("/api/v1/openapi.json", "application/json", compressed!("openapi.json")),

@@ -103,6 +103,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         log: log.clone(),
         feed: feed.clone(),
         alarms: alarms.clone(),
+        counters: Arc::clone(&counters),
         local_client: local_client.clone(),
         authenticator: authenticator.clone(),
         exports: api::ExportLimit::default(),

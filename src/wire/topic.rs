@@ -14,6 +14,8 @@ pub const BROKER_STATUS: &str = "humidor/broker/status";
 pub const SYS_BROKER: &str = "$SYS/broker/";
 /// The filter of the nodes' status topics, and the broker's.
 pub const STATUSES: &str = "humidor/+/status";
+/// The filter of the nodes' health topics.
+pub const HEALTHS: &str = "humidor/+/health";
 /// End of the topic of the broker's own device in Home Assistant's discovery.
 const BROKER_DEVICE_CONFIG: &str = "/device/humidor_broker/config";
 /// What a node's client id begins with; its node id follows.

@@ -265,7 +265,7 @@ def standstill(servers, broker):
     for n in others:
         cluster.start(n)
     watch.until_acknowledged(90)
-    drained(load)
+    drained(load, 180)
     hall.caught_up(90)
     check(cluster, load, "both standbys away for 11 s")
 

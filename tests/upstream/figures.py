@@ -1,5 +1,6 @@
-"""Figures of a machine, by name only: scenarios.py BINARY figures."""
+"""Figures of a machine, by name only: scenarios.py BINARY figures. FIGURES_SCALE=0.1 tries the scenario with less."""
 
+import os
 import sqlite3
 import struct
 import subprocess
@@ -9,6 +10,14 @@ import time
 from board import Board, Mqtt, packet, text
 from servers import BIN, Broker, Postgres, upstream_env, wait
 from single import say
+
+
+SCALE = float(os.environ.get("FIGURES_SCALE", "1"))
+
+
+def scaled(rows):
+    """So many thousands, at least four."""
+    return max(4, int(rows * SCALE) // 4000 * 4) * 1000
 
 
 def copied(postgres, rows):
@@ -93,20 +102,20 @@ def figures(servers, broker):
     # In turn, since the machine has other work.
     without, with_it = [], []
     for n in range(3):
-        without.append(flood(plain, 100_000, f"p{n}-"))
-        with_it.append(flood(hall, 100_000, f"f{n}-"))
+        without.append(flood(plain, scaled(100_000), f"p{n}-"))
+        with_it.append(flood(hall, scaled(100_000), f"f{n}-"))
         hall.caught_up(120)
     say(f"ingest a second without {[round(rate) for rate in without]}, with forwarding {[round(rate) for rate in with_it]}: {max(with_it) / max(without):.2f}")
     plain.kill()
 
     postgres.stop()
-    flood(hall, 200_000, "late-")
+    flood(hall, scaled(200_000), "late-")
     postgres.start()
     wait("connected", lambda: hall.metrics().get("humidor_upstream_connected") == 1)
     begun, before = time.monotonic(), hall.metrics()["humidor_upstream_forwarded_total"]
     hall.caught_up(120)
     rate = (hall.metrics()["humidor_upstream_forwarded_total"] - before) / (time.monotonic() - begun)
-    copy = copied(postgres, 200_000)
+    copy = copied(postgres, scaled(200_000))
     say(f"forwarded {rate:.0f} rows a second, \\copy {copy:.0f}: {rate / copy:.2f}")
 
     hall.stop()
@@ -126,7 +135,7 @@ def figures(servers, broker):
     position, size = log.execute("SELECT max(position), max(bytes) FROM forward").fetchone()
     blob = b"".join(operation(seq) for seq in range(1, 1001))
     with log:
-        for n in range(5000):
+        for n in range(scaled(5_000_000) // 1000):
             position, size = position + 1000, size + len(blob)
             log.execute("INSERT INTO forward VALUES (?, 1000, ?, 0, ?, ?)", (position, size, n + 1, blob))
     log.close()
@@ -142,4 +151,4 @@ def figures(servers, broker):
         most = max(most, rss(hall.process))
         time.sleep(0.2)
     lag = hall.metrics()["humidor_upstream_lag"]
-    say(f"a backlog of 5 million: {away:.0f} MB while PostgreSQL is away, {most:.0f} MB at most while it is sent ({lag:.0f} left)")
+    say(f"a backlog of {scaled(5_000_000):,}: {away:.0f} MB while PostgreSQL is away, {most:.0f} MB at most while it is sent ({lag:.0f} left)")

@@ -9,6 +9,7 @@ import time
 import traceback
 
 import cluster
+import emulated
 import figures
 import single
 from servers import Servers
@@ -65,7 +66,7 @@ def at_once(names, binary):
 def main():
     binary, *names = sys.argv[1:]
     every = single.SHORT + single.LONG + cluster.ALL
-    known = {scenario.__name__: scenario for scenario in [*every, figures.figures]}
+    known = {scenario.__name__: scenario for scenario in [*every, emulated.emulated, figures.figures]}
     if names == ["short"]:
         names = [scenario.__name__ for scenario in single.SHORT]
         failed = at_once(names, binary)

@@ -1,6 +1,7 @@
 """PostgreSQL, Patroni, etcd and humidor on loopback, in a temporary folder, started and stopped by their process ids."""
 
 import glob
+import json
 import os
 import pwd
 import shutil
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 BIN = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
 OWNER = pwd.getpwnam("postgres")
@@ -115,6 +117,20 @@ def certificate(folder, name, how="good"):
             ["openssl", "req", "-new", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", f"{root}.csr"],
             ["openssl", "x509", "-req", "-in", f"{root}.csr", "-days", "365", "-CA", f"{root}.crt", "-CAkey", f"{root}.key", "-CAcreateserial", "-out", crt],
         ]
+    elif how in ("expired", "not-yet"):
+        days = {"expired": ("20200101000000Z", "20210101000000Z"), "not-yet": ("20900101000000Z", "20910101000000Z")}[how]
+        base = os.path.join(folder, f"{name}.{how}")
+        with open(f"{base}.cnf", "w") as file:
+            file.write(
+                f"[ca]\ndefault_ca=one\n[one]\ndatabase={base}.txt\nnew_certs_dir={folder}\nrand_serial=yes\ndefault_md=sha256\npolicy=any\n"
+                "x509_extensions=good\nunique_subject=no\n[any]\ncommonName=supplied\n"
+                "[good]\nbasicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n"
+            )
+        open(f"{base}.txt", "w").close()
+        commands = [
+            ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", f"{base}.csr"],
+            ["openssl", "ca", "-batch", "-notext", "-selfsign", "-config", f"{base}.cnf", "-keyfile", key, "-in", f"{base}.csr", "-startdate", days[0], "-enddate", days[1], "-out", crt],
+        ]
     else:
         raise ValueError(how)
     for command in commands:
@@ -149,8 +165,12 @@ class Postgres:
             )
         self.process = None
 
-    def start(self):
-        self.process = self.servers.start([f"{BIN}/postgres", "-D", self.data], f"{self.name}.log", owner=True)
+    def start(self, clock=None):
+        """With `clock` as faketime takes it, `+365d`, its own clock is off."""
+        command = [f"{BIN}/postgres", "-D", self.data]
+        if clock:
+            command = ["faketime", "-f", clock, *command]
+        self.process = self.servers.start(command, f"{self.name}.log", owner=True)
         wait("PostgreSQL answers", lambda: self.sql("SELECT 1", check=False) == "1", 60)
         return self
 
@@ -159,7 +179,8 @@ class Postgres:
         kill(self.process)
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
+        with open(os.path.join(self.data, "postmaster.pid")) as file:
+            os.kill(int(file.readline()), signal.SIGINT)
         self.process.wait(60)
 
     def sql(self, query, database="postgres", check=True):
@@ -251,6 +272,10 @@ class Broker:
                 except ValueError:
                     pass
         return found
+
+    def json(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=10) as answer:
+            return json.load(answer)
 
     def caught_up(self, limit=60):
         wait(

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use crate::mqtt::Filter;
 use crate::reading::Id;
-use crate::wire::NodeTopics;
+use crate::wire::{HEALTHS, NodeTopics};
+
+/// The target of conditions of the broker itself, and of all boards. No node has this id.
+const BROKER: &str = "broker";
 
 /// An alarm as configured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AlarmConfig {
     /// Its name, the last level of its topic.
     pub name: Id,
-    /// The node that is checked.
+    /// The node that is checked; `broker` where it is none.
     pub node: Id,
     /// The rule that raises it.
     pub rule: AlarmRule,
@@ -32,12 +35,20 @@ impl AlarmConfig {
             AlarmRule::Threshold { sensor, .. } | AlarmRule::Silent { sensor, .. } => {
                 topics.sensor(sensor)
             }
-            AlarmRule::Gap { .. } | AlarmRule::Clock { .. } | AlarmRule::Disk { .. } => {
-                topics.everything()
-            }
-            AlarmRule::Fault { .. } => topics.health(),
+            AlarmRule::Gap { .. }
+            | AlarmRule::Clock { .. }
+            | AlarmRule::Disk { .. }
+            | AlarmRule::Upstream { .. } => topics.everything(),
+            AlarmRule::Version { .. } if self.only_node().is_none() => HEALTHS.to_owned(),
+            AlarmRule::Fault { .. } | AlarmRule::Version { .. } => topics.health(),
         };
         topics.parse().expect("ids make a filter")
+    }
+
+    /// The node that is checked; `None` where it is the broker, or all boards.
+    #[must_use]
+    pub fn only_node(&self) -> Option<&Id> {
+        Some(&self.node).filter(|node| node.as_str() != BROKER)
     }
 }
 
@@ -70,6 +81,8 @@ pub enum AlarmRule {
     Gap {
         /// How long.
         quiet: Duration,
+        /// With an upstream database: time that other halls have to forward them, before it is asked.
+        wait: Duration,
     },
     /// The node's clock is not set, or more than `ahead` of the broker's, for `delay`. Behind it cannot be told
     /// from a reading that arrives late.
@@ -88,6 +101,16 @@ pub enum AlarmRule {
     Fault {
         /// Output of the node.
         output: Id,
+        /// How long it has to last.
+        delay: Duration,
+    },
+    /// The board, or any of all, runs another version or revision than most boards do.
+    Version {
+        /// How long it has to last.
+        delay: Duration,
+    },
+    /// The upstream database takes nothing, or lacks what has waited for it.
+    Upstream {
         /// How long it has to last.
         delay: Duration,
     },

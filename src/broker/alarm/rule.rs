@@ -4,14 +4,20 @@
 //! again. A reading counts when it arrives. Of the readings that a board delivers late, only the last one shows the
 //! present, so a delay also prevents an alarm for an old peak.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use crate::broker::alarm::config::{AlarmConfig, AlarmRule, Quantity, Side};
+use crate::broker::alarm::versions::Versions;
 use crate::reading::{ClockState, Id};
+use crate::store::Gap;
+use crate::upstream::UpstreamStatus;
 use crate::wire::{Health, Telemetry};
 
 /// Most characters of a board's own words in an alarm.
 const WHY_MAX_CHARS: usize = 200;
+/// What waits for the upstream database waits for less than this while all is well: a session is begun within it.
+const BEHIND: Duration = Duration::from_secs(10);
 
 /// A reading that arrived.
 #[derive(Debug, Clone, Copy)]
@@ -61,15 +67,29 @@ pub struct Alarm {
     good_at: Option<Instant>,
     /// The latest number of the node's last two runs.
     runs: [Option<(Id, u64)>; 2],
+    /// Holes that are to be looked for upstream before they count; `None` where there is no upstream database.
+    holes: Option<Vec<Gap>>,
 }
 
 impl Alarm {
     /// An alarm at the broker's start; `raised` as it was when the broker stopped.
     #[must_use]
     pub fn new(config: AlarmConfig, raised: bool, start: Instant) -> Self {
-        let mut alarm = Self { config, raised, bad: None, good_at: None, runs: [None, None] };
+        let mut alarm =
+            Self { config, raised, bad: None, good_at: None, runs: [None, None], holes: None };
         alarm.lost_track(start);
         alarm
+    }
+
+    /// The same alarm where there is an upstream database: a hole is one when that has it, too ([`Alarm::missing`]).
+    #[must_use]
+    pub fn over_halls(self) -> Self {
+        Self { holes: Some(Vec::new()), ..self }
+    }
+
+    /// Holes that were seen since the last call, to be looked for upstream.
+    pub fn holes(&mut self) -> Vec<Gap> {
+        self.holes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// As configured.
@@ -88,12 +108,16 @@ impl Alarm {
     pub fn lost_track(&mut self, now: Instant) {
         match self.config.rule {
             AlarmRule::Silent { .. } => self.wait(now),
-            AlarmRule::Gap { quiet } => {
+            AlarmRule::Gap { quiet, .. } => {
                 self.runs = [None, None];
                 self.good_at = self.raised.then(|| now + quiet);
             }
             AlarmRule::Disk { quiet } => self.good_at = self.raised.then(|| now + quiet),
-            AlarmRule::Threshold { .. } | AlarmRule::Clock { .. } | AlarmRule::Fault { .. } => {}
+            AlarmRule::Threshold { .. }
+            | AlarmRule::Clock { .. }
+            | AlarmRule::Fault { .. }
+            | AlarmRule::Version { .. }
+            | AlarmRule::Upstream { .. } => {}
         }
     }
 
@@ -122,6 +146,59 @@ impl Alarm {
             Some(None) => Verdict::Good(format!("{output} follows again")),
             None => Verdict::Good("the board's health was deleted or has expired".to_owned()),
         };
+        self.settle(verdict, now)
+    }
+
+    /// Applies what the boards run.
+    pub fn compare(&mut self, versions: &Versions, now: Instant) -> Vec<Change> {
+        let AlarmRule::Version { .. } = self.config.rule else { return Vec::new() };
+        let verdict = match versions.differing(self.config.only_node()) {
+            Some(which) => Verdict::Bad(which),
+            None => Verdict::Good("no board differs from most".to_owned()),
+        };
+        self.settle(verdict, now)
+    }
+
+    /// Applies the state of the forwarder.
+    pub fn look_upstream(&mut self, status: &UpstreamStatus, now: Instant) -> Vec<Change> {
+        let AlarmRule::Upstream { .. } = self.config.rule else { return Vec::new() };
+        let lag = format!(
+            "PostgreSQL lacks {} entries, the oldest for {} s",
+            status.lag,
+            status.lag_time.as_secs()
+        );
+        let verdict = match &status.error {
+            Some(error) => {
+                let error: String = error.chars().take(WHY_MAX_CHARS).collect();
+                Verdict::Bad(format!("{lag}: {error}"))
+            }
+            None if status.filling => {
+                Verdict::Bad("stored readings are being sent again".to_owned())
+            }
+            None if status.lag > 0 && status.lag_time > BEHIND => Verdict::Bad(lag),
+            None if status.server.is_none() => Verdict::Between,
+            None => Verdict::Good("PostgreSQL has the whole log".to_owned()),
+        };
+        self.settle(verdict, now)
+    }
+
+    /// Applies a hole that the upstream database has, too.
+    pub fn missing(&mut self, hole: &Gap, now: Instant) -> Vec<Change> {
+        let AlarmRule::Gap { quiet, .. } = self.config.rule else { return Vec::new() };
+        let verdict = self.gap(hole, quiet, now);
+        self.settle(verdict, now)
+    }
+
+    fn gap(&mut self, hole: &Gap, quiet: Duration, now: Instant) -> Verdict {
+        if self.raised {
+            self.good_at = Some(now + quiet);
+        }
+        let (next, count) = (hole.to.saturating_add(1), hole.to.abs_diff(hole.from) + 1);
+        Verdict::Bad(format!("{count} missing before #{next} of run {}", hole.boot))
+    }
+
+    /// Time passes first, so that a change that was due before is not lost.
+    fn settle(&mut self, verdict: Verdict, now: Instant) -> Vec<Change> {
         let mut changes: Vec<Change> = self.pass(now).into_iter().collect();
         changes.extend(self.apply(verdict, now));
         changes
@@ -175,7 +252,7 @@ impl Alarm {
         let delay = self.delay();
         let (_, detail) = self.bad.take_if(|(since, _)| *since + delay <= now)?;
         self.raised = true;
-        if let AlarmRule::Gap { quiet } | AlarmRule::Disk { quiet } = self.config.rule {
+        if let AlarmRule::Gap { quiet, .. } | AlarmRule::Disk { quiet } = self.config.rule {
             self.good_at = Some(now + quiet);
         }
         Some(Change { raised: true, detail })
@@ -193,7 +270,9 @@ impl Alarm {
         match self.config.rule {
             AlarmRule::Threshold { delay, .. }
             | AlarmRule::Clock { delay, .. }
-            | AlarmRule::Fault { delay, .. } => delay,
+            | AlarmRule::Fault { delay, .. }
+            | AlarmRule::Version { delay }
+            | AlarmRule::Upstream { delay } => delay,
             AlarmRule::Silent { limit, .. } => limit,
             AlarmRule::Gap { .. } | AlarmRule::Disk { .. } => Duration::ZERO,
         }
@@ -236,18 +315,25 @@ impl Alarm {
                 })
             }
             // No reading tells anything about it.
-            AlarmRule::Disk { .. } | AlarmRule::Fault { .. } => None,
+            AlarmRule::Disk { .. }
+            | AlarmRule::Fault { .. }
+            | AlarmRule::Version { .. }
+            | AlarmRule::Upstream { .. } => None,
             AlarmRule::Silent { .. } => Some(Verdict::Good("readings arrive again".to_owned())),
-            AlarmRule::Gap { quiet } => {
+            AlarmRule::Gap { quiet, .. } => {
                 let quiet = *quiet;
                 let missing = self.count(&seen.telemetry.boot, seen.telemetry.seq)?;
-                if self.raised {
-                    self.good_at = Some(now.instant + quiet);
+                let hole = Gap {
+                    node: self.config.node.to_string(),
+                    boot: seen.telemetry.boot.to_string(),
+                    from: i64::try_from(*missing.start()).ok()?,
+                    to: i64::try_from(*missing.end()).ok()?,
+                };
+                if let Some(holes) = &mut self.holes {
+                    holes.push(hole);
+                    return None;
                 }
-                Some(Verdict::Bad(format!(
-                    "{missing} missing before #{} of run {}",
-                    seen.telemetry.seq, seen.telemetry.boot
-                )))
+                Some(self.gap(&hole, quiet, now.instant))
             }
             AlarmRule::Clock { ahead, .. } => {
                 let lead = seen.telemetry.at.saturating_sub(now.unix_ms);
@@ -263,17 +349,17 @@ impl Alarm {
         }
     }
 
-    /// The count of numbers that are missing before this one; `None` when none are, or it cannot be known.
-    fn count(&mut self, boot: &Id, seq: u64) -> Option<u64> {
+    /// The numbers that are missing before this one; `None` when none are, or it cannot be known.
+    fn count(&mut self, boot: &Id, seq: u64) -> Option<RangeInclusive<u64>> {
         if let Some((_, last)) = self.runs.iter_mut().flatten().find(|(known, _)| known == boot) {
-            let missing = seq.saturating_sub(last.saturating_add(1));
+            let next = last.saturating_add(1);
             *last = seq.max(*last);
-            return (missing > 0).then_some(missing);
+            return (next < seq).then(|| next..=seq - 1);
         }
         // A new run counts from 1. The first run that is seen may have begun long ago.
         let first = self.runs[0].is_none();
         self.runs.rotate_right(1);
         self.runs[0] = Some((boot.clone(), seq));
-        (!first && seq > 1).then(|| seq - 1)
+        (!first && seq > 1).then(|| 1..=seq - 1)
     }
 }

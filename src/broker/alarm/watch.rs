@@ -1,128 +1,61 @@
-//! Watches committed readings and what boards say of themselves, and reports each change of an alarm: on MQTT, in the log, and by commands to outputs.
+//! Watches committed readings, what boards say of themselves, and the upstream database, and reports each change of an
+//! alarm: on MQTT, in the log, and by commands to outputs.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::task::JoinHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 use tracing::{info, warn};
 
-use crate::broker::alarm::config::{AlarmConfig, AlarmRule};
+use crate::broker::alarm::announcement::state_message;
+use crate::broker::alarm::config::AlarmRule;
+use crate::broker::alarm::halls::{Halls, Hole};
 use crate::broker::alarm::history::History;
 use crate::broker::alarm::rule::{Alarm, Change, Now, Seen};
-use crate::broker::alarm::state::{AlarmState, Alarms, Kept};
+use crate::broker::alarm::state::Alarms;
+use crate::broker::alarm::versions::Versions;
 use crate::broker::commit::live::Live;
 use crate::broker::context::Services;
 use crate::broker::counters::Counters;
-use crate::broker::status::local_client::{LocalClient, LocalSubscription};
+use crate::broker::status::local_client::LocalSubscription;
 use crate::clock::unix_ms;
-use crate::mqtt::{Filter, Message};
+use crate::mqtt::Message;
 use crate::reading::Id;
 use crate::shutdown::Shutdown;
-use crate::store::{AlarmRow, Record};
+use crate::store::Record;
 use crate::throttled_log::ThrottledLog;
-use crate::wire::{
-    BROKER_DEVICE_ID, BROKER_STATUS, BoardTopic, Component, Device, Discovery, Health, NodeTopics,
-    ONLINE, Platform, STATUSES, Switch, alarm_topic,
-};
+use crate::wire::{BoardTopic, Health, NodeTopics, ONLINE, Switch};
 
 /// Shortest time between two log lines of one alarm: who may publish for a board can change its alarms at any rate.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time without a look at what expires.
 const EXPIRY_LOOK: Duration = Duration::from_hours(1);
-/// How long the broker's end waits for the last changes to be committed.
-const LAST_CHANGES: Duration = Duration::from_secs(1);
+/// How often the forwarder's state is looked at.
+const UPSTREAM_LOOK: Duration = Duration::from_secs(1);
 
-/// Starts to watch. `left` has the state of each alarm at the broker's last stop. Alarms that are no longer configured
-/// are removed from Home Assistant.
-pub fn start(
-    configs: Vec<AlarmConfig>,
-    left: &[AlarmRow],
-    services: &Services,
-    discovery: Option<&Discovery>,
-    shutdown: Shutdown,
-) -> (Alarms, Option<JoinHandle<()>>) {
-    let start = Instant::now();
-    let known: BTreeSet<Id> = configs.iter().map(|config| config.name.clone()).collect();
-    let gone: Vec<Id> = left
-        .iter()
-        .filter_map(|row| row.name.parse().ok())
-        .filter(|name| !known.contains(name))
-        .collect();
-    if let Some(discovery) = discovery
-        && !(known.is_empty() && gone.is_empty())
-    {
-        let device = discovery.device(BROKER_DEVICE_ID);
-        services.fan_out.publish_own(Message::own(device, announcement(&known, &gone)));
-    }
-    if configs.is_empty() {
-        return (Alarms::default(), None);
-    }
-
-    let mut states = Vec::new();
-    let mut alarms = Vec::new();
-    for config in configs {
-        let row = left.iter().find(|row| row.name == config.name.as_str());
-        let raised = row.is_some_and(|row| row.raised);
-        info!(alarm = %config.name, raised, "watching");
-        services.fan_out.publish_own(state_message(&config.name, raised));
-        let state = AlarmState {
-            name: config.name.clone(),
-            node: config.node.clone(),
-            rule: config.rule.clone(),
-            source: config.source(),
-            raised,
-            since_ms: row.map(|row| row.at),
-            detail: row.map(|row| row.detail.clone()).unwrap_or_default(),
-            raised_count: 0,
-        };
-        states.push(Kept { state, correction_ms: row.and_then(|row| row.correction_ms) });
-        alarms.push(Alarm::new(config, raised, start));
-    }
-    let filters = board_filters(&alarms);
-    let boards = (!filters.is_empty())
-        .then(|| LocalClient::new(services.clone()).subscribe(&Vec::from_iter(filters)));
-    // Before any client can connect: what it publishes comes later.
-    let said = boards.as_ref().map(LocalSubscription::retained).unwrap_or_default();
-    let handle = Alarms::new(states, services.fan_out.timeline.clone());
-    let history = History::default();
-    let mut committing = tokio::spawn(history.clone().commit(services.recorder.clone()));
-    let live = services.recorder.live();
-    let watch = Watch {
-        lines: alarms.iter().map(|_| ThrottledLog::new(LINE_INTERVAL)).collect(),
-        alarms,
-        states: handle.clone(),
-        services: services.clone(),
-        history: history.clone(),
-        expiries: BTreeMap::new(),
-    };
-    let running = tokio::spawn(async move {
-        watch.run(live, boards, said, shutdown).await;
-        history.close();
-        // A store that cannot commit does not delay the end.
-        if timeout(LAST_CHANGES, &mut committing).await.is_err() {
-            committing.abort();
-            let _ = committing.await;
-        }
-    });
-    (handle, Some(running))
-}
-
-struct Watch {
-    alarms: Vec<Alarm>,
-    states: Alarms,
-    services: Services,
-    history: History,
+/// The alarms, and what they need.
+pub struct Watch {
+    pub(super) alarms: Vec<Alarm>,
+    pub(super) states: Alarms,
+    pub(super) services: Services,
+    pub(super) history: History,
     /// The log lines of each alarm.
-    lines: Vec<ThrottledLog>,
+    pub(super) lines: Vec<ThrottledLog>,
     /// When the latest health of a board expires, log time in ms.
-    expiries: BTreeMap<Id, i64>,
+    pub(super) expiries: BTreeMap<Id, i64>,
+    /// What the boards run, where an alarm is about it.
+    pub(super) versions: Versions,
+    /// Asks what other halls have, where an alarm is about gaps and there is an upstream database.
+    pub(super) halls: Option<Halls>,
+    /// When to look at the forwarder's state next, where an alarm is about it.
+    pub(super) look_at: Option<Instant>,
 }
 
 impl Watch {
-    async fn run(
+    /// Watches until `shutdown`, and then to the end of what the connections have left.
+    pub(super) async fn run(
         mut self,
         mut live: tokio::sync::broadcast::Receiver<Live>,
         boards: Option<LocalSubscription>,
@@ -152,6 +85,7 @@ impl Watch {
                 () = time => self.pass(),
                 () = counters.next_disk_error() => self.disk_failed(&counters),
                 said = next(boards.as_ref()) => self.take(&said),
+                hole = next_missing(self.halls.as_mut()) => self.missing(&hole),
                 () = shutdown.requested() => break,
             }
         }
@@ -177,15 +111,27 @@ impl Watch {
     /// says nothing: it connects again.
     fn begin(&mut self, said: &[Arc<Message>]) {
         let mut gone: BTreeSet<Id> = self.fault_nodes().cloned().collect();
-        for said in said {
-            if let Some((node, BoardTopic::Health)) = BoardTopic::parse(&said.topic) {
-                gone.remove(&node);
-                self.hear(&node, said);
-            }
+        let healths = said.iter().filter_map(|said| match BoardTopic::parse(&said.topic) {
+            Some((node, BoardTopic::Health)) => Some((node, said)),
+            _ => None,
+        });
+        // All before any is compared: an alarm that is raised stays so.
+        for (node, said) in healths.clone() {
+            self.note_version(&node, Health::parse(&said.payload).as_ref());
         }
+        for (node, said) in healths {
+            gone.remove(&node);
+            self.hear(&node, said);
+        }
+        self.compare();
         for node in &gone {
             self.apply(node, None);
         }
+    }
+
+    /// Whether there is an alarm of such a rule.
+    pub(super) fn any(&self, is_it: impl Fn(&AlarmRule) -> bool) -> bool {
+        self.alarms.iter().any(|alarm| is_it(&alarm.config().rule))
     }
 
     fn fault_nodes(&self) -> impl Iterator<Item = &Id> {
@@ -200,7 +146,13 @@ impl Watch {
             Instant::now() + Duration::from_millis(left_ms.unsigned_abs()).min(EXPIRY_LOOK)
         });
         let lines = self.lines.iter().filter_map(ThrottledLog::overdue_at);
-        self.alarms.iter().filter_map(Alarm::deadline).chain(lines).chain(expiry).min()
+        self.alarms
+            .iter()
+            .filter_map(Alarm::deadline)
+            .chain(lines)
+            .chain(expiry)
+            .chain(self.look_at)
+            .min()
     }
 
     /// Takes a message of a board.
@@ -222,6 +174,7 @@ impl Watch {
                 for change in self.alarms[index].see(Seen { node, sensor, telemetry }, now) {
                     self.tell(index, change);
                 }
+                self.ask(index, now.instant);
             }
         }
     }
@@ -232,11 +185,66 @@ impl Watch {
         if health.is_none() && !(said.payload.is_empty() && said.retain) {
             return;
         }
-        match said.expires_at_ms.filter(|_| health.is_some()) {
+        let changed = self.note_version(node, health.as_ref());
+        // Of a bounded number of boards.
+        let concerns = self.versions.knows(node) || self.fault_nodes().any(|known| known == node);
+        match said.expires_at_ms.filter(|_| health.is_some() && concerns) {
             Some(at_ms) => self.expiries.insert(node.clone(), at_ms),
             None => self.expiries.remove(node),
         };
         self.apply(node, health.as_ref());
+        if changed {
+            self.compare();
+        }
+    }
+
+    /// Notes what a board runs; whether that changed anything.
+    fn note_version(&mut self, node: &Id, health: Option<&Health>) -> bool {
+        self.any(|rule| matches!(rule, AlarmRule::Version { .. }))
+            && self.versions.note(node, health)
+    }
+
+    fn compare(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.alarms.len() {
+            for change in self.alarms[index].compare(&self.versions, now) {
+                self.tell(index, change);
+            }
+        }
+    }
+
+    /// Has the upstream database asked for the holes that an alarm has seen.
+    fn ask(&mut self, index: usize, now: Instant) {
+        let AlarmRule::Gap { wait, .. } = self.alarms[index].config().rule else { return };
+        for gap in self.alarms[index].holes() {
+            let hole = Hole { alarm: index, gap, ask_at: now + wait };
+            let refused = match &self.halls {
+                Some(halls) => halls.ask(hole),
+                None => Some(hole),
+            };
+            if let Some(hole) = refused {
+                self.missing(&hole);
+            }
+        }
+    }
+
+    /// A hole is one upstream, too.
+    fn missing(&mut self, hole: &Hole) {
+        for change in self.alarms[hole.alarm].missing(&hole.gap, Instant::now()) {
+            self.tell(hole.alarm, change);
+        }
+    }
+
+    /// Applies the forwarder's state.
+    fn look_upstream(&mut self, now: Instant) {
+        self.look_at = Some(now + UPSTREAM_LOOK);
+        let forwarding = self.services.recorder.counters().upstream().cloned();
+        let Some(status) = forwarding.map(|forwarding| forwarding.status()) else { return };
+        for index in 0..self.alarms.len() {
+            for change in self.alarms[index].look_upstream(&status, now) {
+                self.tell(index, change);
+            }
+        }
     }
 
     /// Applies a board's health; `None`: it is there no more.
@@ -261,6 +269,9 @@ impl Watch {
 
     fn pass(&mut self) {
         let (now, now_ms) = (Instant::now(), self.services.fan_out.timeline.now_ms());
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_upstream(now);
+        }
         for index in 0..self.alarms.len() {
             if let Some(change) = self.alarms[index].pass(now) {
                 self.tell(index, change);
@@ -272,6 +283,9 @@ impl Watch {
         for node in expired {
             self.expiries.remove(&node);
             self.apply(&node, None);
+            if self.note_version(&node, None) {
+                self.compare();
+            }
         }
     }
 
@@ -327,13 +341,12 @@ impl Watch {
     }
 }
 
-/// The topics of boards that alarms need: what they check, and when a node with outputs of theirs comes.
-fn board_filters(alarms: &[Alarm]) -> HashSet<Filter> {
-    let configs = || alarms.iter().map(Alarm::config);
-    let faults = configs().filter(|config| matches!(config.rule, AlarmRule::Fault { .. }));
-    let statuses = configs().any(|config| config.output.is_some());
-    let statuses = statuses.then(|| STATUSES.parse().expect("STATUSES is a filter"));
-    faults.map(AlarmConfig::source).chain(statuses).collect()
+/// Waits for the next hole that no hall has filled.
+async fn next_missing(halls: Option<&mut Halls>) -> Hole {
+    match halls {
+        Some(halls) => halls.missing().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for the next message of a board.
@@ -352,33 +365,4 @@ fn write_line(name: &Id, raised: bool, why: &str, left_out: u64) {
     } else {
         info!(alarm = %name, why, left_out, "cleared");
     }
-}
-
-fn state_message(name: &Id, raised: bool) -> Message {
-    let state = if raised { Switch::On } else { Switch::Off };
-    Message::own(alarm_topic(name), state.as_str())
-}
-
-/// The device discovery of the broker's alarms for Home Assistant. A component with nothing but its platform is
-/// removed there.
-fn announcement(known: &BTreeSet<Id>, gone: &[Id]) -> Vec<u8> {
-    if known.is_empty() {
-        return Vec::new();
-    }
-    let mut device = Device::new(
-        BROKER_DEVICE_ID.to_owned(),
-        "humidor alarms".to_owned(),
-        "broker",
-        vec![BROKER_STATUS.to_owned()],
-    );
-    for name in gone {
-        device.add(format!("alarm_{name}"), Component::removed(Platform::BinarySensor));
-    }
-    for name in known {
-        let id = format!("humidor_alarm_{name}");
-        let platform = Platform::BinarySensor;
-        let alarm = Component::new(platform, name.to_string(), id, alarm_topic(name));
-        device.add(format!("alarm_{name}"), Component { device_class: Some("problem"), ..alarm });
-    }
-    device.to_json()
 }

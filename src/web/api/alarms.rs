@@ -60,6 +60,8 @@ fn rule(rule: &AlarmRule) -> Value {
         AlarmRule::Clock { .. } => json!({ "kind": "clock" }),
         AlarmRule::Disk { .. } => json!({ "kind": "disk" }),
         AlarmRule::Fault { output, .. } => json!({ "kind": "fault", "output": output }),
+        AlarmRule::Version { .. } => json!({ "kind": "version" }),
+        AlarmRule::Upstream { .. } => json!({ "kind": "upstream" }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/api/v1/`: nodes, sensors, readings, other publishers' samples, exports, outputs, alarms and refused clients as JSON. `assets/openapi.json` describes it for
+//! `/api/v1/`: nodes, sensors, readings, other publishers' samples, exports, outputs, alarms, refused clients and the copy in PostgreSQL as JSON. `assets/openapi.json` describes it for
 //! programs.
 
 mod alarms;
@@ -9,6 +9,7 @@ mod readings;
 mod refused;
 mod sources;
 mod state;
+mod upstream;
 
 use axum::extract::{Extension, State};
 use axum::routing::{delete, get, post};
@@ -34,6 +35,7 @@ pub fn read_routes(state: ApiState) -> Router {
         .route("/api/v1/outputs", get(outputs::outputs))
         .route("/api/v1/alarms", get(alarms::alarms))
         .route("/api/v1/alarms/changes", get(alarms::changes))
+        .route("/api/v1/upstream", get(upstream::upstream))
         .with_state(state)
 }
 
@@ -72,5 +74,6 @@ async fn about(
             "local": state.mqtt.ip().is_loopback(), "open": state.authenticator.is_open(),
         },
         "boards": boards,
+        "upstream": state.counters.upstream().is_some(),
     }))
 }

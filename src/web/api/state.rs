@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::broker::{Alarms, LocalClient};
+use crate::broker::{Alarms, Counters, LocalClient};
 use crate::web::auth::Authenticator;
 use crate::web::http_error::HttpError;
 use crate::web::live::feed::Feed;
@@ -33,6 +33,8 @@ pub struct ApiState {
     pub feed: Feed,
     /// The alarms.
     pub alarms: Alarms,
+    /// Counters of the broker, with the forwarder's state.
+    pub counters: Arc<Counters>,
     /// Publishes commands.
     pub local_client: LocalClient,
     /// The users.

@@ -3,6 +3,8 @@
 import { Chart, withGaps } from "./chart.js";
 import { alarms, applyReading, applyRecent, applySample, applySensors, applySources, boards, isForeign, keyOf, link, now, sensors, setClock } from "./state.js";
 import { fillFirst } from "./first.js";
+import { drawUpstream } from "./upstream.js";
+import { drawVersions } from "./versions.js";
 import { alarmText, fill, length, mean, number, t, time, value, visible, zone } from "./text.js";
 import { boardNames, drawAlarmChanges, drawAlarms, drawBoards, drawRefusals, drawTiles, make, switchErrors, unsetClocks } from "./view.js";
 
@@ -171,9 +173,17 @@ async function followRefusals() {
   drawRefusals($("refusalList"), refused);
 }
 
+/** How far the copy of the log in PostgreSQL is, where there is one. */
+async function followUpstream() {
+  if (!about?.upstream || !stream || link.lost) return;
+  const status = await get("upstream", ALARMS_TIMEOUT_MS).catch(() => null);
+  if (status) drawUpstream($("upstream"), status);
+}
+
 let raised = new Set();
 async function followAlarms() {
   followRefusals();
+  followUpstream();
   if (!stream || link.lost) return;
   let found;
   try {
@@ -255,7 +265,7 @@ function show(withBoards = false) {
     $("unmatched").hidden = !sensors.size || Boolean($("tiles").querySelector(".tile:not([hidden])"));
     if (stale.length) announce(stale.map(t.sensorStale).join(". "));
     if ($("tiles").childElementCount !== before) recent();
-    if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null, about?.may.forget ? forget : null);
+    if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null, about?.may.forget ? forget : null, drawVersions($("otherVersions"), boards, about));
     boardsDue = false;
     $("empty").hidden = sensors.size > 0;
     $("noBoards").hidden = boardNames().size > 0;

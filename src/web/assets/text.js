@@ -50,6 +50,9 @@ const english = {
   missing: (node) => `${node}: readings missing`, clockAlarm: (node) => `${node}: clock not set, or ahead`,
   disk: () => "The broker's disk failed a write",
   fault: (node, output) => `${node}: output ${output} cannot be switched`,
+  versionAlarm: (node) => (node ? `${node}: other version than most boards` : "Boards run different versions"),
+  upstreamAlarm: () => "PostgreSQL lacks a part of the log",
+  otherVersion: "other version", otherVersions: (names, most) => `Other version than most boards, which run ${most}: ${names}.`,
   loginTitle: "Log in to see this page", loginText: "Without a login it opens only on the broker's own machine.",
   deniedTitle: "No permission to read",
   deniedText: (user) => `User ${user} may not read the log and the boards. Log in as another user.`,
@@ -142,6 +145,9 @@ const korean = {
   missing: (node) => `${node}: 누락된 측정값 있음`, clockAlarm: (node) => `${node}: 시계가 설정되지 않았거나 빠름`,
   disk: () => "브로커 디스크에 쓰지 못함",
   fault: (node, output) => `${node}: 출력 ${output} 전환 실패`,
+  versionAlarm: (node) => (node ? `${node}: 대부분의 보드와 버전이 다름` : "보드마다 버전이 다름"),
+  upstreamAlarm: () => "PostgreSQL에 아직 전송되지 않은 데이터가 있음",
+  otherVersion: "다른 버전", otherVersions: (names, most) => `대부분의 보드(${most})와 버전이 다른 보드: ${names}.`,
   loginTitle: "이 페이지를 보려면 로그인해야 합니다", loginText: "로그인하지 않으면 브로커가 실행 중인 기기에서만 볼 수 있습니다.",
   deniedTitle: "읽기 권한이 없습니다",
   deniedText: (user) => `${user} 사용자에게는 측정값과 보드를 볼 권한이 없습니다. 다른 사용자로 로그인해야 합니다.`,
@@ -283,6 +289,8 @@ export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms:
     clock: () => t.clockAlarm(name),
     disk: t.disk,
     fault: () => t.fault(node, output),
+    version: () => t.versionAlarm(node === "broker" ? null : node),
+    upstream: t.upstreamAlarm,
   }[kind]?.() ?? name;
 }
 

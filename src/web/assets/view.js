@@ -163,8 +163,11 @@ function points(recent, least) {
 /** A board that has published readings and nothing of itself: a retired one, or another program. */
 const SILENT = { status: null, status_at: null, health: null, inputs: {}, outputs: {} };
 
-/** Draws one row per board; `onSwitch` is null when the user may not switch outputs, `onForget` when not remove boards. */
-export function drawBoards(parent, onSwitch, onForget) {
+/**
+ * Draws one row per board; `onSwitch` is null when the user may not switch outputs, `onForget` when not remove boards; `odd`
+ * has those of another version than most.
+ */
+export function drawBoards(parent, onSwitch, onForget, odd) {
   const rows = [...boardNames()].sort().map((node) => {
     const board = boards.get(node) ?? SILENT;
     const { health } = board;
@@ -201,6 +204,7 @@ export function drawBoards(parent, onSwitch, onForget) {
     for (const cell of [inputs, outputs]) if (!cell.childElementCount) cell.append("–");
     const version = make("td", "quiet", [health?.version, health?.revision?.slice(0, 12)].filter(Boolean).join(" · ") || "–");
     version.dataset.l = t.version;
+    if (odd.has(node)) version.append(" ", chip("stale", t.otherVersion));
     const name = make("th", "", node);
     name.scope = "row";
     // Readings that come show a publisher that would be back at once.
