@@ -286,11 +286,10 @@ impl Layers {
     /// Notes a mistake, once: a setting of both roles is looked at twice.
     pub(super) fn problem(&mut self, text: String) {
         // Lines of a list stay lines.
-        let shown = match visible(&text, Some('\n')) {
-            Cow::Owned(shown) => shown,
+        let problem = Problem(match visible(&text, Some('\n')) {
+            Cow::Owned(escaped) => escaped,
             Cow::Borrowed(_) => text,
-        };
-        let problem = Problem(shown);
+        });
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
