@@ -156,9 +156,11 @@ impl Access {
                 });
                 match read.await {
                     Ok(Ok(directory)) => {
+                        let directory = Arc::new(directory);
+                        inner.directory.send_replace(Arc::clone(&directory));
+                        // Said when it is so: who reads the line may log in by the new file.
                         info!(users = directory.accounts.len(), "users read again");
                         warn_of_weak_hashes(&directory);
-                        inner.directory.send_replace(Arc::new(directory));
                     }
                     Ok(Err(NotRead::Unchanged)) | Err(_) => {}
                     Ok(Err(NotRead::Wrong(error))) => error!(%error, "the users stay as they were"),
