@@ -254,6 +254,8 @@ function show(withBoards = false) {
   showing ||= requestAnimationFrame(() => {
     showing = 0;
     const before = $("tiles").childElementCount;
+    // How far the copy is was true before.
+    if (link.lost) $("upstream").hidden = true;
     const [stale, more] = drawTiles($("tiles"), selected, $("search").value.trim().toLowerCase(), select);
     drawAlarms($("alarmList"), select);
     const unset = unsetClocks();

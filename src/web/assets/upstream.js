@@ -1,6 +1,6 @@
 // The line about the copy of the log in PostgreSQL: how far it is, and what keeps it.
 
-import { count, length } from "./text.js";
+import { count, length, visible } from "./text.js";
 
 /** Entries wait for less in normal operation, ms. */
 const BEHIND_MS = 10_000;
@@ -43,12 +43,12 @@ export function drawUpstream(parent, status) {
   if (parent.firstChild?.textContent !== text) parent.replaceChildren(text);
   const known = parent.querySelector("code");
   if (!status.error) known?.remove();
-  else if (known) known.textContent = status.error;
+  else if (known) known.textContent = visible(status.error);
   else {
     const error = document.createElement("code");
     error.lang = "en";
     error.className = "error";
-    error.textContent = status.error;
+    error.textContent = visible(status.error);
     parent.append(" ", error);
   }
 }

@@ -1,6 +1,6 @@
 // Boards whose version or revision differs from that of most boards, as the alarm `version` finds them.
 
-import { t } from "./text.js";
+import { t, visible } from "./text.js";
 
 const shown = (build) => [build.version, build.revision?.slice(0, 12)].filter(Boolean).join(" · ");
 const keyOf = ({ version, revision }) => JSON.stringify([version, revision ?? null]);
@@ -22,6 +22,6 @@ export function otherVersions(boards, own) {
 export function drawVersions(parent, boards, own) {
   const { most, nodes } = otherVersions(boards, own);
   parent.hidden = nodes.size === 0;
-  if (nodes.size) parent.textContent = t.otherVersions([...nodes].join(", "), most);
+  if (nodes.size) parent.textContent = visible(t.otherVersions([...nodes].join(", "), most));
   return nodes;
 }
