@@ -38,7 +38,7 @@ export function drawUpstream(parent, status) {
     status.overflowed > 0 && t.overflowed(status.overflowed),
   ];
   const text = `PostgreSQL: ${parts.filter(Boolean).join(t.between)}.`;
-  parent.className = isLate || status.failing || status.filling || status.refused || status.overflowed ? "failed" : "quiet";
+  parent.className = isLate || status.failing || status.filling || status.refused || status.overflowed ? "late" : "quiet";
   parent.hidden = false;
   if (parent.firstChild?.textContent !== text) parent.replaceChildren(text);
   const known = parent.querySelector("code");
