@@ -139,12 +139,13 @@ pub fn login_error(refusal: NotAdmitted) -> HttpError {
             StatusCode::TOO_MANY_REQUESTS,
             "too many logins are waiting; try again in a minute",
         ),
-        NotAdmitted::NotAuthorized | NotAdmitted::NoGuessLeft | NotAdmitted::Name(_) => {
-            HttpError::new(
-                StatusCode::UNAUTHORIZED,
-                "unknown user or wrong password; after several wrong ones wait a minute",
-            )
-        }
+        NotAdmitted::NotAuthorized
+        | NotAdmitted::NoGuessLeft
+        | NotAdmitted::Crowded
+        | NotAdmitted::Name(_) => HttpError::new(
+            StatusCode::UNAUTHORIZED,
+            "unknown user or wrong password; after several wrong ones wait a minute",
+        ),
     }
 }
 
