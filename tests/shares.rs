@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use socket2::{Domain, Socket, Type};
 use support::packets::{self, Message, PUBACK, Packet, Wire};
 use support::{Process, humidor, telemetry, wait_until};
 
@@ -786,6 +789,85 @@ fn topic_aliases_of_many_clients_stay_small() {
     watch.more(5);
     drop(wires);
     hall.close("400 clients with topic aliases of 1 KB", watch);
+}
+
+/// mallory's board has so many sensors.
+fn begin_sensors(hall: &Hall, count: usize) {
+    let (mut wire, _) = hall.login_v5("mallory", "sensors", 0);
+    let readings = (0..count).map(|n| {
+        (format!("humidor/mallory/sensor/s{n}"), telemetry("b", u64::try_from(n).unwrap() + 1))
+    });
+    assert_eq!(publish_all(&mut wire, false, readings), (count, 0));
+}
+
+/// A header with the login of a user.
+fn basic(user: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{user}-secret")))
+}
+
+/// Asks as `user`; returns the status.
+fn ask(http: SocketAddr, user: &str, path: &str) -> u16 {
+    let headers = [("authorization", &*basic(user))];
+    support::http::request(http, "GET", path, &headers, "").status
+}
+
+#[test]
+fn the_queries_of_one_user_leave_others_their_turn() {
+    const QUERIES: usize = 40;
+    let hall = Hall::open();
+    let watch = hall.watch();
+    begin_sensors(&hall, 2_000);
+    let http = hall.http;
+    assert_eq!(ask(http, "alice", "/api/v1/latest"), 200);
+    assert_eq!(ask(http, "mallory", "/api/v1/sensors"), 200);
+    let (answered, overtaken) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..QUERIES {
+            scope.spawn(|| {
+                assert_eq!(ask(http, "mallory", "/api/v1/sensors"), 200);
+                answered.fetch_add(1, Relaxed);
+            });
+        }
+        wait_until("one is answered", || answered.load(Relaxed) > 0);
+        let before = answered.load(Relaxed);
+        assert_eq!(ask(http, "alice", "/api/v1/latest"), 200);
+        overtaken.store(answered.load(Relaxed) - before, Relaxed);
+    });
+    let overtaken = overtaken.load(Relaxed);
+    println!("{overtaken} of {QUERIES} queries were answered before hers");
+    assert!(overtaken < 20, "{overtaken}");
+    hall.close("40 long queries at once", watch);
+}
+
+#[test]
+fn answers_that_are_not_read_are_bounded_and_others_get_theirs() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    begin_sensors(&hall, 3_000);
+    let http = hall.http;
+    let login = basic("mallory");
+    let request =
+        format!("GET /api/v1/sensors HTTP/1.1\r\nhost: {http}\r\nauthorization: {login}\r\n\r\n");
+    let deaf: Vec<TcpStream> = (0..100)
+        .map(|n| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            // The system keeps little of an answer for it.
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&http.into()).unwrap();
+            let mut stream: TcpStream = socket.into();
+            stream.write_all(request.as_bytes()).unwrap();
+            // The answer has begun.
+            stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+            let mut first = [0];
+            assert_eq!(stream.read(&mut first).unwrap(), 1, "answer {n}");
+            stream
+        })
+        .collect();
+    assert_eq!(ask(http, "alice", "/api/v1/latest"), 200);
+    assert_eq!(get(http, "/healthz"), 200);
+    assert_eq!(ask(http, "mallory", "/api/v1/sensors"), 200, "whole for one that reads it");
+    drop(deaf);
+    hall.close("100 answers of 700 KB that are not read", watch);
 }
 
 /// What a constant of the source is: a product of numbers.

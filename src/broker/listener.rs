@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::connection::event_loop;
 use super::context::{Services, Stopping};
-use super::net::admission::{ENDING, Permit, WITHOUT_CONNECT};
+use super::net::admission::{ENDING, Permit, WITHOUT_LOGIN};
 use super::net::limits::Limits;
 use super::net::tls::Tls;
 use super::net::transport::Stream;
@@ -141,8 +141,8 @@ async fn agree(
 /// Raises the limit of open files as far as the limits on connections need. Shells set 1024 by default.
 pub fn allow_files(limits: &Limits) {
     // Beside the clients those that wait for the place of one that ends.
-    let wanted = (2 * limits.connections + WITHOUT_CONNECT + ENDING + OTHER_FILES) as u64;
-    let needed = (limits.connections + WITHOUT_CONNECT + ENDING + OTHER_FILES) as u64;
+    let wanted = (2 * limits.connections + WITHOUT_LOGIN + ENDING + OTHER_FILES) as u64;
+    let needed = (limits.connections + WITHOUT_LOGIN + ENDING + OTHER_FILES) as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < wanted) {
         let wanted = maximum.map_or(wanted, |maximum| wanted.min(maximum));

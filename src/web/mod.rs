@@ -1,15 +1,15 @@
 //! The operator's side over HTTP: the page, the API, live events, metrics, probes, and MQTT over WebSocket.
 //!
 //! ```text
-//! socket → server (bounds) → same_origin → authenticate ─→ require_read → api · live · metrics ← log_reader, feed
+//! socket → server (bounds) → same_origin → authenticate ─→ require_read → turns → api · metrics · live ← log_reader, feed
 //!                               │               └────────→ assets · about · session · switch an output
 //!                               ├→ probes
 //!                               └→ mqtt_ws (handshake → byte stream) → the broker
 //! ```
 //!
 //! Each room has a router with a state of its own. Imports point from here through `metrics`, `mqtt_ws` and `api` to
-//! `live` and `auth`, and from all of them to `log_reader`, `compression`, `http_error` and `server`, never back; `server` uses
-//! `admission`.
+//! `live`, from there to `log_reader`, `turns` and `auth`, and from all of them to `compression`, `http_error` and `server`, never
+//! back; `server` uses `admission`.
 
 mod admission;
 mod api;
@@ -23,6 +23,7 @@ mod metrics;
 mod mqtt_ws;
 mod probes;
 mod server;
+mod turns;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -92,7 +93,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     } = sources;
     let started_ms = clock::unix_ms();
     let run: Arc<str> = format!("{started_ms:x}").into();
-    let log = log_reader::LogReader::new(database);
+    let (log, turns) = (log_reader::LogReader::new(database), turns::Turns::default());
     let feed = live::feed::Feed::start(live, local_client.clone(), shutdown.clone());
     let authenticator = auth::Authenticator::new(config.guests, access);
     let api = api::ApiState {
@@ -101,6 +102,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
         mqtt_host,
         mqtt,
         log: log.clone(),
+        turns: turns.clone(),
         feed: feed.clone(),
         alarms: alarms.clone(),
         counters: Arc::clone(&counters),
@@ -118,10 +120,11 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     };
 
     let readable = api::read_routes(api.clone())
-        .merge(live::events::routes(run, feed, shutdown))
         .merge(metrics::routes(metrics))
-        .layer(from_fn(auth::require_read))
-        .layer(from_fn(compression::compress_json));
+        .layer(from_fn(compression::compress_json))
+        .layer(from_fn_with_state(turns, turns::in_turn))
+        .merge(live::events::routes(run, feed, shutdown))
+        .layer(from_fn(auth::require_read));
     let authenticated = readable
         .merge(api::routes(api))
         .merge(auth::routes(authenticator.clone()))

@@ -13,11 +13,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -41,6 +42,9 @@ const BODY_MAX_BYTES: usize = 16 * 1024;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time in which a client reads nothing of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of an answer that the system keeps for a client that does not read. It would keep megabytes of each, in memory of
+/// the broker's container; what is beyond these is counted by the admission.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Longest time for the responses under way at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
@@ -69,6 +73,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
     let ending = shutdown.clone();
     let connections = accept(listener, shutdown, |socket, peer| {
         let (permit, evicted) = admission.enter(peer.ip());
+        if let Err(error) = SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES) {
+            debug!(%peer, %error, "the size of a socket's buffer stays the system's");
+        }
         let (router, shutdown) = (router.clone(), ending.clone());
         Some(async move {
             let permit = Arc::new(permit);
@@ -98,9 +105,10 @@ async fn connection(
         permit.set(Stage::Asked);
         let (answer, permit) = (router.clone().call(request), Arc::clone(&permit));
         async move {
-            let answer = answer.await?;
-            permit.set(Stage::Answering);
-            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer { body, permit }))
+            let mut answer = answer.await?;
+            let holder = answer.extensions_mut().remove::<Holder>();
+            permit.answers(holder.map(|holder| holder.0));
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer::new(body, permit)))
         }
     });
     let serving = http1::Builder::new()
@@ -123,21 +131,98 @@ async fn connection(
     }
 }
 
+/// Whose answer it is, in the extensions of an answer: a user, or an address.
+#[derive(Debug, Clone)]
+pub struct Holder(pub Arc<str>);
+
 /// The body of an answer. The connection is idle again once it is written.
 struct Answer {
     body: Body,
-    permit: Arc<Permit>,
+    /// Its bytes that are in memory and were not passed on.
+    whole: Unread,
+}
+
+/// Bytes of an answer that are counted until they are written.
+struct Unread {
+    answering: Arc<Answering>,
+    bytes: usize,
+}
+
+/// An answer that is not written.
+struct Answering(Arc<Permit>);
+
+/// A part of an answer.
+struct Part {
+    bytes: Bytes,
+    _unread: Unread,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answered();
+    }
+}
+
+impl Unread {
+    fn new(answering: Arc<Answering>, bytes: usize) -> Self {
+        answering.0.add(bytes);
+        Self { answering, bytes }
+    }
+
+    fn set(&mut self, bytes: usize) {
+        self.answering.0.subtract(self.bytes.saturating_sub(bytes));
+        self.bytes = bytes.min(self.bytes);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Buf for Part {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+impl Answer {
+    fn new(body: Body, permit: Arc<Permit>) -> Self {
+        // Of a stream nothing is in memory yet.
+        let bytes = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self { body, whole: Unread::new(Arc::new(Answering(permit)), bytes) }
+    }
 }
 
 impl hyper::body::Body for Answer {
-    type Data = Bytes;
+    type Data = Part;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Part>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|bytes| {
+                    let left = self.whole.bytes.saturating_sub(bytes.len());
+                    self.whole.set(left);
+                    let answering = Arc::clone(&self.whole.answering);
+                    Part { _unread: Unread::new(answering, bytes.len()), bytes }
+                })
+            })
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -146,12 +231,6 @@ impl hyper::body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.permit.set(Stage::Idle);
     }
 }
 

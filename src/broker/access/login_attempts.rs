@@ -1,5 +1,8 @@
 //! Password checks: one at a time, off the async threads, and only for guesses that are left; right and wrong passwords
 //! are remembered. A flood of logins costs one core at most and does not stop the broker.
+//!
+//! A refusal comes a fixed time after its login. No more checks wait than are done by then, so the time tells nothing of
+//! the name: neither whether there is such a user, nor whether others try it meanwhile.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -20,10 +23,17 @@ use crate::broker::net::limits::origin;
 
 /// Checks that run at once. Each takes 7 MiB and a core.
 const CHECKS: usize = 1;
-/// Checks that run or wait. Beyond it a client has to try again later.
+/// Checks that run or wait; fewer where they would not be done when a refusal is due. Beyond it a client has to try again
+/// later.
 const CHECKS_WAITING: usize = 64;
-/// Those of them that may be of clients that were never right before. The rest is for boards that come back.
-const STRANGE_CHECKS: usize = 32;
+/// Those of them that may be of clients that were never right before: half. The rest is for boards that come back.
+const STRANGE_CHECKS: usize = CHECKS_WAITING / 2;
+/// A refusal comes so long after its login at least, and no later where [`CHECKS_IN_TIME`] take less.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
+/// And so long at most, unless two checks of the costliest hash take longer.
+const REFUSED_AFTER_MAX: Duration = Duration::from_secs(3);
+/// Checks of the costliest hash that are to be done before a refusal.
+const CHECKS_IN_TIME: u32 = 8;
 /// Checked for an unknown user until it is known how long a check takes. It is the hash of no password, and as costly
 /// as those of `users::hash`.
 const DECOY: &str = "$argon2id$v=19$m=7168,t=5,p=1$ZGVjb3lkZWNveWRlY295$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -38,9 +48,12 @@ pub enum LoginError {
     /// what one with a wrong password is told, or it could find out the names of users.
     #[error("too many wrong passwords for this user lately; a minute without them ends it")]
     Refused,
-    /// Too many checks wait.
+    /// Too many checks wait, of a client that was right before.
     #[error("too many logins wait; try again later")]
     Busy,
+    /// Too many checks wait, of clients that were never right before. For the operator, as [`LoginError::Refused`].
+    #[error("too many logins of clients that have not logged in before wait")]
+    Crowded,
 }
 
 /// A try to log in.
@@ -56,14 +69,47 @@ pub struct Attempt<'a> {
 #[derive(Debug)]
 pub struct Checks {
     running: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
-    strange: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Random, of this process.
     key: hmac::Key,
     guesses: Arc<Mutex<Guesses>>,
     file: KnownFile,
     /// Time of a check for each unit of its cost (`users::cost`), ns; 0: not known yet.
     unit_ns: Arc<AtomicU64>,
+    /// The time from a login to its refusal, in whole [`REFUSED_AFTER`]. It only grows: what it would follow are single
+    /// checks, of users that there are.
+    refused_after: AtomicU64,
+}
+
+/// The checks that run or wait: all, and those of clients that were never right before.
+#[derive(Debug, Default)]
+struct Places(Mutex<(usize, usize)>);
+
+/// A check's place. Dropping it gives it back.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    is_strange: bool,
+}
+
+impl Places {
+    /// A place, where fewer than `most` are taken and, for a client that was never right before, half of them.
+    fn take(self: &Arc<Self>, most: usize, is_strange: bool) -> Option<Place> {
+        let mut taken = lock(&self.0);
+        let strange_most = (most / 2).min(STRANGE_CHECKS);
+        if taken.0 >= most || is_strange && taken.1 >= strange_most {
+            return None;
+        }
+        *taken = (taken.0 + 1, taken.1 + usize::from(is_strange));
+        Some(Place { places: Arc::clone(self), is_strange })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.places.0);
+        *taken = (taken.0 - 1, taken.1 - usize::from(self.is_strange));
+    }
 }
 
 impl Checks {
@@ -81,12 +127,12 @@ impl Checks {
         let earlier = earlier.map_or_else(|| random().map(KnownClients::new), Ok)?;
         Ok(Self {
             running: Arc::new(Semaphore::new(CHECKS)),
-            waiting: Arc::new(Semaphore::new(CHECKS_WAITING)),
-            strange: Arc::new(Semaphore::new(STRANGE_CHECKS)),
+            places: Arc::default(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &random()?),
             guesses: Arc::new(Mutex::new(Guesses::new(earlier))),
             file,
             unit_ns: Arc::default(),
+            refused_after: AtomicU64::new(1),
         })
     }
 
@@ -95,9 +141,9 @@ impl Checks {
         self.file.save(&self.guesses);
     }
 
-    /// Checks the password of a user with `account`. `costliest` is the cost of the costliest hash of all users: a
-    /// refusal takes that long, whether there is such a user or not, whatever its hash costs, and whether the password
-    /// was looked at.
+    /// Checks the password of a user with `account`. `costliest` is the cost of the costliest hash of all users. A right
+    /// login is answered as soon as it is known to be right. A refusal takes [`REFUSED_AFTER`], whether there is such a
+    /// user or not, whatever its hash costs, whether the password was looked at, and whoever else tries the name.
     ///
     /// # Errors
     /// [`LoginError`].
@@ -108,23 +154,21 @@ impl Checks {
         costliest: u64,
         password: &[u8],
     ) -> Result<(), LoginError> {
-        let answer_at = self.answer_at(costliest);
-        // For all names alike, whether their passwords would be looked at or not.
-        let is_full = self.strange.available_permits() == 0;
+        let began = Instant::now();
         let outcome = match account {
             Some(account) if password.len() <= PASSWORD_MAX_BYTES => {
-                self.decide(attempt, account, password).await
+                self.decide(attempt, account, costliest, password).await
             }
             _ => self.pretend(password).await,
         };
         match outcome {
             Ok(()) => self.file.save_later(&self.guesses),
-            Err(_) => sleep_until(answer_at.into()).await,
+            Err(_) => sleep_until((began + self.refused_after(costliest)).into()).await,
         }
-        outcome.map_err(|error| if is_full { LoginError::Busy } else { error })
+        outcome
     }
 
-    /// Refuses a login of no user. It takes the time of a check and no core, once that time is known.
+    /// Refuses a login of no user. It takes no core, once the time of a check is known.
     async fn pretend(&self, password: &[u8]) -> Result<(), LoginError> {
         if self.unit_ns.load(Relaxed) == 0
             && let Ok(running) = Arc::clone(&self.running).acquire_owned().await
@@ -135,21 +179,45 @@ impl Checks {
                 timed(DECOY, &password, &unit_ns)
             });
             let _ = check.await;
+        } else {
+            self.pass_queue().await;
         }
         Err(LoginError::Wrong)
     }
 
-    /// When a password that is wrong is answered: after the checks that wait now and one of the costliest.
-    fn answer_at(&self, costliest: u64) -> Instant {
-        let waiting = CHECKS_WAITING - self.waiting.available_permits();
-        let ns = self.unit_ns.load(Relaxed).saturating_mul(costliest);
-        Instant::now() + Duration::from_nanos(ns.saturating_mul(waiting as u64 + 1))
+    /// Waits for the checks that wait now. Where they take longer than they should, a login whose password is not looked
+    /// at is refused no earlier than others.
+    async fn pass_queue(&self) {
+        drop(self.running.acquire().await);
+    }
+
+    /// The time from a login to its refusal.
+    fn refused_after(&self, costliest: u64) -> Duration {
+        let check = self.time_of_check(costliest);
+        let most = REFUSED_AFTER_MAX.max(check * 2);
+        let wanted = (check * CHECKS_IN_TIME).min(most);
+        let steps =
+            u64::try_from(wanted.as_millis().div_ceil(REFUSED_AFTER.as_millis())).unwrap_or(1);
+        let steps = self.refused_after.fetch_max(steps, Relaxed).max(steps);
+        REFUSED_AFTER * u32::try_from(steps).unwrap_or(1)
+    }
+
+    /// Checks that may run and wait, so that they are done when refusals are due.
+    fn most_waiting(&self, costliest: u64) -> usize {
+        let check = self.time_of_check(costliest).as_nanos().max(1);
+        let in_time = self.refused_after(costliest).as_nanos() / check;
+        usize::try_from(in_time).unwrap_or(usize::MAX).clamp(2, CHECKS_WAITING)
+    }
+
+    fn time_of_check(&self, cost: u64) -> Duration {
+        Duration::from_nanos(self.unit_ns.load(Relaxed).saturating_mul(cost))
     }
 
     async fn decide(
         &self,
         Attempt { from, client, user: name }: Attempt<'_>,
         account: &Account,
+        costliest: u64,
         password: &[u8],
     ) -> Result<(), LoginError> {
         let tag = hmac::sign(&self.key, password);
@@ -160,15 +228,21 @@ impl Checks {
             let verdict = lock(&self.guesses).judge(login, Instant::now());
             match verdict {
                 Verdict::Right => return Ok(()),
-                Verdict::Wrong => return Err(LoginError::Wrong),
-                Verdict::Refused => return Err(LoginError::Refused),
+                Verdict::Wrong => {
+                    self.pass_queue().await;
+                    return Err(LoginError::Wrong);
+                }
+                Verdict::Refused => {
+                    self.pass_queue().await;
+                    return Err(LoginError::Refused);
+                }
                 Verdict::Awaited(mut done) => {
                     let _ = done.changed().await;
                 }
                 Verdict::Unknown(guess) => {
                     let guess =
                         PendingGuess { guesses: Arc::clone(&self.guesses), guess: Some(guess) };
-                    return self.run(guess, hash, password).await;
+                    return self.run(guess, hash, costliest, password).await;
                 }
             }
         }
@@ -179,20 +253,22 @@ impl Checks {
         &self,
         guess: PendingGuess,
         hash: &str,
+        costliest: u64,
         password: &[u8],
     ) -> Result<(), LoginError> {
-        let place = |places: &Arc<Semaphore>| {
-            Arc::clone(places).try_acquire_owned().map_err(|_| LoginError::Busy)
+        let is_strange = !guess.is_known();
+        let Some(place) = self.places.take(self.most_waiting(costliest), is_strange) else {
+            drop(guess);
+            self.pass_queue().await;
+            return Err(if is_strange { LoginError::Crowded } else { LoginError::Busy });
         };
-        let strange = if guess.is_known() { None } else { Some(place(&self.strange)?) };
-        let waiting = place(&self.waiting)?;
         let running = Arc::clone(&self.running);
         let running = running.acquire_owned().await.map_err(|_| LoginError::Busy)?;
         let (hash, password, unit_ns) =
             (hash.to_owned(), password.to_vec(), Arc::clone(&self.unit_ns));
         let right = spawn_blocking(move || {
             // Held here, since the check of a client that does not wait still runs.
-            let _places = (strange, waiting, running);
+            let _places = (place, running);
             let right = timed(&hash, &password, &unit_ns);
             guess.end(right);
             right
@@ -304,6 +380,82 @@ mod tests {
         assert_eq!(old, Err(LoginError::Wrong), "right for the old hash only");
     }
 
+    /// The time of each of these logins, which are refused.
+    async fn refused(
+        checks: &Arc<Checks>,
+        account: Option<&Arc<Account>>,
+        logins: impl Iterator<Item = (u8, &'static str)>,
+    ) -> Vec<Duration> {
+        let logins: Vec<_> = logins
+            .map(|(from, password)| {
+                let (checks, account) = (Arc::clone(checks), account.cloned());
+                tokio::spawn(async move {
+                    let began = Instant::now();
+                    let who = (from, "guesser", "press");
+                    let answer = login(&checks, who, account.as_deref(), password.as_bytes()).await;
+                    assert!(answer.is_err());
+                    began.elapsed()
+                })
+            })
+            .collect();
+        let mut times = Vec::new();
+        for login in logins {
+            times.push(login.await.unwrap());
+        }
+        times
+    }
+
+    #[tokio::test]
+    async fn a_refusal_comes_no_earlier_whatever_was_known_of_its_password() {
+        let checks = Arc::new(Checks::new(None).unwrap());
+        let press = Arc::new(account(b"secret"));
+        let one = |password| (0..6).map(move |_| (7, password));
+        let unknown = refused(&checks, None, one("guess")).await;
+        // One that is checked and five that wait for it, and later the same one again.
+        let known = refused(&checks, Some(&press), one("guess")).await;
+        let again = refused(&checks, Some(&press), one("guess")).await;
+        // Two more that are checked, and four for which no guess is left.
+        let more = ["1", "2", "3", "4", "5", "6"].map(|password| (7, password));
+        let used_up = refused(&checks, Some(&press), more.into_iter()).await;
+        for time in [unknown, known, again, used_up].concat() {
+            assert!(time >= REFUSED_AFTER, "{time:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_checks_wait_than_are_done_when_refusals_are_due() {
+        let checks = Arc::new(Checks::new(None).unwrap());
+        let press = Arc::new(account(b"secret"));
+        // As if a check took 400 ms.
+        let check = Duration::from_millis(400);
+        checks
+            .unit_ns
+            .store(u64::try_from(check.as_nanos()).unwrap() / users::STANDARD_COST, Relaxed);
+        assert_eq!(checks.refused_after(users::STANDARD_COST), REFUSED_AFTER_MAX);
+        let running = Arc::clone(&checks.running).acquire_owned().await.unwrap();
+        let waiting = |from: u8| {
+            let (checks, press) = (Arc::clone(&checks), Arc::clone(&press));
+            tokio::spawn(async move {
+                let guess = from.to_string();
+                login(&checks, (from, "guesser", "press"), Some(&press), guess.as_bytes()).await
+            })
+        };
+        let logins: Vec<_> = (0..20).map(waiting).collect();
+        let taken = || lock(&checks.places.0).0;
+        // Each has asked for its place when it was first polled.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(taken(), 3);
+        drop(running);
+        let mut crowded = 0;
+        for login in logins {
+            crowded += usize::from(login.await.unwrap() == Err(LoginError::Crowded));
+        }
+        assert!(crowded >= 17, "three fit, {crowded} did not");
+        assert_eq!(taken(), 0);
+    }
+
     #[tokio::test]
     async fn a_refusal_takes_as_long_for_an_unknown_user_as_for_the_costliest_hash() {
         let checks = Checks::new(None).unwrap();
@@ -315,7 +467,6 @@ mod tests {
         let attempt = Attempt { from: [192, 0, 2, 7].into(), client: "c", user: "nobody" };
         assert_eq!(checks.check(attempt, None, costliest, b"2").await, Err(LoginError::Wrong));
         assert!(began.elapsed() >= unit * u32::try_from(costliest).unwrap());
-        assert_eq!(checks.waiting.available_permits(), CHECKS_WAITING);
     }
 
     #[tokio::test]

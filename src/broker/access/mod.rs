@@ -303,6 +303,7 @@ impl Access {
                     Err(LoginError::Wrong) => return Err(NotAdmitted::NotAuthorized),
                     Err(LoginError::Refused) => return Err(NotAdmitted::NoGuessLeft),
                     Err(LoginError::Busy) => return Err(NotAdmitted::Busy),
+                    Err(LoginError::Crowded) => return Err(NotAdmitted::Crowded),
                 }
             }
             // HTTP may be reachable from more machines than the ports of MQTT.

@@ -63,7 +63,13 @@ impl Access {
             }
             (NotAdmitted::NotAuthorized, Some(_)) if self.has_users() => Some(Cause::UnknownUser),
             (NotAdmitted::Name(_), _) => Some(Cause::UnfitName),
-            (NotAdmitted::NotAuthorized | NotAdmitted::NoGuessLeft | NotAdmitted::Busy, _) => None,
+            (
+                NotAdmitted::NotAuthorized
+                | NotAdmitted::NoGuessLeft
+                | NotAdmitted::Busy
+                | NotAdmitted::Crowded,
+                _,
+            ) => None,
         }
     }
 

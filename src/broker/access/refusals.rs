@@ -28,9 +28,15 @@ pub enum NotAdmitted {
         "not looked at: too many wrong passwords for this user from this address, or from many addresses; wait a minute"
     )]
     NoGuessLeft,
-    /// The client can try again later.
+    /// Too many logins wait. The client has logged in before, so it may know, and can try again later.
     #[error("too many logins wait; try again later")]
     Busy,
+    /// Too many logins wait, of clients that have not logged in before. Its client is told what one with a wrong password
+    /// is told: only a name that there is has a password to look at.
+    #[error(
+        "not looked at: too many logins of clients that have not logged in before wait; try again"
+    )]
+    Crowded,
 }
 
 impl NotAdmitted {
@@ -41,6 +47,7 @@ impl NotAdmitted {
             Self::Name(UnfitName::ClientId | UnfitName::Node) => Reason::ClientIdentifierNotValid,
             Self::NotAuthorized
             | Self::NoGuessLeft
+            | Self::Crowded
             | Self::Name(UnfitName::User | UnfitName::Rule) => Reason::NotAuthorized,
             Self::Busy => Reason::ServerBusy,
         }

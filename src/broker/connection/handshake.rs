@@ -74,7 +74,6 @@ pub async fn open<S: Stream>(
 ) -> Result<Opened, End> {
     let connect = read_connect(transport, permit, inbound);
     let connect = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| End::NoConnect)??;
-    permit.take_connect();
     let version = connect.version;
     let (mut opened, mut connack) = match Box::pin(accept(connect, peer, permit, services)).await {
         Ok(accepted) => accepted,
@@ -115,8 +114,12 @@ async fn read_connect<S: Stream>(
 ) -> Result<Connect, End> {
     let mut evicted = false;
     loop {
+        let arrived = inbound.len();
         match codec::connect(inbound) {
-            Ok(Some(connect)) => return Ok(connect),
+            Ok(Some(connect)) => {
+                permit.take_connect(arrived - inbound.len());
+                return Ok(connect);
+            }
             Ok(None) => {}
             Err(error) => {
                 if let Some(version) = answers_in(&error, inbound) {
@@ -191,7 +194,12 @@ async fn accept(
     });
     // An assigned client id is a new one each time.
     let client = if assigned_client_id.is_some() { "" } else { &connect.client_id };
-    let permissions = services.access.admit_as(peer, &connect.client_id, client, login).await;
+    // A refusal takes its time, in which the connection is one of those that make room for others.
+    let permissions = tokio::select! {
+        permissions = services.access.admit_as(peer, &connect.client_id, client, login) => permissions,
+        () = permit.evicted() => return Err((Reason::ServerBusy, End::Evicted)),
+    };
+    permit.end_login();
     let permissions = permissions.map_err(|refusal| {
         let user = login.map(|(user, _)| user);
         services.access.note_refused(peer, &connect.client_id, user, refusal);

@@ -1,5 +1,5 @@
-//! Admission: permits for connections without a CONNECT and for clients, bounded in all and by address. A silent
-//! connection is evicted for a new one, oldest first, so that a flood of silent sockets locks no client out. A client
+//! Admission: permits for connections without a login and for clients, bounded in all and by address. One without a login
+//! is evicted for a new one, oldest first, so that no flood of silent sockets or wrong logins locks a client out. A client
 //! that finds no place waits a moment for one: places of clients whose end has arrived become free as it is read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,15 +13,15 @@ use tokio::time::{Instant, timeout};
 
 use crate::broker::net::limits::{Limits, origin};
 
-/// Connections without a CONNECT, TLS handshakes among them, beside the places that clients have left free: in all, and
-/// of one address. Each may hold a handshake's 20 KiB.
-pub const WITHOUT_CONNECT: usize = 256;
-pub const WITHOUT_CONNECT_PER_ADDRESS: usize = 128;
+/// Connections without a login, TLS handshakes and logins that wait for their answer among them, beside the places that
+/// clients have left free: in all, and of one address. Each may hold a handshake's 20 KiB.
+pub const WITHOUT_LOGIN: usize = 256;
+pub const WITHOUT_LOGIN_PER_ADDRESS: usize = 128;
 /// How long a new connection is not evicted for the clients that hold places: their ends may have arrived unread, and a
 /// hall that comes back at once connects before it sends its CONNECTs.
 const YOUNG: Duration = Duration::from_secs(2);
-/// Bytes of incomplete CONNECTs. Beyond it the largest is evicted, of the address with most of them.
-const INCOMPLETE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of their CONNECTs. Beyond it the largest is evicted, of the address with most of them.
+const CONNECT_BYTES: usize = 4 * 1024 * 1024;
 /// How long a client waits for a place.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// Clients that have ended and whose last work goes on after they have left their place.
@@ -39,16 +39,16 @@ struct Waiting {
     origin: IpAddr,
     evict: oneshot::Sender<()>,
     since: Instant,
-    /// Bytes of its incomplete CONNECT.
+    /// Bytes of its CONNECT.
     bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Connections without a CONNECT, by age.
+    /// Connections without a login, by age.
     waiting: BTreeMap<u64, Waiting>,
     waiting_of: HashMap<IpAddr, usize>,
-    incomplete_bytes: usize,
+    connect_bytes: usize,
     admitted: usize,
     admitted_of: HashMap<IpAddr, usize>,
     admitted_of_user: HashMap<Arc<str>, usize>,
@@ -62,7 +62,7 @@ impl Table {
     fn leave(&mut self, ticket: u64) -> Option<oneshot::Sender<()>> {
         let left = self.waiting.remove(&ticket)?;
         count_down(&mut self.waiting_of, &left.origin);
-        self.incomplete_bytes -= left.bytes;
+        self.connect_bytes -= left.bytes;
         Some(left.evict)
     }
 
@@ -78,14 +78,14 @@ impl Table {
         let of_origin = (
             of(&self.waiting_of),
             of(&self.admitted_of),
-            WITHOUT_CONNECT_PER_ADDRESS,
+            WITHOUT_LOGIN_PER_ADDRESS,
             limits.connections_per_address,
             self.oldest(Some(origin)),
         );
         let of_all = (
             self.waiting.len(),
             self.admitted,
-            WITHOUT_CONNECT,
+            WITHOUT_LOGIN,
             limits.connections,
             self.oldest(None),
         );
@@ -97,7 +97,7 @@ impl Table {
         })
     }
 
-    /// The connection that has been without a CONNECT for longest, of `origin` or of all.
+    /// The connection that has been without a login for longest, of `origin` or of all.
     fn oldest(&self, origin: Option<IpAddr>) -> Option<u64> {
         let mut oldest = self.waiting.iter();
         oldest
@@ -105,7 +105,7 @@ impl Table {
             .map(|(ticket, _)| *ticket)
     }
 
-    /// The largest incomplete CONNECT, of the address with most of them.
+    /// The largest CONNECT, of the address with most of them.
     fn largest(&self) -> Option<u64> {
         let mut by_origin: HashMap<IpAddr, usize> = HashMap::new();
         for waiting in self.waiting.values() {
@@ -178,7 +178,7 @@ pub struct Permit {
     origin: IpAddr,
     ticket: u64,
     evicted: oneshot::Receiver<()>,
-    has_connect: bool,
+    has_login: bool,
     place: Option<Place>,
     ending: bool,
 }
@@ -190,11 +190,19 @@ impl Admission {
         Self { table: Arc::default(), limits }
     }
 
-    /// Permits a new connection. Where there is no room, the connection that has been without a CONNECT for longest is
+    /// Permits a new connection. Where there is no room, the connection that has been without a login for longest is
     /// evicted.
     #[must_use]
     pub fn enter(&self, from: IpAddr) -> Permit {
         let origin = origin(from);
+        let (ticket, evicted) = self.wait(origin);
+        let admission = self.clone();
+        let (has_login, place, ending) = (false, None, false);
+        Permit { admission, origin, ticket, evicted, has_login, place, ending }
+    }
+
+    /// Counts a connection that has not logged in. The receiver resolves when it has to make room for another one.
+    fn wait(&self, origin: IpAddr) -> (u64, oneshot::Receiver<()>) {
         let (evict, evicted) = oneshot::channel();
         let (mut table, since) = (self.lock(), Instant::now());
         if let Some(ticket) = table.to_evict(origin, &self.limits, since) {
@@ -204,10 +212,7 @@ impl Admission {
         let ticket = table.tickets;
         table.waiting.insert(ticket, Waiting { origin, evict, since, bytes: 0 });
         *table.waiting_of.entry(origin).or_default() += 1;
-        drop(table);
-        let admission = self.clone();
-        let (has_connect, place, ending) = (false, None, false);
-        Permit { admission, origin, ticket, evicted, has_connect, place, ending }
+        (ticket, evicted)
     }
 
     /// Limits on clients.
@@ -241,29 +246,37 @@ impl Admission {
 }
 
 impl Permit {
-    /// Resolves when it is evicted; never once its CONNECT has arrived.
+    /// Resolves when it is evicted; never once it has logged in.
     pub async fn evicted(&mut self) {
-        if self.has_connect || (&mut self.evicted).await.is_err() {
+        if self.has_login || (&mut self.evicted).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Notes that so many bytes of an incomplete CONNECT have arrived. Where all of them are too many, a connection is
+    /// Notes that its CONNECT of so many bytes has arrived. One that was evicted meanwhile takes its turn once more.
+    pub fn take_connect(&mut self, bytes: usize) {
+        if !self.admission.lock().waiting.contains_key(&self.ticket) {
+            (self.ticket, self.evicted) = self.admission.wait(self.origin);
+        }
+        self.holds(bytes);
+    }
+
+    /// Notes that so many bytes of its CONNECT have arrived. Where all of them are too many, a connection is
     /// evicted.
     pub fn holds(&self, bytes: usize) {
         let mut table = self.admission.lock();
         let Some(waiting) = table.waiting.get_mut(&self.ticket) else { return };
         let before = std::mem::replace(&mut waiting.bytes, bytes);
-        table.incomplete_bytes = table.incomplete_bytes - before + bytes;
-        while table.incomplete_bytes > INCOMPLETE_BYTES {
+        table.connect_bytes = table.connect_bytes - before + bytes;
+        while table.connect_bytes > CONNECT_BYTES {
             let largest = table.largest();
             table.evict(largest);
         }
     }
 
-    /// Notes that the CONNECT has arrived: it is not evicted any more.
-    pub fn take_connect(&mut self) {
-        self.has_connect = true;
+    /// Notes that its login is right, or refused: it is not evicted any more.
+    pub fn end_login(&mut self) {
+        self.has_login = true;
         self.admission.lock().leave(self.ticket);
     }
 
@@ -349,16 +362,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_evicts_the_oldest_without_a_connect_and_never_a_client() {
+    async fn a_new_connection_evicts_the_oldest_without_a_login_and_never_a_client() {
         let limits = Limits { connections: 3, connections_per_address: 1, ..Limits::default() };
         let admission = Admission::new(limits);
         let mut named = admission.enter(address(1));
-        named.take_connect();
+        named.end_login();
         named.admit_client(None).await.unwrap();
         let mut first = admission.enter(address(1));
         let mut other = admission.enter(address(2));
         let mut crowd: Vec<_> =
-            (0..WITHOUT_CONNECT_PER_ADDRESS).map(|_| admission.enter(address(1))).collect();
+            (0..WITHOUT_LOGIN_PER_ADDRESS).map(|_| admission.enter(address(1))).collect();
         // The client's end may have arrived.
         assert!(first.evicted.try_recv().is_err(), "it is young");
         crowd.push(admission.enter(address(1)));
@@ -367,25 +380,30 @@ mod tests {
         crowd.push(admission.enter(address(1)));
         crowd[0].evicted().await;
         assert!(other.evicted.try_recv().is_err(), "another address is not evicted");
+        // One whose CONNECT had arrived takes its turn once more.
+        first.take_connect(40);
+        assert!(first.evicted.try_recv().is_err());
+        crowd.push(first);
+        crowd[1].evicted().await;
         // Two places are free, which they may use.
         let many: Vec<_> = (3..=131).map(|n| admission.enter(address(n))).collect();
         other.evicted().await;
-        assert_eq!(admission.lock().waiting.len(), WITHOUT_CONNECT + 2);
-        drop((crowd, many, first, other, named));
+        assert_eq!(admission.lock().waiting.len(), WITHOUT_LOGIN + 2);
+        drop((crowd, many, other, named));
         assert_empty(&admission);
     }
 
     fn assert_empty(admission: &Admission) {
         let table = admission.lock();
         assert!(table.waiting.is_empty() && table.waiting_of.is_empty());
-        assert_eq!(table.incomplete_bytes, 0);
+        assert_eq!(table.connect_bytes, 0);
         assert!(table.admitted == 0 && table.admitted_of.is_empty());
         assert!(table.admitted_of_user.is_empty());
         assert!(table.queue.is_empty() && table.ending == 0);
     }
 
     #[test]
-    fn the_address_with_most_bytes_of_incomplete_connects_loses_its_largest() {
+    fn the_address_with_most_bytes_of_connects_loses_its_largest() {
         let admission = Admission::new(Limits::default());
         let mut modest = admission.enter(address(1));
         modest.holds(200_000);
@@ -393,7 +411,7 @@ mod tests {
         for (n, permit) in greedy.iter().enumerate() {
             permit.holds(50_000 + n);
         }
-        assert!(admission.lock().incomplete_bytes <= INCOMPLETE_BYTES);
+        assert!(admission.lock().connect_bytes <= CONNECT_BYTES);
         assert!(modest.evicted.try_recv().is_err());
         let evicted = greedy.iter_mut().filter_map(|permit| permit.evicted.try_recv().ok()).count();
         assert!((20..=24).contains(&evicted), "{evicted}");
@@ -407,7 +425,7 @@ mod tests {
         let admission = Admission::new(limits);
         let admit = async |n| {
             let mut permit = admission.enter(address(n));
-            permit.take_connect();
+            permit.end_login();
             permit.admit_client(None).await.map(|()| permit)
         };
         let (one, two) = (admit(1).await.unwrap(), admit(1).await.unwrap());
@@ -426,7 +444,7 @@ mod tests {
         let admission = Admission::new(limits);
         let admit = async |n, user| {
             let mut permit = admission.enter(address(n));
-            permit.take_connect();
+            permit.end_login();
             permit.admit_client(Some(user)).await.map(|()| permit)
         };
         let (one, two) = (admit(1, "a").await.unwrap(), admit(2, "a").await.unwrap());

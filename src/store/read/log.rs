@@ -15,6 +15,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements that are cached: one chart takes up to a dozen, and to compile one costs as much as a look-up.
 const STATEMENTS_CACHED: usize = 64;
 
+/// Steps of SQLite's machine after which a statement asks whether it goes on: less than a millisecond of a slow board.
+const ASKED_EACH: i32 = 4_000;
+
 /// The version of a log that has means without sums and the newest reading of each sensor.
 pub(in crate::store) const NUMBERS_AND_TIMES: usize = 7;
 /// Version of the file from which on series have horizons of their own.
@@ -123,6 +126,26 @@ impl Log {
         let log = Self { connection, version };
         log.complete_older()?;
         Ok(log)
+    }
+
+    /// From now on statements end with an error once `goes_on`, which is asked about every millisecond, says no. It may
+    /// block.
+    ///
+    /// # Errors
+    /// When `SQLite` refuses it.
+    pub fn go_on_while(
+        &mut self,
+        mut goes_on: impl FnMut() -> bool + Send + 'static,
+    ) -> rusqlite::Result<()> {
+        self.connection.progress_handler(ASKED_EACH, Some(move || !goes_on()))
+    }
+
+    /// From now on statements go on to their end.
+    ///
+    /// # Errors
+    /// When `SQLite` refuses it.
+    pub fn go_on(&mut self) -> rusqlite::Result<()> {
+        self.connection.progress_handler(0, None::<fn() -> bool>)
     }
 
     /// Gives a log of an earlier version, a backup perhaps that no broker has opened since, the tables that it lacks.

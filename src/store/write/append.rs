@@ -1,5 +1,7 @@
 //! Appends records: each reading once, in the order of arrival.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Transaction, params};
 
 use crate::reading::{ClockState, Id};
@@ -22,6 +24,7 @@ pub(in crate::store) fn append(
     records: &[&Record],
 ) -> rusqlite::Result<Appended> {
     let mut appended = Appended::default();
+    let mut refusals = BTreeMap::new();
     for record in records {
         if cache.interner.is_full() {
             cache.renew_names(transaction)?;
@@ -49,7 +52,10 @@ pub(in crate::store) fn append(
             }
             Record::Refused { topic, at_ms, cause: name, payload } => {
                 let at_ms = at_ms.saturating_add(cache.correction_ms);
-                count_refusal(transaction, topic, at_ms, name, payload)?;
+                let example = &payload[..payload.len().min(EXAMPLE_MAX_BYTES)];
+                let first = Refusals { count: 0, first_at: at_ms, last_at: at_ms, example };
+                let same = refusals.entry((&**name, &**topic)).or_insert(first);
+                *same = Refusals { count: same.count + 1, last_at: at_ms, example, ..*same };
                 appended.refused += 1;
             }
             Record::Begun { series, owner } => series::set_owner(transaction, series, owner)?,
@@ -62,6 +68,9 @@ pub(in crate::store) fn append(
                 }
             }
         }
+    }
+    for ((cause, topic), refusals) in refusals {
+        count_refusals(transaction, cache, topic, cause, refusals)?;
     }
     if let Some(forward) = &mut cache.forward {
         forward.flush(transaction, cache.log_ms)?;
@@ -145,12 +154,23 @@ fn insert_sample(
     Ok(())
 }
 
-fn count_refusal(
+/// Refusals of one topic for one cause in a commit. They are counted together: a flood of them is a flood of one row.
+#[derive(Debug, Clone, Copy)]
+struct Refusals<'a> {
+    count: i64,
+    /// Unix ms.
+    first_at: i64,
+    last_at: i64,
+    /// Of the last one.
+    example: &'a [u8],
+}
+
+fn count_refusals(
     transaction: &Transaction<'_>,
+    cache: &mut WriterCache,
     topic: &str,
-    at_ms: i64,
     cause: &str,
-    payload: &[u8],
+    Refusals { count, first_at, last_at, example }: Refusals<'_>,
 ) -> rusqlite::Result<()> {
     let known: bool = transaction
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM refusal WHERE cause = ? AND topic = ?)")?
@@ -158,26 +178,31 @@ fn count_refusal(
     let topic = if known {
         topic
     } else {
-        let rows: i64 = transaction
-            .prepare_cached("SELECT count(*) FROM refusal")?
-            .query_row([], |row| row.get(0))?;
-        if rows < REFUSAL_ROWS { topic } else { "…" }
+        // None is ever deleted. To count them for each refusal would look at all of their pages.
+        let rows = match cache.refusal_rows {
+            Some(rows) => rows,
+            None => transaction
+                .prepare_cached("SELECT count(*) FROM refusal")?
+                .query_row([], |row| row.get(0))?,
+        };
+        let has_room = rows < REFUSAL_ROWS;
+        cache.refusal_rows = Some(rows + i64::from(has_room));
+        if has_room { topic } else { "…" }
     };
-    let example = &payload[..payload.len().min(EXAMPLE_MAX_BYTES)];
     transaction
         .prepare_cached(
             "INSERT INTO refusal (cause, topic, count, first_at, last_at, example)
-             VALUES (?1, ?2, 1, ?3, ?3, ?4)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (cause, topic) DO UPDATE
-             SET count = count + 1, last_at = excluded.last_at, example = excluded.example",
+             SET count = count + excluded.count, last_at = excluded.last_at, example = excluded.example",
         )?
-        .execute(params![cause, topic, at_ms, example])?;
+        .execute(params![cause, topic, count, first_at, last_at, example])?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::c_int;
+    use std::ffi::{CStr, c_int};
     use std::time::Duration;
 
     use rusqlite::{Connection, ffi};
@@ -203,19 +228,70 @@ mod tests {
     }
 
     /// How often the statements that the connection has cached were compiled anew.
-    #[allow(unsafe_code)]
     fn reprepared(connection: &Connection) -> c_int {
-        let mut reprepared = 0;
+        sum_of(connection, ffi::SQLITE_STMTSTATUS_REPREPARE, "")
+    }
+
+    /// The sum of a count of the cached statements that contain `text`.
+    #[allow(unsafe_code)]
+    fn sum_of(connection: &Connection, count: c_int, text: &str) -> c_int {
+        let mut sum = 0;
         // SAFETY: the handle is open as long as `connection` is borrowed, and no statement is finalized meanwhile.
         unsafe {
             let mut statement = ffi::sqlite3_next_stmt(connection.handle(), std::ptr::null_mut());
             while !statement.is_null() {
-                reprepared +=
-                    ffi::sqlite3_stmt_status(statement, ffi::SQLITE_STMTSTATUS_REPREPARE, 0);
+                let sql = CStr::from_ptr(ffi::sqlite3_sql(statement));
+                if sql.to_str().unwrap().contains(text) {
+                    sum += ffi::sqlite3_stmt_status(statement, count, 0);
+                }
                 statement = ffi::sqlite3_next_stmt(connection.handle(), statement);
             }
         }
-        reprepared
+        sum
+    }
+
+    #[test]
+    fn refusals_take_no_longer_when_there_are_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let refusals: Vec<Record> = (0..REFUSAL_ROWS + 500)
+            .map(|n| Record::Refused {
+                topic: format!("humidor/a/sensor/s{n}"),
+                at_ms: n,
+                cause: "payload-json",
+                payload: b"1".to_vec(),
+            })
+            .collect();
+        for some in refusals.chunks(100) {
+            store.append(&some.iter().collect::<Vec<_>>()).unwrap();
+        }
+        let counts = "count(*) FROM refusal";
+        let counted = sum_of(&store.connection, ffi::SQLITE_STMTSTATUS_RUN, counts);
+        assert_eq!(counted, 1);
+        let flood: Vec<Record> = (0..1_000)
+            .map(|n| Record::Refused {
+                topic: "humidor/a/sensor/s0".to_owned(),
+                at_ms: 10_000 + n,
+                cause: "payload-json",
+                payload: n.to_string().into_bytes(),
+            })
+            .collect();
+        let inserts = "INSERT INTO refusal";
+        let before = sum_of(&store.connection, ffi::SQLITE_STMTSTATUS_RUN, inserts);
+        store.append(&flood.iter().collect::<Vec<_>>()).unwrap();
+        let after = sum_of(&store.connection, ffi::SQLITE_STMTSTATUS_RUN, inserts);
+        assert_eq!(after - before, 1, "they are counted together");
+        let row = "SELECT count, first_at, last_at, example FROM refusal WHERE topic LIKE '%/s0'";
+        let row: (i64, i64, i64, Vec<u8>) = store
+            .connection
+            .query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .unwrap();
+        assert_eq!(row, (1_001, 0, 10_999, b"999".to_vec()));
+        let of = |of: &str| -> i64 {
+            let sql = format!("SELECT {of} FROM refusal");
+            store.connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((of("count(*)"), of("sum(count)")), (REFUSAL_ROWS + 1, REFUSAL_ROWS + 1_500));
     }
 
     #[test]

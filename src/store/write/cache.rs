@@ -48,6 +48,8 @@ pub(in crate::store) struct WriterCache {
     pub segment_rows: i64,
     /// The names of all rows of table `arrival` from this id on are interned.
     names_since: Option<i64>,
+    /// Rows of table `refusal`, once it is known.
+    pub refusal_rows: Option<i64>,
     /// Series that were deleted and not reported yet.
     pub deleted: Vec<SeriesName>,
 }
@@ -75,6 +77,7 @@ impl WriterCache {
             arrivals: None,
             segment_rows: SEGMENT_ROWS,
             names_since: None,
+            refusal_rows: None,
             deleted: Vec::new(),
         }
     }

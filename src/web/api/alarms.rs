@@ -14,6 +14,7 @@ use crate::broker::AlarmRule;
 use crate::reading::Id;
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
+use crate::web::turns::Turn;
 
 /// Changes that a request without a limit gets.
 const CHANGES_DEFAULT: usize = 50;
@@ -77,6 +78,7 @@ pub struct ChangesParameters {
 pub async fn changes(
     State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
+    Extension(turn): Extension<Turn>,
     parameters: Result<Query<ChangesParameters>, QueryRejection>,
 ) -> Result<Response, HttpError> {
     let Query(ChangesParameters { limit }) = parameters?;
@@ -93,7 +95,7 @@ pub async fn changes(
         .map(|alarm| (alarm.name, identity.may_read_filter(&alarm.source)))
         .collect();
     let names = readable.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
-    let rows = state.log.read(move |log| log.alarm_changes(&names, limit)).await?;
+    let rows = state.log.read(&turn, move |log| log.alarm_changes(&names, limit)).await?;
     let changes = rows.iter().map(|row| {
         let whole = readable.iter().any(|(name, whole)| name.as_str() == row.name && *whole);
         let detail = if whole { &*row.detail } else { "" };

@@ -48,8 +48,11 @@ pub async fn forget(
     let (name, topics) = (node.clone(), NodeTopics::new(node.clone()).everything());
     let topics: Vec<Filter> = topics.parse().into_iter().collect();
     let has_any = move |log: &Log| Ok(log.has_node(&name)? || log.is_any_retained(&topics)?);
-    if status.is_none() && !state.log.read(has_any).await? {
-        return Err(HttpError::not_found(format!("there is no node `{node}`")));
+    if status.is_none() {
+        let wanted = state.turns.take(&identity.holder).await;
+        if !state.log.read(&wanted.turn(), has_any).await? {
+            return Err(HttpError::not_found(format!("there is no node `{node}`")));
+        }
     }
     let user = identity.user.as_deref();
     tracing::info!(%node, user, "asked over HTTP to forget a node");

@@ -15,6 +15,7 @@ use crate::reading::Id;
 use crate::store::{Band, Log, Range, Reading, SeriesQuery};
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
+use crate::web::turns::Turn;
 
 /// Range of a series whose query names no start: the last hour.
 const RANGE_DEFAULT: Duration = Duration::from_hours(1);
@@ -48,8 +49,9 @@ struct SensorEntry {
 pub async fn sensors(
     State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
+    Extension(turn): Extension<Turn>,
 ) -> Result<Response, HttpError> {
-    let sensors = state.log.read(move |log| {
+    let sensors = state.log.read(&turn, move |log| {
         let mut intervals = log.reporting_intervals_ms()?;
         let mut found = log.overview()?.sensors;
         found.retain(|found| identity.may_read_sensor(&found.node, &found.sensor));
@@ -67,8 +69,9 @@ pub async fn sensors(
 pub async fn latest(
     State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
+    Extension(turn): Extension<Turn>,
 ) -> Result<Response, HttpError> {
-    let overview = state.log.read(Log::overview).await?;
+    let overview = state.log.read(&turn, Log::overview).await?;
     let latest: Vec<Reading> = overview
         .sensors
         .into_iter()
@@ -133,6 +136,7 @@ fn round_to_thousandths(band: Band) -> Band {
 pub async fn series(
     State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
+    Extension(turn): Extension<Turn>,
     parameters: Result<Query<SeriesParameters>, QueryRejection>,
 ) -> Result<Response, HttpError> {
     let Query(parameters) = parameters?;
@@ -141,7 +145,7 @@ pub async fn series(
         return Ok(identity.refuse("read this sensor"));
     }
     let query = SeriesQuery { node: parameters.node, sensor: parameters.sensor, range };
-    let series = state.log.read(move |log| log.series(&query)).await?;
+    let series = state.log.read(&turn, move |log| log.series(&query)).await?;
     let points = series.points;
     Ok(Json(json!({
         "from": from,

@@ -13,13 +13,16 @@ use super::state::ApiState;
 use crate::store::Band;
 use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
+use crate::web::turns::Turn;
 
 /// Every source with its usual interval and latest sample.
 pub async fn sources(
     State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
+    Extension(turn): Extension<Turn>,
 ) -> Result<Response, HttpError> {
-    let sources = state.log.read(move |log| log.sources(|topic| identity.may_read_foreign(topic)));
+    let sources =
+        state.log.read(&turn, move |log| log.sources(|topic| identity.may_read_foreign(topic)));
     Ok(Json(sources.await?).into_response())
 }
 
@@ -60,6 +63,7 @@ fn with_a_short_mean(band: Band) -> Band {
 pub async fn series(
     State(state): State<ApiState>,
     Extension(identity): Extension<Identity>,
+    Extension(turn): Extension<Turn>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Response, HttpError> {
     let Query(Parameters { topic, field, from, to, step }) = parameters?;
@@ -67,7 +71,7 @@ pub async fn series(
     if !identity.may_read_foreign(&topic) {
         return Ok(identity.refuse("read this topic"));
     }
-    let series = state.log.read(move |log| log.samples(&topic, &field, range)).await?;
+    let series = state.log.read(&turn, move |log| log.samples(&topic, &field, range)).await?;
     Ok(Json(json!({
         "from": from,
         "to": to,

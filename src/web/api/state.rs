@@ -11,6 +11,7 @@ use crate::web::auth::Authenticator;
 use crate::web::http_error::HttpError;
 use crate::web::live::feed::Feed;
 use crate::web::log_reader::LogReader;
+use crate::web::turns::Turns;
 
 /// Exports at once, and of one user or, without a login, of all guests. Each occupies a thread for as long as its client reads.
 const EXPORTS_MAX: usize = 4;
@@ -29,6 +30,8 @@ pub struct ApiState {
     pub mqtt: SocketAddr,
     /// The log.
     pub log: LogReader,
+    /// Bounds the answers that are made at once.
+    pub turns: Turns,
     /// The boards.
     pub feed: Feed,
     /// The alarms.

@@ -100,7 +100,7 @@ impl Authenticator {
         // A rule for all users that cannot be applied to guests gives them nothing.
         let permissions = role.and_then(|role| self.access.guest(CLIENT_ID, role).ok());
         let may_forget = self.guests.may_forget(local, self.admits_anonymous());
-        Ok(Identity::guest(permissions, may_forget))
+        Ok(Identity::guest(peer.ip(), permissions, may_forget))
     }
 
     /// Checks a name and a password. The broker's limits on wrong passwords apply.
@@ -139,12 +139,13 @@ pub fn login_error(refusal: NotAdmitted) -> HttpError {
             StatusCode::TOO_MANY_REQUESTS,
             "too many logins are waiting; try again in a minute",
         ),
-        NotAdmitted::NotAuthorized | NotAdmitted::NoGuessLeft | NotAdmitted::Name(_) => {
-            HttpError::new(
-                StatusCode::UNAUTHORIZED,
-                "unknown user or wrong password; after several wrong ones wait a minute",
-            )
-        }
+        NotAdmitted::NotAuthorized
+        | NotAdmitted::NoGuessLeft
+        | NotAdmitted::Crowded
+        | NotAdmitted::Name(_) => HttpError::new(
+            StatusCode::UNAUTHORIZED,
+            "unknown user or wrong password; after several wrong ones wait a minute",
+        ),
     }
 }
 

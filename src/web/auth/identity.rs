@@ -1,13 +1,14 @@
 //! The identity behind a request, and the checks of what it may do. They are the broker's checks of the MQTT topic that
 //! holds the same thing, so that a rule means the same over HTTP as over MQTT.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use axum::http::StatusCode;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::response::{IntoResponse, Response};
 
-use crate::broker::Permissions;
+use crate::broker::{Permissions, origin};
 use crate::mqtt::Filter;
 use crate::reading::Id;
 use crate::web::http_error::HttpError;
@@ -35,6 +36,8 @@ pub struct Identity {
     permissions: Option<Arc<Permissions>>,
     /// The user's name; `None` for a guest.
     pub user: Option<Arc<str>>,
+    /// Whose share of the pools its requests have: its user's, or its address's.
+    pub holder: Arc<str>,
     /// Whether anything may be read.
     pub may_read: bool,
     /// Whether some output may be switched.
@@ -49,16 +52,21 @@ pub struct Identity {
 
 impl Identity {
     /// A guest; `None`: without any permission.
-    pub fn guest(permissions: Option<Permissions>, may_forget: bool) -> Self {
-        Self { may_forget, ..Self::new(None, permissions.map(Arc::new)) }
+    pub fn guest(from: IpAddr, permissions: Option<Permissions>, may_forget: bool) -> Self {
+        let holder = origin(from).to_string().into();
+        Self { may_forget, ..Self::new(None, holder, permissions.map(Arc::new)) }
     }
 
     /// A user, with the permissions that the broker granted.
     pub fn user(name: Arc<str>, permissions: Arc<Permissions>) -> Self {
-        Self::new(Some(name), Some(permissions))
+        Self::new(Some(Arc::clone(&name)), name, Some(permissions))
     }
 
-    fn new(user: Option<Arc<str>>, permissions: Option<Arc<Permissions>>) -> Self {
+    fn new(
+        user: Option<Arc<str>>,
+        holder: Arc<str>,
+        permissions: Option<Arc<Permissions>>,
+    ) -> Self {
         let has = |check: fn(&Permissions) -> bool| permissions.as_deref().is_some_and(check);
         let may_read =
             has(|permissions| permissions.reads_some(&BOARDS) || permissions.reads_some(&COUNTERS));
@@ -66,7 +74,16 @@ impl Identity {
         let reads_all = has(|permissions| permissions.reads_all(&BOARDS));
         let reads_foreign = has(|permissions| permissions.reads_all(&EVERYTHING));
         let may_forget = has(Permissions::is_admin);
-        Self { permissions, user, may_read, may_switch, may_forget, reads_all, reads_foreign }
+        Self {
+            permissions,
+            user,
+            holder,
+            may_read,
+            may_switch,
+            may_forget,
+            reads_all,
+            reads_foreign,
+        }
     }
 
     /// Whether this identity may publish to `topic`. A refusal is counted, and logged, throttled.

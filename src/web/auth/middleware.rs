@@ -1,5 +1,7 @@
 //! Middleware: attaches an [`Identity`] to each request, and refuses requests that need the read permission.
 
+use std::sync::Arc;
+
 use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::HeaderMap;
@@ -8,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::authenticator::Authenticator;
 use super::identity::Identity;
-use crate::web::server::Peer;
+use crate::web::server::{Holder, Peer};
 
 /// Adds the [`Identity`] to the request's extensions, or answers 401 or 429.
 pub async fn authenticate(
@@ -20,8 +22,11 @@ pub async fn authenticate(
 ) -> Response {
     match authenticator.identify(request.version(), &headers, peer).await {
         Ok(identity) => {
+            let holder = Holder(Arc::clone(&identity.holder));
             request.extensions_mut().insert(identity);
-            next.run(request).await
+            let mut answer = next.run(request).await;
+            answer.extensions_mut().insert(holder);
+            answer
         }
         Err(error) => error.into_response(),
     }

@@ -25,6 +25,7 @@ use crate::web::auth::Identity;
 use crate::web::http_error::HttpError;
 use crate::web::live::feed::Feed;
 use crate::web::log_reader::LogReader;
+use crate::web::turns::Turn;
 
 /// The sources of the metrics.
 #[derive(Clone)]
@@ -52,9 +53,10 @@ pub fn routes(state: MetricsState) -> Router {
 async fn metrics(
     State(state): State<MetricsState>,
     Extension(identity): Extension<Identity>,
+    Extension(turn): Extension<Turn>,
 ) -> Result<Response, HttpError> {
     let (overview, quick_stats) =
-        state.log.read(|log| Ok((log.overview()?, log.quick_stats()?))).await?;
+        state.log.read(&turn, |log| Ok((log.overview()?, log.quick_stats()?))).await?;
     let mut registry = Registry::with_prefix("humidor");
     // Numbers of the broker are reports in `$SYS` over MQTT; each group of them has the rule of one report.
     if identity.may_read_report("uptime") {
