@@ -168,6 +168,60 @@ async fn refuse<S: Stream>(
     Ok(())
 }
 
+/// The will of a CONNECT, which `session` will have. The error is that of [`accept`].
+fn take_will(
+    connect: &mut Connect,
+    session: &str,
+    peer: SocketAddr,
+    permissions: &Permissions,
+    services: &Services,
+) -> Result<Option<Will>, (Reason, End)> {
+    let will = match connect.will.take() {
+        None => None,
+        Some(will) => Some(
+            Will::new(will, session, &services.registry)
+                .ok_or((Reason::QuotaExceeded, End::Quota("wills")))?,
+        ),
+    };
+    // The notifications of mosquitto's bridges. As a PUBLISH there, it is dropped and the client goes on.
+    let (reserved, will): (Option<Will>, Option<Will>) = match will {
+        Some(will) if will.is_reserved() => (Some(will), None),
+        will => (None, will),
+    };
+    if let Some(will) = reserved
+        && let Some(left_out) = RESERVED_WILL_LINE.due(Instant::now())
+    {
+        let (client, topic) = (&connect.client_id, will.topic());
+        warn!(
+            ?client,
+            ?topic,
+            left_out,
+            "the will of a client is left out: topics that begin with `$` are the broker's own"
+        );
+    }
+    if let Some(will) = &will
+        && is_status_of(&connect.client_id, will.topic())
+        && !permissions.acl().may_write(will.topic())
+    {
+        // The login was right, so the node may know the difference.
+        let user = connect.user.as_deref().unwrap_or("");
+        services.access.refuse_node(peer, user, &connect.client_id);
+        return Err((
+            Reason::ClientIdentifierNotValid,
+            End::Refused("a node id that its user may not publish as"),
+        ));
+    }
+    if let Some(will) = &will
+        && !permissions.may_write(will.topic())
+    {
+        return Err((
+            Reason::NotAuthorized,
+            End::Refused("a will to a topic that this user may not write"),
+        ));
+    }
+    Ok(will)
+}
+
 /// Accepts or refuses a CONNECT. The error has the reason code for the client, and the reason for the log.
 async fn accept(
     mut connect: Connect,
@@ -210,49 +264,7 @@ async fn accept(
         .await
         .map_err(|full| (Reason::QuotaExceeded, full.into()))?;
     let client_id = permissions.session();
-    let will = match connect.will.take() {
-        None => None,
-        Some(will) => Some(
-            Will::new(will, &client_id, &services.registry)
-                .ok_or((Reason::QuotaExceeded, End::Quota("wills")))?,
-        ),
-    };
-    // The notifications of mosquitto's bridges. As a PUBLISH there, it is dropped and the client goes on.
-    let (reserved, will): (Option<Will>, Option<Will>) = match will {
-        Some(will) if will.is_reserved() => (Some(will), None),
-        will => (None, will),
-    };
-    if let Some(will) = reserved
-        && let Some(left_out) = RESERVED_WILL_LINE.due(Instant::now())
-    {
-        let (client, topic) = (&connect.client_id, will.topic());
-        warn!(
-            ?client,
-            ?topic,
-            left_out,
-            "the will of a client is left out: topics that begin with `$` are the broker's own"
-        );
-    }
-    if let Some(will) = &will
-        && is_status_of(&connect.client_id, will.topic())
-        && !permissions.acl().may_write(will.topic())
-    {
-        // The login was right, so the node may know the difference.
-        let user = connect.user.as_deref().unwrap_or("");
-        services.access.refuse_node(peer, user, &connect.client_id);
-        return Err((
-            Reason::ClientIdentifierNotValid,
-            End::Refused("a node id that its user may not publish as"),
-        ));
-    }
-    if let Some(will) = &will
-        && !permissions.may_write(will.topic())
-    {
-        return Err((
-            Reason::NotAuthorized,
-            End::Refused("a will to a topic that this user may not write"),
-        ));
-    }
+    let will = take_will(&mut connect, &client_id, peer, &permissions, services)?;
     let (expiry_s, now_ms) = (connect.session_expiry_s, services.fan_out.timeline.now_ms());
     let lease = Lease::take(&services.registry, &client_id, connect.clean_start, expiry_s, now_ms);
     let lease = lease.map_err(|_| (Reason::QuotaExceeded, End::Quota("persistent sessions")))?;
