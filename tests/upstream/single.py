@@ -118,7 +118,8 @@ def restored(servers, broker):
     """PostgreSQL comes back as it was some time ago: first within the queue, then with one that does not reach back."""
     postgres = Postgres(servers).start().database(broker)
     hall = Broker(servers, broker.binary, "hall", upstream_env([postgres.port], postgres.ca) | {"HUMIDOR_UPSTREAM_BACKLOG": "1MiB"}).start()
-    load = boards([hall.port], rate=300)
+    # The queue takes 50 s of them: a busy machine needs as long until PostgreSQL is back.
+    load = boards([hall.port], rate=100)
     time.sleep(1)
     postgres.stop()
     copy = f"{postgres.data}.copy"
@@ -213,8 +214,8 @@ def faults(servers, broker):
     assert told("--grant USER", good) == 77
     done = broker("upstream", "migrate", "--grant", "humidor", env=upstream_env([postgres.port], postgres.ca, "owner", "owns"))
     assert done.returncode == 0 and "already" in done.stdout, done
-    done = broker("upstream", "migrate", env=good)
-    assert done.returncode == 77, done
+    # A login on a busy machine may take longer than its limit.
+    wait("a user without rights makes no tables", lambda: broker("upstream", "migrate", env=good).returncode == 77)
     assert told("HUMIDOR_UPSTREAM_PASSWORD_FILE", good | {"HUMIDOR_UPSTREAM_PASSWORD": "other"}) == 77
     assert told("none of the authorities in HUMIDOR_UPSTREAM_CA", good | {"HUMIDOR_UPSTREAM_CA": certificate(servers.folder, "stranger")}) == 78
     assert told("refused", upstream_env([9], postgres.ca), 30) == 69
