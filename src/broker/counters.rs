@@ -222,8 +222,8 @@ impl Traffic {
 }
 
 /// Names whose losses are counted one by one. Losses of further ones count under [`OTHERS`].
-const LOSERS_MAX: usize = 1000;
-/// Stands for the names beyond [`LOSERS_MAX`]. No client id and no topic is empty.
+const LOSS_NAMES_MAX: usize = 1000;
+/// Stands for the names beyond [`LOSS_NAMES_MAX`]. No client id and no topic is empty.
 const OTHERS: &str = "";
 
 /// What was lost since the start, by name. Of clients: messages, since the queue was full, or the message exceeded the
@@ -242,7 +242,7 @@ impl Losses {
         }
         self.total.fetch_add(lost, Relaxed);
         let mut by_name = self.lock();
-        let known = by_name.contains_key(name) || by_name.len() < LOSERS_MAX;
+        let known = by_name.contains_key(name) || by_name.len() < LOSS_NAMES_MAX;
         let name = if known { Arc::clone(name) } else { OTHERS.into() };
         let count = by_name.entry(name).or_default();
         *count += lost;
@@ -274,13 +274,13 @@ mod tests {
     #[test]
     fn every_loss_is_counted_also_beyond_the_number_of_counted_names() {
         let losses = Losses::default();
-        for n in 0..LOSERS_MAX + 5 {
+        for n in 0..LOSS_NAMES_MAX + 5 {
             losses.add(&format!("c{n}").into(), 2);
         }
         losses.add(&"c0".into(), 3);
         losses.add(&"c1".into(), 0);
         let by_name = losses.by_name();
-        assert_eq!(by_name.len(), LOSERS_MAX + 1);
+        assert_eq!(by_name.len(), LOSS_NAMES_MAX + 1);
         assert_eq!((&*by_name[0].0, by_name[0].1), (OTHERS, 10));
         assert_eq!((&*by_name[1].0, by_name[1].1), ("c0", 5));
         assert_eq!(by_name.iter().map(|(_, count)| count).sum::<u64>(), losses.total());

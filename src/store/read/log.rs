@@ -20,8 +20,10 @@ const ASKED_EACH: i32 = 4_000;
 
 /// The version of a log that has means without sums and the newest reading of each sensor.
 pub(in crate::store) const NUMBERS_AND_TIMES: usize = 7;
+/// Version of a log that knows which nodes are to be forgotten.
+const FORGOTTEN: usize = 8;
 /// Version of the file from which on series have horizons of their own.
-const OWN_HORIZONS: usize = 10;
+const OWN_HORIZONS: usize = 11;
 
 /// A stored reading, as the view `readings` has it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -167,6 +169,11 @@ impl Log {
                 "CREATE TEMP TABLE newest (sensor INTEGER PRIMARY KEY, run INTEGER, seq INTEGER);
                  CREATE TEMP TABLE ahead (run INTEGER, seq INTEGER, arrived INTEGER);
                  CREATE TEMP TABLE set_aside (family INTEGER, series INTEGER, at INTEGER, cause TEXT);",
+            )?;
+        }
+        if self.version < FORGOTTEN {
+            self.connection.execute_batch(
+                "CREATE TEMP TABLE forgotten (node TEXT PRIMARY KEY, cleared INTEGER);",
             )?;
         }
         if self.version < OWN_HORIZONS {
