@@ -820,22 +820,25 @@ fn the_queries_of_one_user_leave_others_their_turn() {
     let http = hall.http;
     assert_eq!(ask(http, "alice", "/api/v1/latest"), 200);
     assert_eq!(ask(http, "mallory", "/api/v1/sensors"), 200);
-    let (answered, overtaken) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut hers = 0;
     std::thread::scope(|scope| {
-        for _ in 0..QUERIES {
-            scope.spawn(|| {
-                assert_eq!(ask(http, "mallory", "/api/v1/sensors"), 200);
-                answered.fetch_add(1, Relaxed);
-            });
+        let asking: Vec<_> =
+            (0..QUERIES).map(|_| scope.spawn(|| ask(http, "mallory", "/api/v1/sensors"))).collect();
+        let under_way = || asking.iter().filter(|asking| !asking.is_finished()).count();
+        wait_until("one is answered", || under_way() < QUERIES);
+        while under_way() > 0 {
+            assert_eq!(ask(http, "alice", "/api/v1/latest"), 200);
+            hers += 1;
         }
-        wait_until("one is answered", || answered.load(Relaxed) > 0);
-        let before = answered.load(Relaxed);
-        assert_eq!(ask(http, "alice", "/api/v1/latest"), 200);
-        overtaken.store(answered.load(Relaxed) - before, Relaxed);
+        for asking in asking {
+            // 504: on a busy machine those at the end of her line.
+            let status = asking.join().unwrap();
+            assert!([200, 504].contains(&status), "{status}");
+        }
     });
-    let overtaken = overtaken.load(Relaxed);
-    println!("{overtaken} of {QUERIES} queries were answered before hers");
-    assert!(overtaken < 20, "{overtaken}");
+    println!("{hers} of her queries were answered beside {QUERIES}");
+    // In line behind them it would be one or two.
+    assert!(hers > 4, "{hers}");
     hall.close("40 long queries at once", watch);
 }
 
