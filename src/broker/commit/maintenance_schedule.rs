@@ -331,7 +331,9 @@ mod tests {
             largest = store.used_bytes().unwrap().max(largest);
             schedule.step(&mut store, &timeline, true, &counters).unwrap();
         }
-        assert!(largest <= MAX_BYTES * 5 / 4, "{largest} bytes");
+        // What a step may delete is bounded by time, so how far a flood passes the limit depends on the machine. Of what was
+        // appended the log would have more than twice the limit.
+        assert!(largest <= MAX_BYTES * 3 / 2, "{largest} bytes");
         assert!(counters.young_deleted() > 0);
     }
 
