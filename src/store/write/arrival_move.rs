@@ -189,7 +189,9 @@ impl Segment {
             let (run, seq, sensor) = (row.get(0)?, row.get(1)?, row.get(2)?);
             self.newest.see(sensor, run, seq);
             self.waiting += 1;
-            self.runs.entry(run).or_default().push(ArrivedRow {
+            // Room for one: there may be a run for each row.
+            let rows = self.runs.entry(run).or_insert_with(|| Vec::with_capacity(1));
+            rows.push(ArrivedRow {
                 seq,
                 sensor,
                 at: row.get(3)?,
