@@ -6,7 +6,7 @@ use crate::store::file::rollup_tables::V4;
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database = Database {
     application_id: 0x686d_6472,
-    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11],
+    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12],
 };
 
 /// Readings, samples and refusals.
@@ -45,6 +45,9 @@ const V9: &str = include_str!("migrations/9_alarm_times.sql");
 const V10: &str = include_str!("migrations/10_forward.sql");
 /// Horizons of single series.
 const V11: &str = include_str!("migrations/11_own_horizons.sql");
+
+/// Runs whose clock is not set, by node.
+const V12: &str = include_str!("migrations/12_runs_without_clock.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;

@@ -66,7 +66,8 @@ impl Parking {
         let sensor: Option<i64> = transaction
             .prepare_cached(
                 "SELECT id FROM sensor WHERE id >= ? AND id <= ? AND EXISTS (
-                     SELECT 1 FROM run WHERE run.node = sensor.node AND synced_seq IS NULL)
+                     SELECT 1 FROM run INDEXED BY run_without_clock
+                     WHERE run.node = sensor.node AND synced_seq IS NULL)
                  ORDER BY id LIMIT 1",
             )?
             .query_row([self.sensor, self.last], |row| row.get(0))
