@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -54,11 +54,16 @@ fn add_user(data: &Path, name: &str, role: &str) {
 
 impl Hall {
     fn open() -> Self {
+        Self::open_with(&[])
+    }
+
+    /// A hall whose broker has `more` arguments.
+    fn open_with(more: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         for (name, role) in [("alice", "node"), ("mallory", "node"), ("nobody", "none")] {
             add_user(data.path(), name, role);
         }
-        let (process, mqtt) = support::broker(data.path(), "127.0.0.1:0", &[]);
+        let (process, mqtt) = support::broker(data.path(), "127.0.0.1:0", more);
         let line = process.said("listening for HTTP");
         let http = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
         let idle_kib = process.peak_kib();
@@ -458,6 +463,74 @@ fn delayed_wills_are_a_users_share() {
     let (_, connack) = Wire::open(hall.mqtt, &connect_v5("alice", "w", 3600, Some(hers)));
     assert_eq!(connack[1], 0, "another user has room");
     hall.close("300 delayed wills of 185 KB", watch);
+}
+
+/// A reading of alice's history.
+fn reading_at(seq: u64, at_ms: u64) -> (String, Vec<u8>) {
+    let mono = seq * 1000;
+    let json = format!(
+        r#"{{"boot":"b","seq":{seq},"at":{at_ms},"clock":"synced","mono":{mono},"temperature":21.5,"humidity":57.1}}"#
+    );
+    ("humidor/alice/sensor/s".to_owned(), json.into_bytes())
+}
+
+#[test]
+fn what_waits_in_a_small_log_takes_no_reading_of_another_user() {
+    const READINGS: u64 = 10_000;
+    const EVERY_MS: u64 = 120_000;
+    const LATER: u64 = 20;
+    const MAX_DB: u64 = 16 * 1024 * 1024;
+    let hall = Hall::open_with(&["--max-db", "16MiB"]);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let first_ms = u64::try_from(now_ms).unwrap() - (READINGS + LATER) * EVERY_MS;
+    let history = |seq: u64| reading_at(seq, first_ms + seq * EVERY_MS);
+    let (mut hers, _) = hall.login_v5("alice", "board", 0);
+    let taken = publish_all(&mut hers, false, (1..=READINGS).map(history));
+    assert_eq!(taken, (usize::try_from(READINGS).unwrap(), 0));
+
+    for n in 0..4 {
+        let (mut wire, _) = hall.login_v5("mallory", &format!("away{n}"), u32::MAX);
+        let mut body = vec![0, 1, 0];
+        text(&mut body, b"humidor/mallory/x");
+        body.push(1);
+        wire.send(&packets::packet(0x82, &body));
+        assert!(matches!(wire.receive(), Packet::Answer(packets::SUBACK, _)));
+        wire.send(&packets::disconnect());
+    }
+    let (mut wire, _) = hall.login_v5("mallory", "sender", 0);
+    let waiting = (0..25).map(|_| ("humidor/mallory/x".to_owned(), large(200_000)));
+    assert_eq!(publish_all(&mut wire, false, waiting), (25, 0));
+    let kept = (0..25).map(|n| (format!("humidor/mallory/r/{n}"), large(200_000)));
+    let (kept, refused) = publish_all(&mut wire, true, kept);
+    let mut wills_refused = 0;
+    let will = (&[0x18, 0, 0, 0x0e, 0x10][..], "humidor/mallory/will", &large(16_000)[..]);
+    for n in 0..100 {
+        let connect = connect_v5("mallory", &format!("w{n}"), 3600, Some(will));
+        let (_, connack) = Wire::open(hall.mqtt, &connect);
+        wills_refused += usize::from(connack[1] == QUOTA_EXCEEDED);
+    }
+
+    // Before each commit the broker makes room in a log that is too large.
+    for seq in READINGS + 1..=READINGS + LATER {
+        assert_eq!(publish_all(&mut hers, false, [history(seq)].into_iter()), (1, 0));
+    }
+    let stored = support::readings(hall.data.path());
+    let stored = stored.iter().filter(|reading| reading.node == "alice").count();
+    let log = rusqlite::Connection::open(hall.data.path().join(humidor::store::LOG_FILE)).unwrap();
+    let bytes: u64 = log
+        .query_row(
+            "SELECT (SELECT coalesce(sum(length(payload)), 0) FROM queued)
+             + (SELECT coalesce(sum(length(payload)), 0) FROM retained)
+             + (SELECT coalesce(sum(length(payload)), 0) FROM will)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    println!("{stored} readings kept; {bytes} bytes of messages, {kept} retained");
+    assert_eq!(u64::try_from(stored).unwrap(), READINGS + LATER, "alice keeps hers");
+    assert!(bytes > MAX_DB / 16 && bytes <= MAX_DB / 4, "{bytes} bytes of messages");
+    assert!(kept >= 1 && refused > 0, "{kept} retained");
+    assert!(wills_refused > 0, "wills are bounded, too");
 }
 
 #[test]
@@ -922,6 +995,21 @@ fn the_table_of_pools_is_what_the_code_says() {
         assert_eq!(said(bound), constant(file, name), "{pool}");
         assert!(!share.is_empty() && !full.is_empty(), "{pool}");
     }
+    // Parts of the log's largest size: the series keep three quarters.
+    let parts = [
+        ("store/mqtt/queue_counts", "ALL_SESSIONS_SHARE", "an eighth"),
+        ("broker/delivery/retained_messages", "RETAINED_SHARE", "a 16th"),
+        ("broker/delivery/retained_messages", "RETAINED_COMMAND_SHARE", "a 64th"),
+        ("broker/session/registry", "WILL_SHARE", "a 32nd"),
+    ];
+    let shares = parts.map(|(file, name, part)| {
+        let share = constant(file, name);
+        let number = part.trim_matches(|c: char| !c.is_ascii_digit());
+        assert_eq!(share, number.parse().unwrap_or(8), "{name}");
+        assert!(section.contains(&format!("by {part} (`{name}`)")), "{name}");
+        64 / share
+    });
+    assert!(shares.iter().sum::<u64>() <= 64 / 4, "{shares:?} of 64");
     // Each pool that is shared by the rule of `shares` stands in it.
     for constant in ["BUFFER_BYTES", "PERSISTENT_SESSIONS", "SUBSCRIPTION_BYTES", "WILL_BYTES"] {
         assert!(rows.iter().any(|row| row[1] == constant), "{constant}");

@@ -109,7 +109,7 @@ impl Listening {
         if check.is_some() {
             info!(database = %path.display(), "checking the log while it is in use");
         }
-        let retained = Retained::new(retained);
+        let retained = Retained::new(retained, &config.retention);
         let timeline = Timeline::resume(store.timeline());
         let now = timeline.clock().timeline;
         if !store.timeline().is_some_and(|saved| now.continues(saved)) {
@@ -118,7 +118,7 @@ impl Listening {
                 row.correction_ms = None;
             }
         }
-        let registry = Registry::new(sessions, timeline.now_ms());
+        let registry = Registry::new(sessions, timeline.now_ms(), &config.retention);
 
         let target = upstream.as_ref().map(|upstream| upstream.config().target.clone());
         let forwarder = upstream

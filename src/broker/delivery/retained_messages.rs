@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::broker::net::shares::Shares;
 use crate::broker::session::subscriptions::Numbers;
 use crate::mqtt::{Filter, Message, Topic};
-use crate::store::user_of;
+use crate::store::{Retention, user_of};
 use crate::throttled_log::ThrottledLog;
 use crate::wire::is_command;
 
@@ -19,9 +19,12 @@ use crate::wire::is_command;
 pub const RETAINED_TOPICS: usize = 20_000;
 /// Bytes of all retained messages together, shared by user.
 pub const RETAINED_BYTES: usize = 12 * 1024 * 1024;
+/// One part in so many of the log's largest size, where that is less: the series keep the rest.
+const RETAINED_SHARE: u64 = 16;
 /// The same for commands to outputs, which have room of their own.
 pub const RETAINED_COMMANDS: usize = 2_000;
 pub const RETAINED_COMMAND_BYTES: usize = 1024 * 1024;
+const RETAINED_COMMAND_SHARE: u64 = 64;
 /// A retained message takes a multiple of these bytes, so that a value which becomes longer by some characters needs
 /// no further room.
 const STEP_BYTES: usize = 256;
@@ -80,15 +83,20 @@ struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self {
-            topics: BTreeMap::new(),
-            commands: Pool::new(RETAINED_COMMANDS, RETAINED_COMMAND_BYTES),
-            others: Pool::new(RETAINED_TOPICS, RETAINED_BYTES),
-        }
+        Self::new(RETAINED_COMMAND_BYTES, RETAINED_BYTES)
     }
 }
 
 impl Table {
+    /// An empty table with so many bytes of commands, and of others.
+    fn new(commands: usize, others: usize) -> Self {
+        Self {
+            topics: BTreeMap::new(),
+            commands: Pool::new(RETAINED_COMMANDS, commands),
+            others: Pool::new(RETAINED_TOPICS, others),
+        }
+    }
+
     fn pool(&mut self, topic: &str) -> &mut Pool {
         if is_command(topic) { &mut self.commands } else { &mut self.others }
     }
@@ -134,9 +142,11 @@ pub struct Retained {
 }
 
 impl Retained {
-    /// The retained messages of the broker's previous run.
-    pub fn new(stored: Vec<Arc<Message>>) -> Self {
-        let retained = Self::default();
+    /// The retained messages of the broker's previous run. They take a part of what the log may.
+    pub fn new(stored: Vec<Arc<Message>>, retention: &Retention) -> Self {
+        let commands = retention.pool(RETAINED_COMMAND_SHARE, RETAINED_COMMAND_BYTES);
+        let others = retention.pool(RETAINED_SHARE, RETAINED_BYTES);
+        let retained = Self { table: Arc::new(RwLock::new(Table::new(commands, others))) };
         for message in stored {
             // Before every subscription.
             retained.set(message, Numbers::default());

@@ -14,13 +14,15 @@ use crate::broker::access::acl::CompiledAcl;
 use crate::broker::net::shares::{Pool, Shares};
 use crate::mqtt::Filter;
 use crate::store::user_of;
-use crate::store::{Change, Stored};
+use crate::store::{Change, Retention, Stored};
 
 /// Persistent sessions, shared by user. For one more than a user's share the one of its own that has been away for longest
 /// ends.
 pub(in crate::broker) const PERSISTENT_SESSIONS: usize = 2000;
 /// Bytes of wills, of connected clients and delayed ones, shared by user.
 pub(in crate::broker) const WILL_BYTES: usize = 8 * 1024 * 1024;
+/// One part in so many of the log's largest size, where that is less: the series keep the rest.
+const WILL_SHARE: u64 = 32;
 /// Session expiry interval of a session that never expires (MQTT 5.0 §3.1.2.11.2), seconds.
 pub const FOR_EVER: u32 = u32::MAX;
 
@@ -130,9 +132,10 @@ pub struct TooMany;
 
 impl Registry {
     /// A registry with the sessions of the broker's previous run, the one that has been away for longest first. A
-    /// session whose client was connected at the end has been away since `now_ms`.
-    pub fn new(stored: Vec<Stored>, now_ms: i64) -> Self {
-        let registry = Self::default();
+    /// session whose client was connected at the end has been away since `now_ms`. Wills take a part of what the log may.
+    pub fn new(stored: Vec<Stored>, now_ms: i64, retention: &Retention) -> Self {
+        let will_bytes = Pool::new(retention.pool(WILL_SHARE, WILL_BYTES));
+        let registry = Self { will_bytes, ..Self::default() };
         let mut table = registry.lock();
         for stored in stored {
             let mut subscriptions = HashMap::new();

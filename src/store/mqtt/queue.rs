@@ -11,6 +11,9 @@ use crate::store::mqtt::queue_counts::QueueCounts;
 /// Packet ids there are ([MQTT-2.3.1-1]); a message that as many later ones have overtaken is dropped.
 pub(in crate::store) const PACKET_IDS: i64 = 65_535;
 
+/// Bytes that a waiting message takes in the log beside its topic, payload, properties and publisher.
+const ROW_BYTES: usize = 64;
+
 /// A session that a message waits for, and how the message is to be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -47,7 +50,7 @@ pub(in crate::store) fn enqueue(
     target: &Target,
 ) -> rusqlite::Result<()> {
     let session = target.session;
-    let size = message.size() as u64;
+    let size = (message.size() + message.publisher.len() + ROW_BYTES) as u64;
     let Some(number) = counts.add(session, size) else { return Ok(()) };
     let identifiers: Vec<u8> = target.identifiers.iter().flat_map(|id| id.to_be_bytes()).collect();
     transaction
@@ -125,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::store::mqtt::queue_counts::QueueCounts;
-    use crate::store::{Change, LOG_FILE, Queued, Store};
+    use crate::store::{Change, LOG_FILE, Queued, Retention, Store};
 
     const MIB: usize = 1024 * 1024;
 
@@ -262,6 +265,43 @@ mod tests {
         assert_eq!(numbers(&path, 1), [1, 2], "the other user keeps both");
         assert!(appended.dropped_by_session.iter().all(|(session, _)| *session > 1));
         assert_eq!(appended.dropped, 2, "as many as there is room for again");
+    }
+
+    #[test]
+    fn in_a_small_log_an_eighth_waits_and_what_is_there_already_goes_with_the_next_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        let begin_of = |user: &str, session: i64| Change::Begin {
+            session,
+            client_id: format!("{user}\u{1}{session}").into(),
+            expiry_s: 9,
+        };
+        store.commit(&[], &[&begin_of("other", 1), &begin_of("m", 2), &begin_of("m", 3)]).unwrap();
+        let large = queue(&[2, 3], MIB);
+        store.commit(&[], &[&queue(&[1], 7), &large, &large, &large]).unwrap();
+        store.retain(Retention { keep_raw: None, max_bytes: 16 * MIB as u64 });
+        assert_eq!(numbers(&path, 2).len() + numbers(&path, 3).len(), 6, "nothing goes by itself");
+        let appended = store.commit(&[], &[&queue(&[1], 7)]).unwrap();
+        assert_eq!(numbers(&path, 1), [1, 2], "the other user keeps both");
+        assert_eq!(numbers(&path, 2).len() + numbers(&path, 3).len(), 1);
+        assert_eq!(appended.dropped, 5, "and that is counted");
+    }
+
+    #[test]
+    fn short_messages_are_counted_with_their_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG_FILE);
+        let mut store = Store::open(&path).unwrap();
+        store.retain(Retention { keep_raw: None, max_bytes: 16 * MIB as u64 });
+        let sessions: Vec<i64> = (1..=10).collect();
+        let begins: Vec<Change> = sessions.iter().map(|session| begin(*session)).collect();
+        store.commit(&[], &begins.iter().collect::<Vec<_>>()).unwrap();
+        let used = store.used_bytes().unwrap();
+        let short = queue(&sessions, 1);
+        store.commit(&[], &vec![&short; 5_000]).unwrap();
+        let taken = store.used_bytes().unwrap() - used;
+        assert!((MIB as u64..=4 * MIB as u64).contains(&taken), "{taken} bytes");
     }
 
     #[test]

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::store::mqtt::sessions::user_of;
+use crate::store::retention::policy::Retention;
 
 /// Messages that wait for one session. Beyond it the oldest is dropped.
 const SESSION_MESSAGES: u64 = 10_000;
-/// Bytes of topics, payloads and properties that wait for one session. Beyond it the oldest message is dropped.
+/// Bytes that wait for one session: what the messages take in the log. Beyond it the oldest message is dropped.
 const SESSION_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes that wait for all sessions together. Beyond it the oldest message of the longest queue is dropped, of the user
 /// for whose sessions most bytes wait.
-const ALL_SESSIONS_BYTES: u64 = 256 * 1024 * 1024;
+const ALL_SESSIONS_BYTES: usize = 256 * 1024 * 1024;
+/// One part in so many of the log's largest size, where that is less: the series keep the rest.
+const ALL_SESSIONS_SHARE: u64 = 8;
 
 /// The messages that wait for one session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,8 +37,9 @@ struct QueueCount {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) struct QueueCounts {
     sessions: HashMap<i64, QueueCount>,
-    /// Bytes that wait for all sessions together.
+    /// Bytes that wait for all sessions together, and how many may.
     bytes: u64,
+    bound: u64,
     /// The counts before the transaction, of the sessions that it has changed; `None`: the session is new.
     before: HashMap<i64, Option<QueueCount>>,
     /// Messages that the transaction has dropped, by session.
@@ -61,7 +65,13 @@ impl QueueCounts {
         })?;
         let sessions: HashMap<i64, QueueCount> = rows.collect::<Result<_, _>>()?;
         let bytes = sessions.values().map(|queue| queue.bytes).sum();
-        Ok(Self { sessions, bytes, before: HashMap::new(), dropped: BTreeMap::new() })
+        let bound = ALL_SESSIONS_BYTES as u64;
+        Ok(Self { sessions, bytes, bound, before: HashMap::new(), dropped: BTreeMap::new() })
+    }
+
+    /// Bounds what waits for all sessions by what the log may take. Nothing is dropped before the next message comes.
+    pub fn bound(&mut self, retention: &Retention) {
+        self.bound = retention.pool(ALL_SESSIONS_SHARE, ALL_SESSIONS_BYTES) as u64;
     }
 
     /// The transaction is on the disk. Returns the messages that it has dropped, by session.
@@ -99,7 +109,7 @@ impl QueueCounts {
         if own.messages > 0 && (own.messages > SESSION_MESSAGES || own.bytes > SESSION_BYTES) {
             return Some(session);
         }
-        if self.bytes <= ALL_SESSIONS_BYTES {
+        if self.bytes <= self.bound {
             return None;
         }
         let waiting = || self.sessions.iter().filter(|(_, queue)| queue.messages > 0);

@@ -34,6 +34,12 @@ impl Retention {
     /// No limit.
     pub const EVERYTHING: Self = Self { keep_raw: None, max_bytes: u64::MAX };
 
+    /// Bytes that a pool of MQTT may take of the log: one part in `share` of its largest size, at most `bound`.
+    #[must_use]
+    pub fn pool(&self, share: u64, bound: usize) -> usize {
+        usize::try_from(self.max_bytes / share).map_or(bound, |part| part.min(bound))
+    }
+
     /// The same without a limit of age.
     pub(in crate::store) const fn by_size(self) -> Self {
         Self { keep_raw: None, ..self }

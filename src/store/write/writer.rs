@@ -260,12 +260,12 @@ impl Store {
         std::mem::take(&mut self.cache.young_deleted)
     }
 
-    /// Sets what the log keeps from now on. Nothing is deleted before [`Store::maintain`] is called.
-    /// The write-ahead log of a small log is kept small.
+    /// Sets what the log keeps from now on; [`Store::maintain`] deletes. A small log has a small write-ahead log and queues.
     pub fn retain(&mut self, retention: Retention) {
         self.retention = retention;
         self.cache.segment_rows = arrival_move::segment_rows(retention.max_bytes);
         self.log.keep_small(&self.connection, retention.max_bytes);
+        self.queues.bound(&retention);
     }
 
     /// How long the maintenance may take for each unit of time that commits take while it presses; 0 when it does not.
