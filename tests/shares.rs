@@ -728,6 +728,97 @@ fn packets_that_wait_for_their_commit_are_a_users_share() {
     hall.close("500 clients with 768 packets each at once", watch);
 }
 
+/// A client's frame whose key leaves the payload as it is.
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let length = u64::try_from(payload.len()).unwrap();
+    let mut bytes = vec![0x82];
+    match u16::try_from(length) {
+        Ok(short @ ..126) => bytes.push(0x80 | u8::try_from(short).unwrap()),
+        Ok(short) => bytes.extend([&[0xfe], &short.to_be_bytes()[..]].concat()),
+        Err(_) => bytes.extend([&[0xff], &length.to_be_bytes()[..]].concat()),
+    }
+    bytes.extend([0; 4]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// A WebSocket after its handshake; `None` when the broker had no place for it.
+fn web_socket(http: SocketAddr) -> Option<TcpStream> {
+    let request = format!(
+        "GET /mqtt HTTP/1.1\r\nhost: {http}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-protocol: mqtt\r\n\r\n"
+    );
+    let mut stream = support::http::send(http, request.as_bytes());
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    head.starts_with(b"HTTP/1.1 101 ").then_some(stream)
+}
+
+#[test]
+fn half_sent_frames_of_websockets_without_a_login_keep_nobody_out() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let pair = [&[0x26][..], &[0, 1, b'k'], &60_000_u16.to_be_bytes(), &large(60_000)].concat();
+    let will = (&pair.repeat(3)[..], "humidor/mallory/w", &large(65_000)[..]);
+    let whole = frame(&connect_v5("mallory", "c", 0, Some(will)));
+    let senders: Vec<Option<TcpStream>> = std::thread::scope(|scope| {
+        let attack = || {
+            let sockets = (0..100).map(|_| {
+                let mut stream = web_socket(hall.http)?;
+                stream.set_nonblocking(true).unwrap();
+                // As much as the broker and the system take.
+                let mut rest = &whole[..whole.len() - 1];
+                while let Ok(count @ 1..) = stream.write(rest) {
+                    rest = &rest[count..];
+                }
+                Some(stream)
+            });
+            sockets.collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..7).map(|_| scope.spawn(attack)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    watch.more(20);
+    hall.login("alice", "late");
+    assert!(senders.iter().flatten().count() > 300, "they had a place");
+    hall.close("700 half-sent frames of 245 KB without a login", watch);
+}
+
+#[test]
+fn half_sent_frames_of_websockets_are_a_users_share() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let connects = (0..300).map(|n| frame(&connect_v4("mallory", &format!("f{n}"), true)));
+    let whole = packets::publish("humidor/mallory/large", 1, false, 1, &large(255 * 1024));
+    let whole = frame(&whole);
+    let senders: Vec<TcpStream> = connects
+        .map(|connect| {
+            let mut stream = web_socket(hall.http).expect("a place");
+            stream.write_all(&connect).unwrap();
+            let mut connack = [0; 6];
+            stream.read_exact(&mut connack).unwrap();
+            assert_eq!(connack, [0x82, 4, 0x20, 2, 0, 0], "mallory is accepted");
+            stream.set_nonblocking(true).unwrap();
+            let mut rest = &whole[..whole.len() - 1];
+            while let Ok(count @ 1..) = stream.write(rest) {
+                rest = &rest[count..];
+            }
+            stream
+        })
+        .collect();
+    watch.more(20);
+    let mut other = hall.login("alice", "large");
+    other.send(&packets::publish("humidor/alice/large", 1, false, 1, &large(255 * 1024)));
+    assert!(matches!(other.receive(), Packet::Answer(PUBACK, _)), "a large one of another user");
+    drop(senders);
+    hall.close("300 half-sent frames of 255 KiB", watch);
+}
+
 #[test]
 fn all_pools_at_once_fit_into_the_container() {
     let attackers = ["mallory", "trudy", "oscar"];

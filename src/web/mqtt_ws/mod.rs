@@ -2,5 +2,6 @@
 
 mod byte_stream;
 mod handshake;
+mod short_frames;
 
 pub use handshake::routes;
