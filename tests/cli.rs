@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -105,6 +106,48 @@ fn pins_and_intervals_that_cannot_be_are_refused() {
     assert_refused(node(&[("SENSORS", "a=dht22@7,b=dht22@7")]), 78, &["pin `7` is given twice"]);
     assert_refused(node(&[("INTERVAL", "1s")]), 78, &["too short for `a`", "2s"]);
     assert_refused(node(&[("NODE", "broker")]), 78, &["`broker` is a reserved id"]);
+}
+
+#[test]
+fn what_is_nearly_right_leads_to_what_is_right() {
+    assert_refused(node(&[("LOG", "debgu")]), 78, &["HUMIDOR_LOG", "did you mean `debug`?"]);
+    assert_refused(
+        node(&[("BROKER", "mqtt:/192.168.1.20")]),
+        78,
+        &["did you mean `mqtt://192.168.1.20`?"],
+    );
+    assert_refused(
+        node(&[("BROKER", "mqtt://192.168.1.300")]),
+        78,
+        &["300 in 192.168.1.300 is more than 255"],
+    );
+    assert_refused(node(&[("INPUTS", "door=15:debounce=50")]), 78, &["did you mean `50ms`?"]);
+    let mut read = humidor();
+    read.args(["read", "dht22"]);
+    assert_refused(read, 78, &["its pin is missing", "dht22@7"]);
+}
+
+#[test]
+fn a_folder_that_may_not_be_entered_is_one_of_permission() {
+    // Root enters every folder.
+    if rustix::process::getuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (closed, data) = (folder.path().join("closed"), folder.path().join("closed/data"));
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o600)).unwrap();
+    let data = data.to_str().unwrap();
+    for args in [&["tail", "--data", data][..], &["user", "add", "kim", "--data", data]] {
+        let (status, _, stderr) = humidor_with(args);
+        assert_eq!(status, Some(77), "{stderr}");
+        assert!(stderr.contains("ermission") && stderr.contains("or as root"), "{stderr}");
+        assert!(!stderr.contains("no log at") && !stderr.contains("makes one"), "{stderr}");
+    }
+    let (_, report, _) = humidor_with(&["doctor", "--data", data]);
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+    assert!(report.contains("permission to enter (x)"), "{report}");
+    assert!(!report.contains("does not exist"), "{report}");
 }
 
 #[test]
@@ -346,6 +389,15 @@ fn the_log_is_exported_followed_counted_and_copied() {
         jsonl,
         "{\"node\":\"press\",\"sensor\":\"hall\",\"boot\":\"b\",\"seq\":4,\"at\":1760000010000,\"clock\":\"synced\",\"temperature\":-0.5,\"humidity\":50.0}\n"
     );
+    for (wanted, told) in [
+        (&["--node", "nope"][..], "has no node `nope`"),
+        (&["--node", "press", "--sensor", "nope"], "has no sensor `nope` of node `press`"),
+        (&["--node", "press", "--sensor", "hall", "--to", "2020-01-01"], ""),
+    ] {
+        let (status, csv, said) = humidor_with(&[&["export", "--data", data][..], wanted].concat());
+        assert_eq!((status, csv.lines().count()), (Some(0), 1), "{said}");
+        assert!(said.contains(told) && said.is_empty() == told.is_empty(), "{said}");
+    }
     let (_, none, _) = humidor_with(&["export", "--to", "2020-01-01", "--data", data]);
     assert_eq!(none.lines().count(), 1, "a header stands alone");
     let (_, tail, _) = humidor_with(&["tail", "--no-follow", "-n", "2", "--data", data]);

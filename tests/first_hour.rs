@@ -392,6 +392,11 @@ fn a_slip_is_answered_by_the_nearest_right_thing() {
         ("GPIO", "smi", "sim"),
         ("GPIO", "libgpiod", "cdev"),
         ("ANONYMOUS", "true", "yes"),
+        ("ANONYMOUS", "ja", "yes"),
+        ("BOARD", "zero3", "orange-pi-zero-3"),
+        ("LOG", "debgu", "debug"),
+        ("INPUTS", "door=15:debounce=50", "50ms"),
+        ("BROKER", "mqtt:/192.168.1.20", "mqtt://192.168.1.20"),
         ("HTTP_GUESTS", "everyone", "read"),
         ("MQTT_LISTEN", "1883", "0.0.0.0:1883"),
         ("MQTT_LISTEN", "localhost:1884", "127.0.0.1:1884"),
@@ -399,7 +404,7 @@ fn a_slip_is_answered_by_the_nearest_right_thing() {
         ("BROKER", "tcp://hall", "mqtt://hall"),
         ("OUTPUTS", "fan=13:save=off", "safe"),
     ];
-    assert_eq!(commands.len() + settings.len(), 67);
+    assert_eq!(commands.len() + settings.len(), 72);
     for (name, value, meant) in settings {
         let mut command = humidor();
         command.arg("config").env(format!("HUMIDOR_{name}"), value);

@@ -76,7 +76,7 @@ const OUTBOX_CAPACITY: u64 = 10_000;
 
 /// Runs until Ctrl-C or for `seconds`.
 pub fn run(seconds: Option<u64>, layers: Layers) -> Result<(), Failure> {
-    start_log(&layers.logging().quiet());
+    start_log(&layers.logging().quiet_with_alarms());
     let mut demo = config::demo(layers)?;
     // Unless the user names a folder, the demo leaves nothing behind.
     let scratch = (!demo.data_is_set)

@@ -272,6 +272,17 @@ fn about_folder(folder: &Path) -> Finding {
         let text = format!("{} is a file, not a folder: set HUMIDOR_DATA", folder.display());
         return Finding::Wrong(text, Code::Io);
     }
+    // Below a folder that may not be entered, nothing says what exists.
+    if let Err(error) = folder.try_exists()
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        let uid = rustix::process::getuid().as_raw();
+        let text = format!(
+            "{} cannot be reached ({error}): uid {uid} needs the permission to enter (x) on every folder above it",
+            folder.display()
+        );
+        return Finding::Wrong(text, Code::Permission);
+    }
     // The folder may not exist yet: then the nearest existing one above it has to be writable.
     let above = folder.ancestors().find(|path| path.exists());
     let there = above.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));

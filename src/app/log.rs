@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::export_format::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
+use crate::reading::Id;
 use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail, is_damage};
 use crate::upstream;
 
@@ -67,9 +68,18 @@ pub fn export(options: &Export, layers: Layers) -> Result<(), Failure> {
         Ok(rows.flush()?)
     })();
     exported.map_err(|error: ExportError| match error {
-        ExportError::Write(error) => error.into(),
+        ExportError::Write(error) => Failure::from(error),
         ExportError::Log(error) => error.into(),
-    })
+    })?;
+    if !options.samples && !log.has_any(&selection)? {
+        let of = |kind: &str, name: Option<&Id>| name.map(|name| format!("{kind} `{name}`"));
+        let wanted = [of("sensor", options.sensor.as_ref()), of("node", options.node.as_ref())];
+        let wanted = wanted.into_iter().flatten().collect::<Vec<_>>().join(" of ");
+        if !wanted.is_empty() {
+            writeln!(io::stderr(), "{} has no {wanted}", path.display())?;
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +259,15 @@ pub fn log_path(layers: Layers) -> Result<PathBuf, Failure> {
 
 /// Opens the log for reading.
 pub fn open(path: &Path) -> Result<Log, Failure> {
+    if let Err(error) = path.try_exists()
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        let error = anyhow!(
+            "{} cannot be reached: {error}. Run this as the user of the broker, or as root",
+            path.display()
+        );
+        return Err(Failure::new(Code::Permission, error));
+    }
     if !path.exists() {
         let folder = path.parent().filter(|folder| folder.is_file());
         let error = folder.map_or_else(

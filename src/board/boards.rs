@@ -135,7 +135,10 @@ impl Board {
         let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
         let plain = plain.to_ascii_lowercase();
         let after = |starts: &[&str]| starts.iter().find_map(|start| plain.strip_prefix(start));
-        let id = if let Some(model) = after(&["orangepi", "orange", "opi"]) {
+        let id = if matches!(plain.as_str(), "zero3" | "zero3w" | "pizero3") {
+            // No other family has one.
+            "orange-pi-zero-3"
+        } else if let Some(model) = after(&["orangepi", "orange", "opi"]) {
             let model = model.trim_start_matches("pi").trim_start_matches("zero");
             match model.trim_start_matches('z').trim_end_matches(char::is_alphabetic) {
                 "" => "orange-pi-zero",

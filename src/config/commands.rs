@@ -11,6 +11,7 @@ use super::pins;
 use super::problem::Problems;
 use super::settings::{BROKER, DATA, DISCOVERY, INPUTS, MQTT_LISTEN, OUTPUTS, PASSWORD, SENSORS};
 use crate::board::Recognised;
+use crate::dht::Model;
 use crate::gpio::Pin;
 use crate::node::{Backend, LoginTrial, SensorConfig};
 use crate::reading::Id;
@@ -127,6 +128,17 @@ pub fn probe(mut layers: Layers, wanted: Option<&str>) -> Result<Probe, Problems
             let named =
                 if text.contains('=') { text.to_owned() } else { format!("{NAMELESS}={text}") };
             pins::sensors(&named).map_err(|error| layers.problem(error)).ok()
+        }
+        // The sensor's model without its pin.
+        Some(model)
+            if model.parse::<Model>().is_ok()
+                && !layers
+                    .right_items(&SENSORS)
+                    .iter()
+                    .any(|sensor| sensor.name.as_str() == model) =>
+        {
+            layers.problem(format!("`{model}` is a model, and its pin is missing: write {model}@7, or the pin that the sensor is on"));
+            None
         }
         Some(name) => layers.need(&SENSORS).and_then(|configured| {
             let one = configured.into_iter().find(|sensor| sensor.name.as_str() == name);

@@ -78,6 +78,12 @@ pub fn board(text: &str) -> Result<&'static Board, String> {
             Board::ids().collect::<Vec<_>>().join(", "),
             near.id
         ),
+        None if ["rpi", "pi", "raspi", "raspberrypi"]
+            .contains(&text.to_ascii_lowercase().replace(['-', '_', ' '], "").as_str()) =>
+        {
+            let models = Board::ids().filter(|id| id.starts_with("raspberry")).collect::<Vec<_>>();
+            format!("`{text}` does not say which one: write {}", models.join(" or "))
+        }
         None => not_one_of(text, &Board::ids().collect::<Vec<_>>()),
     })
 }
@@ -134,5 +140,11 @@ mod tests {
     fn a_limit_too_small_to_live_with_is_refused() {
         assert!(max_db("8MiB").is_err());
         assert_eq!(max_db("16MiB"), Ok(16 << 20));
+    }
+
+    #[test]
+    fn a_board_by_another_name_gets_its_id() {
+        assert!(board("zero3").unwrap_err().ends_with("did you mean `orange-pi-zero-3`?"));
+        assert!(board("rpi").unwrap_err().contains("write raspberry-pi-4 or raspberry-pi-3"));
     }
 }

@@ -1,7 +1,7 @@
 //! The broker's address as a user writes it: `mqtt://[user@]host[:port]`.
 
 use std::fmt::{self, Write as _};
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Where the broker is: `mqtt://[user@]host[:1883]`, or `mqtts://[user@]host[:8883]` for TLS.
@@ -98,6 +98,10 @@ impl FromStr for BrokerAddress {
         };
         let place = place.strip_suffix('/').unwrap_or(place);
         let (host, port) = split(place).ok_or_else(malformed)?;
+        if let Some(part) = too_large(&host) {
+            let near = format!("; {part} in {host} is more than 255");
+            return Err(AddressError::Malformed { shown: shown(text), near });
+        }
         let port = match port {
             None => default_port(tls),
             Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(malformed)?,
@@ -132,6 +136,17 @@ fn split(place: &str) -> Option<(String, Option<&str>)> {
     }
 }
 
+/// The number of an IPv4 address that cannot be one; the look-up of such a name would only fail.
+fn too_large(host: &str) -> Option<&str> {
+    let parts: Vec<&str> = host.split('.').collect();
+    let is_dotted = parts.len() == 4
+        && parts
+            .iter()
+            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    let part = parts.into_iter().find(|part| part.parse::<u8>().is_err());
+    part.filter(|_| is_dotted && host.parse::<Ipv4Addr>().is_err())
+}
+
 /// A user's name with its percent-encoded bytes decoded (RFC 3986, 2.1); `None` when that is no text without control
 /// characters.
 fn decoded(user: &str) -> Option<String> {
@@ -164,7 +179,15 @@ pub(super) fn shown(text: &str) -> String {
 
 /// The address that is meant where the scheme is missing or another program's; empty when there is none.
 fn near(text: &str) -> String {
-    let (scheme, place) = text.split_once("//").unwrap_or(("mqtt", text));
+    let lacks_slashes = |(scheme, place): &(&str, &str)| {
+        ["mqtt", "mqtts"].contains(&scheme.to_ascii_lowercase().as_str())
+            // A host may have this name.
+            && place.bytes().any(|byte| !byte.is_ascii_digit())
+    };
+    let (scheme, place) = text
+        .split_once("//")
+        .or_else(|| text.split_once(':').filter(lacks_slashes))
+        .unwrap_or(("mqtt", text));
     let scheme = match scheme.trim_end_matches(':').to_ascii_lowercase().as_str() {
         "mqtts" | "ssl" | "tls" | "https" | "wss" | "mqtt+ssl" | "mqtt+tls" => "mqtts",
         _ => "mqtt",

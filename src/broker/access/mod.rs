@@ -123,6 +123,9 @@ impl Access {
         let directory = self.inner.directory.borrow();
         let users = directory.accounts.len();
         match (self.inner.anonymous, self.inner.admits_anonymous(&directory)) {
+            (Anonymous::Yes, _) if self.inner.local => {
+                info!(users, "clients on this machine may connect without a login");
+            }
             (Anonymous::Yes, _) => {
                 warn!(users, "anyone on the network may connect without a login");
             }

@@ -40,7 +40,7 @@ const PARAMS_MAX: (u32, u32) = (64 * 1024, 10);
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     /// The file cannot be read.
-    #[error("{}: {source}; HUMIDOR_USERS_FILE names the users file, `humidor user add NAME` makes one", .path.display())]
+    #[error("{}: {source}; {}", .path.display(), remedy(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -55,6 +55,17 @@ pub enum UsersError {
         /// The mistake and its place.
         cause: String,
     },
+}
+
+/// What to do about a file that cannot be read or written.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "run this as the user of the broker, or as root",
+        io::ErrorKind::NotFound => {
+            "HUMIDOR_USERS_FILE names the users file, `humidor user add NAME` makes one"
+        }
+        _ => "HUMIDOR_USERS_FILE names the users file",
+    }
 }
 
 /// One user.

@@ -8,6 +8,10 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
     known
         .map(|candidate| (strsim::damerau_levenshtein(&name, &plain(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3))
+        // Two short words may have no letter in common.
+        .filter(|(distance, candidate)| {
+            *distance < name.chars().count().max(plain(candidate).len())
+        })
         // Of equally near words the first one.
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -27,7 +31,7 @@ pub fn choice<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
 }
 
 /// Words of other programs, and the words here that may be meant.
-const SYNONYMS: [(&str, &[&str]); 19] = [
+const SYNONYMS: [(&str, &[&str]); 30] = [
     ("low", &["off"]),
     ("high", &["on"]),
     ("true", &["yes", "on"]),
@@ -47,6 +51,17 @@ const SYNONYMS: [(&str, &[&str]); 19] = [
     ("simulated", &["sim"]),
     ("mock", &["sim"]),
     ("text", &["human"]),
+    ("y", &["yes", "on"]),
+    ("ja", &["yes", "on"]),
+    ("예", &["yes", "on"]),
+    ("네", &["yes", "on"]),
+    ("n", &["no", "off", "none"]),
+    ("nein", &["no", "off", "none"]),
+    ("아니요", &["no", "off", "none"]),
+    ("아니오", &["no", "off", "none"]),
+    ("warning", &["warn"]),
+    ("verbose", &["debug"]),
+    ("fatal", &["error"]),
 ];
 
 /// The message for a word that is not in `known`.
@@ -74,6 +89,9 @@ mod tests {
             "`cdv` is none of auto, cdev; did you mean `cdev`?"
         );
         assert_eq!(nearest("HUMIDOR-gpio", ["HUMIDOR_GPIO"].into_iter()), Some("HUMIDOR_GPIO"));
+        let words = ["auto", "yes", "no"];
+        assert!(not_one_of("ja", &words).ends_with("did you mean `yes`?"));
+        assert!(not_one_of("si", &words).ends_with("none of auto, yes, no"));
         assert_eq!(choice("something", &known).unwrap_err(), "`something` is none of auto, cdev");
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// Longest interval between readings that makes sense: Home Assistant calls the rest "unavailable".
 const INTERVAL_MAX: Duration = Duration::from_hours(24);
+/// Times up to here are given in milliseconds.
+const MILLIS_UP_TO: Duration = Duration::from_secs(10);
 /// Shortest and longest age up to which readings are kept.
 const AGE: RangeInclusive<Duration> = Duration::from_hours(24)..=Duration::from_hours(24 * 36_500);
 
@@ -18,7 +20,16 @@ pub fn duration(text: &str, range: RangeInclusive<Duration>) -> Result<Duration,
         .ok()
         .and_then(|time| Duration::try_from(time).ok())
         .ok_or_else(|| {
-            let near = near(text, &TIMES).as_deref().map_or_else(String::new, offer);
+            let is_bare = text.trim().parse::<u64>().is_ok();
+            // Where ten seconds are long, a number alone is one of milliseconds.
+            let near = if is_bare && *range.end() <= MILLIS_UP_TO {
+                Some(format!("{}ms", text.trim()))
+            } else {
+                near(text, &TIMES)
+            };
+            // Without a unit, what is refused is no suggestion.
+            let near = near.filter(|meant| !is_bare || duration(meant, range.clone()).is_ok());
+            let near = near.as_deref().map_or_else(String::new, offer);
             format!("`{text}` is not a time: write 10s, 500ms, 2m{near}")
         })?;
     if range.contains(&time) {
@@ -122,6 +133,9 @@ mod tests {
             let meant = format!("did you mean `{meant}`?");
             assert!(error.is_none_or(|error| error.ends_with(&meant)), "{written}");
         }
+        let debounce = |text| duration(text, Duration::ZERO..=Duration::from_secs(10)).unwrap_err();
+        assert!(debounce("50").ends_with("did you mean `50ms`?"));
+        assert!(!debounce("500000").contains("did you mean"));
     }
 
     #[test]

@@ -75,6 +75,14 @@ impl Log {
         Ok(pages)
     }
 
+    /// Whether the log has a sensor of `selection`, at whatever time.
+    ///
+    /// # Errors
+    /// The error of SQLite.
+    pub fn has_any(&self, selection: &Selection) -> rusqlite::Result<bool> {
+        Ok(!self.sensors(selection)?.is_empty())
+    }
+
     fn find_arrived(&self, pages: &mut Pages, sensor: Option<i64>) -> rusqlite::Result<()> {
         pages.arrived = arrived::find(&self.connection, sensor, (pages.from, pages.to))?;
         Ok(())

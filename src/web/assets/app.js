@@ -36,6 +36,8 @@ const CHART_VISIBLE_PX = 240;
 
 const $ = (id) => document.getElementById(id);
 let about = null, selected = null, stream = null, retry = 0;
+/** What the chart shows, and what is said of the one before, which was removed. */
+let shown = "", removed = "";
 const view = { span: RANGES.m15, to: null };
 const charts = {
   temperature: new Chart($("temperature"), "--warm", "°C", zoom),
@@ -62,6 +64,7 @@ function showLink(state) {
   const lost = state === "lost";
   if (lost === link.lost) return;
   link.lost = lost;
+  link.lostAt = now();
   show(true);
 }
 
@@ -158,7 +161,12 @@ async function refresh() {
     return;
   }
   showLink("live");
-  if (!sensors.has(selected)) selected = [...sensors.keys()].sort()[0] ?? null;
+  if (!sensors.has(selected)) {
+    // A chart that changed without a word would be taken for that of the sensor before.
+    removed = selected && shown ? t.removed(shown) : "";
+    if (removed) announce(removed);
+    selected = [...sensors.keys()].sort()[0] ?? null;
+  }
   show(true);
   draw(true);
   recent();
@@ -322,6 +330,7 @@ function reason(response) {
 
 function select(key) {
   selected = key;
+  removed = "";
   show();
   draw(true);
   $("charts").hidden = false;
@@ -394,7 +403,8 @@ async function drawNow() {
       .map((alarm) => alarm.limit);
     charts[name].show(columns.x, column, gaps, from / 1000, to / 1000, limits);
   }
-  $("chartNote").textContent = series.partial ? t.partial : "";
+  shown = names.join(" · ");
+  $("chartNote").textContent = [visible(removed), series.partial ? t.partial : ""].filter(Boolean).join(" ");
   for (const button of $("ranges").children) button.setAttribute("aria-pressed", String(Number(button.dataset.span) === view.span && view.to === null));
 }
 

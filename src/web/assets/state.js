@@ -5,7 +5,7 @@ const STALE_INTERVALS = 2.5;
 /** The same limit while the interval is not known. */
 const STALE_UNKNOWN_MS = 60_000;
 /** A reading this far ahead of the broker's clock comes from a clock that is set wrong. */
-const AHEAD_MS = 5_000;
+export const AHEAD_MS = 5_000;
 /** Beyond it, its time does not say where it belongs among others. */
 const FAR_AHEAD_MS = 60_000;
 /** An unset clock that is this far off shows no time of day. */
@@ -13,6 +13,8 @@ const UNSET_MS = 86_400_000;
 /** Most readings kept of each sensor for its sparkline, and their greatest age. */
 const RECENT_MAX = 240;
 const RECENT_MS = 3_600_000;
+/** Shorter than this, they tell no change per hour. */
+const TREND_FROM_MS = 900_000;
 
 /** Sensors of boards by `node/sensor`, and behind them the series of other publishers by their keys. */
 export const sensors = new Map();
@@ -20,7 +22,7 @@ export const boards = new Map();
 /** Alarms by name, in the order of the configuration. */
 export const alarms = new Map();
 /** While the broker does not answer, the page knows only the past. */
-export const link = { lost: false };
+export const link = { lost: false, lostAt: 0 };
 /** The broker's clock minus this machine's clock, ms. */
 let offset = 0;
 
@@ -136,6 +138,20 @@ export const hasUnsetClock = (sensor) => sensor.latest?.clock === "unsynced";
 /** Reads below this number tell no share. */
 const SHARE_FROM = 3;
 
+/** The sensors of `node` that its board counts reads of: also those that never gave a reading. */
+export const counted = (node) => Object.keys(boards.get(node)?.health?.reads_1h ?? {});
+
+/**
+ * Whether there never was what an alarm watches: a mistyped name, or something that is not there yet. Its owner must not take
+ * it for watched.
+ */
+export function isUnreported({ kind, node, sensor, output }) {
+  if (!kind || node === "broker") return false;
+  if (sensor) return !sensors.has(`${node}/${sensor}`);
+  if (output && kind === "fault") return boards.get(node)?.outputs?.[output] === undefined;
+  return !boards.has(node) && ![...sensors.values()].some((sensor) => sensor.node === node);
+}
+
 /** The share of a sensor's reads of the last hour that gave a reading, 0 to 1, as its board counts them; null while nobody knows. */
 export function share(node, sensor) {
   const board = boards.get(node);
@@ -148,6 +164,9 @@ function remember(sensor, at, value) {
   if (value == null || at > now() + FAR_AHEAD_MS) return;
   // The board has started anew without the time.
   if (sensor.recent.length && at < sensor.recent[sensor.recent.length - 1][0] - RECENT_MS) sensor.recent = [];
+  // Those of a board that reads often are thinned out, or the hour would not fit. The last one is always there.
+  const before = sensor.recent[sensor.recent.length - 2]?.[0];
+  if (at - before < RECENT_MS / RECENT_MAX) sensor.recent.pop();
   sensor.recent.push([at, value]);
   const oldest = at - RECENT_MS;
   while (sensor.recent.length > RECENT_MAX || sensor.recent[0]?.[0] < oldest) sensor.recent.shift();
@@ -169,20 +188,30 @@ export function quality(sensor) {
   return ["good", age];
 }
 
-/** Change per hour over the recent readings; null while there are too few. */
-export function trend(sensor) {
+/**
+ * Change per hour over the recent readings; 0 where it is less than `steady`. Null while there are too few, and where they
+ * scatter too much to tell.
+ */
+export function trend(sensor, steady) {
   const recent = sensor.recent;
   if (recent.length < 6) return null;
   const span = recent[recent.length - 1][0] - recent[0][0];
-  if (span < 120_000) return null;
+  if (span < TREND_FROM_MS) return null;
   // Least squares: one outlier at either end does not change the direction.
   const n = recent.length;
   const meanAt = recent.reduce((sum, [at]) => sum + at, 0) / n;
   const mean = recent.reduce((sum, [, value]) => sum + value, 0) / n;
-  let above = 0, below = 0;
+  let above = 0, below = 0, squares = 0;
   for (const [at, value] of recent) {
     above += (at - meanAt) * (value - mean);
     below += (at - meanAt) ** 2;
+    squares += (value - mean) ** 2;
   }
-  return below ? (above / below) * 3_600_000 : null;
+  const slope = above / below;
+  // Twice the standard error of the slope.
+  const scatter = 2 * Math.sqrt(Math.max(squares - slope * above, 0) / (n - 2) / below) * 3_600_000;
+  const change = slope * 3_600_000;
+  if (Math.abs(change) + scatter < steady) return 0;
+  if (Math.abs(change) <= scatter) return null;
+  return Math.abs(change) < steady ? 0 : change;
 }

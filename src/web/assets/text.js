@@ -18,7 +18,8 @@ const english = {
   refusal: (client) => refusalText(client, {
     "no-login": () => "It sent no user. On the board, write mqtt://USER@HOST into HUMIDOR_BROKER and the password into HUMIDOR_PASSWORD.",
     "wrong-password": (user) => `The password of user “${client.user}” is wrong. Correct HUMIDOR_PASSWORD on the board, or ${client.of_setting ? "HUMIDOR_PASSWORD of the broker." : `set a new one on the broker: humidor user passwd ${user}`}`,
-    "unknown-user": (user) => `There is no user “${client.user}”. Correct HUMIDOR_BROKER on the board${user === "NAME" ? "." : `, or add the user on the broker: humidor user add --role fleet ${user}`}`,
+    "unknown-user": (user) => isNear(client) ? `There is no user “${client.user}”; did you mean “${client.fleet.name}”? Correct HUMIDOR_BROKER on the board.`
+      : `There is no user “${client.user}”. Correct HUMIDOR_BROKER on the board${user === "NAME" ? "." : `, or add the user on the broker: humidor user add --role fleet ${user}`}`,
     "wrong-node": (user) => `The password is right, but user “${client.user}” may not publish as ${client.node}. ${client.role === "node" ? `Set HUMIDOR_NODE=${user} on the board, or let it` : "Let the board"} log in as a user for all boards${client.fleet.exists ? `: “${client.fleet.name}”, which is there.` : `, which you add on the broker: humidor user add --role fleet ${client.fleet.name}`}`,
     "unfit-name": () => `The rules cannot be applied to this client id or to user “${client.user}”. Choose another one on the board.`,
   }),
@@ -45,8 +46,19 @@ const english = {
   unknown: () => "Unknown", lastKnown: (status) => `Unknown; last: ${status}`,
   failed: "Failed reads since the board's start:", causes: { stale: "old value at the start", unconfirmed: "not confirmed yet" },
   memory: "in memory only", on: "on", off: "off", raised: "Raised", normal: "Normal", cleared: "Cleared", alarmHistory: "History",
+  unreported: "Nothing reported yet", removed: (name) => `${name} was removed. Another sensor is shown instead.`,
   threshold: (sensor, quantity, value, side, limit) => `${sensor}: ${quantity} ${value}, limit ${side} ${limit}`,
   silent: (sensor, limit) => `${sensor}: no reading for ${limit}`,
+  // What an alarm that is not raised waits for.
+  if: {
+    threshold: (sensor, quantity, side, limit) => `${sensor}: ${quantity} limit ${side} ${limit}`,
+    silent: (sensor, limit) => `${sensor}: raised after ${limit} without a reading`,
+    missing: (node) => `${node}: raised if readings are missing`, clockAlarm: (node) => `${node}: raised if the clock is not set, or ahead`,
+    disk: () => "Raised if the broker's disk fails a write",
+    fault: (node, output) => `${node}: raised if output ${output} cannot be switched`,
+    versionAlarm: (node) => (node ? `${node}: raised if its version is not that of most boards` : "Raised if boards run different versions"),
+    upstreamAlarm: () => "Raised if PostgreSQL lacks a part of the log",
+  },
   missing: (node) => `${node}: readings missing`, clockAlarm: (node) => `${node}: clock not set, or ahead`,
   disk: () => "The broker's disk failed a write",
   fault: (node, output) => `${node}: output ${output} cannot be switched`,
@@ -113,7 +125,8 @@ const korean = {
   refusal: (client) => refusalText(client, {
     "no-login": () => "사용자를 보내지 않았습니다. 보드의 HUMIDOR_BROKER에 mqtt://사용자@호스트를, HUMIDOR_PASSWORD에 비밀번호를 설정해야 합니다.",
     "wrong-password": (user) => `“${client.user}” 사용자의 비밀번호가 올바르지 않습니다. 보드의 HUMIDOR_PASSWORD를 고치거나 ${client.of_setting ? "브로커의 HUMIDOR_PASSWORD를 고칩니다." : `브로커에서 새로 설정합니다: humidor user passwd ${user}`}`,
-    "unknown-user": (user) => `“${client.user}” 사용자가 없습니다. 보드의 HUMIDOR_BROKER를 고${user === "NAME" ? "쳐야 합니다." : `치거나 브로커에 사용자를 추가합니다: humidor user add --role fleet ${user}`}`,
+    "unknown-user": (user) => isNear(client) ? `“${client.user}” 사용자가 없습니다. “${client.fleet.name}” 사용자라면 보드의 HUMIDOR_BROKER를 고쳐야 합니다.`
+      : `“${client.user}” 사용자가 없습니다. 보드의 HUMIDOR_BROKER를 고${user === "NAME" ? "쳐야 합니다." : `치거나 브로커에 사용자를 추가합니다: humidor user add --role fleet ${user}`}`,
     "wrong-node": (user) => `비밀번호는 맞지만 “${client.user}” 사용자는 ${client.node} 이름으로 발행할 수 없습니다. ${client.role === "node" ? `보드에 HUMIDOR_NODE=${user}를 설정하거나` : "보드에서"} 모든 보드의 사용자${client.fleet.exists ? `(${client.fleet.name})로 로그인합니다.` : `로 로그인합니다. 브로커에서 추가: humidor user add --role fleet ${client.fleet.name}`}`,
     "unfit-name": () => `이 클라이언트 ID 또는 “${client.user}” 사용자에는 규칙을 적용할 수 없습니다. 보드에서 다른 이름을 사용해야 합니다.`,
   }),
@@ -140,8 +153,18 @@ const korean = {
   failed: "보드 시작 이후 읽기 실패:",
   causes: CAUSES,
   memory: "메모리에만 저장", on: "켜짐", off: "꺼짐", raised: "발생", normal: "정상", cleared: "해제", alarmHistory: "이력",
+  unreported: "아직 보고 없음", removed: (name) => `${name}이(가) 삭제되어 다른 센서를 표시합니다.`,
   threshold: (sensor, quantity, value, side, limit) => `${sensor}: ${quantity} ${value}, 한계 ${side} ${limit}`,
   silent: (sensor, limit) => `${sensor}: ${limit} 동안 측정값 없음`,
+  if: {
+    threshold: (sensor, quantity, side, limit) => `${sensor}: ${quantity} 한계 ${side} ${limit}`,
+    silent: (sensor, limit) => `${sensor}: ${limit} 동안 측정값이 없으면 발생`,
+    missing: (node) => `${node}: 누락된 측정값이 있으면 발생`, clockAlarm: (node) => `${node}: 시계가 설정되지 않았거나 빠르면 발생`,
+    disk: () => "브로커 디스크에 쓰지 못하면 발생",
+    fault: (node, output) => `${node}: 출력 ${output}을(를) 전환하지 못하면 발생`,
+    versionAlarm: (node) => (node ? `${node}: 대부분의 보드와 버전이 다르면 발생` : "보드마다 버전이 다르면 발생"),
+    upstreamAlarm: () => "PostgreSQL에 전송되지 않은 데이터가 있으면 발생",
+  },
   missing: (node) => `${node}: 누락된 측정값 있음`, clockAlarm: (node) => `${node}: 시계가 설정되지 않았거나 빠름`,
   disk: () => "브로커 디스크에 쓰지 못함",
   fault: (node, output) => `${node}: 출력 ${output} 전환 실패`,
@@ -218,6 +241,9 @@ export function ago(ms) {
   return relative.format(-Math.trunc(seconds / length), unit);
 }
 
+/** As [`ago`]; less than two seconds, and up to `ahead` ms in the future, are "now": clocks differ by so much. */
+export const elapsed = (ms, ahead) => (ms >= -ahead && ms < 1500 ? t.now : ago(ms));
+
 /** A duration in the largest unit that fits, with up to `digits` decimals: "10 min". */
 export function length(ms, digits = 1) {
   const seconds = ms / 1000;
@@ -278,20 +304,38 @@ export function shortened(name) {
   return `${head.join("")}…${tail.reverse().join("")}`;
 }
 
-/** What an alarm is about, with the present value of its sensor. */
-export function alarmText({ kind, node, sensor, quantity, side, limit, limit_ms: limitMs, output }, latest) {
+/** What an alarm is about: the fault while it is raised, with the present value of its sensor, else what it waits for. */
+export function alarmText({ raised, kind, node, sensor, quantity, side, limit, limit_ms: limitMs, output }, latest) {
   const name = sensor ? `${node} ${sensor}` : node;
   const unit = UNITS_OF[quantity];
+  const texts = raised ? t : t.if;
+  const value = latest?.[quantity], sign = side === "above" ? ">" : "<", least = `${number(limit)} ${unit}`;
   return {
-    threshold: () => t.threshold(name, t[quantity], `${number(latest?.[quantity])} ${unit}`, side === "above" ? ">" : "<", `${number(limit)} ${unit}`),
-    silent: () => t.silent(name, length(limitMs)),
-    gap: () => t.missing(name),
-    clock: () => t.clockAlarm(name),
-    disk: t.disk,
-    fault: () => t.fault(node, output),
-    version: () => t.versionAlarm(node === "broker" ? null : node),
-    upstream: t.upstreamAlarm,
+    threshold: () => (raised || value != null
+      ? t.threshold(name, t[quantity], `${number(value)} ${unit}`, sign, least) : texts.threshold(name, t[quantity], sign, least)),
+    silent: () => texts.silent(name, length(limitMs)),
+    gap: () => texts.missing(name),
+    clock: () => texts.clockAlarm(name),
+    disk: texts.disk,
+    fault: () => texts.fault(node, output),
+    version: () => texts.versionAlarm(node === "broker" ? null : node),
+    upstream: texts.upstreamAlarm,
   }[kind]?.() ?? name;
+}
+
+/** Whether a user that is not there is up to two letters (added, left out, another) from the one of all boards, which is. */
+function isNear({ user, fleet: { name, exists } }) {
+  if (!exists || user.length > name.length + 2) return false;
+  let row = [...name].map((_, at) => at + 1);
+  row.unshift(0);
+  for (const letter of user.toLowerCase()) {
+    const next = [row[0] + 1];
+    for (let at = 1; at < row.length; at++) {
+      next.push(Math.min(row[at] + 1, next[at - 1] + 1, row[at - 1] + (letter === name[at - 1].toLowerCase() ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[row.length - 1] <= Math.min(2, name.length - 1);
 }
 
 /**

@@ -1,7 +1,7 @@
 // Draws tiles, boards and alarms. Names come from the network: they become text nodes, never markup.
 
-import { ago, alarmText, change, complaint, count, length, number, percent, shortened, t, time, value as plain, visible } from "./text.js";
-import { alarms, boards, hasUnsetClock, isForeign, link, now, quality, raisedOn, sensors, share, trend } from "./state.js";
+import { alarmText, change, complaint, count, elapsed, length, number, percent, shortened, t, time, value as plain, visible } from "./text.js";
+import { AHEAD_MS, alarms, boards, counted, hasUnsetClock, isForeign, isUnreported, link, now, quality, raisedOn, sensors, share, trend } from "./state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** A slower change counts as steady, in °C/h and %/h. */
@@ -136,10 +136,9 @@ export function drawTiles(parent, selected, search, onSelect) {
     // A number with many digits gets smaller ones: it is never cut.
     if (isForeign(sensor)) tile.main.style.setProperty("--length", tile.main.textContent.length);
     set(tile.more, hasTemperature && latest.humidity != null ? `${number(latest.humidity)} %` : "");
-    set(tile.age, age === null ? "" : Math.abs(age) < 1500 ? t.now : ago(age));
-    const slope = trend(sensor);
-    const steady = slope !== null && Math.abs(slope) < (hasTemperature ? STEADY.temperature : STEADY.humidity);
-    set(tile.slope, slope === null || grade !== "good" ? "" : steady ? `→ ${t.steady}` : `${slope > 0 ? "↗" : "↘"} ${t.perHour(change(slope), unit)}`);
+    set(tile.age, age === null ? "" : elapsed(age, AHEAD_MS));
+    const slope = trend(sensor, hasTemperature ? STEADY.temperature : STEADY.humidity);
+    set(tile.slope, slope === null || grade !== "good" ? "" : slope === 0 ? `→ ${t.steady}` : `${slope > 0 ? "↗" : "↘"} ${t.perHour(change(slope), unit)}`);
     mark(tile.line, "points", points(sensor.recent, isForeign(sensor) ? 0 : 0.5));
   }
   for (const [group, heading] of headings) {
@@ -172,7 +171,7 @@ export function drawBoards(parent, onSwitch, onForget, odd) {
     const board = boards.get(node) ?? SILENT;
     const { health } = board;
     const status = board.status ?? "unknown";
-    const since = board.status_at ? length(Math.max(now() - board.status_at, 1_000), 0) : null;
+    const since = board.status_at ? length(Math.max((link.lost ? link.lostAt : now()) - board.status_at, 1_000), 0) : null;
     const label = { online: t.online, offline: t.gone, unknown: t.unknown }[status](since);
     const shown = link.lost ? "unknown" : status;
     const state = make("td", "", make("span", "dot", link.lost ? t.lastKnown(label) : label));
@@ -213,6 +212,7 @@ export function drawBoards(parent, onSwitch, onForget, odd) {
       const button = make("button", "plain", t.forget);
       button.setAttribute("aria-label", `${t.forget}: ${node}`);
       button.dataset.output = `${node}/`;
+      button.disabled = link.lost;
       button.addEventListener("click", () => onForget(node));
       name.append(" ", button);
     }
@@ -231,9 +231,10 @@ export const boardNames = () =>
 /** The share of good reads in the last hour of each sensor of `node`; the causes of failed ones since its start unfold. */
 function goodReads(node, failures) {
   const shares = make("span", "shares");
-  for (const sensor of [...sensors.values()].filter((sensor) => !isForeign(sensor) && sensor.node === node)) {
-    const good = share(node, sensor.sensor);
-    if (good !== null) shares.append(make("span", "", make("b", "", sensor.sensor), ` ${percent(good)}`));
+  const known = [...sensors.values()].filter((sensor) => !isForeign(sensor) && sensor.node === node).map((sensor) => sensor.sensor);
+  for (const sensor of [...new Set([...known, ...counted(node)])].sort()) {
+    const good = share(node, sensor);
+    if (good !== null) shares.append(make("span", good === 0 ? "none" : "", make("b", "", sensor), ` ${percent(good)}`));
   }
   if (!shares.childElementCount) shares.append("–");
   const causes = Object.entries(failures).flatMap(([sensor, causes]) => {
@@ -258,10 +259,14 @@ export function drawAlarms(parent, onSelect) {
   const sorted = [...alarms.values()].sort((one, other) => other.raised - one.raised);
   const focused = document.activeElement?.dataset?.alarm;
   parent.replaceChildren(...sorted.map((alarm) => {
-    const state = alarm.raised ? t.raised : t.normal;
-    const item = make("li", alarm.raised ? "raised" : "",
-      link.lost ? chip("", t.lastKnown(state)) : chip(alarm.raised ? "raised" : "on", state), make("b", "", alarm.name));
     const sensor = alarm.sensor && sensors.get(`${alarm.node}/${alarm.sensor}`);
+    const unreported = !alarm.raised && isUnreported(alarm);
+    // A board may publish the one quantity and not the other.
+    const lacks = !alarm.raised && alarm.kind === "threshold" && sensor?.latest && sensor.latest[alarm.quantity] == null;
+    const state = alarm.raised ? t.raised : unreported ? t.unreported : lacks ? t.none : t.normal;
+    const kind = alarm.raised ? "raised" : unreported || lacks ? "off" : "on";
+    const item = make("li", alarm.raised ? "raised" : "",
+      link.lost ? chip("", t.lastKnown(state)) : chip(kind, state), make("b", "", alarm.name));
     const text = alarmText(alarm, sensor?.latest);
     if (sensor) {
       const button = make("button", "plain", text);
@@ -271,7 +276,7 @@ export function drawAlarms(parent, onSelect) {
     } else {
       item.append(make("span", "", text));
     }
-    if (alarm.since) item.append(make("span", "quiet", ago(now() - alarm.since)));
+    if (alarm.since) item.append(make("span", "quiet", elapsed(now() - alarm.since, AHEAD_MS)));
     return item;
   }));
   if (focused) [...parent.querySelectorAll("button")].find((button) => button.dataset.alarm === focused)?.focus();
@@ -281,7 +286,7 @@ export function drawAlarms(parent, onSelect) {
 export function drawRefusals(parent, clients) {
   parent.replaceChildren(...clients.map((client) => make("li", "raised",
     chip("raised", t.refusedChip), make("b", "", client.node ?? client.client), make("span", "", t.refusal(client)),
-    make("span", "quiet", t.refusedWhen(client.address, ago(Math.max(now() - client.at, 0)), client.count)))));
+    make("span", "quiet", t.refusedWhen(client.address, elapsed(now() - client.at, AHEAD_MS), client.count)))));
 }
 
 /** Draws the latest changes of alarms. */
