@@ -358,3 +358,20 @@ fn samples_from_before_the_clock_was_set_are_kept_and_corrected() {
         assert_eq!((world.found().0.len(), one("SELECT count(*) FROM early")), (1, 0));
     }
 }
+
+/// The broker ends right after times were corrected, and its clock is wrong again when it is back: they are right, and stay.
+#[test]
+fn a_time_that_was_corrected_by_a_set_clock_is_settled_with_it() {
+    let mut world = World::new(0);
+    let came = world.true_ms;
+    world.come();
+    while world.maintain(1) {}
+    world.apply(&Op::Set);
+    while world.found().0 != [(0, came)] || world.changes() != [(0, came)] {
+        assert!(world.maintain(1), "corrected in the end");
+    }
+    world.apply(&Op::Floor(0));
+    world.apply(&Op::Restart(None));
+    while world.maintain(1) {}
+    assert_eq!((world.found().0, world.changes()), (vec![(0, came)], vec![(0, came)]));
+}

@@ -110,7 +110,8 @@ pub(in crate::store) fn step(
         .execute([doubted_from, SET_FROM_MS])?;
     let corrected = transaction
         .prepare_cached(
-            "UPDATE alarm SET at_original = coalesce(at_original, at), at = at - correction + ?1, correction = ?1
+            "UPDATE alarm SET at_original = coalesce(at_original, at), at = at - correction + ?1,
+                 correction = CASE WHEN ?3 THEN NULL ELSE ?1 END
              WHERE id IN (SELECT id FROM alarm WHERE correction IS NOT NULL
                           AND (abs(correction - ?1) >= ?2 OR (?3 AND correction <> ?1)) LIMIT ?4)",
         )?

@@ -105,8 +105,12 @@ fn correct(
         transaction
             .prepare_cached("UPDATE sample SET at = ? WHERE id = ?")?
             .execute([corrected, id])?;
-        let (correction_ms, shift_ms) =
-            (Some(cache.correction_ms), stretch.shift_ms.saturating_add(by_ms));
+        // What a clock that is set corrects is settled with it, not by a later commit: the broker may end in between.
+        let correction_ms = (!cache.is_set).then_some(cache.correction_ms);
+        let shift_ms = stretch.shift_ms.saturating_add(by_ms);
+        if correction_ms.is_none() && shift_ms == 0 && rolled {
+            continue;
+        }
         Stretch { first: id, last: id, correction_ms, shift_ms, rolled, ..stretch }
             .save(transaction)?;
     }
