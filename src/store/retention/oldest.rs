@@ -1,5 +1,7 @@
 //! Looks for the oldest and the newest data of the log.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::retention::horizon::{Horizon, Horizons};
@@ -35,10 +37,19 @@ pub(in crate::store) fn of(
     correction_ms: i64,
 ) -> rusqlite::Result<Oldest> {
     let mut found = Oldest::default();
+    // A node may have ten thousands of runs, and thousands of sensors.
+    let mut arrived_of = HashMap::<i64, Option<i64>>::new();
     for of in series {
         let horizon = horizons.of_code(of.code, of.series);
         if of.code == READINGS.code {
-            let arrived = arrived(connection, of.series, correction_ms)?;
+            // It may be deleted by now.
+            let Some(node) = node(connection, of.series)? else { continue };
+            let arrived = match arrived_of.get(&node) {
+                Some(known) => *known,
+                None => {
+                    *arrived_of.entry(node).or_insert(arrived(connection, node, correction_ms)?)
+                }
+            };
             let arrived = arrived.map(|at| at.max(horizon.rows_from));
             let readings = of_series(connection, &READINGS, of.series, &horizon)?;
             found.take(&Oldest { arrived, ..readings });
@@ -70,23 +81,30 @@ fn of_series<const N: usize>(
     Ok(found)
 }
 
-/// When the first of the readings came, Unix ms, that a sensor's node has ahead of the clock or without one.
+fn node(connection: &Connection, sensor: i64) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT node FROM sensor WHERE id = ?")?
+        .query_row([sensor], |row| row.get(0))
+        .optional()
+}
+
+/// When the first of the readings came, Unix ms, that a node has ahead of the clock or without one: a look at each of its
+/// runs.
 fn arrived(
     connection: &Connection,
-    sensor: i64,
+    node: i64,
     correction_ms: i64,
 ) -> rusqlite::Result<Option<i64>> {
     connection
         .prepare_cached(
             "SELECT min(arrived) FROM (
                  SELECT (SELECT min(arrived) FROM ahead WHERE ahead.run = run.id) + ?2 AS arrived
-                 FROM sensor JOIN run ON run.node = sensor.node WHERE sensor.id = ?1
+                 FROM run WHERE run.node = ?1
                  UNION ALL
                  SELECT booted_by + (SELECT mono FROM reading WHERE reading.run = parked.run ORDER BY seq LIMIT 1)
-                 FROM parked JOIN run ON run.id = parked.run
-                 WHERE run.node = (SELECT node FROM sensor WHERE id = ?1))",
+                 FROM run CROSS JOIN parked ON parked.run = run.id WHERE run.node = ?1)",
         )?
-        .query_row([sensor, correction_ms], |row| row.get(0))
+        .query_row([node, correction_ms], |row| row.get(0))
 }
 
 /// The name of a series, for people.
@@ -99,4 +117,72 @@ pub(in crate::store) fn name(connection: &Connection, of: &SeriesUse) -> rusqlit
     let name =
         connection.prepare_cached(sql)?.query_row([of.series], |row| row.get(0)).optional()?;
     Ok(name.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+    use crate::store::file::schema::LOG;
+
+    const RUNS: i64 = 2_000;
+
+    /// The oldest data of a node with so many sensors and [`RUNS`] runs, of which one has a reading ahead of the clock and
+    /// one awaits it; and thousands of steps of SQLite's machine.
+    fn of_node(sensors: i64) -> (Oldest, u64) {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for script in LOG.migrations {
+            connection.execute_batch(script).unwrap();
+        }
+        connection
+            .execute_batch(&format!(
+                "PRAGMA foreign_keys = OFF;
+                 INSERT INTO node (id, name) VALUES (1, 'a'), (2, 'other');
+                 WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {sensors})
+                 INSERT INTO sensor (id, node, name) SELECT n, 1, 's' || n FROM n;
+                 WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n <= {RUNS})
+                 INSERT INTO run (id, node, boot) SELECT n, 1 + (n > {RUNS}), 'b' || n FROM n;
+                 INSERT INTO ahead (run, seq, arrived) VALUES (7, 1, 500), (7, 2, 400), ({RUNS} + 1, 1, 5);
+                 INSERT INTO parked (run, booted_by) VALUES (8, 1300), ({RUNS} + 1, 5);
+                 INSERT INTO reading (run, seq, sensor, at, clock, mono) VALUES (8, 1, 1, 0, 3, 90);"
+            ))
+            .unwrap();
+        let steps = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&steps);
+        connection
+            .progress_handler(
+                1_000,
+                Some(move || {
+                    counted.fetch_add(1, Relaxed);
+                    false
+                }),
+            )
+            .unwrap();
+        let series: Vec<SeriesUse> = (1..=sensors)
+            .map(|series| SeriesUse {
+                code: READINGS.code,
+                series,
+                owner: 0,
+                holder: 0,
+                bytes: 1,
+                waiting: 0,
+            })
+            .collect();
+        let horizons = Horizons::load(&connection).unwrap();
+        let oldest = of(&connection, &horizons, &series, 1_000).unwrap();
+        (oldest, steps.load(Relaxed))
+    }
+
+    #[test]
+    fn the_runs_of_a_node_are_looked_at_once_however_many_sensors_it_has() {
+        let (oldest, few) = of_node(10);
+        assert_eq!((oldest.rows, oldest.arrived), (Some(0), Some(1_390)));
+        let started = std::time::Instant::now();
+        let (oldest, many) = of_node(5_000);
+        println!("{few} and {many} thousand steps, {:?} with the rows' making", started.elapsed());
+        assert_eq!(oldest.arrived, Some(1_390));
+        assert!(many < few + 1_000, "{few} and {many} thousand steps");
+    }
 }
