@@ -7,9 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use humidor::store::{Gap, LOG_FILE, Log, OpenError, Range, SeriesQuery, Store};
+use humidor::mqtt::{Message, QoS};
+use humidor::store::{
+    Change, Gap, LOG_FILE, Log, OpenError, Queued, Range, SeriesQuery, Store, Target,
+};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use serde_json::json;
@@ -139,6 +143,55 @@ fn a_log_of_0_1_0_opens_and_shows_what_it_showed() {
     while store.move_arrived(Duration::from_millis(1)).unwrap() {}
     assert!(view(&path, "readings") == before[0]);
     assert_eq!(answers_now(&path, &answers), answers);
+}
+
+/// Until schema 13 a message was stored with each session that it waits for. Such rows stay as they are.
+#[test]
+fn messages_that_wait_in_an_older_log_are_delivered_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(LOG_FILE);
+    std::fs::copy(fixture("log-0.1.0.db"), &path).unwrap();
+    let older = Connection::open(&path).unwrap();
+    let version: i64 = older.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert!(version < 13);
+    older
+        .execute_batch(
+            "INSERT INTO session (id, client_id, expiry_s) VALUES (1, 'kim' || char(1) || 'a', 900), (2, 'b', 900);
+             INSERT INTO queued (session, number, qos, retain, identifiers, topic, payload, properties, publisher, expires_at, size)
+             VALUES (1, 7, 1, 1, x'00000009', 't/a', x'2131', x'', 'kim', 4000000000000, 70),
+                    (2, 3, 2, 0, x'', NULL, NULL, NULL, '', NULL, 0),
+                    (2, 4, 2, 0, x'', 't/a', x'2131', x'', 'kim', NULL, 70);",
+        )
+        .unwrap();
+    drop(older);
+
+    let mut store = Store::open(&path).unwrap();
+    let waiting = |session| Queued::open(&path).unwrap().page(session, 0).unwrap();
+    let [first] = &waiting(1)[..] else { panic!("{:?}", waiting(1)) };
+    assert_eq!((first.number, first.retain, &first.identifiers[..]), (7, true, &[9][..]));
+    let message = first.message.as_ref().unwrap();
+    assert_eq!((message.topic.as_str(), &message.payload[..]), ("t/a", &b"!1"[..]));
+    assert_eq!((&*message.publisher, message.expires_at_ms), ("kim", Some(4_000_000_000_000)));
+    let held = |session| -> Vec<(i64, bool)> {
+        waiting(session).iter().map(|row| (row.number, row.message.is_some())).collect()
+    };
+    assert_eq!(held(2), [(3, false), (4, true)], "of one only PUBREL is left");
+
+    // They go as they came, beside messages that are stored once.
+    let target =
+        |session| Target { session, qos: QoS::AtLeastOnce, retain: false, identifiers: vec![] };
+    let message = Arc::new(Message::own("t", vec![b'x'; 1_000]));
+    let queue = Change::Queue { message, targets: vec![target(1), target(2)] };
+    store.commit(&[], &[&queue, &Change::Done { session: 1, number: 7 }]).unwrap();
+    store.commit(&[], &[&Change::Release { session: 2, number: 4 }]).unwrap();
+    assert_eq!(held(1), [(8, true)]);
+    assert_eq!(held(2), [(3, false), (4, false), (5, true)]);
+    store.commit(&[], &[&Change::End { session: 1 }, &Change::End { session: 2 }]).unwrap();
+    let left = rows(
+        &Connection::open(&path).unwrap(),
+        "SELECT id FROM message UNION ALL SELECT number FROM queued",
+    );
+    assert_eq!(left, BTreeSet::new());
 }
 
 #[test]

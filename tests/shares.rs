@@ -520,6 +520,7 @@ fn what_waits_in_a_small_log_takes_no_reading_of_another_user() {
     let bytes: u64 = log
         .query_row(
             "SELECT (SELECT coalesce(sum(length(payload)), 0) FROM queued)
+             + (SELECT coalesce(sum(length(payload)), 0) FROM message)
              + (SELECT coalesce(sum(length(payload)), 0) FROM retained)
              + (SELECT coalesce(sum(length(payload)), 0) FROM will)",
             [],

@@ -6,7 +6,7 @@ use crate::store::file::rollup_tables::V4;
 /// The log of the broker: `application_id` is `hmdr` in ASCII.
 pub(in crate::store) const LOG: Database = Database {
     application_id: 0x686d_6472,
-    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12],
+    migrations: &[V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12, V13],
 };
 
 /// Readings, samples and refusals.
@@ -19,7 +19,7 @@ const V1: &str = include_str!("migrations/1_readings.sql");
 /// The state that MQTT asks a server to keep over a restart.
 ///
 /// `session.expiry_s` is 4294967295 when the session has no end; `left_at` is null while its client is connected. In
-/// `queued`, `payload` is null when the client has the message and only PUBREL is left to send.
+/// `queued`, `payload` and `message` are null when the client has the message and only PUBREL is left to send.
 const V2: &str = include_str!("migrations/2_mqtt.sql");
 
 /// The history of alarms.
@@ -48,6 +48,9 @@ const V11: &str = include_str!("migrations/11_own_horizons.sql");
 
 /// Runs whose clock is not set, by node.
 const V12: &str = include_str!("migrations/12_runs_without_clock.sql");
+
+/// Messages that wait for several sessions, stored once.
+const V13: &str = include_str!("migrations/13_messages_once.sql");
 
 /// `reading.clock` of a reading whose node had no set clock.
 pub(in crate::store) const CLOCK_UNSYNCED: i64 = 0;
@@ -88,7 +91,8 @@ mod tests {
                 "9ed82ace9440fd67",
                 "c50da0edc94edfe5",
                 "d069bb29c3164d77",
-                "022367e241327734"
+                "022367e241327734",
+                "f443d360cc0a452a"
             ]
         );
     }

@@ -7,10 +7,10 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::mqtt::Message;
 use crate::reading::Id;
 use crate::store::mqtt::forgotten;
-use crate::store::mqtt::queue::{Target, enqueue, size_of};
+use crate::store::mqtt::queue::{self, Target};
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::mqtt::retained;
-use crate::store::mqtt::sessions::{Options, delete};
+use crate::store::mqtt::sessions::{self, Options};
 use crate::store::mqtt::wills::{self, StoredWill};
 
 /// A change of the state that survives a restart. `session` is the number of a session, `number` that of a message
@@ -109,27 +109,11 @@ pub(in crate::store) fn apply(
         Change::Unsubscribe { session, filter } => {
             run("DELETE FROM subscription WHERE session = ? AND filter = ?", &[session, filter])
         }
-        Change::Queue { message, targets } => {
-            targets.iter().try_for_each(|target| enqueue(transaction, counts, message, target))
-        }
+        Change::Queue { message, targets } => queue::enqueue(transaction, counts, message, targets),
         Change::Release { session, number } => {
-            let size = size_of(transaction, *session, *number)?;
-            if let Some(size) = size {
-                counts.take_out(*session, size);
-            }
-            run(
-                "UPDATE queued SET topic = NULL, payload = NULL, properties = NULL, size = 0
-                 WHERE session = ? AND number = ?",
-                &[session, number],
-            )
+            queue::release(transaction, counts, *session, *number)
         }
-        Change::Done { session, number } => {
-            let size = size_of(transaction, *session, *number)?;
-            if let Some(size) = size {
-                counts.take_out(*session, size);
-            }
-            run("DELETE FROM queued WHERE session = ? AND number = ?", &[session, number])
-        }
+        Change::Done { session, number } => queue::done(transaction, counts, *session, *number),
         Change::Received { session, packet_id } => run(
             "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?, ?)",
             &[session, packet_id],
@@ -152,6 +136,6 @@ fn end(
     counts: &mut QueueCounts,
     session: i64,
 ) -> rusqlite::Result<()> {
-    counts.end(session);
-    delete(transaction, session)
+    queue::end(transaction, counts, session)?;
+    sessions::delete(transaction, session)
 }

@@ -6,9 +6,14 @@
 pub(in crate::store) mod change;
 mod columns;
 pub(in crate::store) mod forgotten;
+mod longest_queues;
+mod message;
 pub(in crate::store) mod queue;
 pub(in crate::store) mod queue_counts;
 pub(in crate::store) mod queue_reader;
 pub(in crate::store) mod retained;
 pub(in crate::store) mod sessions;
 pub(in crate::store) mod wills;
+
+#[cfg(test)]
+mod tests;

@@ -84,8 +84,13 @@ impl Queued {
     /// The error of SQLite.
     pub fn page(&self, session: i64, after: i64) -> rusqlite::Result<Vec<Waiting>> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT number, qos, retain, identifiers, topic, payload, properties, publisher, expires_at, size
-             FROM queued WHERE session = ? AND number > ? ORDER BY number",
+            "SELECT number, qos, retain, identifiers, coalesce(message.topic, queued.topic),
+                    coalesce(message.payload, queued.payload),
+                    coalesce(message.properties, queued.properties),
+                    coalesce(message.publisher, queued.publisher),
+                    coalesce(message.expires_at, queued.expires_at), queued.size
+             FROM queued LEFT JOIN message ON message.id = queued.message
+             WHERE session = ? AND number > ? ORDER BY number",
         )?;
         let mut rows = statement.query(params![session, after])?;
         let (mut page, mut bytes) = (Vec::new(), 0);

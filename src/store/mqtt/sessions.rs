@@ -90,13 +90,12 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
     Ok(sessions)
 }
 
-/// Deletes a session with its subscriptions, messages and packet ids.
+/// Deletes a session, for which no message waits any more, with its subscriptions and packet ids.
 pub(in crate::store) fn delete(
     transaction: &Transaction<'_>,
     session: i64,
 ) -> rusqlite::Result<()> {
     for rows in [
-        "DELETE FROM queued WHERE session = ?",
         "DELETE FROM received WHERE session = ?",
         "DELETE FROM subscription WHERE session = ?",
         "DELETE FROM session WHERE id = ?",
