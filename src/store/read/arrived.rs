@@ -133,19 +133,30 @@ pub(in crate::store) fn latest(
     Ok(latest)
 }
 
-/// By sensor and run: the highest number, and the id of its row.
-pub(in crate::store) type NewestArrived = HashMap<i64, BTreeMap<i64, (i64, i64)>>;
+/// What a sensor has of a run among the single rows.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct ArrivedRun {
+    /// When the run began, Unix ms by its node's clock; `None` until that was set.
+    pub began: Option<i64>,
+    /// The highest number, and the id of its row.
+    pub highest: (i64, i64),
+}
 
-/// The highest number of each run in which a sensor has single rows, and the id of that row: by sensor and run.
-pub(in crate::store) fn newest(connection: &Connection) -> rusqlite::Result<NewestArrived> {
-    let mut statement =
-        connection.prepare_cached("SELECT sensor, run, seq, id FROM arrived WHERE is_kept")?;
+/// The runs in which a sensor has single rows: by sensor and run. As many as there are are looked at once, with the rows: a
+/// board may have made up ten thousands.
+pub(in crate::store) fn newest(
+    connection: &Connection,
+) -> rusqlite::Result<HashMap<i64, BTreeMap<i64, ArrivedRun>>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT sensor, arrived.run, arrived.seq, arrived.id, run.offset_ms
+         FROM arrived CROSS JOIN run ON run.id = arrived.run WHERE is_kept",
+    )?;
     let mut rows = statement.query([])?;
-    let mut newest = NewestArrived::new();
+    let mut newest = HashMap::<i64, BTreeMap<i64, ArrivedRun>>::new();
     while let Some(row) = rows.next()? {
-        let number = (row.get(2)?, row.get(3)?);
-        let highest = newest.entry(row.get(0)?).or_default().entry(row.get(1)?).or_insert(number);
-        *highest = number.max(*highest);
+        let run = ArrivedRun { began: row.get(4)?, highest: (row.get(2)?, row.get(3)?) };
+        let known = newest.entry(row.get(0)?).or_default().entry(row.get(1)?).or_insert(run);
+        known.highest = known.highest.max(run.highest);
     }
     Ok(newest)
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use rusqlite::OptionalExtension;
 
 use crate::clock;
-use crate::store::read::arrived::{self, ARRIVED};
+use crate::store::read::arrived::{self, ARRIVED, ArrivedRun};
 use crate::store::read::log::{Log, READINGS, Reading, reading};
-use crate::store::write::newest::{newest_of, noted};
+use crate::store::write::newest::{RunAge, newest_of, noted};
 
 /// The sensors of the log.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -55,31 +55,31 @@ impl Log {
             .collect()
     }
 
-    /// The newest reading of a sensor. `arrived` has, by run, the highest number of its rows that are still to be moved,
-    /// and the row's id.
+    /// The newest reading of a sensor. `arrived` has its rows that are still to be moved, by run.
     fn newest(
         &self,
         sensor: i64,
-        arrived: Option<&BTreeMap<i64, (i64, i64)>>,
+        arrived: Option<&BTreeMap<i64, ArrivedRun>>,
         now_ms: i64,
     ) -> rusqlite::Result<Option<Reading>> {
-        let placed = noted(&self.connection, sensor)?.into_iter();
-        let mut runs: BTreeMap<i64, (i64, Option<i64>)> =
-            placed.map(|(run, seq)| (run, (seq, None))).collect();
-        for (run, (seq, id)) in arrived.into_iter().flatten() {
-            let known = runs.entry(*run).or_insert((*seq, Some(*id)));
-            if *seq >= known.0 {
-                *known = (*seq, Some(*id));
+        // Age, highest number, and the row's id where it is still to be moved.
+        let mut runs: BTreeMap<i64, (RunAge, i64, Option<i64>)> = BTreeMap::new();
+        for (run, seq) in noted(&self.connection, sensor)? {
+            runs.insert(run, (RunAge::load(&self.connection, run, now_ms)?, seq, None));
+        }
+        for (run, ArrivedRun { began, highest: (seq, id) }) in arrived.into_iter().flatten() {
+            if runs.get(run).is_none_or(|(_, placed, _)| seq >= placed) {
+                runs.insert(*run, (RunAge::new(*run, *began, now_ms), *seq, Some(*id)));
             }
         }
-        while let Some(run) = newest_of(&self.connection, runs.keys().copied(), now_ms)? {
+        while let Some(run) = newest_of(runs.values().map(|(age, ..)| *age)) {
             let found = match runs.remove(&run.id) {
-                Some((_, Some(id))) => self
+                Some((_, _, Some(id))) => self
                     .connection
                     .prepare_cached(&format!("{ARRIVED} WHERE reading.id = ?"))?
                     .query_row([id], reading)
                     .optional()?,
-                Some((seq, None)) => self
+                Some((_, seq, None)) => self
                     .connection
                     .prepare_cached(&format!(
                         "{READINGS} WHERE reading.run = ? AND reading.seq = ?"
@@ -116,5 +116,51 @@ impl Log {
                 .query_row([arrived.id], reading)
                 .optional(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::reading::ClockState;
+    use crate::store::{Record, Store};
+    use crate::wire::Telemetry;
+
+    const START_MS: i64 = 1_760_000_000_000;
+
+    /// A board that restarts all the time comes back and sends its newest reading first, and then those of earlier runs.
+    #[test]
+    fn the_newest_of_thousands_of_runs_that_wait_is_found_without_a_look_at_each() {
+        let runs = std::env::var("HUMIDOR_WAITING_RUNS").map_or(3_000, |n| n.parse().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("humidor.db");
+        let mut store = Store::open(&path).unwrap();
+        let reading = |run: u64| Record::Reading {
+            node: "press".parse().unwrap(),
+            sensor: "s".parse().unwrap(),
+            telemetry: Telemetry {
+                boot: format!("b{run}").parse().unwrap(),
+                seq: 1,
+                at: START_MS + run.cast_signed() * 60_000,
+                clock: ClockState::Synced,
+                mono: 1,
+                temperature: Some(20.0),
+                humidity: None,
+            },
+        };
+        let readings: Vec<Record> = [runs].into_iter().chain(1..runs).map(reading).collect();
+        store.append(&readings.iter().collect::<Vec<_>>()).unwrap();
+        let newest = format!("b{runs}");
+        let log = Log::open(&path).unwrap();
+        let started = std::time::Instant::now();
+        let overview = log.overview().unwrap();
+        println!("the newest of {runs} runs that wait: {:?}", started.elapsed());
+        let [sensor] = &overview.sensors[..] else { panic!("{overview:?}") };
+        assert_eq!(sensor.latest.as_ref().unwrap().boot, newest);
+        let age = log.connection.prepare_cached("SELECT offset_ms FROM run WHERE id = ?").unwrap();
+        assert_eq!(age.get_status(StatementStatus::Run), 0, "looks at single runs");
+        assert_eq!(log.latest(1).unwrap()[0].boot, newest);
     }
 }

@@ -8,9 +8,9 @@ use crate::clock;
 use crate::store::read::arrived::{self, ARRIVED};
 use crate::store::read::log::{Log, READINGS, Reading, reading};
 use crate::store::retention::ahead::AHEAD_MS;
-use crate::store::write::newest::RunAge;
+use crate::store::write::newest::{OFFSET_AHEAD_MS, RunAge};
 
-/// Runs of one node that are looked at for its latest readings, at most.
+/// Runs of one node that are looked at for its latest readings, at most: so many that came last, and that began last.
 const RUNS: i64 = 64;
 impl Log {
     /// The latest `count` readings, oldest first: of each node those with the highest numbers of its newest runs, whatever
@@ -60,12 +60,14 @@ impl Log {
         let mut runs = self
             .connection
             .prepare_cached(
-                "SELECT id FROM run WHERE node = ?1 AND id IN (
+                "SELECT id FROM run WHERE id IN (
                      SELECT id FROM run WHERE node = ?1 ORDER BY id DESC LIMIT ?2)
+                 OR id IN (SELECT id FROM run WHERE node = ?1 AND offset_ms <= ?3
+                           ORDER BY offset_ms DESC LIMIT ?2)
                  OR id IN (SELECT run FROM newest JOIN sensor ON sensor.id = newest.sensor
                            WHERE sensor.node = ?1) ORDER BY id",
             )?
-            .query_map([node, RUNS], |row| row.get(0))?
+            .query_map([node, RUNS, now_ms.saturating_add(OFFSET_AHEAD_MS)], |row| row.get(0))?
             .map(|id| RunAge::load(&self.connection, id?, now_ms))
             .collect::<rusqlite::Result<Vec<_>>>()?;
         // Each goes behind the last one that it is newer than: ages need not be comparable.

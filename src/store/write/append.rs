@@ -114,7 +114,7 @@ fn append_reading(
             put_run(forward.operation(), node, telemetry, telemetry.at - mono);
         }
     }
-    let is_new = cache.arrivals(transaction)?.append(transaction, run.id, sensor, telemetry)?;
+    let is_new = cache.arrivals(transaction)?.append(transaction, run, sensor, telemetry)?;
     if is_new && let Some(forward) = &mut cache.forward {
         put_reading(forward.operation(), node, sensor_name, telemetry);
     }

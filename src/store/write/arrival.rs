@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::reading::ClockState;
 use crate::store::file::schema::{CLOCK_SYNCED, CLOCK_UNSYNCED};
+use crate::store::write::intern::Run;
 use crate::store::write::numbers::ArrivedNumbers;
 use crate::wire::Telemetry;
 
@@ -101,7 +102,7 @@ impl Arrivals {
     pub fn append(
         &mut self,
         transaction: &Transaction<'_>,
-        run: i64,
+        run: Run,
         sensor: i64,
         telemetry: &Telemetry,
     ) -> rusqlite::Result<bool> {
@@ -122,7 +123,7 @@ impl Arrivals {
             )?
             .execute(params![
                 self.next,
-                run,
+                run.id,
                 seq,
                 sensor,
                 telemetry.at,
@@ -158,7 +159,8 @@ mod tests {
             humidity: None,
         };
         let is_new = |arrivals: &mut Arrivals, seq| {
-            arrivals.append(&transaction, 1, 1, &telemetry(seq)).unwrap()
+            let run = Run { id: 1, node: 1, is_synced: true };
+            arrivals.append(&transaction, run, 1, &telemetry(seq)).unwrap()
         };
         assert!((1..=10).all(|seq| is_new(&mut arrivals, seq)));
         for moved in [3, 5, 7] {

@@ -24,6 +24,8 @@ const ROWS_PER_RUN: i64 = 128;
 const MOVE_ROWS: i64 = 16_384;
 /// Rows that wait when they arrive faster than they are moved.
 const BEHIND_ROWS: i64 = 262_144;
+/// Runs beyond one of each node that have begun and wait, likewise: each takes memory, and a look for the newest reading.
+const BEHIND_RUNS: usize = 32_768;
 /// Rows that one piece of work reads into the segment, or deletes.
 const PIECE_ROWS: i64 = 1_000;
 /// Rows that one piece of work places.
@@ -35,21 +37,22 @@ pub(in crate::store) fn segment_rows(max_bytes: u64) -> i64 {
         .map_or(SEGMENT_ROWS, |rows| rows.min(SEGMENT_ROWS))
 }
 
-/// Whether so many rows have arrived that they are moved before the next round, in segments of `segment_rows`.
+/// Whether so many rows have arrived that they are moved before the next round, in segments of `segment_rows`. A node that
+/// begins one run after the other is no reason to wait for more rows: their places are side by side.
 pub(in crate::store) fn is_due(arrivals: &Arrivals, segment_rows: i64) -> bool {
     let runs = i64::try_from(arrivals.numbers.runs()).unwrap_or(i64::MAX);
     let worth = runs.saturating_mul(ROWS_PER_RUN).clamp(MOVE_ROWS.min(segment_rows), segment_rows);
     arrivals.unmoved() >= worth
 }
 
-/// Whether rows arrive faster than they are moved.
+/// Whether rows arrive, or nodes begin runs, faster than those are moved.
 pub(in crate::store) fn is_behind(arrivals: &Arrivals) -> bool {
-    arrivals.unmoved() > BEHIND_ROWS
+    arrivals.unmoved() > BEHIND_ROWS || arrivals.numbers.restarts() > BEHIND_RUNS
 }
 
 /// Whether the move falls back although it has half of the time: rows in this table are no roll-ups and cannot be deleted.
 pub(in crate::store) fn is_far_behind(arrivals: &Arrivals) -> bool {
-    arrivals.unmoved() > 2 * BEHIND_ROWS
+    arrivals.unmoved() > 2 * BEHIND_ROWS || arrivals.numbers.restarts() > 2 * BEHIND_RUNS
 }
 
 /// Rows that are moved together.
@@ -246,4 +249,45 @@ fn delete_moved(transaction: &Transaction<'_>, arrivals: &mut Arrivals) -> rusql
     transaction.prepare_cached("DELETE FROM arrival WHERE id < ?")?.execute([end])?;
     arrivals.first = end;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::ClockState;
+    use crate::store::Store;
+    use crate::store::write::intern::Run;
+    use crate::wire::Telemetry;
+
+    /// Whether a move is due when so many nodes have sent `each` readings in every one of `runs` runs.
+    fn is_due_after(nodes: i64, runs: i64, each: u64) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let transaction = store.connection.transaction().unwrap();
+        let mut arrivals = Arrivals::load(&transaction).unwrap();
+        for run in 0..nodes * runs {
+            let run = Run { id: run, node: run % nodes, is_synced: true };
+            for seq in 1..=each {
+                let telemetry = Telemetry {
+                    boot: "b".parse().unwrap(),
+                    seq,
+                    at: 0,
+                    clock: ClockState::Synced,
+                    mono: 0,
+                    temperature: Some(20.0),
+                    humidity: None,
+                };
+                assert!(arrivals.append(&transaction, run, 1, &telemetry).unwrap());
+            }
+        }
+        is_due(&arrivals, SEGMENT_ROWS)
+    }
+
+    #[test]
+    fn a_hall_that_restarts_waits_for_more_rows_and_a_node_that_restarts_all_the_time_does_not() {
+        assert!(!is_due_after(900, 1, 20), "18,000 rows that would write 900 pages");
+        assert!(is_due_after(1, 16_384, 1), "readings of as many runs");
+        assert!(is_due_after(4, 4_096, 1));
+        assert!(!is_due_after(1, 16_000, 1), "a few wait for the next round");
+    }
 }

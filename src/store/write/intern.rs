@@ -13,6 +13,7 @@ const NAMES_CACHED: usize = 10_000;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Run {
     pub id: i64,
+    pub node: i64,
     /// Whether its clock was set once, so that the offset of its times is known.
     pub is_synced: bool,
 }
@@ -96,7 +97,7 @@ impl Interner {
                 "SELECT id, synced_seq IS NOT NULL FROM run WHERE node = ? AND boot = ?",
             )?
             .query_row(params![number, boot.as_str()], |row| {
-                Ok(Run { id: row.get(0)?, is_synced: row.get(1)? })
+                Ok(Run { id: row.get(0)?, node: number, is_synced: row.get(1)? })
             })?;
         self.nodes.entry(node.clone()).or_default().runs.insert(boot.clone(), run);
         self.names += 1;

@@ -31,8 +31,13 @@ impl RunAge {
             .query_row([id], |row| row.get(0))
             .optional()?
             .flatten();
+        Ok(Self::new(id, began, now_ms))
+    }
+
+    /// Of run `id` that began at `began` by its node's clock, at `now_ms`; both Unix ms.
+    pub fn new(id: i64, began: Option<i64>, now_ms: i64) -> Self {
         let latest = now_ms.saturating_add(OFFSET_AHEAD_MS);
-        Ok(Self { id, began: began.filter(|began| *began <= latest) })
+        Self { id, began: began.filter(|began| *began <= latest) }
     }
 
     /// Whether it is newer than `other`: it began later, or where that is not known of both, its first reading came
@@ -98,7 +103,9 @@ fn note(
         let highest = runs.entry(*run).or_insert(*seq);
         *highest = (*seq).max(*highest);
     }
-    let newest = newest_of(transaction, runs.keys().copied(), now_ms)?.map(|newest| newest.id);
+    let ages = runs.keys().map(|run| RunAge::load(transaction, *run, now_ms));
+    let ages = ages.collect::<rusqlite::Result<Vec<_>>>()?;
+    let newest = newest_of(ages.into_iter()).map(|newest| newest.id);
     let mut surplus = runs.len().saturating_sub(RUNS_KEPT);
     runs.retain(|run, _| {
         let goes = surplus > 0 && Some(*run) != newest;
@@ -132,20 +139,9 @@ pub(in crate::store) fn noted(
         .collect()
 }
 
-/// The newest of some runs of one node.
-pub(in crate::store) fn newest_of(
-    connection: &Connection,
-    runs: impl Iterator<Item = i64>,
-    now_ms: i64,
-) -> rusqlite::Result<Option<RunAge>> {
-    let mut newest: Option<RunAge> = None;
-    for run in runs {
-        let run = RunAge::load(connection, run, now_ms)?;
-        if newest.is_none_or(|newest| run.is_newer_than(newest)) {
-            newest = Some(run);
-        }
-    }
-    Ok(newest)
+/// The newest of some runs of one node, in the order of their ids.
+pub(in crate::store) fn newest_of(runs: impl Iterator<Item = RunAge>) -> Option<RunAge> {
+    runs.reduce(|newest, run| if run.is_newer_than(newest) { run } else { newest })
 }
 
 #[cfg(test)]

@@ -1,49 +1,68 @@
 //! The numbers of readings that arrived lately, by run: with them a new reading is told from a repeat without a look
 //! into the database.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
 use crate::store::retention::deleted_ranges;
+use crate::store::write::intern::Run;
 
 /// A set of numbers, kept as ranges: a run that counts without holes is one range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::store) struct Ranges {
-    /// Last number of each range by its first. Ranges neither overlap nor touch.
-    last_by_first: BTreeMap<i64, i64>,
+    /// First and last of the range with the highest numbers: the only one of most runs, and the one that grows.
+    highest: Option<(i64, i64)>,
+    /// Last number of each other range by its first. No ranges overlap or touch.
+    lower: BTreeMap<i64, i64>,
 }
 
 impl Ranges {
     pub fn contains(&self, number: i64) -> bool {
-        self.last_by_first.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
+        match self.highest {
+            Some((first, last)) if number >= first => number <= last,
+            _ => self.lower.range(..=number).next_back().is_some_and(|(_, last)| *last >= number),
+        }
     }
 
     /// Adds `number` and joins the ranges that it touches.
     pub fn add(&mut self, number: i64) {
-        let mut last = number;
-        if let Some(next) = number.checked_add(1)
-            && let Some(end) = self.last_by_first.remove(&next)
-        {
-            last = end;
-        }
-        match self.last_by_first.range_mut(..=number).next_back() {
-            Some((_, before)) if *before >= number => {}
-            Some((_, before)) if *before + 1 == number => *before = last,
-            _ => {
-                self.last_by_first.insert(number, last);
+        let Some((first, last)) = self.highest else {
+            self.highest = Some((number, number));
+            return;
+        };
+        if number >= first {
+            if number.checked_sub(1).is_some_and(|before| before > last) {
+                self.lower.insert(first, last);
+                self.highest = Some((number, number));
+            } else {
+                self.highest = Some((first, last.max(number)));
             }
+            return;
+        }
+        let next = number + 1;
+        let end = if next == first { last } else { self.lower.remove(&next).unwrap_or(number) };
+        let begin = match self.lower.range_mut(..=number).next_back() {
+            Some((_, before)) if *before >= number => return,
+            Some((begin, before)) if *before + 1 == number => *begin,
+            _ => number,
+        };
+        if next == first {
+            self.lower.remove(&begin);
+            self.highest = Some((begin, end));
+        } else {
+            self.lower.insert(begin, end);
         }
     }
 
     /// The highest number.
     pub fn last(&self) -> Option<i64> {
-        self.last_by_first.last_key_value().map(|(_, last)| *last)
+        self.highest.map(|(_, last)| last)
     }
 
     /// First and last of each range, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
-        self.last_by_first.iter().map(|(first, last)| (*first, *last))
+        self.lower.iter().map(|(first, last)| (*first, *last)).chain(self.highest)
     }
 }
 
@@ -61,12 +80,17 @@ struct RunNumbers {
 pub(in crate::store) struct ArrivedNumbers {
     older: HashMap<i64, Ranges>,
     newer: HashMap<i64, RunNumbers>,
+    /// Nodes of which a run began among the newer ones.
+    begun: HashSet<i64>,
+    /// Runs that began among the newer, and the older ones, and were not the first of their node to do so.
+    newer_restarts: usize,
+    older_restarts: usize,
 }
 
 impl ArrivedNumbers {
     /// Reads the numbers of all rows after id `moved`.
     pub fn load(connection: &Connection, moved: i64) -> rusqlite::Result<Self> {
-        Ok(Self { older: numbers_after(connection, moved)?, newer: HashMap::new() })
+        Ok(Self { older: numbers_after(connection, moved)?, ..Self::default() })
     }
 
     /// Whether the reading is not stored yet; then it is noted as stored. A transaction that fails afterwards must
@@ -74,7 +98,7 @@ impl ArrivedNumbers {
     pub fn is_new(
         &mut self,
         connection: &Connection,
-        run: i64,
+        Run { id: run, node, .. }: Run,
         seq: i64,
     ) -> rusqlite::Result<bool> {
         let older = self.older.get(&run);
@@ -82,6 +106,9 @@ impl ArrivedNumbers {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(unknown) => {
                 let newest = newest_in_place(connection, run)?.max(older.and_then(Ranges::last));
+                if newest.is_none() && !self.begun.insert(node) {
+                    self.newer_restarts += 1;
+                }
                 let newest = newest.unwrap_or(i64::MIN);
                 unknown.insert(RunNumbers { newest, arrived: Ranges::default() })
             }
@@ -107,6 +134,8 @@ impl ArrivedNumbers {
     pub fn begin_generation(&mut self) {
         let newer = std::mem::take(&mut self.newer);
         self.older = newer.into_iter().map(|(run, numbers)| (run, numbers.arrived)).collect();
+        self.older_restarts = std::mem::take(&mut self.newer_restarts);
+        self.begun.clear();
     }
 
     /// Whether a reading of a run arrived lately; one that is still to be moved always did.
@@ -120,9 +149,15 @@ impl ArrivedNumbers {
         self.older.remove(&run);
     }
 
-    /// Runs of which a reading arrived lately.
+    /// Runs of which a reading arrived lately, of each node not more than one that began lately.
     pub fn runs(&self) -> usize {
-        self.older.len().max(self.newer.len())
+        let older = self.older.len().saturating_sub(self.older_restarts);
+        older.max(self.newer.len().saturating_sub(self.newer_restarts))
+    }
+
+    /// Further runs of nodes that began lately, and of which no reading was moved to its place yet.
+    pub const fn restarts(&self) -> usize {
+        self.newer_restarts
     }
 }
 
