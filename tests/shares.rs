@@ -535,6 +535,89 @@ fn what_waits_in_a_small_log_takes_no_reading_of_another_user() {
 }
 
 #[test]
+fn sessions_have_a_part_of_a_small_log() {
+    const PART: usize = 16 * 1024 * 1024 / 64;
+    let hall = Hall::open_with(&["--max-db", "16MiB"]);
+    let watch = hall.watch();
+    let granted = |wire: &mut Wire, filters: &[String]| {
+        wire.send(&subscribe_v5(filters));
+        let Packet::Answer(packets::SUBACK, body) = wire.receive() else { panic!("no SUBACK") };
+        assert!(body[3..].iter().all(|code| [0, QUOTA_EXCEEDED].contains(code)), "{body:?}");
+        body[3..].iter().map(|code| usize::from(*code == 0)).sum::<usize>()
+    };
+    let filters: Vec<String> = (0..190).map(|n| format!("{OWN}{n}/{}", "x".repeat(900))).collect();
+    let (mut live, _) = hall.login_v5("mallory", "live", 0);
+    assert_eq!(granted(&mut live, &filters), 190, "of a session that is not in the log");
+    let (mut wire, _) = hall.login_v5("mallory", "subscriber", 3600);
+    let (first, second) = filters.split_at(95);
+    let count = granted(&mut wire, first) + granted(&mut wire, second);
+    let bytes: usize = filters[..count].iter().map(|filter| 64 + filter.len()).sum();
+    assert!((PART / 2 - 1_200..PART / 2).contains(&bytes), "{count} take {bytes} bytes");
+    assert_eq!(granted(&mut wire, &filters[..10]), 10, "it has them already");
+    wire.send(&packets::packet(0xa2, &{
+        let mut body = vec![0, 1, 0];
+        text(&mut body, filters[0].as_bytes());
+        body
+    }));
+    assert!(matches!(wire.receive(), Packet::Answer(packets::UNSUBACK, _)));
+    assert_eq!(granted(&mut wire, &filters[185..]), 1, "there is room for one again");
+
+    // Exchanges take the rest.
+    let mut open = 0;
+    let closed = loop {
+        let mut body = Vec::new();
+        text(&mut body, b"humidor/mallory/x");
+        body.extend([0, 1 + open, 0]);
+        wire.send(&packets::packet(0x34, &body));
+        match wire.receive() {
+            Packet::Answer(5, _) => open += 1,
+            other => break other,
+        }
+    };
+    assert!(
+        matches!(closed, Packet::Answer(14, ref body) if body[0] == QUOTA_EXCEEDED),
+        "{closed:?}"
+    );
+    assert!(open < 100, "{open} exchanges");
+
+    let (mut hers, connack) = hall.login_v5("alice", "other", 3600);
+    assert_eq!(connack[1], 0);
+    assert_eq!(granted(&mut hers, &["humidor/alice/#".to_owned()]), 1, "another user has room");
+    // A new session of hers makes room by the end of the one that is away.
+    drop(wire);
+    let mut anew = None;
+    wait_until("the broker has seen that it is away", || {
+        let (wire, connack) = hall.login_v5("mallory", &"n".repeat(250), 3600);
+        anew = (connack[1] == 0).then_some(wire);
+        anew.is_some()
+    });
+    assert_eq!(granted(&mut anew.unwrap(), &filters[..50]), 50);
+    hall.close("subscriptions and exchanges of sessions", watch);
+}
+
+/// As many runs as a 16 MiB log took for two minutes of another user's time once.
+#[test]
+fn a_board_that_makes_up_runs_costs_others_no_more_than_its_readings() {
+    let runs = std::env::var("HUMIDOR_MADE_UP_RUNS").map_or(3_000, |runs| runs.parse().unwrap());
+    let hall = Hall::open_with(&["--max-db", "16MiB"]);
+    let watch = hall.watch();
+    let (mut wire, _) = hall.login_v5("mallory", "board", 0);
+    let reading = |run: u64| {
+        let (topic, payload) = reading_at(1, 1_760_000_000_000 + run * 1_000);
+        let payload = String::from_utf8(payload).unwrap();
+        let payload = payload.replace(r#""boot":"b""#, &format!(r#""boot":"b{run}""#));
+        (topic.replace("/alice/", "/mallory/"), payload.into_bytes())
+    };
+    let taken = publish_all(&mut wire, false, (1..=runs).map(reading));
+    assert_eq!(taken, (usize::try_from(runs).unwrap(), 0));
+    let asked = Instant::now();
+    assert_eq!(ask(hall.http, "alice", "/api/v1/latest"), 200);
+    println!("the latest readings beside {runs} runs: {:?}", asked.elapsed());
+    watch.more(20);
+    hall.close(&format!("{runs} made-up runs"), watch);
+}
+
+#[test]
 fn half_sent_packets_are_a_users_share() {
     let hall = Hall::open();
     let watch = hall.watch();
@@ -1093,6 +1176,7 @@ fn the_table_of_pools_is_what_the_code_says() {
         ("broker/delivery/retained_messages", "RETAINED_SHARE", "a 16th"),
         ("broker/delivery/retained_messages", "RETAINED_COMMAND_SHARE", "a 64th"),
         ("broker/session/registry", "WILL_SHARE", "a 32nd"),
+        ("broker/session/registry", "SESSION_ROWS_SHARE", "a 64th"),
     ];
     let shares = parts.map(|(file, name, part)| {
         let share = constant(file, name);
@@ -1103,7 +1187,13 @@ fn the_table_of_pools_is_what_the_code_says() {
     });
     assert!(shares.iter().sum::<u64>() <= 64 / 4, "{shares:?} of 64");
     // Each pool that is shared by the rule of `shares` stands in it.
-    for constant in ["BUFFER_BYTES", "PERSISTENT_SESSIONS", "SUBSCRIPTION_BYTES", "WILL_BYTES"] {
+    for constant in [
+        "BUFFER_BYTES",
+        "PERSISTENT_SESSIONS",
+        "SESSION_ROWS_BYTES",
+        "SUBSCRIPTION_BYTES",
+        "WILL_BYTES",
+    ] {
         assert!(rows.iter().any(|row| row[1] == constant), "{constant}");
     }
 }

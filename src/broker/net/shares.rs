@@ -156,6 +156,21 @@ impl Share {
     pub const fn units(&self) -> usize {
         self.units
     }
+
+    /// Takes so many units more, if its holder may have them; returns whether it did.
+    pub fn grow(&mut self, units: usize) -> bool {
+        let given = self.pool.change(|shares| shares.try_take(&self.holder, units));
+        self.units += if given { units } else { 0 };
+        given
+    }
+
+    /// Gives some of its units back.
+    pub fn shrink(&mut self, units: usize) {
+        let units = units.min(self.units);
+        self.units -= units;
+        self.pool.change(|shares| shares.give_back(&self.holder, units));
+        self.pool.0.freed.notify_waiters();
+    }
 }
 
 impl Drop for Share {
@@ -189,5 +204,20 @@ mod tests {
             pool.give_back(holder, units);
         }
         assert!(pool.used() == 0 && pool.by_holder.is_empty());
+    }
+
+    #[test]
+    fn a_share_grows_within_what_its_holder_may_have() {
+        let pool = Pool::new(1000);
+        let mut share = pool.share(&"a".into(), 300).unwrap();
+        assert!(share.grow(200) && !share.grow(1));
+        assert!(pool.share(&"b".into(), 501).is_none());
+        share.shrink(100);
+        assert_eq!(share.units(), 400);
+        assert!(share.grow(100));
+        share.shrink(5_000);
+        assert!(share.grow(500), "what it gave back is free");
+        drop(share);
+        assert!(pool.share(&"b".into(), 500).is_some());
     }
 }

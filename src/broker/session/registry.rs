@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::state::{Session, State};
+use super::state::{EXCHANGE_BYTES, Session, State, row_bytes};
 use super::subscriptions::Subscriptions;
 use crate::broker::access::acl::CompiledAcl;
 use crate::broker::net::shares::{Pool, Shares};
@@ -23,6 +23,10 @@ pub(in crate::broker) const PERSISTENT_SESSIONS: usize = 2000;
 pub(in crate::broker) const WILL_BYTES: usize = 8 * 1024 * 1024;
 /// One part in so many of the log's largest size, where that is less: the series keep the rest.
 const WILL_SHARE: u64 = 32;
+/// Bytes that persistent sessions take in the log, with their subscriptions and open exchanges, shared by user.
+pub(in crate::broker) const SESSION_ROWS_BYTES: usize = 16 * 1024 * 1024;
+/// One part in so many of the log's largest size, where that is less: the series keep the rest.
+const SESSION_ROWS_SHARE: u64 = 64;
 /// Session expiry interval of a session that never expires (MQTT 5.0 §3.1.2.11.2), seconds.
 pub const FOR_EVER: u32 = u32::MAX;
 
@@ -96,8 +100,11 @@ impl Table {
         }
         self.persistent.give_back(user_of(client_id), 1);
         subscriptions.forget(&session);
+        let mut state = session.state();
         // Tells the task that waits to publish its will: the session is over.
-        session.state().will = None;
+        state.will = None;
+        state.rows = None;
+        drop(state);
         session.persistent.map(|session| Change::End { session })
     }
 }
@@ -110,6 +117,8 @@ pub struct Registry {
     pub subscriptions: Subscriptions,
     /// Bytes of wills.
     pub will_bytes: Pool,
+    /// Bytes of persistent sessions in the log.
+    pub(super) row_bytes: Pool,
     /// Highest number given to a will.
     wills: Arc<AtomicI64>,
 }
@@ -120,6 +129,7 @@ impl Default for Registry {
             table: Arc::default(),
             subscriptions: Subscriptions::default(),
             will_bytes: Pool::new(WILL_BYTES),
+            row_bytes: Pool::new(SESSION_ROWS_BYTES),
             wills: Arc::default(),
         }
     }
@@ -132,10 +142,12 @@ pub struct TooMany;
 
 impl Registry {
     /// A registry with the sessions of the broker's previous run, the one that has been away for longest first. A
-    /// session whose client was connected at the end has been away since `now_ms`. Wills take a part of what the log may.
+    /// session whose client was connected at the end has been away since `now_ms`. Wills and sessions take a part of what the
+    /// log may.
     pub fn new(stored: Vec<Stored>, now_ms: i64, retention: &Retention) -> Self {
         let will_bytes = Pool::new(retention.pool(WILL_SHARE, WILL_BYTES));
-        let registry = Self { will_bytes, ..Self::default() };
+        let row_bytes_pool = Pool::new(retention.pool(SESSION_ROWS_SHARE, SESSION_ROWS_BYTES));
+        let registry = Self { will_bytes, row_bytes: row_bytes_pool, ..Self::default() };
         let mut table = registry.lock();
         for stored in stored {
             let mut subscriptions = HashMap::new();
@@ -145,8 +157,13 @@ impl Registry {
                     Err(error) => warn!(filter, %error, "a stored subscription is left out"),
                 }
             }
+            let user = user_of(&stored.client_id).into();
+            let bytes = row_bytes(&stored.client_id)
+                + subscriptions.keys().map(|filter| row_bytes(filter.as_str())).sum::<usize>()
+                + stored.received.len() * EXCHANGE_BYTES;
             let state = State {
                 subscriptions,
+                rows: Some(registry.row_bytes.share_anyway(&user, bytes)),
                 received: stored.received.into_iter().collect(),
                 // Where the broker died, the log does not tell which messages were sent. DUP on too many is better than on
                 // too few.
@@ -162,7 +179,7 @@ impl Registry {
                 registry.subscriptions.add(&filter, &session, options);
             }
             table.leases += 1;
-            table.persistent.take(&user_of(&stored.client_id).into(), 1);
+            table.persistent.take(&user, 1);
             table.highest = table.highest.max(stored.session);
             let entry =
                 Entry { lease: table.leases, persistent: Some(session), ..Entry::default() };

@@ -7,8 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::outbound_queue::{AllQueues, OutboundQueue};
+use crate::broker::net::shares::Share;
 use crate::mqtt::{Filter, Message, QoS};
 use crate::store::Options;
+
+/// Bytes that a session or a subscription takes in the log beside its name or filter.
+const ROW_BYTES: usize = 64;
+/// Bytes that an open `QoS` 2 exchange takes in the log.
+pub const EXCHANGE_BYTES: usize = 16;
+
+/// Bytes that the session or the subscription of this name or filter takes in the log.
+pub const fn row_bytes(name: &str) -> usize {
+    ROW_BYTES + name.len()
+}
 
 /// A session: it outlives the connection unless its expiry interval is 0.
 #[derive(Debug)]
@@ -33,6 +44,8 @@ pub struct State {
     pub subscriptions: HashMap<Filter, Options>,
     /// Packet ids of `QoS` 2 messages that were received but not released yet.
     pub received: HashSet<u16>,
+    /// What its rows in the log are counted with: of itself, its subscriptions and `received`. `None`: it has none, or is over.
+    pub rows: Option<Share>,
     /// Highest number of a message in the log that was ever sent: sent again, it is a duplicate.
     pub sent: i64,
     /// Set while a task waits to publish the session's will.
@@ -41,6 +54,20 @@ pub struct State {
     pub expiry_s: u32,
     /// When its connection left, Unix ms UTC; meaningless while connected.
     pub left_at_ms: i64,
+}
+
+impl State {
+    /// Counts so many bytes more of its rows in the log. Returns whether its user may have them.
+    pub fn add_rows(&mut self, bytes: usize) -> bool {
+        self.rows.as_mut().is_none_or(|rows| rows.grow(bytes))
+    }
+
+    /// Counts so many bytes less.
+    pub fn remove_rows(&mut self, bytes: usize) {
+        if let Some(rows) = &mut self.rows {
+            rows.shrink(bytes);
+        }
+    }
 }
 
 /// How a message is to be delivered to a session: one delivery for all of its subscriptions that match

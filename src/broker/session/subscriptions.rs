@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::outbound_queue::AllQueues;
 use super::shared_subscriptions::Group;
-use super::state::{Session, State, Wanted};
+use super::state::{Session, State, Wanted, row_bytes};
 use crate::broker::access::acl::CompiledAcl;
 use crate::broker::net::shares::Shares;
 use crate::mqtt::{Filter, Message, QoS, Trie};
@@ -262,6 +262,7 @@ impl Subscriptions {
                 .collect()
         };
         for filter in &withdrawn {
+            session.state().remove_rows(row_bytes(filter.as_str()));
             self.remove(filter, session);
         }
         let Some(number) = session.persistent else { return Vec::new() };

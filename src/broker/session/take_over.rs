@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::registry::{Entry, Registry, TooMany};
-use super::state::{Session, State};
+use super::state::{Session, State, row_bytes};
 use crate::store::Change;
 use crate::store::user_of;
 
@@ -88,14 +88,18 @@ impl Lease {
                 registry.subscriptions.session(client_id, None, State::default())
             }
             None => {
-                let user = user_of(client_id);
-                if !table.persistent.admits(user, 1) {
-                    let evicted = table.longest_away(user).ok_or(TooMany)?;
+                let (user, bytes) = (user_of(client_id).into(), row_bytes(client_id));
+                let mut rows = registry.row_bytes.share(&user, bytes);
+                if rows.is_none() || !table.persistent.admits(&user, 1) {
+                    let evicted = table.longest_away(&user).ok_or(TooMany)?;
                     changes.extend(table.end(&evicted, &registry.subscriptions));
                 }
-                table.persistent.take(&user.into(), 1);
+                table.persistent.take(&user, 1);
                 table.highest += 1;
-                registry.subscriptions.session(client_id, Some(table.highest), State::default())
+                // The session that has ended made room for this one.
+                rows.get_or_insert_with(|| registry.row_bytes.share_anyway(&user, bytes));
+                let state = State { rows, ..State::default() };
+                registry.subscriptions.session(client_id, Some(table.highest), state)
             }
         };
         // Deliveries that waited for the previous connection are not for this one.

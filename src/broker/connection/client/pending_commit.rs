@@ -11,6 +11,7 @@ use super::{Batch, Client};
 use crate::broker::commit::group_commit::{Congested, Stopped};
 use crate::broker::delivery::retained_replay::ReplayRequest;
 use crate::broker::session::hold_back::HOLD_MAX;
+use crate::broker::session::state::EXCHANGE_BYTES;
 
 /// A commit under way, and the acknowledgements and replays that follow it.
 pub struct PendingCommit {
@@ -126,7 +127,9 @@ impl Client<'_> {
         if !pending.handed_over.load(Relaxed) {
             let mut state = self.session.state();
             for packet_id in pending.received {
-                state.received.remove(&packet_id);
+                if state.received.remove(&packet_id) {
+                    state.remove_rows(EXCHANGE_BYTES);
+                }
             }
         }
     }

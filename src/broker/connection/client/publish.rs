@@ -9,6 +9,7 @@ use crate::broker::commit::series_quota::QuotaExceeded;
 use crate::broker::connection::close::End;
 use crate::broker::connection::handshake::{ALIASES, RECEIVE_MAXIMUM};
 use crate::broker::delivery::retained_messages::{NoRoom, Room};
+use crate::broker::session::state::EXCHANGE_BYTES;
 use crate::mqtt::codec::{self, AckKind, Publish, Reason, Version};
 use crate::mqtt::{Message, QoS, Topic};
 use crate::store::Change;
@@ -18,7 +19,12 @@ pub const OPEN_EXCHANGES_V4: usize = 1024;
 
 impl Client<'_> {
     pub(super) fn take_pubrel(&self, packet_id: u16, batch: &mut Batch) {
-        let known = self.session.state().received.remove(&packet_id);
+        let mut state = self.session.state();
+        let known = state.received.remove(&packet_id);
+        if known {
+            state.remove_rows(EXCHANGE_BYTES);
+        }
+        drop(state);
         if let Some(session) = self.session.persistent {
             // Committed before PUBCOMP is sent: the next message with this packet id is a new one.
             batch.commit.changes.push(Change::Released { session, packet_id });
@@ -139,8 +145,12 @@ impl Client<'_> {
             Version::V4 => OPEN_EXCHANGES_V4,
             Version::V5 => usize::from(RECEIVE_MAXIMUM),
         };
-        if state.received.len() >= most && !state.received.contains(&packet_id) {
+        let known = state.received.contains(&packet_id);
+        if state.received.len() >= most && !known {
             return Err(End::ReceiveMaximum);
+        }
+        if !known && !state.add_rows(EXCHANGE_BYTES) {
+            return Err(End::Quota("open QoS 2 exchanges in the log"));
         }
         if let Some(session) = self.session.persistent {
             // Also for a repeat: its PUBREC then waits for the commit of the first.

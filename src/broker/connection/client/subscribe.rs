@@ -8,6 +8,7 @@ use tracing::debug;
 use super::{Batch, Client};
 use crate::broker::access::permissions::NotGranted;
 use crate::broker::delivery::retained_replay::ReplayRequest;
+use crate::broker::session::state::row_bytes;
 use crate::broker::session::subscriptions::NoRoom;
 use crate::mqtt::codec::{self, Reason, RetainHandling, Subscribe, Unsubscribe};
 use crate::mqtt::{Filter, QoS};
@@ -95,8 +96,19 @@ impl Client<'_> {
         batch: &mut Batch,
     ) -> Result<(bool, ReplayRequest), Refused> {
         let session = Arc::clone(&self.session);
-        let entered = self.services.fan_out.subscriptions.try_add(&filter, &session, options)?;
-        let known = session.state().subscriptions.insert(filter.clone(), options).is_some();
+        let bytes = row_bytes(filter.as_str());
+        let known = session.state().subscriptions.contains_key(&filter);
+        if !known && !session.state().add_rows(bytes) {
+            return Err(NoRoom.into());
+        }
+        let added = self.services.fan_out.subscriptions.try_add(&filter, &session, options);
+        let mut state = session.state();
+        if added.is_err() && !known {
+            state.remove_rows(bytes);
+        }
+        let entered = added?;
+        state.subscriptions.insert(filter.clone(), options);
+        drop(state);
         if let Some(session) = session.persistent {
             let filter = filter.as_str().to_owned();
             batch.commit.changes.push(Change::Subscribe { session, filter, options });
@@ -117,6 +129,7 @@ impl Client<'_> {
                 None => Reason::NoSubscriptionExisted,
             });
             let Some(filter) = held else { continue };
+            self.session.state().remove_rows(row_bytes(filter.as_str()));
             self.services.fan_out.subscriptions.remove(&filter, &self.session);
             if let Some(session) = self.session.persistent {
                 let filter = filter.as_str().to_owned();
