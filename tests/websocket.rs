@@ -39,7 +39,8 @@ fn start_with_user(data: &Path) -> (Process, SocketAddr) {
     std::fs::write(&secret, "a long secret").unwrap();
     let mut command = humidor();
     command
-        .args(["broker", "--mqtt-listen", "127.0.0.1:0", "--user", "kim", "--data"])
+        .args(["broker", "--mqtt-listen", "127.0.0.1:0", "--user", "kim"])
+        .args(["--http-hosts", "dashboards.example", "--data"])
         .arg(data)
         .env("HUMIDOR_PASSWORD_FILE", &secret)
         .env("NO_COLOR", "1");
@@ -356,6 +357,11 @@ fn without_users_only_own_pages_and_clients_on_this_machine_connect() {
 }
 
 #[test]
+    // A page that is not known may not ask for a login's passwords; one at another port of this host may.
+    for other in ["https://evil.example", "null", "http://127.0.0.2"] {
+        assert_eq!(refusal(http, &[("Origin", other)]).status, 403, "{other}");
+    }
+    Socket::open_with(http, &[("Origin", "http://127.0.0.1")]);
 fn the_login_is_that_of_mqtt_and_a_cookie_does_not_replace_it() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, http) = start_with_user(folder.path());
