@@ -2,41 +2,17 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Output, Stdio};
 
 use humidor::broker::{Access, AccessConfig, Anonymous};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
     Connect, ConnectReturnCode, LastWill, Login, Packet, PubAck, Publish, SubscribeReasonCode,
 };
+use support::users::{add, answer, user};
 use support::{Client, Process, broker, humidor, stored, telemetry, wait_until};
-
-/// Runs `humidor user …` with `password` on its standard input.
-fn user(data: &Path, arguments: &[&str], password: &str) -> Output {
-    let mut command = humidor();
-    command.arg("user").args(arguments).arg("--data").arg(data);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    match child.stdin.take().unwrap().write_all(password.as_bytes()) {
-        // It may refuse its arguments before it reads.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written.unwrap(),
-    }
-    child.wait_with_output().unwrap()
-}
-
-fn add(data: &Path, name: &str, role: &str) {
-    let output = user(data, &["add", name, "--role", role], &format!("{name}-secret\n"));
-    assert!(output.status.success(), "{output:?}");
-}
 
 fn connect(id: &str, login: Option<(&str, &str)>) -> Connect {
     let mut connect = Connect::new(id);
@@ -48,16 +24,6 @@ fn connect(id: &str, login: Option<(&str, &str)>) -> Connect {
 fn login(address: SocketAddr, name: &str) -> Client {
     let password = format!("{name}-secret");
     Client::connect_with(address, &connect(&format!("humidor-{name}"), Some((name, &password)))).0
-}
-
-/// The CONNACK's code.
-fn answer(address: SocketAddr, connect: &Connect) -> ConnectReturnCode {
-    let mut client = Client::open(address);
-    client.send(&Packet::Connect(connect.clone()));
-    match client.receive() {
-        Some(Packet::ConnAck(ack)) => ack.code,
-        other => panic!("no CONNACK but {other:?}"),
-    }
 }
 
 #[test]

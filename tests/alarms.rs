@@ -362,6 +362,25 @@ fn an_alarm_is_cleared_when_the_health_that_raised_it_expires_also_over_a_restar
 }
 
 #[test]
+fn an_alarm_on_an_output_that_its_board_does_not_have_is_told_once() {
+    let data = tempfile::tempdir().unwrap();
+    let alarms = [
+        "--alarms",
+        "real=press/fan:fault,failing=press/lamp:fault,typo=press/fam:fault,away=oven/fan:fault",
+    ];
+    let (process, address) = broker(data.path(), "127.0.0.1:0", &alarms);
+    let mut client = Client::connect(address, "plant");
+    retain(&mut client, "humidor/press/output/fan", b"OFF");
+    for _ in 0..5 {
+        retain(&mut client, HEALTH, &faulty(&["lamp"]));
+    }
+    let told = process.said("watches an output that its board does not have");
+    assert!(told.contains("alarm=typo") && told.contains("node=press"), "{told}");
+    let words = process.last_words();
+    assert_eq!(words.matches("does not have").count(), 0, "no other alarm, and once: {words}");
+}
+
+#[test]
 fn an_empty_health_that_deletes_nothing_clears_no_alarm() {
     let data = tempfile::tempdir().unwrap();
     let alarms = ["--alarms", "stuck=press/fan:fault,other=press/lamp:fault"];

@@ -3,11 +3,10 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use base64::Engine;
@@ -18,26 +17,8 @@ use rumqttc::mqttbytes::v4::{
 };
 use serde_json::json;
 use support::http::{Answer, request, send};
+use support::users::{add, answer, user};
 use support::{Client, Process, humidor, telemetry, wait_until};
-
-/// Runs `humidor user …` with `password` on its standard input.
-fn user(data: &Path, arguments: &[&str], password: &str) -> Output {
-    let mut command = humidor();
-    command.arg("user").args(arguments).arg("--data").arg(data);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    match child.stdin.take().unwrap().write_all(password.as_bytes()) {
-        // It may refuse its arguments before it reads.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written.unwrap(),
-    }
-    child.wait_with_output().unwrap()
-}
-
-fn add(data: &Path, name: &str, role: &str) {
-    let output = user(data, &["add", name, "--role", role], &format!("{name}-secret\n"));
-    assert!(output.status.success(), "{output:?}");
-}
 
 /// Puts these lines in front of the users file: rules for all users.
 fn rules_for_all(data: &Path, rules: &str) {
@@ -68,16 +49,6 @@ fn connect(id: &str, user: &str) -> Connect {
 
 fn login(address: SocketAddr, id: &str, user: &str) -> Client {
     Client::connect_with(address, &connect(id, user)).0
-}
-
-/// The CONNACK's code.
-fn answer(address: SocketAddr, connect: &Connect) -> ConnectReturnCode {
-    let mut client = Client::open(address);
-    client.send(&Packet::Connect(connect.clone()));
-    match client.receive() {
-        Some(Packet::ConnAck(ack)) => ack.code,
-        other => panic!("no CONNACK but {other:?}"),
-    }
 }
 
 fn retain(client: &mut Client, topic: &str, payload: &str) {

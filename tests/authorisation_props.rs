@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Instant;
 
 use base64::Engine;
@@ -17,9 +16,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::frames::{BINARY, FIN, frame};
 use support::http::send;
 use support::packets::packet;
-use support::{PATIENCE, Process, humidor, telemetry, wait_until};
+use support::users::user;
+use support::{PATIENCE, Process, telemetry, wait_until};
 
 /// Rule sets where `PROPTEST_CASES` says nothing.
 const CASES: u32 = 100;
@@ -285,18 +286,7 @@ impl Read for WebSocket {
 
 impl Write for WebSocket {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut frame = vec![0x82];
-        if let Ok(short @ ..=125) = u8::try_from(bytes.len()) {
-            frame.push(0x80 | short);
-        } else {
-            // A length of two bytes follows.
-            frame.push(0xfe);
-            frame.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
-        }
-        // A mask of zeros changes nothing.
-        frame.extend([0; 4]);
-        frame.extend_from_slice(bytes);
-        self.stream.write_all(&frame)?;
+        self.stream.write_all(&frame(FIN | BINARY, bytes))?;
         Ok(bytes.len())
     }
 
@@ -657,11 +647,7 @@ impl Http {
 
 /// The hash of `secret`, made by the binary.
 fn hash_of_secret(data: &Path) -> String {
-    let mut command = humidor();
-    command.args(["user", "add", "x", "--data"]).arg(data);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"secret\n").unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(user(data, &["add", "x"], "secret\n").status.success());
     let text = std::fs::read_to_string(data.join("users.toml")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("password = \"")).unwrap();
     line.trim_end_matches('"').to_owned()

@@ -126,6 +126,36 @@ fn a_disk_that_fails_for_good_ends_the_broker_and_nothing_was_acknowledged() {
     let _ = std::fs::remove_file(library);
 }
 
+#[test]
+fn a_disk_that_does_not_answer_makes_the_broker_not_ready_until_it_does() {
+    let library = library();
+    let disk = Disk::new();
+    let broker = start(&disk, &library);
+    let mut client = Client::connect(broker.mqtt, "n");
+    publish(&mut client, 1);
+    client.expect_puback(1);
+    disk.fail("HANG 1 -wal");
+    publish(&mut client, 2);
+    let ready = || http::get(broker.http, "/readyz");
+    support::wait_until("the broker is not ready", || ready().status == 503);
+    let said = ready().text().to_owned();
+    let cause = "cannot commit: the log has not committed for ";
+    assert!(said.starts_with(cause), "{said}");
+    let (code, text) = health(broker.mqtt);
+    assert_eq!(code, Some(69), "{text}");
+    assert!(text.contains(cause), "{text}");
+    let metrics = http::get(broker.http, "/metrics");
+    assert!(metrics.text().contains("\nhumidor_acknowledging 0.0\n"), "{}", metrics.text());
+    assert_eq!(http::get(broker.http, "/healthz").text(), "ok\n", "a restart would not help");
+    disk.recover();
+    client.expect_puback(2);
+    support::wait_until("the broker is ready", || ready().status == 200);
+    assert_eq!(health(broker.mqtt).0, Some(0));
+    broker.process.kill_9();
+    assert_eq!(readings(&disk.after_a_cut()).len(), 2);
+    let _ = std::fs::remove_file(library);
+}
+
 /// The repeat of a reading is acknowledged without a commit of its own.
 #[test]
 fn what_a_killed_broker_left_unsynced_is_synced_at_the_next_start() {

@@ -7,28 +7,17 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use socket2::{Domain, Socket, Type};
-use support::{PATIENCE, Process, humidor, packets};
+use support::users::add;
+use support::{PATIENCE, Process, packets};
 
 const ACCEPTED: u8 = 0;
 const NOT_AUTHORIZED: u8 = 5;
-
-fn add_user(data: &Path, name: &str) {
-    let mut command = humidor();
-    command
-        .args(["user", "add", name, "--role", "reader", "--data"])
-        .arg(data)
-        .stdin(Stdio::piped());
-    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(format!("{name}-secret\n").as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
-}
 
 fn start(data: &Path) -> (Process, SocketAddr, SocketAddr) {
     let (process, address) = support::broker(data, "127.0.0.1:0", &[]);
@@ -112,7 +101,7 @@ fn a_right_login_gets_in_beside_a_hundred_wrong_ones_a_second_from_its_address()
     let data = tempfile::tempdir().unwrap();
     let boards: Vec<String> = (0..10).map(|n| format!("board{n}")).collect();
     for name in boards.iter().map(String::as_str).chain(["known", "plant"]) {
-        add_user(data.path(), name);
+        add(data.path(), name, "reader");
     }
     let (_broker, address, http) = start(data.path());
     assert_eq!(login(address, "humidor-known", "known", "known-secret"), ACCEPTED);
@@ -145,7 +134,7 @@ fn a_right_login_gets_in_beside_a_hundred_wrong_ones_a_second_from_its_address()
 #[test]
 fn a_board_that_was_right_before_a_restart_gets_in_after_it_beside_guesses_at_its_name() {
     let data = tempfile::tempdir().unwrap();
-    add_user(data.path(), "known");
+    add(data.path(), "known", "reader");
     let noted = || data.path().join("known-clients").metadata().map_or(0, |file| file.len());
     let (broker, address, _) = start(data.path());
     assert_eq!(login(address, "humidor-known", "known", "known-secret"), ACCEPTED);
@@ -172,7 +161,7 @@ fn a_board_that_was_right_before_a_restart_gets_in_after_it_beside_guesses_at_it
 #[test]
 fn guesses_at_a_name_are_few_through_both_doors_together_also_after_a_right_login() {
     let data = tempfile::tempdir().unwrap();
-    add_user(data.path(), "known");
+    add(data.path(), "known", "reader");
     let (_broker, address, http) = start(data.path());
     assert_eq!(login(address, "humidor-known", "known", "known-secret"), ACCEPTED);
     assert_eq!(ask(http, "scraper", "known", "known-secret"), 200);
@@ -194,7 +183,7 @@ fn guesses_at_a_name_are_few_through_both_doors_together_also_after_a_right_logi
 #[test]
 fn no_answer_tells_whether_there_is_a_user_of_that_name() {
     let data = tempfile::tempdir().unwrap();
-    add_user(data.path(), "known");
+    add(data.path(), "known", "reader");
     let (_broker, address, http) = start(data.path());
     // All at once.
     let guess_at = |name: &'static str, round: &'static str| -> Vec<(u8, u16)> {
@@ -266,7 +255,7 @@ fn refusals(
 fn a_refusal_takes_the_same_time_whether_there_is_such_a_user_and_whoever_tries_the_name() {
     let data = tempfile::tempdir().unwrap();
     for name in ["idle", "tried", "beside", "busy"] {
-        add_user(data.path(), name);
+        add(data.path(), name, "reader");
     }
     let (_broker, address, http) = start(data.path());
     let rounds = std::env::var("GUESSING_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
@@ -298,7 +287,7 @@ fn a_refusal_takes_the_same_time_whether_there_is_such_a_user_and_whoever_tries_
 #[test]
 fn the_log_tells_whose_logins_are_refused_and_why() {
     let data = tempfile::tempdir().unwrap();
-    add_user(data.path(), "press");
+    add(data.path(), "press", "reader");
     let (broker, address, _) = start(data.path());
     std::thread::scope(|scope| {
         for n in 0..5 {

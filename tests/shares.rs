@@ -10,7 +10,6 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -19,8 +18,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use socket2::{Domain, Socket, Type};
+use support::frames::{BINARY, FIN, frame};
 use support::packets::{self, Message, PUBACK, Packet, Wire};
-use support::{Process, humidor, telemetry, wait_until};
+use support::users::add;
+use support::{Process, telemetry, wait_until};
 
 /// Memory of the shipped binary when it has started. One that is not optimised has up to four times as much.
 const IDLE_KIB: u64 = 8 * 1024;
@@ -44,14 +45,6 @@ struct Hall {
     idle_kib: u64,
 }
 
-fn add_user(data: &Path, name: &str, role: &str) {
-    let mut command = humidor();
-    command.args(["user", "add", name, "--role", role, "--data"]).arg(data).stdin(Stdio::piped());
-    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(format!("{name}-secret\n").as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
-}
-
 impl Hall {
     fn open() -> Self {
         Self::open_with(&[])
@@ -61,7 +54,7 @@ impl Hall {
     fn open_with(more: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         for (name, role) in [("alice", "node"), ("mallory", "node"), ("nobody", "none")] {
-            add_user(data.path(), name, role);
+            add(data.path(), name, role);
         }
         let (process, mqtt) = support::broker(data.path(), "127.0.0.1:0", more);
         let line = process.said("listening for HTTP");
@@ -812,20 +805,6 @@ fn packets_that_wait_for_their_commit_are_a_users_share() {
     hall.close("500 clients with 768 packets each at once", watch);
 }
 
-/// A client's frame whose key leaves the payload as it is.
-fn frame(payload: &[u8]) -> Vec<u8> {
-    let length = u64::try_from(payload.len()).unwrap();
-    let mut bytes = vec![0x82];
-    match u16::try_from(length) {
-        Ok(short @ ..126) => bytes.push(0x80 | u8::try_from(short).unwrap()),
-        Ok(short) => bytes.extend([&[0xfe], &short.to_be_bytes()[..]].concat()),
-        Err(_) => bytes.extend([&[0xff], &length.to_be_bytes()[..]].concat()),
-    }
-    bytes.extend([0; 4]);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
 /// A WebSocket after its handshake; `None` when the broker had no place for it.
 fn web_socket(http: SocketAddr) -> Option<TcpStream> {
     let request = format!(
@@ -849,7 +828,7 @@ fn half_sent_frames_of_websockets_without_a_login_keep_nobody_out() {
     let watch = hall.watch();
     let pair = [&[0x26][..], &[0, 1, b'k'], &60_000_u16.to_be_bytes(), &large(60_000)].concat();
     let will = (&pair.repeat(3)[..], "humidor/mallory/w", &large(65_000)[..]);
-    let whole = frame(&connect_v5("mallory", "c", 0, Some(will)));
+    let whole = frame(FIN | BINARY, &connect_v5("mallory", "c", 0, Some(will)));
     let senders: Vec<Option<TcpStream>> = std::thread::scope(|scope| {
         let attack = || {
             let sockets = (0..100).map(|_| {
@@ -877,9 +856,10 @@ fn half_sent_frames_of_websockets_without_a_login_keep_nobody_out() {
 fn half_sent_frames_of_websockets_are_a_users_share() {
     let hall = Hall::open();
     let watch = hall.watch();
-    let connects = (0..300).map(|n| frame(&connect_v4("mallory", &format!("f{n}"), true)));
+    let connects =
+        (0..300).map(|n| frame(FIN | BINARY, &connect_v4("mallory", &format!("f{n}"), true)));
     let whole = packets::publish("humidor/mallory/large", 1, false, 1, &large(255 * 1024));
-    let whole = frame(&whole);
+    let whole = frame(FIN | BINARY, &whole);
     let senders: Vec<TcpStream> = connects
         .map(|connect| {
             let mut stream = web_socket(hall.http).expect("a place");
@@ -908,7 +888,7 @@ fn all_pools_at_once_fit_into_the_container() {
     let attackers = ["mallory", "trudy", "oscar"];
     let hall = Hall::open();
     for name in &attackers[1..] {
-        add_user(hall.data.path(), name, "node");
+        add(hall.data.path(), name, "node");
     }
     hall.process.lock().unwrap().said("users read again");
     let watch = hall.watch();

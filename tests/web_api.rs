@@ -183,6 +183,69 @@ fn malformed_and_out_of_range_queries_are_400_with_the_cause() {
     assert_eq!(broker.terminate(), Some(0));
 }
 
+/// Where another one reads one of two, a request passes for what it is not.
+#[test]
+fn a_request_names_one_host_and_has_one_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_broker, _, http) = web(folder.path(), &["--http-hosts", "plant.example.org"]);
+    let own = http.to_string();
+    let answer = |request: &str| {
+        let request = request.replace("HERE", &own).replace('\n', "\r\n");
+        let mut answer = Vec::new();
+        // The server may close while the rest of a request is on its way.
+        let _ = send(http, request.as_bytes()).read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
+    };
+    let path = "/api/v1/nodes";
+    for (request, status) in [
+        (format!("GET {path} HTTP/1.1\nhost: HERE\n"), 200),
+        (format!("GET http://HERE{path} HTTP/1.1\nhost: HERE\n"), 200),
+        (format!("GET http://LOCALHOST{path} HTTP/1.1\nhost: localhost\n"), 200),
+        (format!("GET {path} HTTP/1.1\nhost: HERE\nhost: HERE\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: evil.example\nhost: HERE\n"), 400),
+        ("GET /healthz HTTP/1.1\nhost: HERE\nhost: evil.example\n".to_owned(), 400),
+        (format!("GET {path} HTTP/1.1\n"), 400),
+        (format!("GET {path} HTTP/1.0\n"), 421),
+        ("GET /healthz HTTP/1.1\nhost: any.example\n".to_owned(), 200),
+        (format!("GET {path} HTTP/1.1\nhost: [::1\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: [::1]]\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: ::1\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: kim@localhost\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: localhost:http\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: localhost, HERE\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: \u{f6}\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: evil.example\n"), 421),
+        (format!("GET http://evil.example{path} HTTP/1.1\nhost: HERE\n"), 400),
+        (format!("GET http://HERE{path} HTTP/1.1\nhost: evil.example\n"), 400),
+        (format!("GET http://evil.example{path} HTTP/1.1\nhost: evil.example\n"), 421),
+        (format!("GET http://evil.example{path} HTTP/1.0\n"), 421),
+        (format!("GET http://kim@localhost{path} HTTP/1.1\nhost: localhost\n"), 400),
+        // A folded line (RFC 9112 §5.2), and a space before a colon (§5.1).
+        (format!("GET {path} HTTP/1.1\nhost: HERE\nx: y\n z\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost: HERE\n x: y\n"), 400),
+        (format!("GET {path} HTTP/1.1\nhost : HERE\n"), 400),
+        // Lengths (§6.3): two that differ, a list, a sign, an encoding that is not the last.
+        (format!("POST {path} HTTP/1.1\nhost: HERE\ncontent-length: 1\ncontent-length: 2\n"), 400),
+        (format!("POST {path} HTTP/1.1\nhost: HERE\ncontent-length: 1, 1\n"), 400),
+        (format!("POST {path} HTTP/1.1\nhost: HERE\ncontent-length: +1\n"), 400),
+        (format!("POST {path} HTTP/1.1\nhost: HERE\ntransfer-encoding: chunked, gzip\n"), 400),
+        (format!("POST {path} HTTP/1.0\nhost: HERE\ntransfer-encoding: chunked\n"), 400),
+    ] {
+        let answer = answer(&format!("{request}connection: close\n\n"));
+        let found = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        assert_eq!(found, Some(status), "{request:?}: {answer}");
+    }
+    // Of both an encoding and a length the encoding counts, and nothing that follows is a request.
+    for both in [
+        "transfer-encoding: chunked\ncontent-length: 5",
+        "content-length: 5\ntransfer-encoding: chunked",
+    ] {
+        let next = format!("GET {path} HTTP/1.1\nhost: HERE\n\n");
+        let answer = answer(&format!("POST /healthz HTTP/1.1\nhost: HERE\n{both}\n\n0\n\n{next}"));
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{both}: {answer}");
+    }
+}
+
 #[test]
 fn another_host_name_or_another_sites_page_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,17 +9,10 @@ use std::path::Path;
 use bytes::BytesMut;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Login, Packet, Publish, Subscribe};
+use support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame};
 use support::http::{Answer, receive, request, send};
 use support::{Client, PATIENCE, Process, broker, humidor, stored, telemetry, wait_until};
 
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-const FIN: u8 = 0x80;
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const TOPIC: &str = "humidor/tablet/sensor/hall";
 
 fn address(process: &Process, text: &str) -> SocketAddr {
@@ -39,7 +32,8 @@ fn start_with_user(data: &Path) -> (Process, SocketAddr) {
     std::fs::write(&secret, "a long secret").unwrap();
     let mut command = humidor();
     command
-        .args(["broker", "--mqtt-listen", "127.0.0.1:0", "--user", "kim", "--data"])
+        .args(["broker", "--mqtt-listen", "127.0.0.1:0", "--user", "kim"])
+        .args(["--http-hosts", "dashboards.example", "--data"])
         .arg(data)
         .env("HUMIDOR_PASSWORD_FILE", &secret)
         .env("NO_COLOR", "1");
@@ -124,21 +118,7 @@ impl Socket {
 
     /// Sends a frame. The broker may close the connection before it has read all of it.
     fn frame(&mut self, first: u8, payload: &[u8]) {
-        let mut bytes = vec![first];
-        match payload.len() {
-            length @ ..126 => bytes.push(0x80 | u8::try_from(length).unwrap()),
-            length @ ..0x1_0000 => {
-                bytes.push(0xfe);
-                bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-            length => {
-                bytes.push(0xff);
-                bytes.extend((length as u64).to_be_bytes());
-            }
-        }
-        bytes.extend(MASK);
-        bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-        let _ = self.stream.write_all(&bytes);
+        let _ = self.stream.write_all(&frame(first, payload));
     }
 
     fn binary(&mut self, payload: &[u8]) {
@@ -377,6 +357,11 @@ fn the_login_is_that_of_mqtt_and_a_cookie_does_not_replace_it() {
     assert_eq!(answer(&[], Some(Login::new("kim", "guess"))), ConnectReturnCode::NotAuthorized);
     let good = Login::new("kim", "a long secret");
     assert_eq!(answer(&elsewhere, Some(good)), ConnectReturnCode::Success);
+    // A page that is not known may not ask for a login's passwords; one at another port of this host may.
+    for other in ["https://evil.example", "null", "http://127.0.0.2"] {
+        assert_eq!(refusal(http, &[("Origin", other)]).status, 403, "{other}");
+    }
+    Socket::open_with(http, &[("Origin", "http://127.0.0.1")]);
     assert_eq!(broker.terminate(), Some(0));
 }
 

@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::Notify;
 
 use crate::store::Appended;
 use crate::upstream::Forwarding;
+
+/// A commit, or a step of maintenance before it, that takes longer is stuck: the slowest SD cards take a few seconds. A node
+/// waits 30 s for an acknowledgement.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Durations of commits, from half a millisecond (a PC's SSD) to eight seconds (a worn SD card).
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct Counters {
     commit_seconds: CommitSeconds,
     /// Why nothing is acknowledged at present.
     blocked: Mutex<Option<String>>,
+    /// When the writer began what it does; `None` while it waits for something to do.
+    working: Mutex<Option<Instant>>,
     /// Why acknowledgements wait for the upstream database at present.
     awaited: Mutex<Option<String>>,
     upstream: OnceLock<Arc<Forwarding>>,
@@ -108,7 +114,26 @@ impl Counters {
     /// Why the store cannot commit, while it cannot.
     #[must_use]
     pub fn blocked(&self) -> Option<String> {
-        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let told = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        told.or_else(|| {
+            let stuck = self.stuck(Instant::now())?.as_secs();
+            Some(format!(
+                "the log has not committed for {stuck} s; the disk of the data folder does not answer"
+            ))
+        })
+    }
+
+    /// How long the writer has been at one commit or step, where that is longer than [`STUCK_AFTER`].
+    pub(in crate::broker) fn stuck(&self, now: Instant) -> Option<Duration> {
+        let began = *self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = now.saturating_duration_since(began?);
+        (time >= STUCK_AFTER).then_some(time)
+    }
+
+    /// Notes that the writer begins a commit or a step, or waits for something to do.
+    pub(in crate::broker) fn set_working(&self, is_working: bool) {
+        let began = is_working.then(Instant::now);
+        *self.working.lock().unwrap_or_else(PoisonError::into_inner) = began;
     }
 
     /// Why readings that are stored are not acknowledged: the upstream database, which acknowledgements wait for, does not
@@ -270,6 +295,19 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_writer_is_stuck_that_is_at_one_commit_for_long_and_no_other() {
+        let counters = Counters::default();
+        let stuck = |after: Duration| counters.stuck(Instant::now() + after);
+        assert_eq!(stuck(2 * STUCK_AFTER), None, "it has begun nothing");
+        counters.set_working(true);
+        assert_eq!(stuck(STUCK_AFTER / 2), None);
+        assert!(stuck(STUCK_AFTER).is_some());
+        counters.set_working(false);
+        assert_eq!(stuck(2 * STUCK_AFTER), None, "it is done");
+        assert_eq!(counters.blocked(), None);
+    }
 
     #[test]
     fn every_loss_is_counted_also_beyond_the_number_of_counted_names() {

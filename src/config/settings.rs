@@ -111,7 +111,7 @@ settings! {
         parse: host_names,
         help: "Additional host names in the page's address, besides IP addresses, the broker's \
             own host name, and names of the local network (box, box.local, box.lan): \
-            plant.example.org",
+            plant.example.org; also those whose pages may connect with MQTT over WebSocket",
     }
     MQTTS_LISTEN: SocketAddr = {
         key: "mqtts_listen", scope: Access, default: None, form: "ADDR",

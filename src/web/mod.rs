@@ -134,7 +134,7 @@ pub fn router(config: &WebConfig, sources: Sources, shutdown: Shutdown) -> Route
     let names = auth::host_names::HostNames::new(host.trim(), &config.hosts);
     // The last router answers unknown paths.
     let routes = probes::routes(counters)
-        .merge(mqtt_ws::routes(authenticator, mqtt_handoff))
+        .merge(mqtt_ws::routes(authenticator, names.clone(), mqtt_handoff))
         .merge(authenticated)
         .fallback(auth::refusal_page::not_found)
         .layer(from_fn_with_state(names, auth::same_origin::protect));

@@ -5,9 +5,11 @@
 pub mod board;
 pub mod fake_broker;
 pub mod flood;
+pub mod frames;
 pub mod http;
 pub mod packets;
 pub mod stock;
+pub mod users;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -4,7 +4,8 @@
 //
 // A file $POWER_FAILS with a line "EIO 1 -wal" makes the next fsync of a file whose name ends so fail, as Linux does it: the
 // error is told once, and the pages that were not written are taken for written. "EIO -1 -wal" goes on until the file is
-// gone; "ENOSPC" likewise. The file goes when all of its failures have been.
+// gone; "ENOSPC" likewise. The file goes when all of its failures have been. "HANG 1 -wal" lets such an fsync begin, and end
+// only when the file is gone.
 //
 // What is not modelled: torn pages (SQLite's checksums find those), and directory entries, which count as durable at once.
 #define _GNU_SOURCE
@@ -168,6 +169,11 @@ static int is_to_fail(int fd) {
     if (order) fclose(order);
     const char *path = opened[fd]->path;
     int failing = fields == 3 && times && strlen(path) >= strlen(end) && !strcmp(path + strlen(path) - strlen(end), end);
+    if (failing && !strcmp(error, "HANG")) {
+        pthread_mutex_unlock(&lock);
+        while (!access(fails, F_OK)) usleep(20000);
+        return 0;
+    }
     if (failing) {
         memset(opened[fd]->dirty, 0, PAGES);
         if (times > 0) {

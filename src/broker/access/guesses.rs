@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -23,12 +23,18 @@ const OF_ADDRESS: (f64, f64) = (3.0, 3.0 / 60.0);
 const OF_KNOWN: (f64, f64) = (2.0, 2.0 / 60.0);
 /// The same of each such client: it leaves some to the others.
 const OF_CLIENT: (f64, f64) = (1.0, 1.0 / 60.0);
-/// The same of all addresses together from which no client of the user was right before.
-const OF_ALL: (f64, f64) = (30.0, 30.0 / 60.0);
+/// The same of all addresses together from which no client of the user was right before: of those that have not failed
+/// lately, for their first guess, and of all of them. So a new client gets in beside many addresses that guess, at
+/// the latest when each of these has failed once: of 250 after 10 minutes, of 1,000 after 41.
+const OF_NEW: (f64, f64) = (24.0, 24.0 / 60.0);
+const OF_ALL: (f64, f64) = (6.0, 6.0 / 60.0);
 /// Wrong passwords that are remembered for one user.
 const WRONG_REMEMBERED: usize = 8;
-/// Addresses, and clients, whose guesses for one user are counted. The guesses of [`OF_ALL`] come from fewer.
+/// Addresses, and clients, whose guesses for one user are counted. Those of [`OF_NEW`] and [`OF_ALL`] come from fewer.
 const ADDRESSES: usize = 256;
+/// An address has failed lately for so long, and for up to twice as long, unless so many others have since.
+const FAILED_LATELY: Duration = Duration::from_hours(2);
+const FAILED_ADDRESSES: usize = 2048;
 
 /// A password under a key of this process.
 pub type Tag = [u8; 32];
@@ -82,8 +88,26 @@ impl Guess {
 enum Charge {
     /// Of a client that was right before, and its address.
     Client,
-    /// Of an address, and of all of them unless a client was right before from there.
-    Address(IpAddr),
+    /// Of an address, and of what it shares with others.
+    Address(IpAddr, Shared),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Shared {
+    /// Nothing: a client was right before from there.
+    Nothing,
+    /// The guesses of addresses that have not failed lately.
+    New,
+    /// Those of all.
+    All,
+}
+
+/// The addresses that have failed for a user lately, by tag, in two generations.
+#[derive(Debug)]
+struct Failed {
+    began: Instant,
+    young: Vec<u64>,
+    old: Vec<u64>,
 }
 
 /// What is remembered of one user.
@@ -94,7 +118,9 @@ struct User {
     right: Option<Tag>,
     wrong: VecDeque<Tag>,
     checking: HashMap<Tag, watch::Receiver<()>>,
+    of_new: TokenBucket,
     of_all: TokenBucket,
+    failed: Failed,
     of_address: Buckets<IpAddr>,
     /// Of clients that were right before, and of their addresses, by tag.
     of_known: Buckets<u64>,
@@ -131,6 +157,33 @@ impl<K: Eq + std::hash::Hash> Buckets<K> {
     }
 }
 
+impl Failed {
+    const fn new(now: Instant) -> Self {
+        Self { began: now, young: Vec::new(), old: Vec::new() }
+    }
+
+    fn contains(&mut self, address: u64, now: Instant) -> bool {
+        if now.saturating_duration_since(self.began) >= FAILED_LATELY {
+            self.renew(now);
+        }
+        self.young.contains(&address) || self.old.contains(&address)
+    }
+
+    fn add(&mut self, address: u64, now: Instant) {
+        if !self.contains(address, now) {
+            if self.young.len() >= FAILED_ADDRESSES {
+                self.renew(now);
+            }
+            self.young.push(address);
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        self.old = std::mem::take(&mut self.young);
+        self.began = now;
+    }
+}
+
 fn bucket((most, per_second): (f64, f64), now: Instant) -> TokenBucket {
     TokenBucket::new(most, per_second, now)
 }
@@ -142,7 +195,9 @@ impl User {
             right: None,
             wrong: VecDeque::new(),
             checking: HashMap::new(),
+            of_new: bucket(OF_NEW, now),
             of_all: bucket(OF_ALL, now),
+            failed: Failed::new(now),
             of_address: Buckets(HashMap::new()),
             of_known: Buckets(HashMap::new()),
             of_client: Buckets(HashMap::new()),
@@ -169,11 +224,20 @@ impl User {
             return of_known.take(1.0, now).then_some(Charge::Client);
         }
         let of_address = self.of_address.of(origin, OF_ADDRESS, now)?;
-        // A refused login leaves the budget of all to others.
-        let left = of_address.left(now) >= 1.0
-            && (seen.knows_address || self.of_all.take(1.0, now))
-            && of_address.take(1.0, now);
-        left.then_some(Charge::Address(origin))
+        // A refused login leaves what is shared to others.
+        if of_address.left(now) < 1.0 {
+            return None;
+        }
+        let shared = if seen.knows_address {
+            Shared::Nothing
+        } else if !self.failed.contains(seen.address, now) && self.of_new.take(1.0, now) {
+            Shared::New
+        } else if self.of_all.take(1.0, now) {
+            Shared::All
+        } else {
+            return None;
+        };
+        of_address.take(1.0, now).then_some(Charge::Address(origin, shared))
     }
 
     fn give_back(&mut self, charge: Charge, seen: Seen) {
@@ -182,16 +246,19 @@ impl User {
                 self.of_known.give_back(&seen.address);
                 self.of_client.give_back(&seen.client);
             }
-            Charge::Address(origin) => {
+            Charge::Address(origin, shared) => {
                 self.of_address.give_back(&origin);
-                if !seen.knows_address {
-                    self.of_all.give_back(1.0);
+                match shared {
+                    Shared::Nothing => {}
+                    Shared::New => self.of_new.give_back(1.0),
+                    Shared::All => self.of_all.give_back(1.0),
                 }
             }
         }
     }
 
-    fn remember_wrong(&mut self, password: Tag) {
+    fn remember_wrong(&mut self, password: Tag, seen: Seen, now: Instant) {
+        self.failed.add(seen.address, now);
         if self.wrong.len() >= WRONG_REMEMBERED {
             self.wrong.pop_front();
         }
@@ -224,7 +291,7 @@ impl Guesses {
         let Some(charge) = user.charge(origin, seen, now) else { return Verdict::Refused };
         if let Some(right) = user.right {
             if right != password {
-                user.remember_wrong(password);
+                user.remember_wrong(password, seen, now);
                 return Verdict::Wrong;
             }
             user.give_back(charge, seen);
@@ -238,13 +305,13 @@ impl Guesses {
     }
 
     /// Ends a guess: its password was right, or wrong, or was not checked.
-    pub fn end(&mut self, guess: Guess, right: Option<bool>) {
+    pub fn end(&mut self, guess: Guess, right: Option<bool>, now: Instant) {
         let Guess { name, hash, password, seen, charge, _checking } = guess;
         // The user's password may have been changed meanwhile.
         let Some(user) = self.users.get_mut(&name).filter(|user| user.hash == hash) else { return };
         user.checking.remove(&password);
         match right {
-            Some(false) => user.remember_wrong(password),
+            Some(false) => user.remember_wrong(password, seen, now),
             Some(true) => {
                 user.right = Some(password);
                 user.give_back(charge, seen);
@@ -288,7 +355,7 @@ mod tests {
         let login = Login { origin: address(from), client, name: "press", hash: "hash", password };
         match guesses.judge(login, now) {
             Verdict::Unknown(guess) => {
-                guesses.end(guess, Some(password == RIGHT));
+                guesses.end(guess, Some(password == RIGHT), now);
                 if password == RIGHT { Verdict::Right } else { Verdict::Wrong }
             }
             other => other,
@@ -320,6 +387,47 @@ mod tests {
             assert!(matches!(login(&mut guesses, 0, client, RIGHT, start), Verdict::Right));
         }
         assert!(evaluated(&mut guesses, 1, &["a", "b", "c", "guesser"], start) <= 10);
+    }
+
+    /// The first minute in which a client that was never seen before gets in beside guesses from so many addresses, and the
+    /// most guesses that were looked at in one of the minutes.
+    fn first_right_login(addresses: u32) -> (u32, u32) {
+        let (mut guesses, start) = (self::guesses(), Instant::now());
+        let mut most = 0;
+        for minute in 0..120 {
+            let now = start + Duration::from_mins(1) * minute;
+            most = most.max(evaluated(&mut guesses, addresses, &["guesser"], now));
+            // With the latest guess: no other one can have been gained since.
+            let now = now + Duration::from_millis(59_990);
+            let new = login(&mut guesses, 5000 + minute, "new board", RIGHT, now);
+            if matches!(new, Verdict::Right) {
+                return (minute + 1, most);
+            }
+        }
+        panic!("never");
+    }
+
+    #[test]
+    fn a_new_client_gets_in_when_each_of_the_addresses_that_guess_has_failed_once() {
+        for (addresses, minutes) in [(1, 1), (250, 10)] {
+            let (minute, guesses) = first_right_login(addresses);
+            assert!(minute <= minutes && guesses <= 60, "{addresses}: {minute}, {guesses}");
+        }
+    }
+
+    #[test]
+    fn who_has_failed_is_remembered_for_hours_and_in_bounded_memory() {
+        let start = Instant::now();
+        let mut failed = Failed::new(start);
+        for address in 0..FAILED_ADDRESSES as u64 {
+            failed.add(address, start);
+        }
+        assert!(failed.contains(0, start + FAILED_LATELY));
+        assert!(!failed.contains(0, start + 3 * FAILED_LATELY));
+        for address in 0..10 * FAILED_ADDRESSES as u64 {
+            failed.add(address, start);
+        }
+        assert!(failed.young.len().max(failed.old.len()) <= FAILED_ADDRESSES);
     }
 
     #[test]
@@ -416,14 +524,14 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let waiters: Vec<_> = (0..1400).map(|n| waiting(&mut guesses, n)).collect();
-        guesses.end(first, Some(true));
+        guesses.end(first, Some(true), now);
         assert!(waiters.iter().all(|waiter| waiter.has_changed().is_err()), "all are woken");
         for n in 0..1400 {
             assert!(matches!(guesses.judge(login(n), now), Verdict::Right));
         }
         let mut guesses = self::guesses();
         let Verdict::Unknown(gone) = guesses.judge(login(0), now) else { panic!("not known yet") };
-        guesses.end(gone, None);
+        guesses.end(gone, None, now);
         assert!(matches!(guesses.judge(login(1), now), Verdict::Unknown(_)), "checked by another");
     }
 }

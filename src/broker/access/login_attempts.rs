@@ -1,12 +1,12 @@
 //! Password checks: one at a time, off the async threads, and only for guesses that are left; right and wrong passwords
 //! are remembered. A flood of logins costs one core at most and does not stop the broker.
 //!
-//! A refusal comes a fixed time after its login. No more checks wait than are done by then, so the time tells nothing of
-//! the name: neither whether there is such a user, nor whether others try it meanwhile.
+//! A refusal comes a whole number of seconds after its login. No more checks wait than are done by then, and how many
+//! seconds follows checks of a hash of nobody's password, so the time tells nothing of the name: neither whether there is
+//! such a user, nor whether others try it meanwhile.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
+use crate::broker::access::check_time::CheckTime;
 use crate::broker::access::guesses::{Guess, Guesses, Login, Verdict};
 use crate::broker::access::known_clients::KnownClients;
 use crate::broker::access::known_file::KnownFile;
@@ -34,8 +35,7 @@ const REFUSED_AFTER: Duration = Duration::from_secs(1);
 const REFUSED_AFTER_MAX: Duration = Duration::from_secs(3);
 /// Checks of the costliest hash that are to be done before a refusal.
 const CHECKS_IN_TIME: u32 = 8;
-/// Checked for an unknown user until it is known how long a check takes. It is the hash of no password, and as costly
-/// as those of `users::hash`.
+/// Checked to find out how long a check takes. It is the hash of no password, and as costly as those of `users::hash`.
 const DECOY: &str = "$argon2id$v=19$m=7168,t=5,p=1$ZGVjb3lkZWNveWRlY295$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Why a login failed.
@@ -74,11 +74,7 @@ pub struct Checks {
     key: hmac::Key,
     guesses: Arc<Mutex<Guesses>>,
     file: KnownFile,
-    /// Time of a check for each unit of its cost (`users::cost`), ns; 0: not known yet.
-    unit_ns: Arc<AtomicU64>,
-    /// The time from a login to its refusal, in whole [`REFUSED_AFTER`]. It only grows: what it would follow are single
-    /// checks, of users that there are.
-    refused_after: AtomicU64,
+    time: Arc<Mutex<CheckTime>>,
 }
 
 /// The checks that run or wait: all, and those of clients that were never right before.
@@ -131,8 +127,7 @@ impl Checks {
             key: hmac::Key::new(hmac::HMAC_SHA256, &random()?),
             guesses: Arc::new(Mutex::new(Guesses::new(earlier))),
             file,
-            unit_ns: Arc::default(),
-            refused_after: AtomicU64::new(1),
+            time: Arc::default(),
         })
     }
 
@@ -155,34 +150,49 @@ impl Checks {
         password: &[u8],
     ) -> Result<(), LoginError> {
         let began = Instant::now();
+        if lock(&self.time).is_unknown() {
+            self.measure().await;
+        }
         let outcome = match account {
             Some(account) if password.len() <= PASSWORD_MAX_BYTES => {
                 self.decide(attempt, account, costliest, password).await
             }
-            _ => self.pretend(password).await,
+            // It takes no core.
+            _ => {
+                self.pass_queue().await;
+                Err(LoginError::Wrong)
+            }
         };
-        match outcome {
-            Ok(()) => self.file.save_later(&self.guesses),
-            Err(_) => sleep_until((began + self.refused_after(costliest)).into()).await,
+        if outcome.is_ok() {
+            self.file.save_later(&self.guesses);
+            return outcome;
         }
+        if lock(&self.time).begin(Instant::now()) {
+            tokio::spawn(self.measure());
+        }
+        sleep_until((began + self.refused_after(costliest)).into()).await;
         outcome
     }
 
-    /// Refuses a login of no user. It takes no core, once the time of a check is known.
-    async fn pretend(&self, password: &[u8]) -> Result<(), LoginError> {
-        if self.unit_ns.load(Relaxed) == 0
-            && let Ok(running) = Arc::clone(&self.running).acquire_owned().await
-        {
-            let (password, unit_ns) = (password.to_vec(), Arc::clone(&self.unit_ns));
-            let check = spawn_blocking(move || {
-                let _place = running;
-                timed(DECOY, &password, &unit_ns)
+    /// Finds out how long a check takes. One of those who wait for the first time does so for all.
+    fn measure(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (running, time) = (Arc::clone(&self.running), Arc::clone(&self.time));
+        let is_first = lock(&time).is_unknown();
+        async move {
+            let Ok(running) = running.acquire_owned().await else { return };
+            if is_first && !lock(&time).is_unknown() {
+                return;
+            }
+            lock(&time).begin(Instant::now());
+            let measured = spawn_blocking(move || {
+                let _running = running;
+                let started = Instant::now();
+                let _ = users::matches(DECOY, b"");
+                let took_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                lock(&time).note(took_ns / users::cost(DECOY).max(1), Instant::now());
             });
-            let _ = check.await;
-        } else {
-            self.pass_queue().await;
+            let _ = measured.await;
         }
-        Err(LoginError::Wrong)
     }
 
     /// Waits for the checks that wait now. Where they take longer than they should, a login whose password is not looked
@@ -196,21 +206,19 @@ impl Checks {
         let check = self.time_of_check(costliest);
         let most = REFUSED_AFTER_MAX.max(check * 2);
         let wanted = (check * CHECKS_IN_TIME).min(most);
-        let steps =
-            u64::try_from(wanted.as_millis().div_ceil(REFUSED_AFTER.as_millis())).unwrap_or(1);
-        let steps = self.refused_after.fetch_max(steps, Relaxed).max(steps);
-        REFUSED_AFTER * u32::try_from(steps).unwrap_or(1)
+        let steps = wanted.as_millis().div_ceil(REFUSED_AFTER.as_millis());
+        REFUSED_AFTER * u32::try_from(steps).unwrap_or(1).max(1)
     }
 
-    /// Checks that may run and wait, so that they are done when refusals are due.
+    /// Checks that may run and wait, so that they are done when refusals are due. One more may be a measurement.
     fn most_waiting(&self, costliest: u64) -> usize {
         let check = self.time_of_check(costliest).as_nanos().max(1);
-        let in_time = self.refused_after(costliest).as_nanos() / check;
+        let in_time = (self.refused_after(costliest).as_nanos() / check).saturating_sub(1);
         usize::try_from(in_time).unwrap_or(usize::MAX).clamp(2, CHECKS_WAITING)
     }
 
     fn time_of_check(&self, cost: u64) -> Duration {
-        Duration::from_nanos(self.unit_ns.load(Relaxed).saturating_mul(cost))
+        lock(&self.time).of(cost, Instant::now())
     }
 
     async fn decide(
@@ -264,28 +272,16 @@ impl Checks {
         };
         let running = Arc::clone(&self.running);
         let running = running.acquire_owned().await.map_err(|_| LoginError::Busy)?;
-        let (hash, password, unit_ns) =
-            (hash.to_owned(), password.to_vec(), Arc::clone(&self.unit_ns));
+        let (hash, password) = (hash.to_owned(), password.to_vec());
         let right = spawn_blocking(move || {
             // Held here, since the check of a client that does not wait still runs.
             let _places = (place, running);
-            let right = timed(&hash, &password, &unit_ns);
+            let right = users::matches(&hash, &password);
             guess.end(right);
             right
         });
         if right.await.unwrap_or(false) { Ok(()) } else { Err(LoginError::Wrong) }
     }
-}
-
-/// Checks a password, and notes what it takes for each unit of its cost.
-fn timed(hash: &str, password: &[u8], unit_ns: &AtomicU64) -> bool {
-    let started = Instant::now();
-    let right = users::matches(hash, password);
-    let took_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let latest = took_ns / users::cost(hash).max(1);
-    // Mostly the longest of late.
-    unit_ns.store(latest.max(unit_ns.load(Relaxed) / 8 * 7).max(1), Relaxed);
-    right
 }
 
 /// A guess whose password is to be checked. Dropped without a result, it is given back.
@@ -301,7 +297,7 @@ impl PendingGuess {
 
     fn end(mut self, right: bool) {
         if let Some(guess) = self.guess.take() {
-            lock(&self.guesses).end(guess, Some(right));
+            lock(&self.guesses).end(guess, Some(right), Instant::now());
         }
     }
 }
@@ -309,7 +305,7 @@ impl PendingGuess {
 impl Drop for PendingGuess {
     fn drop(&mut self) {
         if let Some(guess) = self.guess.take() {
-            lock(&self.guesses).end(guess, None);
+            lock(&self.guesses).end(guess, None, Instant::now());
         }
     }
 }
@@ -428,9 +424,8 @@ mod tests {
         let press = Arc::new(account(b"secret"));
         // As if a check took 400 ms.
         let check = Duration::from_millis(400);
-        checks
-            .unit_ns
-            .store(u64::try_from(check.as_nanos()).unwrap() / users::STANDARD_COST, Relaxed);
+        let unit_ns = u64::try_from(check.as_nanos()).unwrap() / users::STANDARD_COST;
+        lock(&checks.time).note(unit_ns, Instant::now());
         assert_eq!(checks.refused_after(users::STANDARD_COST), REFUSED_AFTER_MAX);
         let running = Arc::clone(&checks.running).acquire_owned().await.unwrap();
         let waiting = |from: u8| {
@@ -460,7 +455,7 @@ mod tests {
     async fn a_refusal_takes_as_long_for_an_unknown_user_as_for_the_costliest_hash() {
         let checks = Checks::new(None).unwrap();
         assert_eq!(login(&checks, (7, "c", "nobody"), None, b"1").await, Err(LoginError::Wrong));
-        let unit = Duration::from_nanos(checks.unit_ns.load(Relaxed));
+        let unit = checks.time_of_check(1);
         assert!(!unit.is_zero(), "the first check has shown what one takes");
         let costliest = 3 * users::STANDARD_COST;
         let began = Instant::now();

@@ -1,6 +1,7 @@
 //! Access: logins, roles and rules, and the permissions of each client.
 
 pub(in crate::broker) mod acl;
+mod check_time;
 mod config;
 mod guesses;
 mod known_clients;

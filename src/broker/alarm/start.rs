@@ -86,6 +86,7 @@ pub fn watch(
     let mut committing = tokio::spawn(history.clone().commit(services.recorder.clone()));
     let live = services.recorder.live();
     let mut watch = Watch {
+        without_output: vec![0; alarms.len()],
         lines: alarms.iter().map(|_| ThrottledLog::new(LINE_INTERVAL)).collect(),
         alarms,
         states: handle.clone(),

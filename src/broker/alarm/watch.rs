@@ -32,6 +32,8 @@ use crate::wire::{BoardTopic, Health, NodeTopics, ONLINE, Switch};
 pub(super) const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest time without a look at what expires.
 const EXPIRY_LOOK: Duration = Duration::from_hours(1);
+/// A board has said what its outputs are when it publishes its health for this time.
+const ANNOUNCED_BY: u8 = 2;
 /// How often the forwarder's state is looked at.
 const UPSTREAM_LOOK: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,8 @@ pub struct Watch {
     pub(super) history: History,
     /// The log lines of each alarm.
     pub(super) lines: Vec<ThrottledLog>,
+    /// Of each alarm the healths of its board that came while what it watches was no output of that.
+    pub(super) without_output: Vec<u8>,
     /// When the latest health of a board expires, log time in ms.
     pub(super) expiries: BTreeMap<Id, i64>,
     /// What the boards run, where an alarm is about it.
@@ -193,8 +197,34 @@ impl Watch {
             None => self.expiries.remove(node),
         };
         self.apply(node, health.as_ref());
+        if let Some(health) = &health {
+            self.look_for_outputs(node, health);
+        }
         if changed {
             self.compare();
+        }
+    }
+
+    /// Tells once of an alarm on an output that its board does not have: a mistyped name is no output that follows.
+    fn look_for_outputs(&mut self, node: &Id, health: &Health) {
+        for (alarm, healths) in self.alarms.iter().map(Alarm::config).zip(&mut self.without_output)
+        {
+            let AlarmRule::Fault { output, .. } = &alarm.rule else { continue };
+            let state = NodeTopics::new(node.clone()).output(output);
+            let fan_out = &self.services.fan_out;
+            if alarm.node != *node
+                || health.output_faults.contains_key(output.as_str())
+                || fan_out.retained.contains(&state, fan_out.timeline.now_ms())
+            {
+                continue;
+            }
+            *healths = healths.saturating_add(1);
+            if *healths == ANNOUNCED_BY {
+                warn!(
+                    alarm = %alarm.name, %node, %output,
+                    "this alarm watches an output that its board does not have: correct its name in HUMIDOR_ALARMS, or add it to HUMIDOR_OUTPUTS of the board"
+                );
+            }
         }
     }
 

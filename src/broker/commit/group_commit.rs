@@ -246,6 +246,7 @@ fn write(
     let After { counters, fan_out, live, onward } = *after;
     let (mut batches, mut unread) = (Vec::new(), Unread::default());
     loop {
+        counters.set_working(false);
         let first = match queue.next(schedule.wait(Instant::now())) {
             Ok(Some(first)) => first,
             Ok(None) => return Ok(()),
@@ -259,6 +260,7 @@ fn write(
             batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
         };
         gather(&mut queue.batches, &mut batches, queue.window, weight);
+        counters.set_working(true);
         // Replayed messages come before the other messages of the commit.
         let requests = batches.iter().flat_map(|queued| &queued.batch.replays);
         let mut owned: Vec<Change> = retained_replay::stored(

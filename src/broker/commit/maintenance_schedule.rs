@@ -149,6 +149,7 @@ impl Schedule {
         now_ms: i64,
         counters: &Counters,
     ) -> rusqlite::Result<Outcome> {
+        counters.set_working(true);
         let maintained = store.maintain(now_ms);
         self.quota.remove(&store.take_deleted_series());
         counters.add_young_deleted(store.take_young_deleted());

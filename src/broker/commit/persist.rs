@@ -45,6 +45,8 @@ pub(super) fn commit(
                     counters.disk_failed(cause.to_string());
                 }
                 if complained.is_some() {
+                    // What took long is over.
+                    counters.set_working(true);
                     counters.set_blocked(None);
                     info!("the store commits again; publishers are acknowledged again");
                 }

@@ -252,6 +252,12 @@ impl Retained {
         (found, None)
     }
 
+    /// Whether `topic` has a retained message that has not expired at `now_ms`.
+    pub fn contains(&self, topic: &str, now_ms: i64) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.topics.get(topic).is_some_and(|entry| !entry.message.is_expired(now_ms))
+    }
+
     /// Calls `each` with every retained message that has not expired at `now_ms`, and its numbers.
     pub fn each(&self, now_ms: i64, mut each: impl FnMut(&Arc<Message>, Numbers)) {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);

@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{error, info};
 
 use crate::broker::access::permissions::Owner;
 use crate::broker::context::Services;
+use crate::broker::counters::Counters;
 use crate::mqtt::Message;
 use crate::shutdown::Shutdown;
 use crate::store::Change;
@@ -23,11 +25,13 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
     let mut published: HashMap<Arc<str>, u64> = HashMap::new();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_stuck = false;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.requested() => return,
         }
+        tell_of_stuck_writer(services.recorder.counters(), &mut was_stuck);
         let now_ms = services.fan_out.timeline.now_ms();
         let mut changes = services.registry.expire(now_ms);
         if services.fan_out.retained.has_expired(now_ms) {
@@ -45,6 +49,22 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
         tokio::select! {
             () = services.recorder.note(&mut changes) => {}
             () = shutdown.requested() => return,
+        }
+    }
+}
+
+/// Tells of a commit that does not end, which the writer itself cannot, and that it has ended.
+fn tell_of_stuck_writer(counters: &Counters, was_stuck: &mut bool) {
+    let stuck = counters.stuck(std::time::Instant::now());
+    if *was_stuck != stuck.is_some() {
+        *was_stuck = stuck.is_some();
+        if let Some(time) = stuck {
+            error!(
+                seconds = time.as_secs(),
+                "the log has not committed for long, and nothing is acknowledged until it does; the disk of the data folder does not answer (`dmesg` says more)"
+            );
+        } else {
+            info!("the log commits again; publishers are acknowledged again");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::Version;
 use axum::http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 
-use super::host_names::without_port;
+use super::host_names::name_of;
 use super::same_origin::is_same_origin;
 use crate::broker::Role;
 
@@ -84,10 +84,10 @@ pub fn is_local(version: Version, headers: &HeaderMap, peer: SocketAddr) -> bool
 
 /// Whether a `Host` names this machine's loopback.
 fn is_loopback(host: &str) -> bool {
-    let name = without_port(host);
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    let is_address = |name: &str| {
+        name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    };
+    name_of(host).is_some_and(|name| name.eq_ignore_ascii_case("localhost") || is_address(name))
 }
 
 fn is_proxied(version: Version, headers: &HeaderMap) -> bool {
@@ -138,7 +138,9 @@ mod tests {
             assert!(from("localhost", peer), "{peer}");
         }
         assert!(!from("localhost", "192.0.2.7:5"));
-        for host in ["plant.example", "box-3:8080", "192.168.1.20:8080", "", "localhost.plant"] {
+        for host in
+            ["plant.example", "box-3:8080", "192.168.1.20:8080", "", "localhost.plant", "[::1"]
+        {
             assert!(!from(host, "127.0.0.1:5"), "{host}");
         }
         let more = |header, value| {

@@ -1,6 +1,6 @@
 //! The host names under which a browser may ask for this broker's page.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Endings that the public name system does not have: multicast DNS (RFC 6762), this machine (RFC 6761), home networks
@@ -23,9 +23,13 @@ impl HostNames {
     /// Whether a `Host` header names this broker. An IP address always does: after DNS rebinding the header holds
     /// the other site's name. So does a name that no site outside can have.
     pub fn contains(&self, host: &str) -> bool {
-        let name = without_port(host).to_ascii_lowercase();
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        address.parse::<IpAddr>().is_ok() || self.0.contains(&name) || is_local(&name)
+        let Some(name) = name_of(host).map(str::to_ascii_lowercase) else { return false };
+        name.parse::<IpAddr>().is_ok() || self.0.contains(&name) || is_local(&name)
+    }
+
+    /// Whether a host is one of these names.
+    pub fn lists(&self, host: &str) -> bool {
+        name_of(host).is_some_and(|name| self.0.contains(&name.to_ascii_lowercase()))
     }
 }
 
@@ -38,19 +42,66 @@ fn is_local(name: &str) -> bool {
     first.split('.').all(fits) && (first.len() < name.len() || !name.contains('.'))
 }
 
-/// A `Host` without its port.
-pub fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
-            name
-        }
-        _ => host,
-    }
+/// The name or the address in a `Host`, without its port; `None` when it is malformed (RFC 9110 §7.2, RFC 3986 §3.2.2).
+pub fn name_of(host: &str) -> Option<&str> {
+    let (name, port) = if let Some(rest) = host.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        address.parse::<Ipv6Addr>().ok()?;
+        (address, port)
+    } else {
+        let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&b);
+        (!name.is_empty() && name.bytes().all(fits)).then_some((name, port))?
+    };
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    // A port may be left out after its colon.
+    let is_port = port.is_empty() || port == ":" || port != digits && digits.parse::<u16>().is_ok();
+    (is_port && !digits.starts_with('+')).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_malformed_host_has_no_name() {
+        for (host, name) in [
+            ("localhost", "localhost"),
+            ("Box-3.local:8080", "Box-3.local"),
+            ("box:", "box"),
+            ("127.0.0.1:65535", "127.0.0.1"),
+            ("[::1]", "::1"),
+            ("[fe80::1]:8080", "fe80::1"),
+        ] {
+            assert_eq!(name_of(host), Some(name), "{host}");
+        }
+        for host in [
+            "",
+            ":8080",
+            "[::1",
+            "::1]",
+            "[::1]]",
+            "[[::1]]",
+            "[::1]8080",
+            "[::1]:+80",
+            "[]",
+            "[localhost]",
+            "[127.0.0.1]",
+            "::1",
+            "box:http",
+            "box:65536",
+            "box:+80",
+            "box:80:80",
+            "kim@box",
+            "a b",
+            "a/b",
+            "a,b@c",
+            "box\t",
+            "🏠.local",
+        ] {
+            assert_eq!(name_of(host), None, "{host}");
+        }
+    }
 
     #[test]
     fn a_host_is_an_address_or_a_known_name() {
@@ -84,6 +135,8 @@ mod tests {
             "a..local",
             "evil.example.local.evil.example",
             "<b>.local",
+            "kim@localhost",
+            "::1",
             "a/b",
             "lan.example",
             "🏠.local",

@@ -4,11 +4,11 @@
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::host_names::HostNames;
+use super::host_names::{HostNames, name_of};
 use super::refusal_page;
 use crate::web::http_error::HttpError;
 
@@ -26,8 +26,8 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     ),
 ];
 
-/// Answers 421 to another host name and 403 to a change from another site's page; adds the security headers to every
-/// response.
+/// Answers 400 to a request without one clear `Host`, 421 to another host name and 403 to a change from another site's
+/// page; adds the security headers to every response.
 pub async fn protect(State(names): State<HostNames>, request: Request, next: Next) -> Response {
     let mut response = match check(&names, &request) {
         Ok(()) => next.run(request).await,
@@ -44,15 +44,21 @@ pub async fn protect(State(names): State<HostNames>, request: Request, next: Nex
 }
 
 fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
+    let host = host_of(request)?;
     // A probe uses any name, and its answer holds nothing to protect.
     if ["/healthz", "/readyz"].contains(&request.uri().path()) {
         return Ok(());
     }
-    let text =
-        |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let host = text(header::HOST).or(request.uri().authority().map(Authority::as_str));
     match host {
         Some(host) if names.contains(host) => {}
+        None if request.version() == Version::HTTP_11 => {
+            return Err(HttpError::bad_request(&"a request of HTTP/1.1 needs a `Host` header"));
+        }
+        Some(host) if !host.is_empty() && name_of(host).is_none() => {
+            return Err(HttpError::bad_request(
+                &"`Host` is neither a name nor an address, with or without a port",
+            ));
+        }
         _ => {
             return Err(HttpError::new(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -70,6 +76,27 @@ fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
     Ok(())
 }
 
+/// The host that a request asks for. A proxy before the broker, or a check behind this one, might look at another one
+/// of two.
+///
+/// # Errors
+/// 400 where there are two `Host` headers, or the request line names another host (RFC 9112 §3.2).
+fn host_of(request: &Request) -> Result<Option<&str>, HttpError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    // A name has no other characters: what cannot be shown is malformed.
+    let host = hosts.next().map(|value| value.to_str().unwrap_or("?"));
+    if hosts.next().is_some() {
+        return Err(HttpError::bad_request(&"a request has only one `Host` header"));
+    }
+    let target = request.uri().authority().map(Authority::as_str);
+    match (host, target) {
+        (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
+            Err(HttpError::bad_request(&"the request line and `Host` name two hosts"))
+        }
+        (host, target) => Ok(host.or(target)),
+    }
+}
+
 /// Whether a request comes from a page of this broker, or from a program that is no browser.
 pub fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
@@ -79,17 +106,69 @@ pub fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     {
         return false;
     }
-    let authority = |url: &'_ str| -> Option<String> {
-        let rest = url.strip_prefix("http://").or(url.strip_prefix("https://"))?;
-        Some(rest.split('/').next().unwrap_or(rest).to_owned())
-    };
-    text(header::ORIGIN).is_none_or(|origin| authority(origin).as_deref() == host)
-        && text(header::REFERER).is_none_or(|page| authority(page).as_deref() == host)
+    text(header::ORIGIN).is_none_or(|origin| authority(origin) == host)
+        && text(header::REFERER).is_none_or(|page| authority(page) == host)
+}
+
+/// Whether a request comes from a page of the host that it asks for, whatever its port, or of one of `names`, or from a
+/// program, which need not name an origin.
+pub fn is_own_origin(names: &HostNames, headers: &HeaderMap, host: Option<&str>) -> bool {
+    let host = host.and_then(name_of);
+    headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.to_str().ok().and_then(authority);
+        let is_host = |origin| {
+            name_of(origin)
+                .is_some_and(|name| host.is_some_and(|host| name.eq_ignore_ascii_case(host)))
+        };
+        origin.is_some_and(|origin| is_host(origin) || names.lists(origin))
+    })
+}
+
+/// Host and port of a page's address.
+fn authority(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("http://").or(url.strip_prefix("https://"))?;
+    rest.split('/').next()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_of_the_host_or_of_a_known_name_is_an_own_origin() {
+        let names = HostNames::new("box-3", &["dashboards.example".to_owned()]);
+        let own = |origins: &[&str], host| {
+            let headers =
+                origins.iter().map(|origin| (header::ORIGIN, origin.parse().unwrap())).collect();
+            is_own_origin(&names, &headers, host)
+        };
+        let host = Some("plant.example:8080");
+        assert!(own(&[], host) && own(&[], None));
+        for origin in [
+            "http://plant.example:8080",
+            "https://Plant.example",
+            "https://dashboards.example",
+            "http://dashboards.example:3000",
+            "http://box-3.local",
+        ] {
+            assert!(own(&[origin], host), "{origin}");
+        }
+        for origin in [
+            "",
+            "null",
+            "plant.example:8080",
+            "file://plant.example",
+            "http://evil.example",
+            "http://plant.example.evil.example",
+            "http://plant.example@evil.example",
+            "http://192.168.1.20",
+            "http://evil.local",
+        ] {
+            assert!(!own(&[origin], host), "{origin}");
+        }
+        assert!(!own(&["http://plant.example:8080", "http://evil.example"], host));
+        assert!(!own(&["http://plant.example:8080"], None));
+    }
 
     #[test]
     fn another_sites_page_is_not_the_same_origin() {

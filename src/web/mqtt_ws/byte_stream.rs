@@ -94,18 +94,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ByteStream<S> {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/support/frames.rs"]
+mod frames;
+
+#[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
 
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::frames::{BINARY, FIN, PING, TEXT, frame};
     use super::*;
-
-    const FIN: u8 = 0x80;
-    const TEXT: u8 = 1;
-    const BINARY: u8 = 2;
-    const PING: u8 = 9;
 
     /// A client that sends `inbound` and closes its side. Each read gets as much as the next of `cuts` says, by turns; at
     /// 0 nothing has arrived.
@@ -149,25 +149,6 @@ mod tests {
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
-    }
-
-    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let key = [0x37, 0xfa, 0x21, 0x3d];
-        let mut bytes = vec![first];
-        match payload.len() {
-            length @ ..126 => bytes.push(0x80 | u8::try_from(length).unwrap()),
-            length @ ..0x1_0000 => {
-                bytes.push(0xfe);
-                bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-            length => {
-                bytes.push(0xff);
-                bytes.extend((length as u64).to_be_bytes());
-            }
-        }
-        bytes.extend(key);
-        bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-        bytes
     }
 
     /// Reads all and closes: what was read, how it ended, and what the broker sent.

@@ -18,7 +18,8 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use super::byte_stream::ByteStream;
 use crate::broker::{Handoff, Incoming, Stream};
 use crate::web::auth::Authenticator;
-use crate::web::auth::same_origin::is_same_origin;
+use crate::web::auth::host_names::HostNames;
+use crate::web::auth::same_origin::{is_own_origin, is_same_origin};
 use crate::web::http_error::HttpError;
 use crate::web::server::Peer;
 
@@ -32,12 +33,13 @@ const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[derive(Clone)]
 struct MqttState {
     authenticator: Authenticator,
+    names: HostNames,
     handoff: Handoff,
 }
 
-/// The route of the handshake. `handoff` takes the client's stream to the broker.
-pub fn routes(authenticator: Authenticator, handoff: Handoff) -> Router {
-    Router::new().route("/mqtt", get(mqtt)).with_state(MqttState { authenticator, handoff })
+/// The route of the handshake. Pages of `names` may connect, too; `handoff` takes the client's stream to the broker.
+pub fn routes(authenticator: Authenticator, names: HostNames, handoff: Handoff) -> Router {
+    Router::new().route("/mqtt", get(mqtt)).with_state(MqttState { authenticator, names, handoff })
 }
 
 /// Upgrades a request to an MQTT connection: 101.
@@ -61,6 +63,12 @@ async fn mqtt(
         return Err(HttpError::new(
             StatusCode::FORBIDDEN,
             "the broker admits clients without a login, so a page of another site may not connect; see HUMIDOR_ANONYMOUS",
+        ));
+    }
+    if !is_own_origin(&state.names, headers, host) {
+        return Err(HttpError::new(
+            StatusCode::FORBIDDEN,
+            "a page of another site may not connect; add the page's host name to HUMIDOR_HTTP_HOSTS",
         ));
     }
     let accept = match accept(request.method(), request.version(), headers) {
