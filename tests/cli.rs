@@ -70,6 +70,22 @@ fn sample_log(folder: &Path) {
     store.append(&records.iter().collect::<Vec<_>>()).unwrap();
 }
 
+/// Adds numbers of other publishers to [`sample_log`].
+fn add_samples(folder: &Path) {
+    let mut store = Store::open(&folder.join(LOG_FILE)).unwrap();
+    let record = |topic: &str, at_ms, field: &str, value| Record::Foreign {
+        topic: topic.to_owned(),
+        at_ms,
+        numbers: vec![(field.to_owned(), value)].into(),
+    };
+    let records = [
+        record("plant/oven/heat", 1_760_000_002_000, "", 0.1),
+        record("tele/hall/SENSOR", 1_760_000_003_000, "AM2301.온도", 21.25),
+        record("tele/\u{1b}[31mred", 1_760_000_003_500, "", 7.0),
+    ];
+    store.append(&records.iter().collect::<Vec<_>>()).unwrap();
+}
+
 #[test]
 fn wrong_usage_is_64_and_help_is_0() {
     assert_eq!(humidor_with(&["nonsense"]).0, Some(64));
@@ -404,6 +420,15 @@ fn the_log_is_exported_followed_counted_and_copied() {
     assert_eq!(
         tail,
         "2025-10-09 08:53:21  press        oil            60.0 °C    50.0 %  #2\n\
+         2025-10-09 08:53:30  press        hall           -0.5 °C    50.0 %  #4\n"
+    );
+    add_samples(folder.path());
+    let (_, tail, _) = humidor_with(&["tail", "--no-follow", "-n", "4", "--data", data]);
+    assert_eq!(
+        tail,
+        "2025-10-09 08:53:22  plant/oven/heat                 0.1\n\
+         2025-10-09 08:53:23  tele/hall/SENSOR AM2301.온도  21.25\n\
+         2025-10-09 08:53:23  tele/\\u{1b}[31mred                7\n\
          2025-10-09 08:53:30  press        hall           -0.5 °C    50.0 %  #4\n"
     );
     let (status, gaps, _) = humidor_with(&["db", "gaps", "--data", data]);
