@@ -184,17 +184,16 @@ fn about_broker(login: &LoginTrial, report: &mut Report<'_>) -> Result<Finding, 
     super::block_on(async {
         let trial = login.run();
         tokio::pin!(trial);
-        outcome = match timeout(SAID_TO_WAIT, &mut trial).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                writeln!(
-                    report.out,
-                    "wait   broker: {} has not answered the login yet: a small or busy one takes its time to check a password; for {} s at most",
-                    login.broker,
-                    LOGIN_TIMEOUT.as_secs()
-                )?;
-                trial.await
-            }
+        outcome = if let Ok(outcome) = timeout(SAID_TO_WAIT, &mut trial).await {
+            outcome
+        } else {
+            writeln!(
+                report.out,
+                "wait   broker: {} has not answered the login yet: a small or busy one takes its time to check a password; for {} s at most",
+                login.broker,
+                LOGIN_TIMEOUT.as_secs()
+            )?;
+            trial.await
         };
         Ok(())
     })?;

@@ -15,7 +15,7 @@ use crate::wire::{NodeTopics, OFFLINE};
 
 /// Longest wait for the broker's answer. A small broker checks one password at a time, each for a second or more, and answers
 /// a wrong one late on purpose.
-pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+pub const LOGIN_TIMEOUT: Duration = Duration::from_mins(1);
 /// Requests of the client: DISCONNECT.
 const REQUESTS: usize = 1;
 
