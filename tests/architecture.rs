@@ -52,6 +52,7 @@ const BROKER: &[&str] = &[
     "session",
     "access",
     "counters",
+    "near_numbers",
     "net",
 ];
 /// Libraries, and the folders or files that may know them.

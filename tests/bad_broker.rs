@@ -236,6 +236,28 @@ fn health_tells_a_board_that_waits_from_one_that_loses() {
     wait_until("it is healthy", || ask(&[]).0 == Some(0));
 }
 
+#[test]
+fn a_queue_that_was_told_is_told_to_be_empty_before_the_next_health_is_due() {
+    let data = tempfile::tempdir().unwrap();
+    fill(data.path(), 60);
+    let broker = FakeBroker::start(vec![with(|it| it.slow = Duration::from_millis(50))]);
+    let _running = Process::start(node("drains", data.path(), &broker, "fan=11"));
+    let told = || {
+        broker.with_seen(|seen| {
+            let published = seen.iter().flat_map(|seen| &seen.published);
+            let healths = published.filter(|(_, it)| it.topic.ends_with("/health"));
+            let waiting = |payload: &[u8]| humidor::wire::Health::parse(payload).unwrap().outbox;
+            healths.map(|(at, it)| (*at, waiting(&it.payload))).collect::<Vec<_>>()
+        })
+    };
+    wait_until("a queue is told", || told().iter().any(|(_, waiting)| *waiting > 0));
+    wait_until("an empty one is told", || told().last().is_some_and(|(_, waiting)| *waiting == 0));
+    let told = told();
+    let (first, last) =
+        (told.iter().find(|(_, waiting)| *waiting > 0).unwrap(), told.last().unwrap());
+    assert!(last.0 - first.0 < Duration::from_secs(30), "{told:?}");
+}
+
 fn a_disk_that_is_full_now_and_then_is_one_pair_of_lines_a_minute() {
     let data = tempfile::tempdir().unwrap();
     let broker = FakeBroker::start(vec![Conduct::right()]);

@@ -2,10 +2,11 @@
 
 mod support;
 
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::http::{get, request};
@@ -66,6 +67,11 @@ fn whoever_may_do_everything_over_mqtt_may_look_at_the_page() {
         );
         assert_eq!(broker.terminate(), Some(0));
     }
+    let mut local = humidor();
+    local.args(["broker", "--anonymous", "yes", "--mqtt-listen", "127.0.0.1:0", "--data"]);
+    local.arg(folder.path()).env("NO_COLOR", "1");
+    let line = Process::start(local).said("may connect without a login");
+    assert!(line.contains("clients on this machine") && !line.contains("WARN"), "{line}");
     let shown = run(humidor().arg("config").env("HUMIDOR_ANONYMOUS", "yes")).1;
     let row = shown.lines().find(|line| line.starts_with("HUMIDOR_HTTP_GUESTS")).unwrap();
     assert!(row.contains("read") && row.ends_with("follows from HUMIDOR_ANONYMOUS=yes"), "{row}");
@@ -317,6 +323,45 @@ fn the_doctor_tries_a_reading_and_the_login_and_says_what_to_do_next() {
     assert_eq!(code, Some(78), "{report}");
     assert!(report.contains("`41` is not a pin"), "{report}");
     assert!(next(&report).contains("mend the first WRONG line above (settings)"), "{report}");
+}
+
+/// A small board checks a password for seconds, and refuses a wrong one late on purpose.
+#[test]
+fn the_doctor_waits_for_a_broker_that_is_slow_to_refuse_and_says_so() {
+    // Longer than an MQTT client waits by itself.
+    const SLOW: Duration = Duration::from_secs(6);
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, refuse) = std::sync::mpsc::channel::<()>();
+    let refusing = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let accepted = Instant::now();
+        refuse.recv().unwrap();
+        std::thread::sleep(SLOW.saturating_sub(accepted.elapsed()));
+        // CONNACK: not authorised.
+        let _ = stream.write_all(&[0x20, 2, 0, 5]);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut command = humidor();
+    command.arg("doctor").env("HUMIDOR_GPIO", "sim").env("HUMIDOR_NODE", "slow");
+    command
+        .env("HUMIDOR_BROKER", format!("mqtt://slow@{address}"))
+        .env("HUMIDOR_PASSWORD", "guess");
+    command.env("HUMIDOR_DATA", folder.path()).stdout(Stdio::piped());
+    let mut doctor = command.spawn().unwrap();
+    let mut report = String::new();
+    for line in BufReader::new(doctor.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        if line.starts_with("wait   broker") {
+            told.send(()).unwrap();
+        }
+        report = report + &line + "\n";
+    }
+    assert_eq!(doctor.wait().unwrap().code(), Some(69), "{report}");
+    assert!(report.contains("has not answered the login yet"), "{report}");
+    let verdict = "broker refused user `slow`: unknown user or wrong password";
+    assert!(report.contains(verdict), "{report}");
+    refusing.join().unwrap();
 }
 
 /// 67 slips: a command line, or a setting with its value, and what the answer offers instead.

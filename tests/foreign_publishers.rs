@@ -61,6 +61,55 @@ fn each_number_of_a_usual_publisher_is_stored_under_a_name_that_its_owner_knows(
 }
 
 #[test]
+fn a_text_that_was_meant_as_a_number_is_told_with_what_would_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, mut client, http) = start(folder.path());
+    for (pkid, (topic, payload)) in (1..).zip([
+        ("esphome/oven/state", "21,5"),
+        ("esphome/oven/state", "22,5"),
+        ("esphome/hall/state", r#""21.5 °C""#),
+        (
+            "tele/hall/SENSOR",
+            r#"{"Time":"07:31","AM2301":{"Temperature":"21,5 °C","Humidity":48}}"#,
+        ),
+        ("zigbee2mqtt/door", r#"{"state":"ON","last_seen":"2026-02-11T07:31:04Z"}"#),
+    ]) {
+        client.publish(topic, QoS::AtLeastOnce, pkid, payload.as_bytes());
+        client.expect_puback(pkid);
+    }
+    let lost = get(http, "/api/v1/sources/lost").json();
+    let told: Vec<_> = lost
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| {
+            assert!(it["at"].is_i64(), "{it}");
+            let text = |member: &str| it[member].as_str().unwrap().to_owned();
+            (
+                text("topic"),
+                text("field"),
+                text("came"),
+                text("meant"),
+                it["count"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("esphome/hall/state", "", "\"21.5 °C\"", "21.5", 1),
+        ("esphome/oven/state", "", "22,5", "22.5", 2),
+        ("tele/hall/SENSOR", "AM2301.Temperature", "\"21,5 °C\"", "21.5", 1),
+    ];
+    let expected = expected.map(|(topic, field, came, meant, count)| {
+        (topic.to_owned(), field.to_owned(), came.to_owned(), meant.to_owned(), count)
+    });
+    assert_eq!(told, expected);
+    let line = broker.said("a text is not kept");
+    assert!(line.contains("esphome/oven/state") && line.contains("meant=\"21.5\""), "{line}");
+    let rest = broker.last_words();
+    assert!(!rest.contains("22,5"), "each topic is said once: {rest}");
+}
+
+#[test]
 fn a_member_that_is_no_number_costs_itself_and_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, mut client, http) = start(folder.path());

@@ -2,13 +2,15 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use rustix::io::Errno;
 use rustix::thread::{ClockId, NanosleepRelativeResult, Timespec, clock_nanosleep_relative};
+use tokio::time::timeout;
 
 use super::failure::{self, Failure};
-use super::{read, start_log};
+use super::{node_start, read, start_log};
 use crate::board::Recognised;
 use crate::clock::{ClockTrust, Stamper};
 use crate::config::{self, Doctor, Layers, Problem};
@@ -16,13 +18,15 @@ use crate::exit::Code;
 use crate::gpio::Pin;
 use crate::gpio::chips::{self, Chips};
 use crate::health::{self, Answer, State};
-use crate::node::{Backend, Lines, LoginTrial, SETTLE};
+use crate::node::{Backend, LOGIN_TIMEOUT, Lines, LoginTrial, SETTLE};
 use crate::reading::{ClockState, IdError};
 
 /// Page size in bytes of every known board but the Raspberry Pi 5.
 const PAGE_BYTES: usize = 4096;
 /// Free space in bytes on the data folder's disk that is soon too little.
 const FREE_MIN_BYTES: u64 = 100 * 1024 * 1024;
+/// After this long without an answer to a login, the wait is told.
+const SAID_TO_WAIT: Duration = Duration::from_secs(3);
 
 /// Result of a check.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +84,8 @@ pub fn run(layers: Layers) -> Result<(), Failure> {
             about_sensors(&settings, &mut report)?;
         }
         for login in &settings.logins {
-            report.add("broker", about_broker(login)?)?;
+            let finding = about_broker(login, &mut report)?;
+            report.add("broker", finding)?;
         }
     }
     let next = next_step(&settings, runs.as_ref(), report.first.as_ref());
@@ -127,7 +132,7 @@ fn next_step(
     match (settings.logins.as_slice(), runs) {
         ([], _) => "name the broker, for example HUMIDOR_BROKER=mqtt://192.168.1.20, and run this command again".to_owned(),
         (_, Some(_)) => "nothing: the node runs, and `humidor health` shows how it is".to_owned(),
-        (_, None) => "start the node with these settings: humidor node".to_owned(),
+        (_, None) => node_start::how_to(Path::new("/")),
     }
 }
 
@@ -173,11 +178,23 @@ fn about_sensors(settings: &Doctor, report: &mut Report<'_>) -> Result<(), Failu
     Ok(())
 }
 
-/// Logs in at the broker.
-fn about_broker(login: &LoginTrial) -> Result<Finding, Failure> {
+/// Logs in at the broker, and says so where that takes long.
+fn about_broker(login: &LoginTrial, report: &mut Report<'_>) -> Result<Finding, Failure> {
     let mut outcome = Ok(());
     super::block_on(async {
-        outcome = login.run().await;
+        let trial = login.run();
+        tokio::pin!(trial);
+        outcome = if let Ok(outcome) = timeout(SAID_TO_WAIT, &mut trial).await {
+            outcome
+        } else {
+            writeln!(
+                report.out,
+                "wait   broker: {} has not answered the login yet: a small or busy one takes its time to check a password; for {} s at most",
+                login.broker,
+                LOGIN_TIMEOUT.as_secs()
+            )?;
+            trial.await
+        };
         Ok(())
     })?;
     Ok(match outcome {

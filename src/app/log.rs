@@ -14,7 +14,9 @@ use crate::config::{self, Layers};
 use crate::exit::Code;
 use crate::export_format::{READING_COLUMNS, RowWriter, SAMPLE_COLUMNS};
 use crate::reading::Id;
-use crate::store::{LOG_FILE, Log, Reading, Retention, Selection, Stats, Tail, is_damage};
+use crate::store::{
+    Foreign, LOG_FILE, Log, Reading, Retention, SampleTail, Selection, Stats, Tail, is_damage,
+};
 use crate::upstream;
 
 /// Bytes of the file for one row and for one minute of a series in the roll-ups, with their share of the indexes.
@@ -26,21 +28,35 @@ const TAIL_INTERVAL: Duration = Duration::from_millis(200);
 /// Follows the log until a signal or a closed pipe.
 pub fn tail(options: &TailOptions, layers: Layers) -> Result<(), Failure> {
     let path = log_path(layers)?;
-    let (latest, mut tail) = Tail::start(open(&path)?, options.lines)?;
+    let (readings, mut tail) = Tail::start(open(&path)?, options.lines)?;
+    let (samples, mut sample_tail) = SampleTail::start(open(&path)?, options.lines)?;
+    let mut lines = print::Lines::default();
     let mut out = io::stdout().lock();
-    print_all(&mut out, &latest)?;
+    let mut latest = in_time(readings, samples, clock::unix_ms());
+    let first = latest.len().saturating_sub(options.lines);
+    lines.write(&mut out, &latest.split_off(first))?;
     if options.no_follow {
         return Ok(());
     }
     loop {
         std::thread::sleep(TAIL_INTERVAL);
-        print_all(&mut out, &tail.read_new()?)?;
+        let new = in_time(tail.read_new()?, sample_tail.read_new()?, clock::unix_ms());
+        lines.write(&mut out, &new)?;
     }
 }
 
-fn print_all(out: &mut impl Write, readings: &[Reading]) -> io::Result<()> {
-    readings.iter().try_for_each(|reading| print::line(out, reading))?;
-    out.flush()
+/// Puts samples among readings, which keep their order. A reading whose time nobody knows counts as of the next one.
+fn in_time(readings: Vec<Reading>, samples: Vec<Foreign>, now_ms: i64) -> Vec<print::Entry> {
+    let mut entries: Vec<(i64, print::Entry)> = Vec::new();
+    let mut latest = now_ms;
+    for reading in readings.into_iter().rev() {
+        latest = if reading.clock == "unsynced" { latest } else { latest.min(reading.at) };
+        entries.push((latest, print::Entry::Reading(reading)));
+    }
+    entries.reverse();
+    entries.extend(samples.into_iter().map(|sample| (sample.at, print::Entry::Sample(sample))));
+    entries.sort_by_key(|(at, _)| *at);
+    entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
 /// Writes the selected readings or samples to standard output.

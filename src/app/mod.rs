@@ -10,6 +10,7 @@ mod forget;
 mod gpio;
 mod health;
 mod log;
+mod node_start;
 mod own_address;
 mod print;
 mod read;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::Notify;
 
+use crate::broker::near_numbers::NearNumbers;
 use crate::store::Appended;
 use crate::upstream::Forwarding;
 
@@ -41,6 +42,7 @@ pub struct Counters {
     left_out: AtomicU64,
     /// The same by topic.
     left_out_of: Losses,
+    near: NearNumbers,
     refused: AtomicU64,
     commits: AtomicU64,
     /// Messages that were dropped from the queues of persistent sessions.
@@ -97,6 +99,12 @@ impl Counters {
     #[must_use]
     pub const fn left_out(&self) -> &Losses {
         &self.left_out_of
+    }
+
+    /// Texts of other publishers that were meant as numbers.
+    #[must_use]
+    pub const fn near_numbers(&self) -> &NearNumbers {
+        &self.near
     }
 
     /// Durations of the commits, in seconds.

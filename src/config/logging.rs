@@ -99,6 +99,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_demo_tells_both_changes_of_an_alarm_unless_another_level_is_set() {
+        let tells = |logging: Logging, target: &str| {
+            logging.quiet_with_alarms().filter.would_enable(target, &tracing::Level::INFO)
+        };
+        assert!(tells(Logging::default(), "humidor::broker::alarm::watch"));
+        assert!(!tells(Logging::default(), "humidor::broker::run"));
+        let set = Targets::new().with_default(LevelFilter::WARN);
+        let set = Logging { filter: set, is_default: false, ..Logging::default() };
+        assert!(!tells(set, "humidor::broker::alarm::watch"));
+    }
+
+    #[test]
     fn a_word_that_is_no_level_is_a_mistake() {
         for right in [
             "debug",

@@ -10,12 +10,13 @@ use tokio::time::timeout;
 use super::address::BrokerAddress;
 use super::config::TlsFiles;
 use super::delivery::client;
+use super::delivery::login_trial::LOGIN_TIMEOUT;
 use super::delivery::tunnel::Tunnel;
 use crate::reading::Id;
 use crate::wire::{Discovery, NodeTopics, ONLINE, node_device_id};
 
-/// Longest wait for any answer of the broker.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for any answer of the broker; the first one is that to the login.
+const ANSWER_TIMEOUT: Duration = LOGIN_TIMEOUT;
 /// Retained messages have no end mark: after this long without another one, all have come.
 const QUIET: Duration = Duration::from_secs(1);
 /// Most retained topics deleted in one run; [`Forgotten::more`] says when there are others.
@@ -79,6 +80,7 @@ impl Forget {
         let password = self.password.as_deref();
         let options = client::options(&self.node, &self.broker, password, &tunnel);
         let (client, mut events) = AsyncClient::new(options, TOPICS_MAX + OTHER_REQUESTS);
+        events.network_options.set_connection_timeout(LOGIN_TIMEOUT.as_secs() + 1);
         let found = self.find(&client, &mut events).await?;
         self.delete(&found.topics, &client, &mut events).await?;
         Ok(found)

@@ -31,7 +31,7 @@ pub use config::{
     Backend, DeliveryTimes, InputConfig, LINES_PER_KIND_MAX, NodeConfig, OutputConfig, Safety,
     SensorConfig, TlsFiles,
 };
-pub use delivery::login_trial::LoginTrial;
+pub use delivery::login_trial::{LOGIN_TIMEOUT, LoginTrial};
 pub use delivery::outbox::{OUTBOX_FILE, Outbox, OutboxKind};
 pub use delivery::tunnel::TunnelError;
 pub use forget::{Forget, ForgetError, Forgotten};

@@ -54,6 +54,7 @@ pub use read::gaps::Gap;
 pub use read::log::{Log, Reading, Selection};
 pub use read::overview::{Overview, SensorOverview};
 pub use read::range::{POINTS_MAX, Range, RangeError};
+pub use read::sample_tail::SampleTail;
 pub use read::series::{Point, Series, SeriesQuery};
 pub use read::sources::{Sample, SampleSeries, Source};
 pub use read::stats::{QuickStats, Stats};

@@ -13,7 +13,7 @@ pub use discovery::{
     BROKER_DEVICE_ID, Component, Device, Discovery, DiscoveryError, Platform,
     is_device_description, node_device_id,
 };
-pub use numbers::{NumberError, Numbers, numbers};
+pub use numbers::{NearNumber, NumberError, Numbers, near_number, numbers};
 pub use payload::{Health, PayloadError, ReadCounts, Telemetry};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{

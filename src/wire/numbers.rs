@@ -14,6 +14,9 @@ pub const FIELD_MAX_BYTES: usize = 128;
 pub const NUMBERS_MAX: usize = 64;
 /// Most names before a number: those of the object in the payload, of an object in it, and of one in that.
 const NAMES_MAX: usize = 3;
+/// Longest text that is taken for one that was meant as a number, and longest unit in it, in bytes.
+const NEAR_MAX_BYTES: usize = 40;
+const UNIT_MAX_BYTES: usize = 12;
 
 /// The numbers found in a message.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -23,9 +26,22 @@ pub struct Numbers {
     pub found: Vec<(String, f64)>,
     /// Texts, booleans and nulls, which are no numbers.
     pub texts: u64,
+    /// The first of the texts that was meant as a number, if any was.
+    pub near: Option<Box<NearNumber>>,
     /// What may have been a number and is not kept: not finite (`NaN`, `1e400`), in an object further down, under a name
     /// over [`FIELD_MAX_BYTES`] or one that was there already, or beyond [`NUMBERS_MAX`].
     pub left_out: u64,
+}
+
+/// A text that was meant as a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearNumber {
+    /// Its name, as in [`Numbers::found`].
+    pub field: String,
+    /// The text as it came.
+    pub came: String,
+    /// The number as it would be kept.
+    pub meant: String,
 }
 
 impl From<Vec<(String, f64)>> for Numbers {
@@ -89,6 +105,62 @@ pub fn numbers(payload: &[u8]) -> Result<Numbers, NumberError> {
     let mut numbers = object(&mended).filter(|_| not_finite > 0).ok_or(NumberError::None)?;
     numbers.left_out += not_finite;
     if numbers.found.is_empty() { Err(NumberError::NotFinite) } else { Ok(numbers) }
+}
+
+/// What was meant as a number in a payload of which nothing is kept.
+#[must_use]
+pub fn near_number(payload: &[u8]) -> Option<NearNumber> {
+    let text = std::str::from_utf8(payload).ok()?.trim_start_matches('\u{feff}').trim();
+    if text.starts_with('{') {
+        let mut numbers = Numbers::default();
+        let mut json = serde_json::Deserializer::from_str(text);
+        let mut path = String::new();
+        let members = Members { numbers: &mut numbers, path: &mut path, names: 0 };
+        let _ = json.deserialize_map(members);
+        return numbers.near.map(|near| *near);
+    }
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let meant = meant(bare)?;
+    Some(NearNumber { field: String::new(), came: text.to_owned(), meant })
+}
+
+/// The number that a text means: with a decimal comma, with a unit, or one that is in quotes. A date, a time, an address and
+/// a sentence are none.
+fn meant(text: &str) -> Option<String> {
+    if text.len() > NEAR_MAX_BYTES {
+        return None;
+    }
+    let text = text.trim();
+    let (sign, rest) = match text.strip_prefix(['-', '−']) {
+        Some(rest) => ("-", rest),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    if !rest.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let (whole, mut unit) = rest.split_at(digits(rest));
+    let mut fraction = None;
+    for separator in ['.', ','] {
+        if let Some(after) = unit.strip_prefix(separator).filter(|after| digits(after) > 0) {
+            fraction = Some((separator, &after[..digits(after)]));
+            unit = &after[digits(after)..];
+            break;
+        }
+    }
+    let unit = unit.trim();
+    let is_more = |c: char| c.is_numeric() || c.is_whitespace() || ",.:;-".contains(c);
+    if unit.len() > UNIT_MAX_BYTES || unit.contains(is_more) {
+        return None;
+    }
+    Some(match fraction {
+        None => format!("{sign}{whole}"),
+        // A thousand, or one and a quarter: only its publisher knows.
+        Some((',', fraction)) if fraction.len() == 3 => {
+            format!("{sign}{whole}.{fraction} or {sign}{whole}{fraction}")
+        }
+        Some((_, fraction)) => format!("{sign}{whole}.{fraction}"),
+    })
 }
 
 /// The numbers of a JSON object; `None` when it is none.
@@ -189,8 +261,15 @@ impl<'de> Visitor<'de> for Members<'_> {
         self.visit_f64(number as f64)
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         self.numbers.texts += 1;
+        if self.numbers.near.is_none()
+            && self.path.len() <= FIELD_MAX_BYTES
+            && let Some(meant) = meant(text)
+        {
+            let (field, came) = (self.path.clone(), format!("\"{text}\""));
+            self.numbers.near = Some(Box::new(NearNumber { field, came, meant }));
+        }
         Ok(())
     }
 
@@ -287,6 +366,45 @@ mod tests {
         let numbers = numbers(python.as_bytes()).unwrap();
         assert_eq!(numbers.found, [("e.f".to_owned(), 2.0)]);
         assert_eq!((numbers.texts, numbers.left_out), (2, 4));
+    }
+
+    #[test]
+    fn a_text_that_is_meant_as_a_number_is_told_with_the_number() {
+        for (payload, expected) in [
+            ("21,5", ("", "21,5", "21.5")),
+            ("21.5 °C", ("", "21.5 °C", "21.5")),
+            ("\"21.5 °C\"", ("", "\"21.5 °C\"", "21.5")),
+            ("\"7\"", ("", "\"7\"", "7")),
+            (" −3,25%", ("", "−3,25%", "-3.25")),
+            ("1,234", ("", "1,234", "1.234 or 1234")),
+            ("12 km/h", ("", "12 km/h", "12")),
+            (r#"{"time":"2026-02-11T07:31:04","a":{"t":"21,5"}}"#, ("a.t", "\"21,5\"", "21.5")),
+        ] {
+            let NearNumber { field, came, meant } = near_number(payload.as_bytes()).unwrap();
+            assert_eq!((field.as_str(), came.as_str(), meant.as_str()), expected, "{payload}");
+            assert_eq!(numbers(payload.as_bytes()), Err(NumberError::None), "{payload}");
+        }
+        for none in [
+            "",
+            "ON",
+            "3T04:05:06",
+            "2026-02-11",
+            "12:30",
+            "192.168.1.1",
+            "01131B123456",
+            "3 new messages",
+            "1.2.3",
+            "{}",
+            "-",
+            "١٢",
+            "21.5 °C °C °C",
+            "[21,5]",
+        ] {
+            assert_eq!(near_number(none.as_bytes()), None, "{none}");
+        }
+        let beside = numbers(br#"{"rssi":-58,"t":"21,5","u":"7"}"#).unwrap();
+        assert_eq!((beside.found.len(), beside.texts), (1, 2));
+        assert_eq!(beside.near.unwrap().field, "t");
     }
 
     #[test]

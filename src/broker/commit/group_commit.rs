@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tracing::info;
 
 use super::batch::Batch;
 pub use super::batch::Congested;
 use super::live::{LIVE_BATCHES, Live, Unread};
+use super::lost_numbers;
 use super::maintenance_schedule::Schedule;
 use super::onward::Onward;
 use super::persist;
@@ -287,8 +287,8 @@ fn write(
         };
         counters.add(&appended, started.elapsed());
         count_losses(&appended, &batches, fan_out);
-        if appended.left_out > 0 {
-            count_left_out(&records, counters);
+        if appended.left_out + appended.texts + appended.refused > 0 {
+            lost_numbers::count(&records, counters);
         }
         for change in &owned {
             if let Change::Expire { at_ms } = change {
@@ -341,20 +341,6 @@ fn count_losses(appended: &Appended, batches: &[Queued], fan_out: &FanOut) {
             .next()
             .unwrap_or_default();
         fan_out.traffic.losses.add(&client, *messages);
-    }
-}
-
-/// Counts the numbers that were not kept, by topic, and says so once of each.
-fn count_left_out(records: &[&Record], counters: &Counters) {
-    for record in records {
-        let Record::Foreign { topic, numbers, .. } = record else { continue };
-        if counters.left_out().add(&topic.as_str().into(), numbers.left_out) {
-            info!(
-                topic,
-                left_out = numbers.left_out,
-                "numbers in a message cannot be kept: not finite (NaN, 1e400), a name twice or too long, nested too deep, or too many; the others are. Said once; /metrics counts them"
-            );
-        }
     }
 }
 

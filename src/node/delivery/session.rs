@@ -267,6 +267,8 @@ impl Delivery<'_> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (outbox, switches) = publisher.sources();
+        // As the broker's page shows it until the next health message.
+        let mut told_waiting = 0;
         loop {
             let event = {
                 // Kept across the other branches: dropping a poll half-way could lose what it read.
@@ -277,16 +279,24 @@ impl Delivery<'_> {
                         event = &mut poll => break Ok(event?),
                         () = outbox.changed(), if connected => publisher.publish_readings().await?,
                         () = switches.changed(), if open => publisher.publish_states()?,
-                        _ = health.tick(), if open => publisher.publish_health(&(self.health)())?,
+                        _ = health.tick(), if open => {
+                            let health = (self.health)();
+                            told_waiting = health.outbox;
+                            publisher.publish_health(&health)?;
+                        }
                         _ = tick.tick(), if connected => {
                             // The last line on the connection is that there is one.
                             if let Some(left_out) = self.connected_line.overdue(std::time::Instant::now()) {
                                 info!(broker = %self.broker, waiting = outbox.depth(), left_out, "connected");
                             }
                             publisher.tick().await?;
-                            // At most once a second: a line that comes and goes is no stream of messages.
-                            if publisher.is_open() && switches.take_faults_changed() {
-                                publisher.publish_health(&(self.health)())?;
+                            // At most once a second: a line that comes and goes is no stream of messages. A queue is
+                            // told to be empty once for each time that it was told not to be.
+                            let is_drained = told_waiting > 0 && outbox.depth() == 0;
+                            if publisher.is_open() && (switches.take_faults_changed() || is_drained) {
+                                let health = (self.health)();
+                                told_waiting = health.outbox;
+                                publisher.publish_health(&health)?;
                             }
                         }
                         () = &mut preferred, if open => break Err(Closed::GoBack),

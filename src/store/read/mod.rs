@@ -11,6 +11,7 @@ pub(in crate::store) mod log;
 pub(in crate::store) mod overview;
 pub(in crate::store) mod range;
 pub(in crate::store) mod reporting_interval;
+pub(in crate::store) mod sample_tail;
 pub(in crate::store) mod series;
 pub(in crate::store) mod sources;
 pub(in crate::store) mod stats;

@@ -31,6 +31,7 @@ pub fn read_routes(state: ApiState) -> Router {
         .route("/api/v1/series", get(readings::series))
         .route("/api/v1/sources", get(sources::sources))
         .route("/api/v1/sources/series", get(sources::series))
+        .route("/api/v1/sources/lost", get(sources::lost))
         .route("/api/v1/export", get(export::export))
         .route("/api/v1/outputs", get(outputs::outputs))
         .route("/api/v1/alarms", get(alarms::alarms))

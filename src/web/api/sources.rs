@@ -1,5 +1,5 @@
-//! `/api/v1/sources` and `/api/v1/sources/series`: the numbers of other publishers that the log keeps, and their samples
-//! over a range.
+//! `/api/v1/sources`, `/series` and `/lost` below it: the numbers of other publishers that the log keeps, their samples over
+//! a range, and what it does not keep.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -24,6 +24,31 @@ pub async fn sources(
     let sources =
         state.log.read(&turn, move |log| log.sources(|topic| identity.may_read_foreign(topic)));
     Ok(Json(sources.await?).into_response())
+}
+
+/// What other publishers sent since the broker's start and the log did not keep: texts that were meant as numbers, with the
+/// number that would be kept, and by topic how many numbers cannot be.
+pub async fn lost(
+    State(state): State<ApiState>,
+    Extension(identity): Extension<Identity>,
+) -> Response {
+    let near = state.counters.near_numbers().all().into_iter();
+    let near = near.filter(|it| identity.may_read_foreign(&it.topic)).map(|it| {
+        json!({
+            "topic": it.topic,
+            "field": it.number.field,
+            "came": it.number.came,
+            "meant": it.number.meant,
+            "count": it.count,
+            "at": it.at_ms,
+        })
+    });
+    let left_out = state.counters.left_out().by_name().into_iter();
+    // Further topics count together, under none.
+    let left_out =
+        left_out.filter(|(topic, _)| topic.is_empty() || identity.may_read_foreign(topic));
+    let left_out = left_out.map(|(topic, count)| json!({ "topic": &*topic, "count": count }));
+    Json(near.chain(left_out).collect::<Vec<_>>()).into_response()
 }
 
 /// Parameters of a series.

@@ -1,12 +1,12 @@
 // The page: requests everything once, then follows the events, and requests everything again after a reconnection.
 
 import { Chart, withGaps } from "./chart.js";
-import { alarms, applyReading, applyRecent, applySample, applySensors, applySources, boards, isForeign, keyOf, link, now, sensors, setClock } from "./state.js";
+import { alarms, applyReading, applyRecent, applySample, applySensors, applySources, boards, inOrder, isForeign, isOutdated, keyOf, link, mute, now, sensors, setClock } from "./state.js";
 import { fillFirst } from "./first.js";
 import { drawUpstream } from "./upstream.js";
 import { drawVersions } from "./versions.js";
 import { alarmText, fill, length, mean, number, t, time, value, visible, zone } from "./text.js";
-import { boardNames, drawAlarmChanges, drawAlarms, drawBoards, drawRefusals, drawTiles, make, switchErrors, unsetClocks } from "./view.js";
+import { boardNames, drawAlarmChanges, drawAlarms, drawBoards, drawLost, drawQueues, drawRefusals, drawTiles, make, switchErrors, unsetClocks } from "./view.js";
 
 const RANGES = { m15: 900_000, h1: 3_600_000, h6: 21_600_000, d1: 86_400_000, d7: 604_800_000, d30: 2_592_000_000, y1: 31_557_600_000 };
 const LONGEST_MS = 30 * RANGES.y1;
@@ -16,6 +16,9 @@ const RETRY_MS = 3_000;
 /** Shortest time between two requests of a live chart. */
 const CHART_EVERY_MS = 2_000;
 const ALARMS_EVERY_MS = 5_000;
+/** Shortest time between two requests of the alarms. */
+const ALARMS_LEAST_MS = 1_000;
+const LOST_EVERY_MS = 30_000;
 /** Shortest time between two requests of a sparkline. */
 const RECENT_EVERY_MS = 300_000;
 /** Other publishers send changes, or at intervals of their own: their charts have a gap after so many times the usual one. */
@@ -123,6 +126,8 @@ function follow() {
     if (isNew) refresh();
     if (isCharted && view.to === null) draw();
     show();
+    // A value beyond its limit beside a state of some seconds ago would be a contradiction.
+    if ([...alarms.values()].some(isOutdated) && Date.now() - alarmsAt >= ALARMS_LEAST_MS) followAlarms();
   });
   on("samples", (samples) => {
     const isCharted = samples.map(applySample).some((series) => series.key === selected);
@@ -165,12 +170,13 @@ async function refresh() {
     // A chart that changed without a word would be taken for that of the sensor before.
     removed = selected && shown ? t.removed(shown) : "";
     if (removed) announce(removed);
-    selected = [...sensors.keys()].sort()[0] ?? null;
+    selected = [...sensors.values()].sort(inOrder)[0]?.key ?? null;
   }
   show(true);
   draw(true);
   recent();
   followAlarms();
+  followLost();
 }
 
 /** The clients that the broker refuses, for those who may mend it. */
@@ -181,6 +187,16 @@ async function followRefusals() {
   drawRefusals($("refusalList"), refused);
 }
 
+/** What other publishers sent and the log did not keep. */
+async function followLost() {
+  if (!stream || link.lost) return;
+  const lost = await get("sources/lost", ALARMS_TIMEOUT_MS).catch(() => null);
+  if (!lost) return;
+  $("lost").hidden = lost.length === 0;
+  $("lostSum").textContent = t.lostNumbers(lost.length);
+  drawLost($("lostList"), lost);
+}
+
 /** How far the copy of the log in PostgreSQL is, where there is one. */
 async function followUpstream() {
   if (!about?.upstream || !stream || link.lost) return;
@@ -188,8 +204,9 @@ async function followUpstream() {
   if (status) drawUpstream($("upstream"), status);
 }
 
-let raised = new Set();
+let raised = new Set(), alarmsAt = 0;
 async function followAlarms() {
+  alarmsAt = Date.now();
   followRefusals();
   followUpstream();
   if (!stream || link.lost) return;
@@ -261,6 +278,7 @@ function show(withBoards = false) {
   boardsDue ||= withBoards;
   showing ||= requestAnimationFrame(() => {
     showing = 0;
+    const silent = mute().length;
     const before = $("tiles").childElementCount;
     // How far the copy is was true before.
     if (link.lost) $("upstream").hidden = true;
@@ -271,18 +289,19 @@ function show(withBoards = false) {
     if (unset.length) $("clocks").textContent = t.clocks(unset.join(", "));
     $("more").hidden = more === 0;
     $("more").textContent = t.more(more);
-    $("search").hidden = sensors.size < SEARCH_FROM;
+    $("search").hidden = sensors.size + silent < SEARCH_FROM;
     $("unmatched").hidden = !sensors.size || Boolean($("tiles").querySelector(".tile:not([hidden])"));
     if (stale.length) announce(stale.map(t.sensorStale).join(". "));
     if ($("tiles").childElementCount !== before) recent();
     if (boardsDue) drawBoards($("boards"), about?.may.switch ? switchOutput : null, about?.may.forget ? forget : null, drawVersions($("otherVersions"), boards, about));
+    else drawQueues($("boards"));
     boardsDue = false;
-    $("empty").hidden = sensors.size > 0;
+    $("empty").hidden = sensors.size + silent > 0;
     $("noBoards").hidden = boardNames().size > 0;
     $("charts").hidden = !selected;
-    const own = [...sensors.values()].filter((sensor) => !isForeign(sensor));
+    const own = [...sensors.values()].filter((sensor) => !isForeign(sensor)).length + silent;
     // A page that is not open to its visitor counts nothing.
-    $("sum").textContent = $("page").hidden ? "" : link.lost ? t.sumLost(own.length) : t.sum(own.length, [...boards.values()].filter((board) => board.status === "online").length);
+    $("sum").textContent = $("page").hidden ? "" : link.lost ? t.sumLost(own) : t.sum(own, [...boards.values()].filter((board) => board.status === "online").length);
   });
 }
 
@@ -442,6 +461,7 @@ function setUp() {
   // The ages on display grow.
   setInterval(() => show(), 1_000);
   setInterval(() => show(true), 30_000);
+  setInterval(followLost, LOST_EVERY_MS);
   setInterval(followAlarms, ALARMS_EVERY_MS);
   $("search").addEventListener("input", () => show());
   $("search").placeholder = t.search;

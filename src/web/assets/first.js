@@ -1,6 +1,7 @@
 // What to do while there is no reading: the command that starts a board, with this broker's address, ready to copy.
 
 import { t } from "./text.js";
+import { make } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -17,16 +18,18 @@ export function fillFirst(about) {
   const port = mqtt && mqtt.port !== 1883 ? `:${mqtt.port}` : "";
   // Without users only clients on the broker's own machine are let in, unless anyone is.
   const needsUser = about.login || !mqtt?.open;
-  const password = needsUser ? " -e HUMIDOR_PASSWORD=" + t.password.replaceAll(" ", "-") : "";
   $("firstLocal").hidden = !mqtt?.local;
   $("firstLocal").textContent = t.firstLocal(mqtt?.port ?? 1883);
   $("firstUser").hidden = !needsUser;
   $("firstUserText").textContent = boards.exists ? t.firstUserThere(boards.name) : boards.exists === false ? t.firstUser : t.firstUserMaybe;
   $("firstUserLine").textContent = boards.exists ? "" : `humidor user add --role fleet ${boards.name}`;
-  $("boardLine").textContent = "docker run -d --name humidor --restart unless-stopped"
-    + " --device /dev/gpiochip0 --group-add $(stat -c %g /dev/gpiochip0) -v humidor-outbox:/data"
-    + ` -e HUMIDOR_NODE=board-1 -e HUMIDOR_BROKER=mqtt://${needsUser ? `${boards.name}@` : ""}${brokerHost(about)}${port}${password}`
-    + " -e HUMIDOR_SENSORS=hall=dht22@7 humidor node";
+  const options = [
+    "docker run -d", "--name humidor", "--restart unless-stopped",
+    "--device /dev/gpiochip0", "--group-add $(stat -c %g /dev/gpiochip0)", "-v humidor-outbox:/data",
+    "-e HUMIDOR_NODE=board-1", `-e HUMIDOR_BROKER=mqtt://${needsUser ? `${boards.name}@` : ""}${brokerHost(about)}${port}`,
+    ...(needsUser ? [`-e HUMIDOR_PASSWORD=${t.password.replaceAll(" ", "-")}`] : []), "-e HUMIDOR_SENSORS=hall=dht22@7 humidor node",
+  ];
+  $("boardLine").replaceChildren(...options.flatMap((option, index) => [index ? " " : "", make("span", "", option)]));
   $("copy").onclick = copy;
 }
 

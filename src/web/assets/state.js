@@ -50,7 +50,7 @@ export const isForeign = (sensor) => sensor.topic !== undefined;
 
 /**
  * A series of another publisher. It is grouped by the first two levels of its topic, which in most schemes name the device;
- * the rest of the topic and the field name the tile. Its key puts it behind all boards (`~`) and keeps groups together.
+ * the rest of the topic and the field name the tile. No board has a key with `~`.
  */
 function foreign(topic, field) {
   const separator = "/";
@@ -84,7 +84,7 @@ export function applySources(list) {
 export function applySample({ topic, field, at, value }) {
   const known = foreignSeries(topic, field);
   known.latest = { at, value };
-  remember(known, at, value);
+  remember(known, at, [value, value, value]);
   return known;
 }
 
@@ -100,7 +100,8 @@ export function applyReading(reading) {
   // A board's backlog is older than the reading on display.
   if (!known.latest || isNewer(reading, known)) {
     replace(known, reading);
-    remember(known, reading.at, reading.temperature ?? reading.humidity);
+    const value = reading.temperature ?? reading.humidity;
+    remember(known, reading.at, [value, value, value]);
   }
   return [known, fresh];
 }
@@ -122,15 +123,20 @@ function isNewer(reading, { latest, earlier }) {
 
 /** Applies the last hour of a sensor, for its sparkline. */
 export function applyRecent(sensor, series) {
-  const values = series.value?.mean
-    ?? (series.temperature.mean.some((value) => value != null) ? series.temperature.mean : series.humidity.mean);
+  const { mean, min, max } = series.value ?? (series.temperature.mean.some((value) => value != null) ? series.temperature : series.humidity);
   sensor.recent = [];
-  series.at.forEach((at, index) => remember(sensor, at, values[index]));
+  series.at.forEach((at, index) => remember(sensor, at, [mean[index], min[index], max[index]]));
 }
 
 /** The raised alarms of one sensor. */
 export const raisedOn = (sensor) =>
   [...alarms.values()].filter((alarm) => !isForeign(sensor) && alarm.raised && alarm.node === sensor.node && alarm.sensor === sensor.sensor);
+
+/** Whether the latest value is on the other side of an alarm's limit than the alarm's state says. */
+export function isOutdated({ kind, node, sensor, quantity, side, limit, raised }) {
+  const value = sensors.get(`${node}/${sensor}`)?.latest?.[quantity];
+  return kind === "threshold" && value != null && (side === "above" ? value > limit : value < limit) !== raised;
+}
 
 /** Whether the sensor's board stamps its readings with a clock that is not set. */
 export const hasUnsetClock = (sensor) => sensor.latest?.clock === "unsynced";
@@ -140,6 +146,36 @@ const SHARE_FROM = 3;
 
 /** The sensors of `node` that its board counts reads of: also those that never gave a reading. */
 export const counted = (node) => Object.keys(boards.get(node)?.health?.reads_1h ?? {});
+
+/** The sensors whose reads all failed and that the log has no reading of, as those of `sensors`. */
+export const mute = () => [...boards.keys()].flatMap((node) => counted(node).flatMap((sensor) => {
+  const key = `${node}/${sensor}`;
+  return sensors.has(key) || !silence(node, sensor) ? [] : [{ key, node, sensor, interval: null, recent: [], latest: null, isMute: true }];
+}));
+
+/** How many reads of a sensor failed in the last hour, and the most frequent cause since its board's start; null where one was good, or none failed. */
+export function silence(node, sensor) {
+  const health = boards.get(node)?.health;
+  const reads = health?.reads_1h?.[sensor];
+  if (!reads?.failed || reads.good) return null;
+  const [cause] = Object.entries(health.failures[sensor] ?? {}).reduce((most, one) => (one[1] > most[1] ? one : most), ["", 0]);
+  return { failed: reads.failed, cause };
+}
+
+const collator = new Intl.Collator("en", { numeric: true });
+/** The order of names: `t2` before `t10`. */
+export const byName = (one, other) => collator.compare(one, other) || (one < other ? -1 : Number(one > other));
+/** The order of sensors: by board, and behind all boards other publishers' series by group. */
+export const inOrder = (one, other) => isForeign(one) - isForeign(other)
+  || byName(one.group ?? one.node, other.group ?? other.node)
+  || byName(one.topic ?? one.sensor, other.topic ?? other.sensor)
+  || byName(one.field ?? "", other.field ?? "");
+
+/** Age in ms of what a board last said of itself, by the broker's clock; null where nobody knows. */
+export function healthAge({ health, health_at: received }) {
+  const at = received ?? (health?.clock === "synced" ? health.at : null);
+  return at === null ? null : Math.max(now() - at, 0);
+}
 
 /**
  * Whether there never was what an alarm watches: a mistyped name, or something that is not there yet. Its owner must not take
@@ -160,14 +196,19 @@ export function share(node, sensor) {
   return all < SHARE_FROM ? null : reads.good / all;
 }
 
-function remember(sensor, at, value) {
+/** Notes a value with the lowest and the highest of the time that it stands for. */
+function remember(sensor, at, [value, low, high]) {
   if (value == null || at > now() + FAR_AHEAD_MS) return;
   // The board has started anew without the time.
   if (sensor.recent.length && at < sensor.recent[sensor.recent.length - 1][0] - RECENT_MS) sensor.recent = [];
-  // Those of a board that reads often are thinned out, or the hour would not fit. The last one is always there.
+  // Those of a board that reads often are thinned out, or the hour would not fit. The last one is always there, and the
+  // range of those that went: a fast wave would else look like a slow one.
   const before = sensor.recent[sensor.recent.length - 2]?.[0];
-  if (at - before < RECENT_MS / RECENT_MAX) sensor.recent.pop();
-  sensor.recent.push([at, value]);
+  if (at - before < RECENT_MS / RECENT_MAX) {
+    const [, , lowest, highest] = sensor.recent.pop();
+    [low, high] = [Math.min(low, lowest), Math.max(high, highest)];
+  }
+  sensor.recent.push([at, value, low, high]);
   const oldest = at - RECENT_MS;
   while (sensor.recent.length > RECENT_MAX || sensor.recent[0]?.[0] < oldest) sensor.recent.shift();
 }
@@ -175,7 +216,7 @@ function remember(sensor, at, value) {
 /** The quality of a sensor's latest reading: a grade, and its age in ms. */
 export function quality(sensor) {
   const { latest, interval } = sensor;
-  if (!latest) return ["none", null];
+  if (!latest) return [link.lost ? "unconnected" : boards.get(sensor.node)?.status === "offline" ? "offline" : "none", null];
   const age = now() - latest.at;
   if (link.lost) return ["unconnected", age];
   // Many publish changes only: nobody knows when the next one is due.

@@ -1,5 +1,22 @@
 // Every text of the page in English and Korean; numbers and times in the format of the reader's locale.
 
+const PULL_UP = "the pull-up (4.7 to 10 kΩ between data and VCC)";
+/** Why a sensor gives no readings, by the most frequent cause of its failed reads, and what to check. */
+const ADVICE = {
+  "no-response": `The sensor does not answer. Check its wiring (VCC, ground, data), ${PULL_UP}, and its pin and model in HUMIDOR_SENSORS.`,
+  "stuck-low": `The data line stays low. Check ${PULL_UP}, the pin in HUMIDOR_SENSORS, and the wiring for a short to ground.`,
+  damaged: `The sensor's signal arrives damaged. Check ${PULL_UP}, and the wiring: a long cable, a loose contact, noise.`,
+  gap: "The board is too busy to read the sensor in time. Look for programs that take its processor.",
+  "all-zero": "The sensor sends zeros only. Check its power (VCC, ground).",
+  implausible: "The sensor sends values that its model cannot measure. Check its model in HUMIDOR_SENSORS.",
+  unconfirmed: `The sensor's values differ too much from read to read. Check its power, ${PULL_UP} and the length of the cable.`,
+  line: "The board cannot use the sensor's pin. Its log says why.",
+  other: `The reads fail. Check the wiring (VCC, ground, data), ${PULL_UP}, and the pin in HUMIDOR_SENSORS.`,
+};
+const DAMAGED = ["short", "long", "sequence", "pulse", "checksum", "weak"];
+/** What `advice` says about a cause. */
+const adviceFor = (advice, cause) => advice[DAMAGED.includes(cause) ? "damaged" : cause === "stale" ? "unconfirmed" : cause] ?? advice.other;
+
 const english = {
   skip: "Skip to the readings", sensors: "Sensors", boards: "Boards", alarms: "Alarms",
   empty: "No readings are stored yet. The first one will show up automatically.",
@@ -29,7 +46,11 @@ const english = {
   temperature: "Temperature", humidity: "Humidity",
   sumLost: (sensors) => `${count(sensors)} ${sensors === 1 ? "sensor" : "sensors"} · boards unknown`,
   lost: "Connection lost. Reconnecting…", unconnected: "Unknown", alarm: "Alarm",
-  good: "Good", stale: "Stale", offline: "Board offline", unset: "Clock not set", ahead: "Clock ahead", none: "No reading",
+  good: "Good", stale: "Stale", offline: "Board offline", unset: "Clock not set", ahead: "Clock ahead", none: "No reading", noneYet: "No reading yet",
+  noReading: (cause, failed) => `${adviceFor(ADVICE, cause)} Failed reads in the last hour: ${failed}.`, asOf: (when) => `· ${when}`,
+  lostNumbers: (series) => `Not kept from other publishers: ${count(series)} ${series === 1 ? "value" : "values"}`, otherTopics: "Other topics",
+  nearNumber: (came, meant) => `came as ${came}, which is no number. It would be kept as ${meant}.`, occurred: (times) => `${times}×`,
+  leftOut: "has numbers that cannot be kept: NaN, too large, a name twice or too long, nested too deep, or too many.",
   perHour: (change, unit) => `${change} ${unit}/h`, steady: "steady",
   range: "Time range", earlier: "Earlier", later: "Later", zoomOut: "Longer range", zoomIn: "Shorter range",
   csv: "CSV", now: "now",
@@ -38,12 +59,12 @@ const english = {
     `${quantity}: lowest ${lowest}, mean ${mean}, highest ${highest}${gaps ? `, ${gaps === 1 ? "1 gap" : `${gaps} gaps`}` : ""}`,
   nothing: (quantity) => `${quantity}: no readings in this range`,
   partial: "Part of this range could not be read in time. Choose a shorter range to see the rest.",
-  step: (step) => `mean of each ${step}, the band shows lowest to highest`,
+  step: (step) => `means over ${step}, the band shows lowest to highest`,
   single: "individual readings",
   board: "Board", state: "Status", outbox: "Queued", dropped: "Lost", errors: "Good reads (1 h)", time: "Time", inputs: "Inputs",
   outputs: "Outputs", version: "Version", 
   online: (since) => (since ? `Online for ${since}` : "Online"), gone: (since) => (since ? `Offline for ${since}` : "Offline"),
-  unknown: () => "Unknown", lastKnown: (status) => `Unknown; last: ${status}`,
+  unknown: () => "Unknown", readingsOnly: "Readings, no status", lastKnown: (status) => `Unknown; last: ${status}`,
   failed: "Failed reads since the board's start:", causes: { stale: "old value at the start", unconfirmed: "not confirmed yet" },
   memory: "in memory only", on: "on", off: "off", raised: "Raised", normal: "Normal", cleared: "Cleared", alarmHistory: "History",
   unreported: "Nothing reported yet", removed: (name) => `${name} was removed. Another sensor is shown instead.`,
@@ -89,12 +110,25 @@ const english = {
 const CAUSES = {
   "stuck-low": "신호선이 낮은 상태로 고정", "no-response": "응답 없음", short: "응답이 짧음", long: "응답이 긺", sequence: "신호 순서 오류",
   pulse: "펄스 길이 오류", gap: "펄스 간격 오류", checksum: "체크섬 오류", "all-zero": "모두 0", implausible: "불가능한 값",
-  stale: "시작 직후의 이전 값", unconfirmed: "확인되지 않은 값",
+  stale: "시작 직후의 이전 값", unconfirmed: "확인되지 않은 값", weak: "불분명한 신호", line: "핀 사용 불가",
+};
+
+const KOREAN_PULL_UP = "풀업 저항(데이터와 VCC 사이 4.7~10 kΩ)";
+const KOREAN_ADVICE = {
+  "no-response": `센서가 응답하지 않습니다. 배선(VCC, GND, 데이터), ${KOREAN_PULL_UP}, HUMIDOR_SENSORS의 핀과 모델을 확인해야 합니다.`,
+  "stuck-low": `데이터 선이 낮은 상태로 고정되어 있습니다. ${KOREAN_PULL_UP}, HUMIDOR_SENSORS의 핀, GND와의 단락 여부를 확인해야 합니다.`,
+  damaged: `센서 신호가 손상되어 도착합니다. ${KOREAN_PULL_UP}, 긴 케이블, 접촉 불량, 노이즈를 확인해야 합니다.`,
+  gap: "보드가 바빠서 센서를 제때 읽지 못합니다. 프로세서를 많이 쓰는 프로그램이 있는지 확인해야 합니다.",
+  "all-zero": "센서가 0만 보냅니다. 전원(VCC, GND)을 확인해야 합니다.",
+  implausible: "센서가 해당 모델로는 측정할 수 없는 값을 보냅니다. HUMIDOR_SENSORS의 모델을 확인해야 합니다.",
+  unconfirmed: `읽을 때마다 값이 너무 다릅니다. 전원, ${KOREAN_PULL_UP}, 케이블 길이를 확인해야 합니다.`,
+  line: "보드가 센서의 핀을 사용할 수 없습니다. 원인은 보드의 로그에 있습니다.",
+  other: `센서를 읽지 못합니다. 배선(VCC, GND, 데이터), ${KOREAN_PULL_UP}, HUMIDOR_SENSORS의 핀을 확인해야 합니다.`,
 };
 
 /** What a board reports about itself: the text of its health message, and its translation. */
 const COMPLAINTS = [
-  [/^output `(.+?)` could not be switched (\S+): .*$/, "출력 $1을(를) 전환하지 못했습니다"],
+  [/^output `(.+?)` could not be switched (\S+): .*$/, "출력 전환 실패: $1"],
   [/^the outbox cannot write: .*$/, "전송 대기 측정값을 저장하지 못합니다"],
   [/^the outbox is more than half full \((\d+) of (\d+) readings\).*$/, "전송 대기 공간이 절반 넘게 찼습니다 ($1/$2). 가득 차면 오래된 측정값부터 유실됩니다"],
   [/^no broker for (\d+) s$/, "$1초 동안 브로커에 연결하지 못했습니다"],
@@ -104,7 +138,7 @@ const COMPLAINTS = [
   [/^no connection has lasted for .*$/, "브로커 연결이 유지되지 않습니다"],
   [/^the broker ends the connection at the subscription to (\S+), .*commands do not arrive$/, "브로커가 $1 구독을 거부해 명령을 받지 못합니다"],
   [/^the broker ends the connection at the subscription to (\S+), so it is left out$/, "브로커가 $1 구독을 거부합니다"],
-  [/^no subscription to (\S+): commands do not arrive$/, "$1을(를) 구독하지 못해 명령을 받지 못합니다"],
+  [/^no subscription to (\S+): commands do not arrive$/, "$1 구독이 거부되어 명령을 받지 못합니다"],
 ];
 
 const korean = {
@@ -112,7 +146,7 @@ const korean = {
   empty: "아직 저장된 측정값이 없습니다. 첫 측정값이 들어오면 자동으로 표시됩니다.",
   firstUser: "보드에는 사용자가 필요합니다. 브로커에서 다음을 실행합니다:", firstUserMaybe: "보드에는 사용자가 필요합니다. 아직 없으면 브로커에서 다음을 실행합니다:",
   firstUserThere: (user) => `보드는 ${user} 사용자와 그 비밀번호로 로그인합니다.`,
-  firstLocal: (port) => `브로커가 자기 기기에서만 MQTT를 받으므로 다른 기기의 보드는 연결할 수 없습니다. 브로커에 HUMIDOR_MQTT_LISTEN=0.0.0.0:${port}을(를) 설정하고 다시 시작해야 합니다.`,
+  firstLocal: (port) => `브로커가 자기 기기에서만 MQTT를 받으므로 다른 기기의 보드는 연결할 수 없습니다. 브로커에 HUMIDOR_MQTT_LISTEN=0.0.0.0:${port} 설정을 추가하고 다시 시작해야 합니다.`,
   firstBoard: "헤더 핀 7에 DHT22를 연결한 보드를 시작합니다. Docker가 있는 Raspberry Pi에서 다음을 실행합니다:",
   firstOther: "Orange Pi에는 --device /dev/gpiochip1과 -e HUMIDOR_BOARD=orange-pi-zero-3 또는 orange-pi-zero도 필요합니다.",
   brokerAddress: "브로커-주소", copy: "복사", copied: "복사했습니다", selected: "선택했습니다. 키보드로 복사해야 합니다",
@@ -127,7 +161,7 @@ const korean = {
     "wrong-password": (user) => `“${client.user}” 사용자의 비밀번호가 올바르지 않습니다. 보드의 HUMIDOR_PASSWORD를 고치거나 ${client.of_setting ? "브로커의 HUMIDOR_PASSWORD를 고칩니다." : `브로커에서 새로 설정합니다: humidor user passwd ${user}`}`,
     "unknown-user": (user) => isNear(client) ? `“${client.user}” 사용자가 없습니다. “${client.fleet.name}” 사용자라면 보드의 HUMIDOR_BROKER를 고쳐야 합니다.`
       : `“${client.user}” 사용자가 없습니다. 보드의 HUMIDOR_BROKER를 고${user === "NAME" ? "쳐야 합니다." : `치거나 브로커에 사용자를 추가합니다: humidor user add --role fleet ${user}`}`,
-    "wrong-node": (user) => `비밀번호는 맞지만 “${client.user}” 사용자는 ${client.node} 이름으로 발행할 수 없습니다. ${client.role === "node" ? `보드에 HUMIDOR_NODE=${user}를 설정하거나` : "보드에서"} 모든 보드의 사용자${client.fleet.exists ? `(${client.fleet.name})로 로그인합니다.` : `로 로그인합니다. 브로커에서 추가: humidor user add --role fleet ${client.fleet.name}`}`,
+    "wrong-node": (user) => `비밀번호는 맞지만 “${client.user}” 사용자는 ${client.node} 이름으로 발행할 수 없습니다. ${client.role === "node" ? `보드에 HUMIDOR_NODE=${user} 설정을 추가하거나` : "보드에서"} 모든 보드의 사용자${client.fleet.exists ? `(${client.fleet.name})로 로그인합니다.` : `로 로그인합니다. 브로커에서 추가: humidor user add --role fleet ${client.fleet.name}`}`,
     "unfit-name": () => `이 클라이언트 ID 또는 “${client.user}” 사용자에는 규칙을 적용할 수 없습니다. 보드에서 다른 이름을 사용해야 합니다.`,
   }),
   live: "실시간", wait: "연결 중…",
@@ -135,7 +169,11 @@ const korean = {
   sumLost: (sensors) => `센서 ${count(sensors)}개 · 보드 상태 알 수 없음`,
   temperature: "온도", humidity: "습도",
   lost: "연결이 끊겼습니다. 다시 연결하고 있습니다…", unconnected: "알 수 없음", alarm: "경보",
-  good: "정상", stale: "갱신 지연", offline: "보드 오프라인", unset: "시계 미설정", ahead: "시계 빠름", none: "측정값 없음",
+  good: "정상", stale: "갱신 지연", offline: "보드 오프라인", unset: "시계 미설정", ahead: "시계 빠름", none: "측정값 없음", noneYet: "아직 측정값 없음",
+  noReading: (cause, failed) => `${adviceFor(KOREAN_ADVICE, cause)} 최근 1시간 읽기 실패: ${failed}회.`, asOf: (when) => `· ${when}`,
+  lostNumbers: (series) => `저장하지 않은 다른 기기의 값: ${count(series)}개`, otherTopics: "다른 토픽",
+  nearNumber: (came, meant) => `받은 값: ${came}. 숫자가 아니라서 저장하지 않았습니다. 저장되는 형식: ${meant}`, occurred: (times) => `${times}회`,
+  leftOut: "저장할 수 없는 숫자가 있습니다: NaN, 너무 큰 수, 중복되거나 너무 긴 이름, 너무 깊은 중첩, 너무 많은 값.",
   perHour: (change, unit) => `시간당 ${change} ${unit}`, steady: "변화 없음",
   range: "기간", earlier: "이전", later: "이후", zoomOut: "기간 늘리기", zoomIn: "기간 줄이기",
   csv: "CSV", now: "현재",
@@ -149,11 +187,11 @@ const korean = {
   board: "보드", state: "상태", outbox: "전송 대기", dropped: "유실", errors: "정상 측정(1시간)", time: "시각", inputs: "입력",
   outputs: "출력", version: "버전", 
   online: (since) => (since ? `${since} 동안 온라인` : "온라인"), gone: (since) => (since ? `${since} 동안 오프라인` : "오프라인"),
-  unknown: () => "알 수 없음", lastKnown: (status) => `알 수 없음 (마지막 상태: ${status})`,
+  unknown: () => "알 수 없음", readingsOnly: "측정값만 수신, 상태 없음", lastKnown: (status) => `알 수 없음 (마지막 상태: ${status})`,
   failed: "보드 시작 이후 읽기 실패:",
   causes: CAUSES,
   memory: "메모리에만 저장", on: "켜짐", off: "꺼짐", raised: "발생", normal: "정상", cleared: "해제", alarmHistory: "이력",
-  unreported: "아직 보고 없음", removed: (name) => `${name}이(가) 삭제되어 다른 센서를 표시합니다.`,
+  unreported: "아직 보고 없음", removed: (name) => `삭제된 센서: ${name}. 대신 다른 센서를 표시합니다.`,
   threshold: (sensor, quantity, value, side, limit) => `${sensor}: ${quantity} ${value}, 한계 ${side} ${limit}`,
   silent: (sensor, limit) => `${sensor}: ${limit} 동안 측정값 없음`,
   if: {
@@ -161,7 +199,7 @@ const korean = {
     silent: (sensor, limit) => `${sensor}: ${limit} 동안 측정값이 없으면 발생`,
     missing: (node) => `${node}: 누락된 측정값이 있으면 발생`, clockAlarm: (node) => `${node}: 시계가 설정되지 않았거나 빠르면 발생`,
     disk: () => "브로커 디스크에 쓰지 못하면 발생",
-    fault: (node, output) => `${node}: 출력 ${output}을(를) 전환하지 못하면 발생`,
+    fault: (node, output) => `${node}: 출력 ${output} 전환에 실패하면 발생`,
     versionAlarm: (node) => (node ? `${node}: 대부분의 보드와 버전이 다르면 발생` : "보드마다 버전이 다르면 발생"),
     upstreamAlarm: () => "PostgreSQL에 전송되지 않은 데이터가 있으면 발생",
   },

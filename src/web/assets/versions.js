@@ -1,5 +1,6 @@
 // Boards whose version or revision differs from that of most boards, as the alarm `version` finds them.
 
+import { byName } from "./state.js";
 import { t, visible } from "./text.js";
 
 const shown = (build) => [build.version, build.revision?.slice(0, 12)].filter(Boolean).join(" · ");
@@ -14,7 +15,7 @@ export function otherVersions(boards, own) {
   const first = [...counts.keys()].filter((key) => counts.get(key) === most);
   const key = first.length === 1 ? first[0] : first.find((key) => own && key === keyOf(own));
   if (!key) return { most: "", nodes: new Set() };
-  const nodes = builds.filter((build) => build.key !== key).map((build) => build.node).sort();
+  const nodes = builds.filter((build) => build.key !== key).map((build) => build.node).sort(byName);
   return { most: shown(builds.find((build) => build.key === key).health), nodes: new Set(nodes) };
 }
 

@@ -1,11 +1,16 @@
 // Draws tiles, boards and alarms. Names come from the network: they become text nodes, never markup.
 
 import { alarmText, change, complaint, count, elapsed, length, number, percent, shortened, t, time, value as plain, visible } from "./text.js";
-import { AHEAD_MS, alarms, boards, counted, hasUnsetClock, isForeign, isUnreported, link, now, quality, raisedOn, sensors, share, trend } from "./state.js";
+import {
+  AHEAD_MS, alarms, boards, byName, counted, hasUnsetClock, healthAge, inOrder, isForeign, isUnreported, link, mute, now, quality, raisedOn, sensors, share,
+  silence, trend,
+} from "./state.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** A slower change counts as steady, in °C/h and %/h. */
 const STEADY = { temperature: 0.15, humidity: 0.5 };
+/** A board reports its queue every 30 s. An empty one that was reported longer ago than this gets its age. */
+const QUEUE_OLD_MS = 90_000;
 
 /** Creates an element with a class and children; a string becomes a text node, without characters that nobody sees. */
 export function make(tag, className = "", ...children) {
@@ -38,8 +43,9 @@ const unfolded = new Set();
 /** Why the last command to an output failed, by node and output. */
 export const switchErrors = new Map();
 
+/** That of a sensor that never gave a reading has nothing to select. */
 function makeTile(sensor, onSelect) {
-  const button = make("button", "tile");
+  const button = make(sensor.isMute ? "div" : "button", "tile");
   const [own, place] = isForeign(sensor) ? [sensor.name, sensor.within] : [sensor.sensor, sensor.node];
   const name = make("span", "name", make("b", "", ...broken(own)), " ", make("span", "quiet", ...broken(place)));
   // A long one is shortened.
@@ -54,14 +60,25 @@ function makeTile(sensor, onSelect) {
   picture.setAttribute("viewBox", "0 0 120 28");
   picture.setAttribute("preserveAspectRatio", "none");
   picture.setAttribute("aria-hidden", "true");
+  const band = document.createElementNS(SVG, "polygon");
   const line = document.createElementNS(SVG, "polyline");
-  picture.append(line);
+  picture.append(band, line);
   const slope = make("span", "slope");
   const age = make("span", "age");
-  button.append(make("span", "row", name, make("span", "chips", alarm, chip)), make("span", "row values", main, more), picture, make("span", "row foot", age, slope));
-  button.addEventListener("click", () => onSelect(sensor.key));
+  const why = make("span", "why");
+  button.append(make("span", "row", name, make("span", "chips", alarm, chip)));
+  if (!sensor.isMute) button.append(make("span", "row values", main, more), picture, make("span", "row foot", age, slope));
+  button.append(why);
+  if (!sensor.isMute) button.addEventListener("click", () => onSelect(sensor.key));
   button.dataset.key = sensor.key;
-  return { button, chip, alarm, main, more, line, slope, age, last: null };
+  return { button, chip, alarm, main, more, band, line, slope, age, why, isMute: Boolean(sensor.isMute), last: null };
+}
+
+/** The keys of all tiles in their order. To sort thousands at each frame would take its time. */
+let ordered = [];
+function keysOf(all) {
+  if (ordered.length !== all.size || !ordered.every((key) => all.has(key))) ordered = [...all.values()].sort(inOrder).map((sensor) => sensor.key);
+  return ordered;
 }
 
 /**
@@ -70,15 +87,16 @@ function makeTile(sensor, onSelect) {
  */
 export function drawTiles(parent, selected, search, onSelect) {
   const stale = [];
-  const keys = [...sensors.keys()].sort();
-  const own = [...sensors.values()].filter((sensor) => !isForeign(sensor));
+  const all = new Map([...sensors, ...mute().map((sensor) => [sensor.key, sensor])]);
+  const keys = keysOf(all);
+  const own = [...all.values()].filter((sensor) => !isForeign(sensor));
   const nodes = new Set(own.map((sensor) => sensor.node));
   const isGrouped = own.length >= GROUPED_FROM && own.length >= nodes.size * 1.5;
   const groupOf = (sensor) => (isForeign(sensor) ? `~${sensor.group}` : isGrouped ? sensor.node : null);
   const groups = new Map();
   for (const key of keys) {
-    const group = groupOf(sensors.get(key));
-    if (group) groups.set(group, [...(groups.get(group) ?? []), sensors.get(key)]);
+    const group = groupOf(all.get(key));
+    if (group) groups.set(group, [...(groups.get(group) ?? []), all.get(key)]);
   }
   const drawn = new Set();
   let place = 0, lastGroup = null;
@@ -87,7 +105,7 @@ export function drawTiles(parent, selected, search, onSelect) {
     place += 1;
   };
   for (const [key, tile] of tiles) {
-    if (!sensors.has(key)) {
+    if (!all.has(key) || tile.isMute !== Boolean(all.get(key).isMute)) {
       tile.button.remove();
       tiles.delete(key);
     }
@@ -96,7 +114,7 @@ export function drawTiles(parent, selected, search, onSelect) {
     (isForeign(sensor) ? `${sensor.topic} ${sensor.field}`.toLowerCase() : `${sensor.node} ${sensor.sensor}`).includes(search);
   let foreignTiles = 0;
   for (const key of keys) {
-    const sensor = sensors.get(key);
+    const sensor = all.get(key);
     if (isForeign(sensor) && (!matches(sensor) || ++foreignTiles > FOREIGN_TILES)) {
       tiles.get(key)?.button.remove();
       tiles.delete(key);
@@ -124,13 +142,15 @@ export function drawTiles(parent, selected, search, onSelect) {
     const { latest } = sensor;
     const hasTemperature = latest?.temperature != null;
     mark(tile.button, "data-quality", grade);
-    mark(tile.button, "aria-pressed", String(key === selected));
+    if (!sensor.isMute) mark(tile.button, "aria-pressed", String(key === selected));
     // "Good" beside a raised alarm would be a contradiction.
     const raised = raisedOn(sensor);
     tile.alarm.hidden = raised.length === 0;
     tile.chip.hidden = grade === "foreign" || (raised.length > 0 && grade === "good");
     mark(tile.button, "data-alarm", String(raised.length > 0));
-    set(tile.chip, t[grade] ?? "");
+    set(tile.chip, (sensor.isMute && grade === "none" ? t.noneYet : t[grade]) ?? "");
+    const silent = grade === "none" || grade === "stale" ? silence(sensor.node, sensor.sensor) : null;
+    set(tile.why, silent ? t.noReading(silent.cause, count(silent.failed)) : "");
     const [value, unit] = hasTemperature ? [latest.temperature, "°C"] : [latest?.humidity ?? null, "%"];
     set(tile.main, isForeign(sensor) ? plain(latest?.value) : `${number(value)} ${unit}`);
     // A number with many digits gets smaller ones: it is never cut.
@@ -139,7 +159,9 @@ export function drawTiles(parent, selected, search, onSelect) {
     set(tile.age, age === null ? "" : elapsed(age, AHEAD_MS));
     const slope = trend(sensor, hasTemperature ? STEADY.temperature : STEADY.humidity);
     set(tile.slope, slope === null || grade !== "good" ? "" : slope === 0 ? `→ ${t.steady}` : `${slope > 0 ? "↗" : "↘"} ${t.perHour(change(slope), unit)}`);
-    mark(tile.line, "points", points(sensor.recent, isForeign(sensor) ? 0 : 0.5));
+    const [line, band] = points(sensor.recent, isForeign(sensor) ? 0 : 0.5);
+    mark(tile.line, "points", line);
+    mark(tile.band, "points", band);
   }
   for (const [group, heading] of headings) {
     if (drawn.has(group)) continue;
@@ -149,14 +171,15 @@ export function drawTiles(parent, selected, search, onSelect) {
   return [stale, Math.max(foreignTiles - FOREIGN_TILES, 0)];
 }
 
-/** The points of a sparkline, whose height is at least twice `least`. */
+/** The points of a sparkline, whose height is at least twice `least`: of its line, and of the band from lowest to highest. */
 function points(recent, least) {
-  if (recent.length < 2) return "";
-  const values = recent.map(([, value]) => value);
-  const low = Math.min(...values), high = Math.max(...values);
+  if (recent.length < 2) return ["", ""];
+  const low = Math.min(...recent.map(([, , lowest]) => lowest)), high = Math.max(...recent.map(([, , , highest]) => highest));
   const middle = (low + high) / 2, half = Math.max((high - low) / 2, least) || 1;
   const start = recent[0][0], span = recent[recent.length - 1][0] - start || 1;
-  return recent.map(([at, value]) => `${(((at - start) / span) * 120).toFixed(1)},${(14 - ((value - middle) / half) * 12).toFixed(1)}`).join(" ");
+  const at = (list, which) => list.map((point) => `${(((point[0] - start) / span) * 120).toFixed(1)},${(14 - ((point[which] - middle) / half) * 12).toFixed(1)}`).join(" ");
+  const isBand = recent.some(([, , lowest, highest]) => lowest < highest);
+  return [at(recent, 1), isBand ? `${at(recent, 3)} ${at([...recent].reverse(), 2)}` : ""];
 }
 
 /** A board that has published readings and nothing of itself: a retired one, or another program. */
@@ -167,12 +190,14 @@ const SILENT = { status: null, status_at: null, health: null, inputs: {}, output
  * has those of another version than most.
  */
 export function drawBoards(parent, onSwitch, onForget, odd) {
-  const rows = [...boardNames()].sort().map((node) => {
+  const rows = [...boardNames()].sort(byName).map((node) => {
     const board = boards.get(node) ?? SILENT;
     const { health } = board;
     const status = board.status ?? "unknown";
     const since = board.status_at ? length(Math.max((link.lost ? link.lostAt : now()) - board.status_at, 1_000), 0) : null;
-    const label = { online: t.online, offline: t.gone, unknown: t.unknown }[status](since);
+    // Readings that come show a publisher that would be back at once.
+    const isHeard = !board.status && [...sensors.values()].some((sensor) => sensor.node === node && quality(sensor)[0] === "good");
+    const label = isHeard ? t.readingsOnly : { online: t.online, offline: t.gone, unknown: t.unknown }[status](since);
     const shown = link.lost ? "unknown" : status;
     const state = make("td", "", make("span", "dot", link.lost ? t.lastKnown(label) : label));
     state.firstChild.dataset.state = shown;
@@ -182,7 +207,8 @@ export function drawBoards(parent, onSwitch, onForget, odd) {
     if (health?.clock === "unsynced") state.append(" ", chip("unset", t.unset));
     // The board's own words.
     for (const text of health?.complaints ?? []) state.append(make("span", "error", complaint(text)));
-    const outbox = make("td", "number", health ? count(health.outbox) : "–");
+    const outbox = make("td", "number", make("span", "queue"));
+    outbox.firstChild.dataset.node = node;
     outbox.dataset.l = t.outbox;
     if (health?.outbox_kind === "memory") outbox.append(" ", chip("stale", t.memory));
     const dropped = make("td", "number", health ? count(health.dropped) : "–");
@@ -192,10 +218,10 @@ export function drawBoards(parent, onSwitch, onForget, odd) {
     errors.append(goodReads(node, health?.failures ?? {}));
     const inputs = make("td", "lines");
     inputs.dataset.l = t.inputs;
-    for (const [name, on] of Object.entries(board.inputs)) inputs.append(chip(on && shown === "online" ? "on" : "off", `${name} ${on ? t.on : t.off}`));
+    for (const [name, on] of byNames(board.inputs)) inputs.append(chip(on && shown === "online" ? "on" : "off", `${name} ${on ? t.on : t.off}`));
     const outputs = make("td", "lines");
     outputs.dataset.l = t.outputs;
-    for (const [name, on] of Object.entries(board.outputs)) {
+    for (const [name, on] of byNames(board.outputs)) {
       outputs.append(toggle(node, name, on, status === "online" && !link.lost ? onSwitch : null));
       const error = switchErrors.get(`${node}/${name}`);
       if (error) outputs.append(make("span", "error failed", error));
@@ -206,8 +232,6 @@ export function drawBoards(parent, onSwitch, onForget, odd) {
     if (odd.has(node)) version.append(" ", chip("stale", t.otherVersion));
     const name = make("th", "", node);
     name.scope = "row";
-    // Readings that come show a publisher that would be back at once.
-    const isHeard = !board.status && [...sensors.values()].some((sensor) => sensor.node === node && quality(sensor)[0] === "good");
     if (onForget && status !== "online" && !isHeard) {
       const button = make("button", "plain", t.forget);
       button.setAttribute("aria-label", `${t.forget}: ${node}`);
@@ -221,7 +245,21 @@ export function drawBoards(parent, onSwitch, onForget, odd) {
   // The keyboard focus stays on its switch.
   const focused = document.activeElement?.dataset?.focus;
   parent.replaceChildren(...rows);
+  drawQueues(parent);
   if (focused) [...parent.querySelectorAll("[data-focus]")].find((element) => element.dataset.focus === focused)?.focus();
+}
+
+const byNames = (lines) => Object.entries(lines).sort(([one], [other]) => byName(one, other));
+
+/** Draws what waits on each board for its acknowledgement, which is as old as the board's last word. */
+export function drawQueues(parent) {
+  for (const cell of parent.querySelectorAll(".queue")) {
+    const board = boards.get(cell.dataset.node);
+    const waiting = board?.health?.outbox;
+    const age = waiting === undefined ? null : healthAge(board);
+    const isPast = waiting > 0 || board?.status === "offline" || link.lost || age > QUEUE_OLD_MS;
+    set(cell, waiting === undefined ? "–" : [count(waiting), isPast && age !== null ? t.asOf(elapsed(age, AHEAD_MS)) : ""].filter(Boolean).join(" "));
+  }
 }
 
 /** The nodes of which anything is known. */
@@ -232,12 +270,12 @@ export const boardNames = () =>
 function goodReads(node, failures) {
   const shares = make("span", "shares");
   const known = [...sensors.values()].filter((sensor) => !isForeign(sensor) && sensor.node === node).map((sensor) => sensor.sensor);
-  for (const sensor of [...new Set([...known, ...counted(node)])].sort()) {
+  for (const sensor of [...new Set([...known, ...counted(node)])].sort(byName)) {
     const good = share(node, sensor);
     if (good !== null) shares.append(make("span", good === 0 ? "none" : "", make("b", "", sensor), ` ${percent(good)}`));
   }
   if (!shares.childElementCount) shares.append("–");
-  const causes = Object.entries(failures).flatMap(([sensor, causes]) => {
+  const causes = byNames(failures).flatMap(([sensor, causes]) => {
     const counts = Object.entries(causes).map(([cause, times]) => `${t.causes[cause] ?? cause} ${count(times)}`);
     return counts.length ? [make("span", "error", make("b", "", sensor), ` ${counts.join(", ")}`)] : [];
   });
@@ -252,7 +290,7 @@ function goodReads(node, failures) {
 
 /** The boards whose readings have times of a clock that is not set. */
 export const unsetClocks = () =>
-  [...new Set([...sensors.values()].filter(hasUnsetClock).map((sensor) => sensor.node))].sort();
+  [...new Set([...sensors.values()].filter(hasUnsetClock).map((sensor) => sensor.node))].sort(byName);
 
 /** Draws the alarms, raised ones first; each leads to the chart of its sensor. */
 export function drawAlarms(parent, onSelect) {
@@ -287,6 +325,13 @@ export function drawRefusals(parent, clients) {
   parent.replaceChildren(...clients.map((client) => make("li", "raised",
     chip("raised", t.refusedChip), make("b", "", client.node ?? client.client), make("span", "", t.refusal(client)),
     make("span", "quiet", t.refusedWhen(client.address, elapsed(now() - client.at, AHEAD_MS), client.count)))));
+}
+
+/** Draws what other publishers sent and the log did not keep: texts that were meant as numbers first. */
+export function drawLost(parent, lost) {
+  parent.replaceChildren(...lost.map(({ topic, field, came, meant, count: times, at }) => make("li", "",
+    make("b", "", topic || t.otherTopics), ...(field ? [" · ", make("b", "", field)] : []), " ", make("span", "", came === undefined ? t.leftOut : t.nearNumber(came, meant)), " ",
+    make("span", "quiet", [t.occurred(count(times)), at === undefined ? "" : elapsed(now() - at, AHEAD_MS)].filter(Boolean).join(", ")))));
 }
 
 /** Draws the latest changes of alarms. */
