@@ -66,9 +66,14 @@ impl Transfer<'_> {
                         "sending stored readings to PostgreSQL, which lacks them or was asked to take them again"
                     );
                     self.forwarding.fills(true);
+                    self.forwarding.lacks(cursor.upto);
                     (reader, cursor) = self.fill(reader, cursor, place, fill).await?;
                     self.forwarding.fills(false);
-                    info!("stored readings are sent");
+                    if cursor.fill.is_none() {
+                        info!("stored readings are sent");
+                    }
+                    // The next ones of the queue may be among them.
+                    copying.failed();
                     continue;
                 }
             }
@@ -86,7 +91,8 @@ impl Transfer<'_> {
         }
     }
 
-    /// Sends stored readings from `place` on. Returns the cursor behind them.
+    /// Sends stored readings from `place` on, and in turn with them what is in the queue, which would else overflow
+    /// meanwhile. The cursor returned has no fill when all are sent; else something else is to be done first.
     async fn fill(
         &self,
         mut reader: ForwardReader,
@@ -94,30 +100,51 @@ impl Transfer<'_> {
         mut place: StoredPlace,
         mut fill: Fill,
     ) -> Result<(ForwardReader, Cursor), Fault> {
+        // What the stored readings stand for counts as sent from now on: the cursor says that they are under way.
+        let upto = fill.to.max(cursor.upto);
+        let mark = if upto == cursor.upto { cursor.mark } else { 0 };
+        let begun = Cursor { upto, mark, fill: Some(fill), ..cursor };
+        self.send(Batch { operations: &[], copied: None }, &cursor, &begun).await?;
+        cursor = begun;
+        let mut group = BATCH_OPERATIONS.0;
         loop {
+            let waiting;
+            // Many of them are among the stored ones, too, so COPY would fail.
+            (reader, waiting) = self.read(reader, cursor.upto, group, false).await?;
+            if let Some(Waiting { page, .. }) = waiting {
+                if page.after != cursor.upto {
+                    return Ok((reader, cursor));
+                }
+                let next = Cursor { upto: page.position, mark: page.mark, ..cursor };
+                let begun = Instant::now();
+                let batch = Batch { operations: &page.operations, copied: None };
+                self.send(batch, &cursor, &next).await?;
+                group = grown(group, page.operations.len(), begun.elapsed());
+                cursor = next;
+            }
+            self.forwarding.released(cursor.upto);
             let from_ms = fill.from_ms;
             let (back, page) =
-                with(reader, move |reader| reader.stored(place, from_ms, BATCH_OPERATIONS.0))
-                    .await?;
+                with(reader, move |reader| reader.stored(place, from_ms, group)).await?;
             reader = back;
-            let done = page.next.is_none();
-            let mut next = cursor;
-            if let Some(behind) = page.next {
-                place = behind;
-                if let StoredPlace::Placed(run, seq) = behind {
-                    fill.sent = (run, seq);
-                    next.fill = Some(fill);
+            let next = match page.next {
+                Some(behind) => {
+                    place = behind;
+                    if let StoredPlace::Placed(run, seq) = behind {
+                        fill.sent = (run, seq);
+                    }
+                    Cursor { fill: Some(fill), ..cursor }
                 }
-            } else {
-                let mark = if fill.to > cursor.upto { 0 } else { cursor.mark };
-                let upto = fill.to.max(cursor.upto);
-                next = Cursor { upto, mark, again: fill.again, fill: None };
-            }
+                None => Cursor { again: fill.again, fill: None, ..cursor },
+            };
+            let done = next.fill.is_none();
             if !page.operations.is_empty() || done {
                 let operations: Vec<(i64, Operation)> =
                     page.operations.into_iter().map(|operation| (0, operation)).collect();
+                let begun = Instant::now();
                 let batch = Batch { operations: &operations, copied: None };
                 self.send(batch, &cursor, &next).await?;
+                group = grown(group, operations.len(), begun.elapsed());
                 cursor = next;
             }
             if done {

@@ -248,6 +248,45 @@ def bulk(servers, broker):
     assert "not forwarding" not in "".join(line for line in hall.log().splitlines() if "policy" in line or "by INSERT" in line), hall.log()
 
 
+def short_queue(servers, broker):
+    """More comes than the queue holds while stored readings are sent, also after an end in their midst: both arrive."""
+    postgres = Postgres(servers).start().database(broker)
+    hall = Broker(servers, broker.binary, "hall", {}).start()
+    publish_many(hall, 60_000)
+    hall.stop()
+    # A database that takes its time for each statement, and one of a queue of about 20,000.
+    postgres.rows(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON humidor.reading FOR EACH STATEMENT EXECUTE FUNCTION slow()"
+    )
+    hall.start(**upstream_env([postgres.port], postgres.ca), HUMIDOR_UPSTREAM_BACKLOG="1MiB")
+    wait("stored readings are sent", lambda: "sending stored readings" in hall.log())
+    sent = 0
+
+    def more(count):
+        nonlocal sent
+        for first in range(sent + 1, sent + count + 1, 1000):
+            publish(hall, [(None, reading(seq)) for seq in range(first, first + 1000)], "later")
+        sent += count
+
+    def filling():
+        return postgres.rows("SELECT fill_to IS NOT NULL FROM humidor.upstream_cursor") == "t"
+
+    more(5000)
+    wait("some of them are there", lambda: filling() and postgres.rows("SELECT fill_run > 0 FROM humidor.upstream_cursor") == "t")
+    assert hall.metrics()["humidor_upstream_lag"] > 0, "not whole while stored readings are sent"
+    hall.restart()
+    begun = time.monotonic()
+    while ("stored readings are sent" not in hall.log() or sent < 25_000) and time.monotonic() < begun + 60:
+        more(1000)
+        time.sleep(0.2)
+    hall.caught_up(30)
+    found = postgres.rows("SELECT node, count(*), max(seq) FROM humidor.reading GROUP BY node ORDER BY node")
+    assert found == f"later|{sent}|{sent}\nmany|60000|60000", found
+    assert hall.metrics()["humidor_upstream_overflowed_total"] == 0
+    say(f"60,000 stored and {sent:,} that came meanwhile are there, {time.monotonic() - begun:.0f} s after a kill in their midst")
+
+
 def faults(servers, broker):
     """Every fault is said with its remedy, and forwarding begins when it is mended; clients notice nothing."""
     postgres = Postgres(servers).start()
@@ -553,4 +592,4 @@ def dashboard(servers, broker):
 
 # What CI runs, side by side.
 SHORT = [forwarded, refused, faults, awaited, restored, cancelled]
-LONG = [bulk, copied, contested, alarmed, off_clock, dashboard]
+LONG = [bulk, short_queue, copied, contested, alarmed, off_clock, dashboard]
