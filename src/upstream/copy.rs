@@ -1,4 +1,4 @@
-//! Readings in the binary form of COPY. PostgreSQL takes them in bulk, for less than half of what INSERT costs it; but one
+//! Readings in the binary form of COPY. PostgreSQL takes them in bulk, for about half of what INSERT costs it; but one
 //! that is there already fails all of them, and then they are sent again as rows of INSERT.
 
 use std::future::poll_fn;
