@@ -69,7 +69,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "broker/commit/",
             "broker/connection/",
             "upstream/fault.rs",
-            "upstream/forwarder.rs",
+            "upstream/transfer.rs",
             "web/",
         ],
     ),

@@ -117,7 +117,7 @@ impl From<Fault> for Failure {
         let code = match fault.kind {
             Kind::Permission => Code::Permission,
             Kind::Settings => Code::Config,
-            Kind::Schema | Kind::Row | Kind::Contested | Kind::Diverged => Code::Data,
+            Kind::Schema | Kind::Row | Kind::Copy | Kind::Contested | Kind::Diverged => Code::Data,
             Kind::Log => Code::Io,
             Kind::Unavailable | Kind::Requested => Code::Unavailable,
         };

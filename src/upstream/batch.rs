@@ -3,10 +3,12 @@
 //! All statements are sent together and their answers judged in their order. COMMIT follows only then: that of a failed
 //! transaction would be answered as if it had succeeded.
 
+use bytes::Bytes;
 use tokio_postgres::{Row, Statement};
 
 use super::columns::{Alarms, Columns, Readings, Runs, Samples};
 use super::connect::Session;
+use super::copy::{STATEMENT, copy};
 use super::cursor::{Cursor, Fill};
 use super::fault::{Fault, Kind};
 use crate::store::Operation;
@@ -16,6 +18,7 @@ const REFUSED_MAX_BYTES: usize = 2_000;
 
 /// The statements of a batch, prepared in a session.
 pub struct Statements {
+    copy: Statement,
     readings: Statement,
     runs: Statement,
     lock: Statement,
@@ -45,7 +48,7 @@ impl Statements {
             session.exchange("prepare", session.client.prepare(sql)).await
         };
         Ok(Self {
-            // In the order of the key, so that two forwarders do not lock each other's rows.
+            copy: prepare(STATEMENT).await?,
             readings: prepare(
                 "INSERT INTO humidor.reading (node, boot, seq, sensor, at, clock, mono, temperature, humidity, via)
                  SELECT *, $10::text::uuid FROM unnest($1::text[], $2::text[], $3::int8[], $4::text[],
@@ -152,8 +155,16 @@ fn cursor_of(row: &Row) -> Result<Cursor, tokio_postgres::Error> {
     Ok(Cursor { upto, mark, again, fill })
 }
 
-/// Sends operations, each with its number, and moves the cursor with them. Returns how many the database refused, which it
-/// keeps apart.
+/// Operations of one transaction.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// Each with its number.
+    pub operations: &'a [(i64, Operation)],
+    /// The readings among them, where they are to be sent by COPY.
+    pub copied: Option<Bytes>,
+}
+
+/// Sends operations and moves the cursor with them. Returns how many the database refused, which it keeps apart.
 ///
 /// # Errors
 /// When it is not sure whether the batch is committed: the connection is to be given up.
@@ -161,26 +172,41 @@ pub async fn send(
     session: &Session,
     statements: &Statements,
     lease: &Lease,
-    operations: &[(i64, Operation)],
+    Batch { operations, copied }: Batch<'_>,
     (from, to): (&Cursor, &Cursor),
 ) -> Result<u64, Fault> {
-    let columns = Columns::of(operations);
+    let is_copied = copied.is_some();
+    let columns = Columns::of(operations, is_copied);
     let begin = session.client.batch_execute("BEGIN");
+    let copied = async {
+        match copied {
+            Some(rows) => copy(session, &statements.copy, rows).await,
+            None => Ok(()),
+        }
+    };
     let outcome = session
         .exchange("batch", async {
-            let (begin, applied, moved) = tokio::join!(
+            let (begin, copied, applied, moved) = tokio::join!(
                 biased;
                 begin,
+                copied,
                 Box::pin(apply(session, statements, lease, &columns)),
                 move_cursor(session, statements, lease, from, to),
             );
             begin?;
+            copied?;
             applied?;
             moved
         })
         .await;
     let (refused, moved) = match outcome {
         Ok(moved) => (0, moved),
+        // INSERT may take it, and says what is wrong if not.
+        Err(fault)
+            if is_copied && matches!(fault.kind, Kind::Row | Kind::Schema | Kind::Permission) =>
+        {
+            return Err(Fault { kind: Kind::Copy, ..fault });
+        }
         Err(fault) if fault.kind == Kind::Row => {
             session.exchange("ROLLBACK", session.client.batch_execute("ROLLBACK")).await?;
             session.exchange("BEGIN", session.client.batch_execute("BEGIN")).await?;
@@ -215,7 +241,7 @@ async fn send_apart(
     while let Some(part) = parts.pop() {
         let savepoint = session.client.batch_execute("SAVEPOINT part");
         session.exchange("SAVEPOINT", savepoint).await?;
-        let columns = Columns::of(part);
+        let columns = Columns::of(part, false);
         let applied = Box::pin(apply(session, statements, lease, &columns));
         let fault = match session.exchange("part", applied).await {
             Ok(()) => {

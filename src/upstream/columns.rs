@@ -69,8 +69,8 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// The columns of operations.
-    pub fn of(operations: &'a [(i64, Operation)]) -> Self {
+    /// The columns of operations; those of readings stay empty where these are `copied`.
+    pub fn of(operations: &'a [(i64, Operation)], copied: bool) -> Self {
         let mut columns = Self::default();
         let mut readings: Vec<&ForwardedReading> = Vec::with_capacity(operations.len());
         // One row each: a statement may not change a row twice.
@@ -78,6 +78,7 @@ impl<'a> Columns<'a> {
         let mut parts: BTreeMap<(&str, &str), (i64, i64)> = BTreeMap::new();
         for (position, operation) in operations {
             match operation {
+                Operation::Reading(_) if copied => {}
                 Operation::Reading(reading) => {
                     readings.push(reading);
                     if !reading.synced {
@@ -103,9 +104,8 @@ impl<'a> Columns<'a> {
                 Operation::Alarm(alarm) => columns.alarms.push(*position, alarm),
             }
         }
-        readings.sort_unstable_by(|one, other| {
-            (&one.node, &one.boot, one.seq).cmp(&(&other.node, &other.boot, other.seq))
-        });
+        // So that two forwarders do not lock each other's rows.
+        readings.sort_unstable_by(|one, other| key(one).cmp(&key(other)));
         for reading in readings {
             columns.readings.push(reading);
         }
@@ -127,7 +127,12 @@ impl<'a> Columns<'a> {
     }
 }
 
-const fn clock(synced: bool) -> i16 {
+/// The key upstream.
+pub(super) fn key(reading: &ForwardedReading) -> (&str, &str, i64) {
+    (&reading.node, &reading.boot, reading.seq)
+}
+
+pub(super) const fn clock(synced: bool) -> i16 {
     if synced { SYNCED } else { UNSYNCED }
 }
 
@@ -194,7 +199,7 @@ mod tests {
         let operations: Vec<_> = [("b", 2), ("a", 9), ("b", 1), ("a", 3)]
             .map(|(node, seq)| (0, reading(node, seq, true)))
             .into();
-        let columns = Columns::of(&operations);
+        let columns = Columns::of(&operations, false);
         assert_eq!(columns.readings.node, ["a", "a", "b", "b"]);
         assert_eq!(columns.readings.seq, [3, 9, 1, 2]);
         assert!(columns.parts.node.is_empty(), "nothing is to be corrected");
@@ -207,12 +212,12 @@ mod tests {
             (2, reading("a", 4, false)),
             (3, reading("c", 1, false)),
         ];
-        let columns = Columns::of(&operations);
+        let columns = Columns::of(&operations, false);
         assert_eq!((columns.parts.node, columns.parts.first), (vec!["a", "c"], vec![4, 1]));
         assert_eq!(columns.parts.last, [7, 1]);
         // With the run's clock it is all of the run, once, and the clock that was set first counts.
         operations.extend([(4, run(9)), (5, run(8)), (6, run(10))]);
-        let columns = Columns::of(&operations);
+        let columns = Columns::of(&operations, false);
         assert_eq!((columns.runs.synced_seq, columns.runs.offset_ms), (vec![8], vec![80]));
         assert_eq!(
             (columns.parts.first, columns.parts.last),

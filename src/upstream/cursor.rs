@@ -22,15 +22,18 @@ pub struct Cursor {
 /// How far stored readings have been sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fill {
-    /// When all are sent, operations up to this number count as there.
+    /// The stored readings stand for operations up to this number, which count as there from the first step on.
     pub to: i64,
     /// The request.
     pub again: i64,
     /// Readings from this time on are sent, Unix ms.
     pub from_ms: i64,
-    /// The last reading that was sent: its run and number.
+    /// The last reading that was sent: its run and number. Both the least possible while those that have arrived are sent.
     pub sent: (i64, i64),
 }
+
+/// Before all stored readings at their place.
+const UNSENT: (i64, i64) = (i64::MIN, i64::MIN);
 
 /// The queue of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,19 +77,28 @@ pub fn plan(cursor: &Cursor, queue: Queue, identity: &LogIdentity) -> Plan {
     // put there.
     let is_continued = is_in_queue || upto == queue.before && mark == 0;
     let is_requested = identity.again > cursor.again;
-    let from_ms = match (is_continued, is_requested) {
-        (true, false) => return Plan::Continue,
-        (true, true) => identity.again_from,
-        (false, _) => i64::MIN,
+    // One that was begun stands for operations that count as there, whether it was requested or not.
+    let begun_from_ms = cursor.fill.map(|fill| fill.from_ms);
+    let requested_from_ms = is_requested.then_some(identity.again_from);
+    let from_ms = match (is_continued, begun_from_ms, requested_from_ms) {
+        (true, None, None) => return Plan::Continue,
+        (true, Some(begun), Some(requested)) => begun.min(requested),
+        (true, Some(one), None) | (true, None, Some(one)) => one,
+        (false, ..) => i64::MIN,
     };
     let to = if is_continued { upto } else { queue.before };
-    let resumed = cursor
-        .fill
-        .filter(|fill| fill.again == identity.again && fill.from_ms <= from_ms && fill.to >= to);
+    let resumed = cursor.fill.filter(|fill| {
+        fill.again == identity.again && fill.from_ms <= from_ms && (is_continued || fill.to >= to)
+    });
     if let Some(fill) = resumed {
-        return Plan::Fill { place: StoredPlace::Placed(fill.sent.0, fill.sent.1), fill };
+        let place = if fill.sent == UNSENT {
+            StoredPlace::START
+        } else {
+            StoredPlace::Placed(fill.sent.0, fill.sent.1)
+        };
+        return Plan::Fill { place, fill };
     }
-    let fill = Fill { to, again: identity.again, from_ms, sent: (i64::MIN, i64::MIN) };
+    let fill = Fill { to, again: identity.again, from_ms, sent: UNSENT };
     Plan::Fill { place: StoredPlace::START, fill }
 }
 
@@ -149,11 +161,32 @@ mod tests {
             filled(plan(&half, found, &identity(2))),
             (1_000, 40, StoredPlace::Placed(3, 5))
         );
+        // One that has just begun sends those that have arrived once more.
+        let begun = Cursor { fill: Some(Fill { sent: (i64::MIN, i64::MIN), ..sent }), ..before };
+        assert_eq!(filled(plan(&begun, found, &identity(2))), (1_000, 40, StoredPlace::START));
         // A later request begins anew, and so does one that needs more than was sent.
         assert_eq!(filled(plan(&half, found, &identity(3))).2, StoredPlace::START);
         let short = queue(80, 90, None);
         assert_eq!(filled(plan(&half, short, &identity(2))), (i64::MIN, 80, StoredPlace::START));
         let done = Cursor { again: 2, ..before };
         assert_eq!(plan(&done, found, &identity(2)), Plan::Continue);
+    }
+
+    #[test]
+    fn stored_readings_that_were_being_sent_are_not_forgotten_when_the_queue_went_on_beside_them() {
+        // The queue began with 81, and went on to 95 while stored readings from its beginning on were sent.
+        let sent = Fill { to: 80, again: 0, from_ms: i64::MIN, sent: (3, 5) };
+        let half = Cursor { fill: Some(sent), ..at(95, 9) };
+        let found = queue(85, 120, Some(9));
+        let resumed = (i64::MIN, 80, StoredPlace::Placed(3, 5));
+        assert_eq!(filled(plan(&half, found, &identity(0))), resumed);
+        // A request meanwhile asks for no less than is missing.
+        let anew = (i64::MIN, 95, StoredPlace::START);
+        assert_eq!(filled(plan(&half, found, &identity(1))), anew);
+        // The queue overflowed all the same.
+        let lost = queue(100, 120, None);
+        assert_eq!(filled(plan(&half, lost, &identity(0))), (i64::MIN, 100, StoredPlace::START));
+        let other = Plan::Diverged;
+        assert_eq!(plan(&half, queue(85, 120, Some(8)), &identity(0)), other, "another log");
     }
 }

@@ -18,6 +18,8 @@ pub enum Kind {
     Schema,
     /// The database does not take a row.
     Row,
+    /// A row cannot be sent by COPY, most likely one that is there already: it goes by INSERT, over a new connection.
+    Copy,
     /// Another humidor forwards under this log's name.
     Contested,
     /// The log is not the one that was forwarded under its name.
@@ -100,6 +102,8 @@ fn judge(code: &SqlState) -> (Kind, &'static str) {
         "42P01" | "3F000" | "42703" | "42704" => {
             (Kind::Schema, "`humidor upstream migrate` makes the tables")
         }
+        // A table that is not the one of the schema any more: a view, or one with policies for its rows.
+        "0A000" | "42809" => (Kind::Schema, "is table humidor.reading another one now?"),
         // Data exceptions, constraints, and what a trigger raises.
         code if ["22", "23", "44", "P0"].iter().any(|class| code.starts_with(class)) => {
             (Kind::Row, "")
@@ -124,5 +128,6 @@ mod tests {
         }
         assert_eq!(kind("42501"), Kind::Permission);
         assert_eq!(kind("42P01"), Kind::Schema);
+        assert_eq!(kind("0A000"), Kind::Schema, "COPY into a table with policies for its rows");
     }
 }

@@ -5,28 +5,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tokio::time::sleep;
+use tracing::warn;
 
-use super::batch::{Lease, Statements, look, send, take_over};
+use super::batch::{Statements, look, take_over};
 use super::config::UpstreamConfig;
-use super::connect::{Connector, Session};
-use super::cursor::{Cursor, Fill, Plan, Queue, plan};
+use super::connect::Connector;
+use super::copy::Copying;
+use super::cursor::{Plan, plan};
 use super::fault::{Fault, Kind};
 use super::forwarding::Forwarding;
 use super::schema;
+use super::transfer::{Never, Transfer, blocking, diverged, queue_at, with};
 use crate::shutdown::Shutdown;
-use crate::store::{
-    ForwardPage, ForwardProgress, ForwardReader, LogIdentity, Operation, StoredPlace,
-};
+use crate::store::{ForwardProgress, ForwardReader};
 use crate::timeline::Timeline;
 use crate::tls::TlsError;
 
-/// Operations of one transaction.
-const BATCH_OPERATIONS: usize = 1_000;
-/// How often an idle session looks for requests, and for a connection that has ended.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// First and longest wait before the next session, where the fault may pass.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The same where an operator has to mend something.
@@ -50,6 +45,7 @@ pub struct Forwarder {
     path: PathBuf,
     name: String,
     forwarding: Arc<Forwarding>,
+    copying: Copying,
 }
 
 impl Upstream {
@@ -82,6 +78,7 @@ impl Upstream {
             path: path.to_owned(),
             name: host_name(),
             forwarding: Arc::clone(&forwarding),
+            copying: Copying::default(),
         };
         (forwarder, forwarding)
     }
@@ -112,7 +109,7 @@ impl Forwarder {
                 Ok(never) => match never {},
                 Err(fault) => fault,
             };
-            if fault.kind == Kind::Requested {
+            if matches!(fault.kind, Kind::Requested | Kind::Copy) {
                 continue;
             }
             if *self.forwarding.committed().borrow() > before {
@@ -163,189 +160,8 @@ impl Forwarder {
             }
         }
         let (lease, cursor) = take_over(&session, &identity.log, &self.name).await?;
-        let work = Work { forwarding: &self.forwarding, session, statements, lease, identity };
-        work.run(reader, cursor).await
-    }
-}
-
-/// What a session has.
-struct Work<'a> {
-    forwarding: &'a Forwarding,
-    session: Session,
-    statements: Statements,
-    lease: Lease,
-    identity: LogIdentity,
-}
-
-/// A session ends with a fault only.
-enum Never {}
-
-impl Work<'_> {
-    async fn run(&self, mut reader: ForwardReader, mut cursor: Cursor) -> Result<Never, Fault> {
-        loop {
-            let upto = cursor.upto;
-            let (back, (queue, since)) = with(reader, move |reader| queue_at(reader, upto)).await?;
-            reader = back;
-            match plan(&cursor, queue, &self.identity) {
-                Plan::Continue => {}
-                Plan::Diverged => return Err(diverged(&self.lease.log, &cursor, queue)),
-                Plan::Fill { place, fill } => {
-                    self.forwarding.connected(&self.session.server);
-                    info!(
-                        server = self.session.server,
-                        from = cursor.upto,
-                        queue_begins = queue.before,
-                        "sending stored readings to PostgreSQL, which lacks them or was asked to take them again"
-                    );
-                    self.forwarding.fills(true);
-                    (reader, cursor) = self.fill(reader, cursor, place, fill).await?;
-                    self.forwarding.fills(false);
-                    info!("stored readings are sent");
-                    continue;
-                }
-            }
-            self.forwarding.waits_since(since);
-            self.forwarding.connected(&self.session.server);
-            self.forwarding.forwarded(cursor.upto);
-            info!(
-                server = self.session.server,
-                log = self.lease.log,
-                forwarded = cursor.upto,
-                waiting = queue.last - cursor.upto,
-                "forwarding to PostgreSQL"
-            );
-            (reader, cursor) = self.follow(reader, cursor).await?;
-        }
-    }
-
-    /// Sends stored readings from `place` on. Returns the cursor behind them.
-    async fn fill(
-        &self,
-        mut reader: ForwardReader,
-        mut cursor: Cursor,
-        mut place: StoredPlace,
-        mut fill: Fill,
-    ) -> Result<(ForwardReader, Cursor), Fault> {
-        loop {
-            let from_ms = fill.from_ms;
-            let (back, page) =
-                with(reader, move |reader| reader.stored(place, from_ms, BATCH_OPERATIONS)).await?;
-            reader = back;
-            let done = page.next.is_none();
-            let mut next = cursor;
-            if let Some(behind) = page.next {
-                place = behind;
-                if let StoredPlace::Placed(run, seq) = behind {
-                    fill.sent = (run, seq);
-                    next.fill = Some(fill);
-                }
-            } else {
-                let mark = if fill.to > cursor.upto { 0 } else { cursor.mark };
-                let upto = fill.to.max(cursor.upto);
-                next = Cursor { upto, mark, again: fill.again, fill: None };
-            }
-            if !page.operations.is_empty() || done {
-                let operations: Vec<(i64, Operation)> =
-                    page.operations.into_iter().map(|operation| (0, operation)).collect();
-                self.send(&operations, &cursor, &next).await?;
-                cursor = next;
-            }
-            if done {
-                return Ok((reader, cursor));
-            }
-        }
-    }
-
-    /// Sends the queue, and what comes to it. Returns when something else is to be done first.
-    async fn follow(
-        &self,
-        mut reader: ForwardReader,
-        mut cursor: Cursor,
-    ) -> Result<(ForwardReader, Cursor), Fault> {
-        let mut page: Option<ForwardPage> = None;
-        loop {
-            let Some(sending) = page.take() else {
-                let upto = cursor.upto;
-                if self.forwarding.queued() <= upto {
-                    self.forwarding.waits_since(None);
-                    let _ = timeout(LOOK_INTERVAL, self.forwarding.woken()).await;
-                    if self.session.is_closed() {
-                        return Err(Fault::new(Kind::Unavailable, "the connection has ended"));
-                    }
-                }
-                let (back, (identity, found)) = with(reader, move |reader| {
-                    Ok((reader.identity()?, reader.page(upto, BATCH_OPERATIONS)?))
-                })
-                .await?;
-                reader = back;
-                if identity.as_ref() != Some(&self.identity) {
-                    return Err(Fault::new(Kind::Requested, "stored readings are requested"));
-                }
-                page = found;
-                continue;
-            };
-            // Its rows before have left a full queue.
-            if sending.after != cursor.upto {
-                return Ok((reader, cursor));
-            }
-            self.forwarding.waits_since(Some(sending.at));
-            let next = Cursor { upto: sending.position, mark: sending.mark, ..cursor };
-            // The next page is read meanwhile.
-            let (sent, read) = tokio::join!(
-                self.send(&sending.operations, &cursor, &next),
-                with(reader, move |reader| reader.page(next.upto, BATCH_OPERATIONS)),
-            );
-            sent?;
-            cursor = next;
-            self.forwarding.forwarded(cursor.upto);
-            (reader, page) = read?;
-        }
-    }
-
-    async fn send(
-        &self,
-        operations: &[(i64, Operation)],
-        from: &Cursor,
-        to: &Cursor,
-    ) -> Result<(), Fault> {
-        let refused =
-            send(&self.session, &self.statements, &self.lease, operations, (from, to)).await?;
-        self.forwarding.refused(refused);
-        Ok(())
-    }
-}
-
-/// The queue, and when the operation behind `upto` was queued.
-fn queue_at(reader: &ForwardReader, upto: i64) -> rusqlite::Result<(Queue, Option<i64>)> {
-    let (before, last) = reader.bounds()?;
-    let mark_at_cursor = reader.mark(upto)?;
-    Ok((Queue { before, last, mark_at_cursor }, reader.queued_at(upto)?))
-}
-
-fn diverged(log: &str, cursor: &Cursor, queue: Queue) -> Fault {
-    Fault::new(
-        Kind::Diverged,
-        format!(
-            "PostgreSQL has entries of this log ({log}) up to {} that are not in it (its own end with {}): it is an older copy, or another humidor forwards under its name. If no other one does: `humidor upstream forward --again all --rename`",
-            cursor.upto, queue.last
-        ),
-    )
-}
-
-/// Reads the log off the runtime's workers. The reader comes back with what it has read.
-async fn with<T: Send + 'static>(
-    reader: ForwardReader,
-    read: impl FnOnce(&ForwardReader) -> rusqlite::Result<T> + Send + 'static,
-) -> Result<(ForwardReader, T), Fault> {
-    blocking(move || read(&reader).map(|found| (reader, found))).await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> rusqlite::Result<T> + Send + 'static,
-) -> Result<T, Fault> {
-    match spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(Fault::new(Kind::Log, error.to_string())),
+        let transfer =
+            Transfer { forwarding: &self.forwarding, session, statements, lease, identity };
+        transfer.run(reader, cursor, &mut self.copying).await
     }
 }

@@ -152,6 +152,19 @@ impl Forwarding {
         self.committed.send_replace(position);
     }
 
+    /// Operations behind `position` may be missing upstream: those before it, too, where they count as sent already.
+    pub(super) fn lacks(&self, position: i64) {
+        if position < self.progress.forwarded() {
+            self.forwarded(position);
+        }
+    }
+
+    /// Operations up to `position` are upstream but for stored readings that are being sent: the queue needs them no more, and
+    /// nothing is acknowledged for it.
+    pub(super) fn released(&self, position: i64) {
+        self.progress.set_released(position);
+    }
+
     pub(super) fn refused(&self, rows: u64) {
         self.refused.fetch_add(rows, Relaxed);
     }

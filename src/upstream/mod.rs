@@ -10,6 +10,7 @@ mod batch;
 mod columns;
 mod config;
 mod connect;
+mod copy;
 mod cursor;
 mod fault;
 mod forwarder;
@@ -17,6 +18,7 @@ mod forwarding;
 mod operator;
 mod schema;
 mod tls;
+mod transfer;
 
 pub use address::{AddressError, UpstreamAddress};
 pub use config::{Acknowledge, Secret, Target, UpstreamConfig};

@@ -187,6 +187,106 @@ def refused(servers, broker):
     say("3 rows refused and kept, 198 behind them taken")
 
 
+def bulk(servers, broker):
+    """Many at once, as COPY takes them: repeats of another hall, refused rows, and a table that COPY cannot fill."""
+    postgres = Postgres(servers).start().database(broker)
+    postgres.sql("ALTER SYSTEM SET log_statement = 'all'")
+    postgres.sql("SELECT pg_reload_conf()")
+    postgres.rows("ALTER TABLE humidor.reading ADD CHECK (temperature < 50)")
+    env = upstream_env([postgres.port], postgres.ca)
+    hall = Broker(servers, broker.binary, "hall", env).start()
+    other = Broker(servers, broker.binary, "other", env).start()
+
+    def copies():
+        return servers.text("pg.log").count(": COPY humidor.reading")
+
+    def late(first, count, hot=(), at=hall):
+        """Readings that wait while PostgreSQL is away."""
+        postgres.stop()
+        for begin in range(first, first + count, 1000):
+            publish(at, [(None, reading(seq, temperature=60 if seq in hot else 20)) for seq in range(begin, begin + 1000)], "many")
+        postgres.start()
+
+    def check_rows(expected, refused, what):
+        for one in (hall, other):
+            one.caught_up(60)
+        found = postgres.rows("SELECT count(*), count(DISTINCT seq), max(seq) FROM humidor.reading")
+        assert found == f"{expected}|{expected}|{expected + refused}", found
+        assert postgres.rows("SELECT count(*) FROM humidor.refused") == str(refused)
+        say(f"{what}: {expected} rows, {refused} refused, {copies()} COPY")
+
+    late(1, 6000)
+    check_rows(6000, 0, "many")
+    assert copies() > 0
+    # Nothing of a batch with a repeat is taken twice, and nothing is lost.
+    late(5001, 3000, at=other)
+    check_rows(8000, 0, "with repeats")
+    late(8001, 3000, hot=(8500, 9100))
+    check_rows(10998, 2, "with refused rows")
+    assert hall.metrics()["humidor_upstream_refused_total"] == 2
+    # COPY fails before it has read a row, in two ways.
+    for n, (how, undo) in enumerate([
+        (
+            "CREATE FUNCTION raises() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF current_query() LIKE 'COPY%' THEN RAISE 'by INSERT only'; END IF; RETURN NULL; END $$;"
+            "CREATE TRIGGER first BEFORE INSERT ON humidor.reading FOR EACH STATEMENT EXECUTE FUNCTION raises()",
+            "DROP TRIGGER first ON humidor.reading",
+        ),
+        (
+            "ALTER TABLE humidor.reading ENABLE ROW LEVEL SECURITY; CREATE POLICY any_row ON humidor.reading USING (true)",
+            "ALTER TABLE humidor.reading DISABLE ROW LEVEL SECURITY",
+        ),
+    ]):
+        postgres.rows(how)
+        # A new process has not met a COPY that failed.
+        hall.restart()
+        hall.caught_up()
+        before = copies()
+        late(11001 + n * 3000, 3000)
+        check_rows(13998 + n * 3000, 2, "by INSERT")
+        assert copies() - before == 1, copies() - before
+        postgres.rows(undo)
+    assert "not forwarding" not in "".join(line for line in hall.log().splitlines() if "policy" in line or "by INSERT" in line), hall.log()
+
+
+def short_queue(servers, broker):
+    """More comes than the queue holds while stored readings are sent, also after an end in their midst: both arrive."""
+    postgres = Postgres(servers).start().database(broker)
+    hall = Broker(servers, broker.binary, "hall", {}).start()
+    publish_many(hall, 60_000)
+    hall.stop()
+    # A database that takes its time for each statement, and one of a queue of about 20,000.
+    postgres.rows(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON humidor.reading FOR EACH STATEMENT EXECUTE FUNCTION slow()"
+    )
+    hall.start(**upstream_env([postgres.port], postgres.ca), HUMIDOR_UPSTREAM_BACKLOG="1MiB")
+    wait("stored readings are sent", lambda: "sending stored readings" in hall.log())
+    sent = 0
+
+    def more(count):
+        nonlocal sent
+        for first in range(sent + 1, sent + count + 1, 1000):
+            publish(hall, [(None, reading(seq)) for seq in range(first, first + 1000)], "later")
+        sent += count
+
+    def filling():
+        return postgres.rows("SELECT fill_to IS NOT NULL FROM humidor.upstream_cursor") == "t"
+
+    more(5000)
+    wait("some of them are there", lambda: filling() and postgres.rows("SELECT fill_run > 0 FROM humidor.upstream_cursor") == "t")
+    assert hall.metrics()["humidor_upstream_lag"] > 0, "not whole while stored readings are sent"
+    hall.restart()
+    begun = time.monotonic()
+    while ("stored readings are sent" not in hall.log() or sent < 25_000) and time.monotonic() < begun + 60:
+        more(1000)
+        time.sleep(0.2)
+    hall.caught_up(30)
+    found = postgres.rows("SELECT node, count(*), max(seq) FROM humidor.reading GROUP BY node ORDER BY node")
+    assert found == f"later|{sent}|{sent}\nmany|60000|60000", found
+    assert hall.metrics()["humidor_upstream_overflowed_total"] == 0
+    say(f"60,000 stored and {sent:,} that came meanwhile are there, {time.monotonic() - begun:.0f} s after a kill in their midst")
+
+
 def faults(servers, broker):
     """Every fault is said with its remedy, and forwarding begins when it is mended; clients notice nothing."""
     postgres = Postgres(servers).start()
@@ -492,4 +592,4 @@ def dashboard(servers, broker):
 
 # What CI runs, side by side.
 SHORT = [forwarded, refused, faults, awaited, restored, cancelled]
-LONG = [copied, contested, alarmed, off_clock, dashboard]
+LONG = [bulk, short_queue, copied, contested, alarmed, off_clock, dashboard]

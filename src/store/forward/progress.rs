@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 pub struct ForwardProgress {
     queued: AtomicI64,
     forwarded: AtomicI64,
+    released: AtomicI64,
     overflowed: AtomicU64,
 }
 
@@ -31,6 +32,18 @@ impl ForwardProgress {
     /// Sets [`ForwardProgress::forwarded`]: the writer may delete what is before it.
     pub fn set_forwarded(&self, position: i64) {
         self.forwarded.store(position, Ordering::Release);
+        self.set_released(position);
+    }
+
+    /// The writer may delete operations up to this number. More than are forwarded while stored readings are sent again, in
+    /// turn with the queue.
+    pub(in crate::store) fn released(&self) -> i64 {
+        self.released.load(Ordering::Acquire)
+    }
+
+    /// Sets what the writer may delete, until the next [`ForwardProgress::set_forwarded`].
+    pub fn set_released(&self, position: i64) {
+        self.released.store(position, Ordering::Release);
     }
 
     /// Operations that left a full queue before they were forwarded, since the start. Readings among them are sent from the

@@ -144,7 +144,7 @@ impl ForwardQueue {
         let (Some(newest), Some(before)) = (self.newest, self.before) else { return true };
         let bytes = newest.bytes - before.bytes;
         bytes > self.limit
-            || (bytes > self.limit / KEPT_SHARE && before.position < self.progress.forwarded())
+            || (bytes > self.limit / KEPT_SHARE && before.position < self.progress.released())
     }
 
     /// Deletes the oldest rows that are forwarded and not kept, or that are too many. The newest of both stays: its mark tells
@@ -154,7 +154,7 @@ impl ForwardQueue {
             return Ok(false);
         }
         let (newest, before) = (self.newest(connection)?, self.before(connection)?);
-        let forwarded = self.progress.forwarded();
+        let released = self.progress.released();
         let transaction = connection.transaction()?;
         let mut end = before;
         let mut overflowed = 0;
@@ -170,11 +170,11 @@ impl ForwardQueue {
                 // A row goes once the one behind it is known to be forwarded, too.
                 if let Some((candidate, operations)) = last {
                     let left = newest.bytes - end.bytes;
-                    let is_kept = left <= self.limit / KEPT_SHARE || next.position > forwarded;
+                    let is_kept = left <= self.limit / KEPT_SHARE || next.position > released;
                     if is_kept && left <= self.limit {
                         break;
                     }
-                    if candidate.position > forwarded {
+                    if candidate.position > released {
                         overflowed += operations;
                     }
                     end = candidate;

@@ -199,6 +199,11 @@ fn the_queue_keeps_a_part_of_what_is_forwarded_and_gives_the_oldest_up_beyond_it
     progress.set_forwarded(100);
     while rig.store.maintain(NOW_MS).unwrap() {}
     assert_eq!(bounds(&rig), (80, 400), "the newest that is forwarded stays");
+    // They are sent in turn with stored readings, which are not all there yet.
+    progress.set_released(200);
+    while rig.store.maintain(NOW_MS).unwrap() {}
+    assert_eq!(progress.forwarded(), 100);
+    assert!(bounds(&rig).0 > 100, "{:?}", bounds(&rig));
     progress.set_forwarded(400);
     while rig.store.maintain(NOW_MS).unwrap() {}
     assert!(bounds(&rig).0 > 80 && bytes(&rig) <= limit / 4, "{:?} {}", bounds(&rig), bytes(&rig));
