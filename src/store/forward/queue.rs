@@ -9,6 +9,8 @@ use crate::store::forward::progress::ForwardProgress;
 
 /// Operations of one row of the queue, about: a record of several is not divided.
 const ROW_OPERATIONS: i64 = 1_000;
+/// Bytes of operations from which a row has no more of them.
+const ROW_BYTES: usize = 1024 * 1024;
 /// Forwarded operations that are kept, as a part of the queue's limit: an upstream database that was restored, or a standby
 /// that lagged behind and was promoted, asks for them again.
 const KEPT_SHARE: i64 = 4;
@@ -55,7 +57,7 @@ impl ForwardQueue {
 
     /// Whether the operations fill a row.
     pub const fn is_row_full(&self) -> bool {
-        self.operations >= ROW_OPERATIONS
+        self.operations >= ROW_OPERATIONS || self.batch.len() >= ROW_BYTES
     }
 
     /// Adds the operations to the queue, as a part of their commit. `at_ms` is now in log time.

@@ -13,6 +13,9 @@ use crate::store::forward::operation::{ForwardedReading, ForwardedRun, Operation
 /// How long a statement waits for the writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes of the queue's rows in one page, which is in memory twice or three times while it is sent. Topics of others may be long.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
+
 /// Operations that are sent in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForwardPage {
@@ -113,8 +116,8 @@ impl ForwardReader {
             .optional()
     }
 
-    /// Rows behind `after`, which ends a row, with together at most about `operations_max` operations; `None` when there
-    /// are none.
+    /// Rows behind `after`, which ends a row, with together at most about `operations_max` operations and [`PAGE_BYTES`];
+    /// `None` when there are none.
     ///
     /// # Errors
     /// The error of SQLite; damage where a row is not what the writer wrote.
@@ -124,14 +127,16 @@ impl ForwardReader {
         )?;
         let mut rows = statement.query([after])?;
         let mut page: Option<ForwardPage> = None;
+        let mut bytes = 0;
         while let Some(row) = rows.next()? {
             let (position, count, mark): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let held = page.as_ref().map_or(0, |page| page.operations.len());
             let count = usize::try_from(count).unwrap_or(usize::MAX);
-            if held > 0 && held.saturating_add(count) > operations_max {
+            let batch = row.get_ref(3)?.as_blob()?;
+            bytes += batch.len();
+            if held > 0 && (held.saturating_add(count) > operations_max || bytes > PAGE_BYTES) {
                 break;
             }
-            let batch = row.get_ref(3)?.as_blob()?;
             let decoded =
                 decode(batch).filter(|decoded| decoded.len() == count).ok_or_else(|| {
                     damage(&format!("row {position} of table forward cannot be read"))

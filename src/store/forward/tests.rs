@@ -103,6 +103,28 @@ fn each_new_reading_is_queued_once_and_a_repeat_is_not() {
     assert_eq!(seqs(&rig.queued(3)), [4]);
 }
 
+/// As it is sent, a page is in memory several times.
+#[test]
+fn a_page_of_long_topics_is_small_however_many_operations_it_may_have() {
+    let mut rig = Rig::new();
+    rig.store.forward(64 << 20).unwrap();
+    let topic = |n: u64| format!("{n}/{}", "x".repeat(60_000));
+    let samples = (0..100).map(|n| Record::Foreign {
+        topic: topic(n),
+        at_ms: NOW_MS,
+        numbers: vec![(String::new(), 1.0)].into(),
+    });
+    rig.append(samples);
+    let (mut after, mut pages) = (0, Vec::new());
+    while let Some(page) = rig.reader().page(after, 1_000).unwrap() {
+        assert_eq!(page.after, after);
+        after = page.position;
+        pages.push(page.operations.len());
+    }
+    assert_eq!(pages.iter().sum::<usize>(), 100);
+    assert!(pages.iter().all(|operations| operations * 60_000 <= 3 << 20), "{pages:?}");
+}
+
 #[test]
 fn a_reading_that_leaves_no_row_is_queued_all_the_same() {
     let mut rig = Rig::new();
