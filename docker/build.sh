@@ -26,38 +26,31 @@ export PATH=$TOOLS/bin:$PATH
 targets_dir=$(realpath -m "${CARGO_TARGET_DIR:-$ROOT/target}")
 crates=${HUMIDOR_CRATES:-$targets_dir/crates-$(sha256sum Cargo.lock | cut -c-12)}
 
-# choose_toolchain TRIPLE: sets sysroot, cargo, rustc and std, the sysroot that has the target's std: the compiler's own
+# choose_toolchain TRIPLE…: sets sysroot, cargo, rustc and std, the sysroot that has the targets' std: the compiler's own
 # (rustup, Nix), else the one that docker/std.sh has compiled for it.
 choose_toolchain() {
-    local named
+    local named triple
     for named in "${RUSTC:-rustc}" /usr/bin/rustc; do
         sysroot=$("$named" --print sysroot 2>/dev/null) || continue
         # The programs themselves: rustup's go-between would ask the folder that cargo runs in which toolchain is meant.
         rustc=$sysroot/bin/rustc cargo=$sysroot/bin/cargo
         for std in "$sysroot" "$(std_folder "$rustc")"; do
-            [[ -d $std/lib/rustlib/$1/lib ]] || continue
+            for triple in "$@"; do [[ -d $std/lib/rustlib/$triple/lib ]] || continue 2; done
             [[ $std == "$sysroot" || $(cat "$std/compiler") == "$("$rustc" -vV)" ]] ||
                 die "$std was compiled by another compiler than $("$rustc" --version)" "rm -r $std" "docker/setup.sh build compiles it anew"
             return
         done
     done
-    die "no Rust toolchain here has the std of $1" "with rustup: rustup target add $1" \
+    die "no Rust toolchain here has the std of $*" "with rustup: rustup target add $*" \
         "on Debian without rustup: HUMIDOR_RUST=debian docker/setup.sh build"
 }
 
-fetch() {
-    read -r _ triple _ < <(target "$1")
-    choose_toolchain "$triple"
-    fetch_crates "$cargo" "$ROOT/Cargo.toml" "$ROOT/Cargo.lock" "$crates"
-}
+fetch() { fetch_crates "$cargo" "$ROOT/Cargo.toml" "$ROOT/Cargo.lock" "$crates"; }
 
-if [[ ${1:-} == compiler ]]; then
+if [[ ${1:-} == compiler || ${1:-} == fetch ]]; then
     read -r _ triple _ < <(target "$(archs all | head -n 1)")
     choose_toolchain "$triple"
-    "$rustc" --version
-    exit
-elif [[ ${1:-} == fetch ]]; then
-    fetch "$(archs all | head -n 1)"
+    if [[ $1 == fetch ]]; then fetch; else "$rustc" --version; fi
     exit
 fi
 
@@ -66,24 +59,17 @@ GIGABYTES_PER_BUILD=3
 
 wanted=$(archs "$@")
 mapfile -t wanted <<<"$wanted"
+triples=()
+for arch in "${wanted[@]}"; do
+    read -r _ triple _ < <(target "$arch")
+    triples+=("$triple")
+done
+choose_toolchain "${triples[@]}"
 know_source
-# Before several builds ask for it at a time.
-fetch "${wanted[0]}"
-if ((${#wanted[@]} > 1)); then
-    # Several at a time: while one is optimised, the crates of another are compiled.
-    at_once=$(awk -v each=$GIGABYTES_PER_BUILD '/^MemAvailable:/ { print int($2 / 1048576 / each) }' /proc/meminfo)
-    # shellcheck disable=SC2016 # for the inner shell
-    printf '%s\n' "${wanted[@]}" | xargs -n 1 -P "$((at_once > 1 ? at_once : 1))" \
-        bash -o pipefail -c '"$0" "$1" 2>&1 | sed -u "s/^/$1: /" >&2' "$ROOT/docker/build.sh" ||
-        die "not all of ${wanted[*]} were built" "the reason is above, behind the name of the target"
-    exit
-fi
-
-arch=${wanted[0]}
-# One folder a target: cargo lets no two builds into one at a time.
-target_dir=$targets_dir/$arch
-read -r _ triple _ < <(target "$arch")
-say "$arch: $triple, $("$rustc" --version), $HUMIDOR_REVISION"
+fetch
+# One folder for all targets: what runs on the builder (procedural macros, build scripts) is compiled once.
+target_dir=$targets_dir/static
+say "${wanted[*]}: $("$rustc" --version), $HUMIDOR_REVISION"
 commit=$("$rustc" -vV | sed -n 's/^commit-hash: //p')
 mkdir -p "$target_dir"
 # Nobody walks the stack (see below): what std, which is compiled for unwinding, brings of such tables is left out.
@@ -112,7 +98,7 @@ done
 c_flags=(-g0 -fno-unwind-tables -fno-asynchronous-unwind-tables "-ffile-prefix-map=$crates=/crates" "-ffile-prefix-map=$target_dir=/target")
 seal "$target_dir/home" "$rustc" "$crates" "$ROOT/.cargo/config.toml"
 variables=(
-    RUSTFLAGS="${rust_flags[*]}"
+    # For what runs on the builder.
     CFLAGS="${c_flags[*]}"
     HUMIDOR_REVISION="$HUMIDOR_REVISION"
     SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH"
@@ -128,13 +114,29 @@ variables=(
     CARGO_AUDITABLE_ORIG_ARGS="{\"offline\":true,\"locked\":true,\"frozen\":false,\"config\":[\"$sealed_home/cargo/config.toml\"]}"
     RUSTC_WRAPPER=
 )
-sealed "$cargo" "${variables[@]}" -- \
-    zigbuild --offline --locked --release --manifest-path "$ROOT/Cargo.toml" --target "$triple" --target-dir "$target_dir"
-mkdir -p "dist/$arch"
-install -m 755 "$target_dir/$triple/release/humidor" "dist/$arch/humidor.part"
-touch -d "@$SOURCE_DATE_EPOCH" "dist/$arch/humidor.part"
-mv "dist/$arch/humidor.part" "dist/$arch/humidor"
-# The same for every target, so that whichever ends last writes what is there.
+for triple in "${triples[@]}"; do
+    rust=("${rust_flags[@]}") c=("${c_flags[@]}")
+    # Thumb-2, which every ARMv7 has, takes less space than the older code.
+    if [[ $triple == armv7-* ]]; then rust+=(-C target-feature=+thumb-mode) c+=(-mthumb); fi
+    name=${triple//-/_}
+    variables+=("CARGO_TARGET_${name^^}_RUSTFLAGS=${rust[*]}" "CFLAGS_$name=${c[*]}")
+done
+# As many at a time as there is memory for: while one is optimised, the crates of another are compiled.
+at_once=$(awk -v each=$GIGABYTES_PER_BUILD '/^MemAvailable:/ { print int($2 / 1048576 / each) }' /proc/meminfo)
+at_once=$((at_once > 1 ? at_once : 1))
+for ((at = 0; at < ${#triples[@]}; at += at_once)); do
+    mapfile -t options < <(printf -- '--target\n%s\n' "${triples[@]:at:at_once}")
+    sealed "$cargo" "${variables[@]}" -- \
+        zigbuild --offline --locked --release --manifest-path "$ROOT/Cargo.toml" "${options[@]}" --target-dir "$target_dir"
+done
+for at in "${!wanted[@]}"; do
+    arch=${wanted[at]}
+    mkdir -p "dist/$arch"
+    install -m 755 "$target_dir/${triples[at]}/release/humidor" "dist/$arch/humidor.part"
+    touch -d "@$SOURCE_DATE_EPOCH" "dist/$arch/humidor.part"
+    mv "dist/$arch/humidor.part" "dist/$arch/humidor"
+done
+# The same for every target, so that whichever build ends last writes what is there.
 pinned() { sed -n "s/^$1==\([^ ]*\).*/\1/p" docker/zig-requirements.txt; }
 info=(
     "version: $(version)"
@@ -151,7 +153,9 @@ info=(
     printf '{\n'
     printf '%s\n' "${info[@]}" | sed -e 's/^\([^:]*\): \(.*\)$/  "\1": "\2"/' -e '$!s/$/,/'
     printf '}\n'
-} >"dist/build-info.$arch"
-touch -d "@$SOURCE_DATE_EPOCH" "dist/build-info.$arch"
-mv "dist/build-info.$arch" dist/build-info.json
-say "dist/$arch/humidor: $(stat -c %s "dist/$arch/humidor") bytes, sha256 $(sha256sum "dist/$arch/humidor" | cut -d' ' -f1)"
+} >"dist/build-info.part"
+touch -d "@$SOURCE_DATE_EPOCH" "dist/build-info.part"
+mv "dist/build-info.part" dist/build-info.json
+for arch in "${wanted[@]}"; do
+    say "dist/$arch/humidor: $(stat -c %s "dist/$arch/humidor") bytes, sha256 $(sha256sum "dist/$arch/humidor" | cut -d' ' -f1)"
+done
