@@ -253,7 +253,8 @@ for group in "$@"; do
     case $group in
     build)
         setup_zig
-        install_crate cargo-auditable "$(auditable_version)" "$TOOLS"
+        # Unoptimised, as it looks at two crates of a build.
+        install_crate cargo-auditable "$(auditable_version)" "$TOOLS" --debug
         if [[ $from == debian ]]; then RUSTC=/usr/bin/rustc "$here/std.sh" all; else add_targets; fi
         ;;
     lint) setup_lint ;;
