@@ -51,7 +51,7 @@ std_folder() {
     compiler=$(cd "$ROOT" && "$1" -vV)
     release=$(sed -n 's/^release: //p' <<<"$compiler")
     commit=$(sed -n 's/^commit-hash: //p' <<<"$compiler")
-    printf '%s/humidor/std-%s-%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$release" "${commit:0:9}" "$(sha256sum "$ROOT/docker/std.sh" | cut -c-12)"
+    printf '%s/humidor/std-%s-%s-%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}" "$release" "${commit:0:9}" "$(cat "$ROOT"/docker/{std,sealed}.sh | sha256sum | cut -c-12)"
 }
 
 # Where docker/setup.sh puts a Nix, on a Debian whose own is too old.

@@ -56,7 +56,7 @@ seal() {
     sealed_home=$1
     mkdir -p "$1/bin" "$1/cargo"
     # Left as they are where they are right: cargo takes a newer compiler for another.
-    write "$1/bin/rustc" "$(printf '#!/bin/sh\n# %s, with the same host line on every builder.\ncase $* in -vV | -Vv) exec "%s" -vV | exec sed "s/^host: .*/host: %s/" ;; esac\nexec "%s" "$@"' \
+    write "$1/bin/rustc" "$(printf '#!/bin/sh\n# %s, with the same host line on every builder.\ncase $* in -vV | -Vv) "%s" -vV | sed "s/^host: .*/host: %s/" && exit ;; esac\nexec "%s" "$@"' \
         "$("$2" --version)" "$2" "$ONE_HOST" "$2")"
     chmod +x "$1/bin/rustc"
     write "$1/cargo/config.toml" "$([[ -z ${4:-} ]] || cat "$4"
