@@ -117,7 +117,7 @@ variables=(
 for triple in "${triples[@]}"; do
     rust=("${rust_flags[@]}") c=("${c_flags[@]}")
     # Thumb-2, which every ARMv7 has, takes less space than the older code.
-    if [[ $triple == armv7-* ]]; then rust+=(-C target-feature=+thumb-mode) c+=(-mthumb); fi
+    if [[ $triple == armv7-* ]]; then rust+=(-C target-feature=+thumb-mode) c+=(-Xclang -target-feature -Xclang +thumb-mode); fi
     name=${triple//-/_}
     variables+=("CARGO_TARGET_${name^^}_RUSTFLAGS=${rust[*]}" "CFLAGS_$name=${c[*]}")
 done
