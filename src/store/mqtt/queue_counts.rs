@@ -85,10 +85,11 @@ impl QueueCounts {
         (self.in_log, self.sessions.iter().map(|(session, queue)| (*session, of(queue))).collect())
     }
 
-    /// Counts the messages in the table: reads all of it.
+    /// Counts the messages in the table: reads all of it. The next number of a session is above those that were ever sent to
+    /// its client, where the log tells it: a lower one would be marked as a duplicate.
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare(
-            "SELECT session.id, coalesce(max(number), 0), count(queued.payload) + count(message),
+            "SELECT session.id, max(coalesce(max(number), 0), coalesce(sent, 0)), count(queued.payload) + count(message),
                     coalesce(sum(size), 0), coalesce(sum(iif(message IS NULL, size, ?)), 0), client_id
              FROM session LEFT JOIN queued ON queued.session = session.id GROUP BY session.id",
         )?;
