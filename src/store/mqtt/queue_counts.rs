@@ -148,6 +148,11 @@ impl QueueCounts {
         }
     }
 
+    /// Messages that wait for a session.
+    pub fn messages(&self, session: i64) -> u64 {
+        self.sessions.get(&session).map_or(0, |queue| queue.messages)
+    }
+
     /// Whether there is such a session.
     pub fn contains(&self, session: i64) -> bool {
         self.sessions.contains_key(&session)

@@ -277,6 +277,7 @@ fn a_message_for_many_sessions_is_stored_once_and_goes_with_the_last_of_them() {
     for session in &sessions {
         assert_eq!(rig.waiting(*session), [(1, Some(LENGTH))]);
     }
+    assert_eq!(rig.store.deleted_by(&Change::End { session: 1 }), 1);
     // Each of the ways out, until two are left.
     rig.commit(&[
         Change::End { session: 1 },
