@@ -384,6 +384,35 @@ fn only_what_was_sent_before_is_a_duplicate_after_a_restart() {
 }
 
 #[test]
+fn what_comes_after_a_restart_is_no_duplicate_of_what_was_acknowledged_before() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut process, mut address) = support::broker(data.path(), "127.0.0.1:0", &[]);
+    let (mut subscriber, _) = Client::connect_with(address, &persistent("subscriber"));
+    subscriber.subscribe("t", QoS::AtLeastOnce);
+    let publish = |address, number: u16| {
+        let mut publisher = Client::connect(address, "publisher");
+        publisher.publish("t", QoS::AtLeastOnce, number, number.to_string().as_bytes());
+        publisher.expect_puback(number);
+    };
+    (1..=3).for_each(|number| publish(address, number));
+    assert_eq!(take_marked(&mut subscriber, 3).len(), 3);
+    subscriber.ping();
+    subscriber.send(&Packet::Disconnect);
+    assert_eq!(subscriber.receive(), None);
+    // One message in each run, while the client is away.
+    for number in 4..=5 {
+        assert_eq!(process.terminate(), Some(0));
+        (process, address) = support::broker(data.path(), "127.0.0.1:0", &[]);
+        publish(address, number);
+    }
+    let (mut subscriber, present) = Client::connect_with(address, &persistent("subscriber"));
+    assert!(present);
+    let taken = take_marked(&mut subscriber, 2);
+    assert_eq!(taken, [("4".to_owned(), false), ("5".to_owned(), false)]);
+    drop(process);
+}
+
+#[test]
 fn what_waited_behind_the_window_is_no_duplicate() {
     /// Messages in flight to a client, and more.
     const MESSAGES: (u16, u16) = (256, 300);

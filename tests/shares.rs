@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -586,6 +587,62 @@ fn sessions_have_a_part_of_a_small_log() {
     });
     assert_eq!(granted(&mut anew.unwrap(), &filters[..50]), 50);
     hall.close("subscriptions and exchanges of sessions", watch);
+}
+
+/// Each of these rows stays in the log until PUBCOMP.
+#[test]
+fn deliveries_whose_pubcomp_never_comes_have_a_part_of_a_small_log() {
+    const MESSAGES: u16 = 60;
+    let hall = Hall::open_with(&["--max-db", "16MiB"]);
+    let watch = hall.watch();
+    let topic = OWN.to_owned() + "q";
+    let connect = connect_v4("mallory", "taker", false);
+    let (mut wire, _) = Wire::open(hall.mqtt, &connect);
+    assert_eq!(wire.subscribe(&[(&topic, 2)]), [2]);
+    // Subscriptions take nearly all of the share.
+    let filters: Vec<String> = (0..190).map(|n| format!("{OWN}{n}/{}", "x".repeat(900))).collect();
+    let refused = filters.iter().filter(|filter| wire.subscribe(&[(filter, 0)]) == [0x80]).count();
+    assert!(refused > 0);
+    let mut publisher = hall.login("mallory", "publisher");
+    for id in 1..=MESSAGES {
+        publisher.send(&packets::publish(&topic, 2, false, id, b"1"));
+        assert!(matches!(publisher.receive(), Packet::Answer(5, _)), "PUBREC");
+    }
+    let mut released = 0;
+    while let Some(packet) = wire.try_receive() {
+        match packet {
+            // It may be closed by now.
+            Packet::Message(message) => drop(wire.try_send(&pubrec(message.packet_id))),
+            Packet::Answer(packets::PUBREL, _) => released += 1,
+            other @ Packet::Answer(..) => panic!("{other:?}"),
+        }
+    }
+    assert!((1..40).contains(&released), "{released} of {MESSAGES} wait for PUBCOMP");
+    // With them there is room again: a client that goes on gets all.
+    let (mut taken, mut connections) = (BTreeSet::new(), 0);
+    while taken.len() < usize::from(MESSAGES) {
+        connections += 1;
+        assert!(connections <= MESSAGES, "{taken:?} after {connections} connections");
+        let (mut wire, connack) = Wire::open(hall.mqtt, &connect);
+        assert_eq!(connack, [1, 0]);
+        while taken.len() < usize::from(MESSAGES)
+            && let Some(packet) = wire.try_receive()
+        {
+            match packet {
+                Packet::Message(message) => drop(wire.try_send(&pubrec(message.packet_id))),
+                Packet::Answer(packets::PUBREL, body) => {
+                    drop(wire.try_send(&packets::packet(0x70, &body)));
+                    taken.insert(body);
+                }
+                other @ Packet::Answer(..) => panic!("{other:?}"),
+            }
+        }
+    }
+    hall.close("deliveries without PUBCOMP", watch);
+}
+
+fn pubrec(packet_id: u16) -> Vec<u8> {
+    packets::packet(0x50, &packet_id.to_be_bytes())
 }
 
 /// As many runs as a 16 MiB log took for two minutes of another user's time once.

@@ -332,13 +332,13 @@ async fn run(
     let mut requested = shutdown;
     let mut serving = JoinSet::new();
     // Before the first connection.
-    withdrawal::judge_left(&services).await;
+    let withdrawn = withdrawal::judge_left(&services);
     will::publish_left(ports.wills, &services, &closing);
     for (listener, tls) in ports.listeners {
         serving.spawn(listener::serve(listener, tls, services.clone(), closing.clone()));
     }
     serving.spawn(listener::receive(ports.handoffs, services.clone(), closing.clone()));
-    serving.spawn(withdrawal::run(services.clone(), closing.clone()));
+    serving.spawn(withdrawal::run(services.clone(), withdrawn, closing.clone()));
     serving.spawn(forget::run(services.clone(), discovery, closing.clone()));
     let onward = ports.forwarder.map(|(forwarder, onward)| {
         serving.spawn(forwarder.run(closing.clone()));

@@ -10,6 +10,7 @@ use super::PATIENCE;
 /// Packet types (MQTT 3.1.1 §2.2.1) that a client gets.
 pub const CONNACK: u8 = 2;
 pub const PUBACK: u8 = 4;
+pub const PUBREL: u8 = 6;
 pub const SUBACK: u8 = 9;
 pub const UNSUBACK: u8 = 11;
 pub const PINGRESP: u8 = 13;

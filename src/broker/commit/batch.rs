@@ -29,6 +29,16 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Takes the first of these changes, with the end of one session at most: all that waits for it goes with it, and one
+    /// commit is not to have many of them.
+    pub fn of_changes(changes: &mut Vec<Change>) -> Self {
+        let is_end = |change: &Change| matches!(change, Change::End { .. });
+        let mut ends = changes.iter().enumerate().filter(|(_, change)| is_end(change));
+        let length = ends.nth(1).map_or(changes.len(), |(second, _)| second);
+        let rest = changes.split_off(length);
+        Self { changes: std::mem::replace(changes, rest), ..Self::default() }
+    }
+
     /// Adds the records that the log keeps of a message. `logged` are the topics of other publishers that are
     /// logged; `at_ms` is now in log time.
     ///
@@ -91,5 +101,22 @@ impl Batch {
     /// The number of its records, changes, messages and replay requests.
     pub const fn len(&self) -> usize {
         self.records.len() + self.changes.len() + self.accepted.len() + self.replays.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_batch_has_the_end_of_one_session() {
+        let end = |session| Change::End { session };
+        let mut changes =
+            vec![Change::WillGone { id: 1 }, end(1), end(2), Change::WillGone { id: 2 }];
+        let mut lengths = Vec::new();
+        while !changes.is_empty() {
+            lengths.push(Batch::of_changes(&mut changes).len());
+        }
+        assert_eq!(lengths, [2, 2]);
     }
 }

@@ -169,23 +169,31 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::commit`].
     pub async fn commit_changes(&self, changes: &mut Vec<Change>) -> Result<(), Stopped> {
-        let place = self.queue.reserve().await.map_err(|_| Stopped)?;
-        let (committed, done) = oneshot::channel();
-        let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
-        place.send(Queued { batch, committed: Some(committed), is_client: false });
-        done.await.map(drop).map_err(|_| Stopped)
+        loop {
+            let place = self.queue.reserve().await.map_err(|_| Stopped)?;
+            let (committed, done) = oneshot::channel();
+            let batch = Batch::of_changes(changes);
+            place.send(Queued { batch, committed: Some(committed), is_client: false });
+            done.await.map_err(|_| Stopped)?;
+            if changes.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
-    /// Hands changes over without waiting for their commit. They are made after earlier changes. A cancelled call
-    /// leaves them.
+    /// Hands changes over without waiting for the commit of the last of them. They are made after earlier changes. A
+    /// cancelled call leaves them.
     pub async fn note(&self, changes: &mut Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
         // A store that has stopped ends the broker; the next start continues from the last commit.
-        if let Ok(place) = self.queue.reserve().await {
-            let batch = Batch { changes: std::mem::take(changes), ..Batch::default() };
-            place.send(Queued { batch, committed: None, is_client: false });
+        while !changes.is_empty()
+            && let Ok(place) = self.queue.reserve().await
+        {
+            let batch = Batch::of_changes(changes);
+            let (committed, done) = oneshot::channel();
+            let committed = (!changes.is_empty()).then_some(committed);
+            place.send(Queued { batch, committed, is_client: false });
+            // Others have a commit between the ends of sessions. Without a sender it resolves at once.
+            let _ = done.await;
         }
     }
 
@@ -257,7 +265,8 @@ fn write(
         };
         batches.push(first);
         let weight = |batch: &Batch| {
-            batch.len() + retained_replay::weight(&batch.replays, &fan_out.retained)
+            let deleted: usize = batch.changes.iter().map(|change| store.deleted_by(change)).sum();
+            batch.len() + deleted + retained_replay::weight(&batch.replays, &fan_out.retained)
         };
         gather(&mut queue.batches, &mut batches, queue.window, weight);
         counters.set_working(true);
@@ -378,5 +387,29 @@ fn gather(
             return;
         }
         std::thread::sleep(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn others_have_a_commit_between_the_ends_of_sessions() {
+        let (queue, mut batches) = mpsc::channel(QUEUE_BATCHES);
+        let (live, _) = broadcast::channel(1);
+        let recorder = Recorder { queue, counters: Arc::default(), live };
+        let mut changes: Vec<Change> = (1..=3).map(|session| Change::End { session }).collect();
+        let writer = async {
+            for _ in 0..3 {
+                let queued = batches.recv().await.unwrap();
+                assert_eq!(queued.batch.changes.len(), 1);
+                tokio::task::yield_now().await;
+                assert!(batches.try_recv().is_err(), "the next one waits for the commit");
+                let _ = queued.committed.map(|committed| committed.send(Vec::new()));
+            }
+        };
+        tokio::join!(recorder.note(&mut changes), writer);
+        assert!(changes.is_empty());
     }
 }

@@ -16,14 +16,19 @@ use crate::store::Change;
 /// A connection may be ending while users change: they are judged once more after this time.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Judges the sessions at each change of the users, until `shutdown`.
-pub async fn run(services: Services, mut shutdown: Shutdown) {
+/// Judges the sessions at each change of the users, until `shutdown`, after the changes that [`judge_left`] has found.
+pub async fn run(services: Services, mut changes: Vec<Change>, mut shutdown: Shutdown) {
     let mut users = services.access.changes();
     let mut again: Option<Instant> = None;
     loop {
+        log(&changes);
         tokio::select! {
-            changed = users.changed() => {
-                if changed.is_err() {
+            () = services.recorder.note(&mut changes) => {}
+            () = shutdown.requested() => return,
+        }
+        tokio::select! {
+            outcome = users.changed() => {
+                if outcome.is_err() {
                     return;
                 }
                 again = Some(Instant::now() + AGAIN);
@@ -31,23 +36,14 @@ pub async fn run(services: Services, mut shutdown: Shutdown) {
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => again = None,
             () = shutdown.requested() => return,
         }
-        let mut changes =
-            services.registry.judge(|session| services.access.acl_of_session(session));
-        log(&changes);
-        tokio::select! {
-            () = services.recorder.note(&mut changes) => {}
-            () = shutdown.requested() => return,
-        }
+        changes = services.registry.judge(|session| services.access.acl_of_session(session));
     }
 }
 
 /// The sessions of the broker's previous run, before the first connection: users may have been removed since. Sessions
-/// of clients without a login stay, since logins may be needed for this run only.
-pub async fn judge_left(services: &Services) {
-    let access = &services.access;
-    let mut changes = services.registry.judge(|session| access.acl_of_left_session(session));
-    log(&changes);
-    services.recorder.note(&mut changes).await;
+/// of clients without a login stay, since logins may be needed for this run only. Returns the changes to commit.
+pub fn judge_left(services: &Services) -> Vec<Change> {
+    services.registry.judge(|session| services.access.acl_of_left_session(session))
 }
 
 /// What is to be changed when a connection ends whose permissions were withdrawn: the time that its session lives on, and

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::state::{EXCHANGE_BYTES, Session, State, row_bytes};
+use super::state::{EXCHANGE_BYTES, RELEASED_BYTES, Session, State, row_bytes};
 use super::subscriptions::Subscriptions;
 use crate::broker::access::acl::CompiledAcl;
 use crate::broker::net::shares::{Pool, Shares};
@@ -160,11 +160,13 @@ impl Registry {
             let user = user_of(&stored.client_id).into();
             let bytes = row_bytes(&stored.client_id)
                 + subscriptions.keys().map(|filter| row_bytes(filter.as_str())).sum::<usize>()
-                + stored.received.len() * EXCHANGE_BYTES;
+                + stored.received.len() * EXCHANGE_BYTES
+                + stored.released.len() * RELEASED_BYTES;
             let state = State {
                 subscriptions,
                 rows: Some(registry.row_bytes.share_anyway(&user, bytes)),
                 received: stored.received.into_iter().collect(),
+                released: stored.released,
                 // Where the broker died, the log does not tell which messages were sent. DUP on too many is better than on
                 // too few.
                 sent: stored.sent.unwrap_or(stored.latest),

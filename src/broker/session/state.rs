@@ -15,6 +15,8 @@ use crate::store::Options;
 const ROW_BYTES: usize = 64;
 /// Bytes that an open `QoS` 2 exchange takes in the log.
 pub const EXCHANGE_BYTES: usize = 16;
+/// Bytes that a `QoS` 2 delivery of which only PUBCOMP is awaited takes there.
+pub const RELEASED_BYTES: usize = 40;
 
 /// Bytes that the session or the subscription of this name or filter takes in the log.
 pub const fn row_bytes(name: &str) -> usize {
@@ -44,7 +46,10 @@ pub struct State {
     pub subscriptions: HashMap<Filter, Options>,
     /// Packet ids of `QoS` 2 messages that were received but not released yet.
     pub received: HashSet<u16>,
-    /// What its rows in the log are counted with: of itself, its subscriptions and `received`. `None`: it has none, or is over.
+    /// Packet ids of `QoS` 2 deliveries from the log whose PUBREC has come, and not their PUBCOMP.
+    pub released: HashSet<u16>,
+    /// What its rows in the log are counted with: of itself, its subscriptions, `received` and `released`. `None`: it has none,
+    /// or is over.
     pub rows: Option<Share>,
     /// Highest number of a message in the log that was ever sent: sent again, it is a duplicate.
     pub sent: i64,
@@ -60,6 +65,25 @@ impl State {
     /// Counts so many bytes more of its rows in the log. Returns whether its user may have them.
     pub fn add_rows(&mut self, bytes: usize) -> bool {
         self.rows.as_mut().is_none_or(|rows| rows.grow(bytes))
+    }
+
+    /// Notes the PUBREC of a delivery. Returns whether its user may have the row that stays until PUBCOMP.
+    pub fn release(&mut self, packet_id: u16) -> bool {
+        if self.released.contains(&packet_id) {
+            return true;
+        }
+        let given = self.add_rows(RELEASED_BYTES);
+        if given {
+            self.released.insert(packet_id);
+        }
+        given
+    }
+
+    /// A delivery is over, with PUBCOMP or with a PUBREC that refuses it.
+    pub fn complete(&mut self, packet_id: u16) {
+        if self.released.remove(&packet_id) {
+            self.remove_rows(RELEASED_BYTES);
+        }
     }
 
     /// Counts so many bytes less.

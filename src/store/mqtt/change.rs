@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::mqtt::Message;
 use crate::reading::Id;
+use crate::store::Store;
 use crate::store::mqtt::forgotten;
 use crate::store::mqtt::queue::{self, Target};
 use crate::store::mqtt::queue_counts::QueueCounts;
@@ -52,6 +53,19 @@ pub enum Change {
     Cleared { node: Id },
     /// Deletes the retained messages that have expired by then, Unix ms UTC.
     Expire { at_ms: i64 },
+}
+
+impl Store {
+    /// How many waiting messages a change deletes, beyond one: those of a session that ends.
+    #[must_use]
+    pub fn deleted_by(&self, change: &Change) -> usize {
+        match change {
+            Change::End { session } => {
+                usize::try_from(self.queues().messages(*session)).unwrap_or(usize::MAX)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Makes one change.

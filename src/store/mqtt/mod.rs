@@ -8,6 +8,7 @@ mod columns;
 pub(in crate::store) mod forgotten;
 mod longest_queues;
 mod message;
+mod packet_ids;
 pub(in crate::store) mod queue;
 pub(in crate::store) mod queue_counts;
 pub(in crate::store) mod queue_reader;

@@ -7,10 +7,8 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::mqtt::{Message, QoS};
 use crate::store::mqtt::message;
+use crate::store::mqtt::packet_ids::PACKET_IDS;
 use crate::store::mqtt::queue_counts::{QueueCounts, ROW_BYTES, WaitingSize};
-
-/// Packet ids there are ([MQTT-2.3.1-1]); a message that as many later ones have overtaken is dropped.
-pub(in crate::store) const PACKET_IDS: i64 = 65_535;
 
 /// A session that a message waits for, and how the message is to be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,22 +23,28 @@ pub struct Target {
     pub identifiers: Vec<u32>,
 }
 
+impl Target {
+    /// Bytes of the identifiers in a row.
+    const fn identifier_bytes(&self) -> usize {
+        self.identifiers.len() * size_of::<u32>()
+    }
+}
+
 /// What a row with a message has of it.
 struct Held {
-    /// Bytes of the message and a row.
-    bytes: u64,
+    size: WaitingSize,
     /// The number of a message that is stored once.
     message: Option<i64>,
 }
 
 impl Held {
-    /// From the columns `size` and `message`.
-    fn read(row: &Row<'_>, size: usize, message: usize) -> rusqlite::Result<Self> {
-        Ok(Self { bytes: row.get(size)?, message: row.get(message)? })
-    }
-
-    const fn size(&self) -> WaitingSize {
-        WaitingSize { bytes: self.bytes, once: self.message.is_some() }
+    /// From the columns `size`, `message`, and the length of `identifiers`.
+    fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
+        let bytes = row.get(first)?;
+        let message: Option<i64> = row.get(first + 1)?;
+        let identifiers: u64 = row.get(first + 2)?;
+        let in_row = if message.is_some() { ROW_BYTES + identifiers } else { bytes };
+        Ok(Self { size: WaitingSize { bytes, in_row }, message })
     }
 
     /// Deletes the message that the row pointed to, unless another one does.
@@ -64,10 +68,10 @@ fn held(
 ) -> rusqlite::Result<Option<Held>> {
     transaction
         .prepare_cached(
-            "SELECT size, message FROM queued
+            "SELECT size, message, length(identifiers) FROM queued
              WHERE session = ? AND number = ? AND (payload IS NOT NULL OR message IS NOT NULL)",
         )?
-        .query_row([session, number], |row| Held::read(row, 0, 1))
+        .query_row([session, number], |row| Held::read(row, 0))
         .optional()
 }
 
@@ -80,9 +84,12 @@ pub(in crate::store) fn enqueue(
     targets: &[Target],
 ) -> rusqlite::Result<()> {
     let once = message::is_stored_once(message, targets.len());
-    let size = WaitingSize { bytes: message::bytes_of(message) as u64 + ROW_BYTES, once };
+    let message_bytes = message::bytes_of(message) as u64;
     let mut stored = None;
     for target in targets {
+        let row_bytes = ROW_BYTES + target.identifier_bytes() as u64;
+        let bytes = message_bytes + row_bytes;
+        let size = WaitingSize { bytes, in_row: if once { row_bytes } else { bytes } };
         let Some(number) = counts.add(target.session, size) else { continue };
         if once && stored.is_none() {
             let (number, bytes) = message::store(transaction, message)?;
@@ -137,10 +144,11 @@ pub(in crate::store) fn release(
     number: i64,
 ) -> rusqlite::Result<()> {
     let Some(held) = held(transaction, session, number)? else { return Ok(()) };
-    counts.take_out(session, held.size());
+    counts.take_out(session, held.size);
     transaction
         .prepare_cached(
-            "UPDATE queued SET topic = NULL, payload = NULL, properties = NULL, message = NULL, size = 0
+            "UPDATE queued SET topic = NULL, payload = NULL, properties = NULL, message = NULL, size = 0,
+                    identifiers = x'', publisher = '', expires_at = NULL
              WHERE session = ? AND number = ?",
         )?
         .execute([session, number])?;
@@ -157,7 +165,7 @@ pub(in crate::store) fn done(
     let held = held(transaction, session, number)?;
     delete(transaction, session, number)?;
     let Some(held) = held else { return Ok(()) };
-    counts.take_out(session, held.size());
+    counts.take_out(session, held.size);
     held.release(transaction, counts)
 }
 
@@ -200,14 +208,14 @@ fn drop_overtaken(
     }
     let mut overtaken = transaction.prepare_cached(
         "DELETE FROM queued WHERE session = ? AND number <= ?
-         RETURNING payload IS NULL AND message IS NULL, size, message",
+         RETURNING payload IS NULL AND message IS NULL, size, message, length(identifiers)",
     )?;
     let mut gone = overtaken.query(params![session, number - PACKET_IDS])?;
     while let Some(row) = gone.next()? {
         let is_delivered: bool = row.get(0)?;
         if !is_delivered {
-            let held = Held::read(row, 1, 2)?;
-            counts.drop_one(session, held.size());
+            let held = Held::read(row, 1)?;
+            counts.drop_one(session, held.size);
             held.release(transaction, counts)?;
         }
     }
@@ -226,15 +234,15 @@ fn make_room(
         // with this packet id for the same one.
         let oldest = transaction
             .prepare_cached(
-                "SELECT number, size, message FROM queued
+                "SELECT number, size, message, length(identifiers) FROM queued
                  WHERE session = ? AND (payload IS NOT NULL OR message IS NOT NULL)
                  ORDER BY number LIMIT 1",
             )?
-            .query_row([session], |row| Ok((row.get(0)?, Held::read(row, 1, 2)?)))
+            .query_row([session], |row| Ok((row.get(0)?, Held::read(row, 1)?)))
             .optional()?;
         let Some((number, held)) = oldest else { break };
         delete(transaction, session, number)?;
-        counts.drop_one(session, held.size());
+        counts.drop_one(session, held.size);
         held.release(transaction, counts)?;
     }
     Ok(())

@@ -23,7 +23,7 @@ const ALL_SESSIONS_BYTES: usize = 256 * 1024 * 1024;
 /// One part in so many of the log's largest size, where that is less: the series keep the rest.
 const ALL_SESSIONS_SHARE: u64 = 8;
 /// Bytes that a waiting message takes in the log beside its topic, payload, properties and publisher; and what a row takes
-/// that points to one.
+/// that points to one. Identifiers of subscriptions come on top of either.
 pub(in crate::store) const ROW_BYTES: u64 = 64;
 /// The longest queue is looked for anew when the bytes have fallen by one part in so many below their bound.
 const RELIEVED_SHARE: u64 = 8;
@@ -33,14 +33,8 @@ const RELIEVED_SHARE: u64 = 8;
 pub(in crate::store) struct WaitingSize {
     /// Bytes of the message and a row.
     pub bytes: u64,
-    /// Whether it is stored once for several sessions: this one has a row that points to it.
-    pub once: bool,
-}
-
-impl WaitingSize {
-    const fn in_row(self) -> u64 {
-        if self.once { ROW_BYTES } else { self.bytes }
-    }
+    /// Bytes of the row: all of them, or less where it points to a message that is stored once for several sessions.
+    pub in_row: u64,
 }
 
 /// The messages that wait for one session.
@@ -85,11 +79,13 @@ impl QueueCounts {
         (self.in_log, self.sessions.iter().map(|(session, queue)| (*session, of(queue))).collect())
     }
 
-    /// Counts the messages in the table: reads all of it.
+    /// Counts the messages in the table: reads all of it. The next number of a session is above those that were ever sent to
+    /// its client, where the log tells it: a lower one would be marked as a duplicate.
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare(
-            "SELECT session.id, coalesce(max(number), 0), count(queued.payload) + count(message),
-                    coalesce(sum(size), 0), coalesce(sum(iif(message IS NULL, size, ?)), 0), client_id
+            "SELECT session.id, max(coalesce(max(number), 0), coalesce(sent, 0)), count(queued.payload) + count(message),
+                    coalesce(sum(size), 0), coalesce(sum(iif(message IS NULL, size, ? + length(identifiers))), 0),
+                    client_id
              FROM session LEFT JOIN queued ON queued.session = session.id GROUP BY session.id",
         )?;
         let rows = statement.query_map([ROW_BYTES], |row| {
@@ -152,6 +148,11 @@ impl QueueCounts {
         }
     }
 
+    /// Messages that wait for a session.
+    pub fn messages(&self, session: i64) -> u64 {
+        self.sessions.get(&session).map_or(0, |queue| queue.messages)
+    }
+
     /// Whether there is such a session.
     pub fn contains(&self, session: i64) -> bool {
         self.sessions.contains_key(&session)
@@ -205,7 +206,7 @@ impl QueueCounts {
             queue.last += 1;
             queue.messages += 1;
             queue.bytes += size.bytes;
-            queue.row_bytes += size.in_row();
+            queue.row_bytes += size.in_row;
         })
     }
 
@@ -214,7 +215,7 @@ impl QueueCounts {
         self.change(session, |queue| {
             queue.messages = queue.messages.saturating_sub(1);
             queue.bytes = queue.bytes.saturating_sub(size.bytes);
-            queue.row_bytes = queue.row_bytes.saturating_sub(size.in_row());
+            queue.row_bytes = queue.row_bytes.saturating_sub(size.in_row);
         });
     }
 
@@ -258,7 +259,7 @@ impl QueueCounts {
 mod tests {
     use super::*;
 
-    const SIZE: WaitingSize = WaitingSize { bytes: 1_000, once: false };
+    const SIZE: WaitingSize = WaitingSize { bytes: 1_000, in_row: 1_000 };
 
     /// Counts with so many sessions of ten users, of which each gets `each` messages of [`SIZE`], and a bound that these
     /// exceed by one message.

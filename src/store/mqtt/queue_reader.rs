@@ -12,7 +12,7 @@ use crate::mqtt::{Message, QoS};
 use crate::reading::Id;
 use crate::store::mqtt::columns::{qos, topic};
 use crate::store::mqtt::forgotten;
-use crate::store::mqtt::queue::PACKET_IDS;
+use crate::store::mqtt::packet_ids::packet_id;
 
 /// Messages of one page.
 const PAGE_MESSAGES: usize = 64;
@@ -48,7 +48,7 @@ impl Waiting {
     /// The packet id of every delivery of this message.
     #[must_use]
     pub fn packet_id(&self) -> u16 {
-        u16::try_from(self.number.rem_euclid(PACKET_IDS) + 1).unwrap_or(1)
+        packet_id(self.number)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Persistent sessions on disk: their clients, their subscriptions, and where each `QoS` 2 exchange stands.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, Transaction};
 
 use crate::mqtt::QoS;
 use crate::store::mqtt::columns::qos;
+use crate::store::mqtt::packet_ids::packet_id;
 
 /// One subscription, with the options of MQTT 5.0 §3.8.3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Stored {
     pub subscriptions: Vec<(String, Options)>,
     /// Packet ids of `QoS` 2 messages that were taken and not released.
     pub received: Vec<u16>,
+    /// Packet ids of `QoS` 2 deliveries whose PUBREC has come, and not their PUBCOMP.
+    pub released: HashSet<u16>,
     /// Number of the latest waiting message, 0 when there is none.
     pub latest: i64,
     /// Highest number of a message that was ever sent; `None`: the broker ended while its client was connected.
@@ -63,6 +68,7 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
                 left_at_ms: row.get(3)?,
                 subscriptions: Vec::new(),
                 received: Vec::new(),
+                released: HashSet::new(),
                 sent: row.get(4)?,
                 latest: row.get(5)?,
             })
@@ -72,6 +78,9 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
         "SELECT filter, qos, no_local, as_published, identifier FROM subscription WHERE session = ?",
     )?;
     let mut received = connection.prepare("SELECT packet_id FROM received WHERE session = ?")?;
+    let mut released = connection.prepare(
+        "SELECT number FROM queued WHERE session = ? AND payload IS NULL AND message IS NULL",
+    )?;
     for session in &mut sessions {
         session.subscriptions = subscriptions
             .query_map([session.session], |row| {
@@ -83,6 +92,9 @@ pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Vec<St
                 };
                 Ok((row.get(0)?, options))
             })?
+            .collect::<Result<_, _>>()?;
+        session.released = released
+            .query_map([session.session], |row| Ok(packet_id(row.get(0)?)))?
             .collect::<Result<_, _>>()?;
         session.received =
             received.query_map([session.session], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -158,5 +170,32 @@ mod tests {
         let order: Vec<i64> =
             load(&store.connection).unwrap().iter().map(|stored| stored.session).collect();
         assert_eq!(order, [3, 2, 1]);
+    }
+
+    #[test]
+    fn deliveries_that_wait_for_pubcomp_are_found_by_their_packet_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join(LOG_FILE)).unwrap();
+        let queue = |bytes| {
+            let target = |session| Target {
+                session,
+                qos: QoS::ExactlyOnce,
+                retain: false,
+                identifiers: vec![7],
+            };
+            let message = Arc::new(Message::own("t", vec![b'x'; bytes]));
+            Change::Queue { message, targets: vec![target(1), target(2)] }
+        };
+        for session in 1..=2 {
+            let client_id = Arc::from(format!("c{session}"));
+            store.commit(&[], &[&Change::Begin { session, client_id, expiry_s: 9 }]).unwrap();
+        }
+        store.commit(&[], &[&queue(1), &queue(1_000), &queue(1)]).unwrap();
+        for number in 1..=2 {
+            store.commit(&[], &[&Change::Release { session: 1, number }]).unwrap();
+        }
+        let stored = load(&store.connection).unwrap();
+        let released: Vec<_> = stored.into_iter().map(|stored| stored.released).collect();
+        assert_eq!(released, [HashSet::from([2, 3]), HashSet::new()]);
     }
 }

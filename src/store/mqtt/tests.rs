@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::mqtt::{Message, QoS};
-use crate::store::mqtt::queue::PACKET_IDS;
+use crate::store::mqtt::packet_ids::PACKET_IDS;
 use crate::store::mqtt::queue_counts::QueueCounts;
 use crate::store::{Appended, Change, LOG_FILE, Queued, Retention, Store, Target};
 
@@ -102,12 +102,17 @@ fn begin(user: &str, session: i64) -> Change {
 }
 
 fn queue(sessions: &[i64], payload_bytes: usize) -> Change {
+    queue_with(&[], sessions, payload_bytes)
+}
+
+/// Each of the sessions has subscriptions with these identifiers.
+fn queue_with(identifiers: &[u32], sessions: &[i64], payload_bytes: usize) -> Change {
     let message = Message::own("t", vec![b'x'; payload_bytes]);
     let target = |session: &i64| Target {
         session: *session,
         qos: QoS::AtLeastOnce,
         retain: false,
-        identifiers: vec![],
+        identifiers: identifiers.to_vec(),
     };
     Change::Queue { message: Arc::new(message), targets: sessions.iter().map(target).collect() }
 }
@@ -219,6 +224,29 @@ fn short_messages_are_counted_with_their_rows() {
     }
 }
 
+/// A session may have 200 subscriptions that match, each with an identifier.
+#[test]
+fn identifiers_of_subscriptions_are_counted() {
+    for (payload, to) in [(1, 1), (300, 10)] {
+        let sessions: Vec<i64> = (1..=10).collect();
+        let mut rig = Rig::with(sessions.clone());
+        rig.limit(16);
+        let used = rig.store.used_bytes().unwrap();
+        for chunk in sessions.chunks(to) {
+            rig.commit(&vec![queue_with(&[7; 200], chunk, payload); 10_000 * to / 10]);
+            rig.check();
+        }
+        let taken = rig.store.used_bytes().unwrap() - used;
+        println!("messages of {payload} bytes for {to} sessions take {taken} bytes");
+        assert!((MIB as u64..=4 * MIB as u64).contains(&taken), "{taken} bytes of {payload}");
+        let mut rig = rig.reopened();
+        rig.check();
+        let number = rig.numbers(1)[0];
+        rig.commit(&[Change::Release { session: 1, number }, Change::Done { session: 1, number }]);
+        rig.check();
+    }
+}
+
 #[test]
 fn a_message_that_all_packet_ids_have_overtaken_is_counted_as_dropped() {
     let mut rig = Rig::with([1, 2]);
@@ -249,6 +277,7 @@ fn a_message_for_many_sessions_is_stored_once_and_goes_with_the_last_of_them() {
     for session in &sessions {
         assert_eq!(rig.waiting(*session), [(1, Some(LENGTH))]);
     }
+    assert_eq!(rig.store.deleted_by(&Change::End { session: 1 }), 1);
     // Each of the ways out, until two are left.
     rig.commit(&[
         Change::End { session: 1 },
@@ -304,6 +333,7 @@ enum Step {
     Done(i64, i64),
     Release(i64, i64),
     Fail(Vec<i64>, usize),
+    Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -316,6 +346,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..6_i64, 0..9_i64).prop_map(|(session, place)| Step::Done(session, place)),
         2 => (0..6_i64, 0..9_i64).prop_map(|(session, place)| Step::Release(session, place)),
         1 => (sessions(), bytes()).prop_map(|(to, bytes)| Step::Fail(to, bytes)),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -334,6 +365,10 @@ proptest! {
                 numbers.get(place).copied().unwrap_or(1)
             };
             match step {
+                Step::Restart => {
+                    rig = rig.reopened();
+                    rig.limit(1);
+                }
                 Step::Begin(session) => drop(rig.commit(&[begin(if session > 2 { "m" } else { "o" }, session)])),
                 Step::End(session) => drop(rig.commit(&[Change::End { session }])),
                 Step::Queue(sessions, bytes) => drop(rig.commit(&[queue(&sessions, bytes)])),

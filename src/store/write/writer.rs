@@ -140,7 +140,6 @@ impl Store {
         self.clock.tell(&mut self.cache, clock);
     }
 
-    #[cfg(test)]
     pub(in crate::store) const fn queues(&self) -> &QueueCounts {
         &self.queues
     }

@@ -101,10 +101,14 @@ impl Client<'_> {
     ) -> Result<(), End> {
         let number = self.outbound.in_flight.pubrec(packet_id, refused);
         if refused {
+            self.session.state().complete(packet_id);
             return self.settle(number, batch);
         }
         let reason = match (number, self.session.persistent) {
             (Ok(Some(number)), Some(session)) => {
+                if !self.session.state().release(packet_id) {
+                    return Err(End::Quota("open QoS 2 exchanges in the log"));
+                }
                 // Committed before PUBREL is sent: after PUBREL a repeat of the message would be a new message.
                 batch.commit.changes.push(Change::Release { session, number });
                 Reason::Success

@@ -306,6 +306,9 @@ impl<'a> Client<'a> {
             }
             Packet::PubComp(ack) => {
                 let number = self.outbound.in_flight.pubcomp(ack.packet_id);
+                if let Ok(Some(_)) = number {
+                    self.session.state().complete(ack.packet_id);
+                }
                 self.settle(number, batch)?;
             }
             Packet::PingReq => codec::write_pingresp(&mut self.out),
