@@ -39,7 +39,7 @@ impl LoginTrial {
     /// Why not, in the words of the node's log, and what to do.
     pub async fn run(&self) -> Result<(), String> {
         let opened = Tunnel::open(self.tls.as_ref(), &self.broker).await;
-        let tunnel = opened.map_err(unreached)?;
+        let tunnel = opened.map_err(|error| unreached(&error))?;
         let password = self.password.as_deref();
         let mut options = client::options(&self.node, &self.broker, password, &tunnel);
         let status = NodeTopics::new(self.node.clone()).status();
@@ -64,7 +64,7 @@ impl LoginTrial {
         let ended = tunnel.close().await;
         match (answer, ended) {
             (Ok(Ok(())), _) => Ok(()),
-            (Ok(Err(_)), Some(error)) => Err(unreached(error)),
+            (Ok(Err(_)), Some(error)) => Err(unreached(&error)),
             (Ok(Err(reason)), None) => Err(reason),
             (Err(_), _) => {
                 Err(format!("the broker does not answer the login within {LOGIN_TIMEOUT:?}"))
@@ -73,8 +73,7 @@ impl LoginTrial {
     }
 }
 
-#[expect(clippy::needless_pass_by_value)]
-fn unreached(error: TunnelError) -> String {
+fn unreached(error: &TunnelError) -> String {
     let remedy = error.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
     format!("no connection to the broker: {error}{remedy}")
 }
