@@ -319,6 +319,11 @@ fn the_doctor_tries_a_reading_and_the_login_and_says_what_to_do_next() {
     let (code, report, _) = doctor(&[sensors, ("BROKER", "mqtt://127.0.0.1:1")]);
     assert_eq!(code, Some(69), "{report}");
     assert!(report.contains("no connection to the broker"), "{report}");
+    assert!(report.contains("start the broker, and check the port"), "{report}");
+    // A name that no service is asked for.
+    let (code, report, _) = doctor(&[sensors, ("BROKER", "mqtt://a..b")]);
+    assert_eq!(code, Some(69), "{report}");
+    assert!(report.contains("write the broker's IP address"), "{report}");
     let (code, report, _) = doctor(&[("SENSORS", "hall=dht22@41")]);
     assert_eq!(code, Some(78), "{report}");
     assert!(report.contains("`41` is not a pin"), "{report}");

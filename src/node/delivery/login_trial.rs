@@ -7,7 +7,7 @@ use rumqttc::{AsyncClient, Event, LastWill, Outgoing, Packet, QoS};
 use tokio::time::timeout;
 
 use super::client;
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, TunnelError};
 use crate::node::address::BrokerAddress;
 use crate::node::config::TlsFiles;
 use crate::reading::Id;
@@ -36,10 +36,10 @@ impl LoginTrial {
     /// Connects with the node's own client id and will, which a broker may refuse, and disconnects.
     ///
     /// # Errors
-    /// Why not, in the words of the node's log.
+    /// Why not, in the words of the node's log, and what to do.
     pub async fn run(&self) -> Result<(), String> {
         let opened = Tunnel::open(self.tls.as_ref(), &self.broker).await;
-        let tunnel = opened.map_err(|error| format!("no connection to the broker: {error}"))?;
+        let tunnel = opened.map_err(|error| unreached(&error))?;
         let password = self.password.as_deref();
         let mut options = client::options(&self.node, &self.broker, password, &tunnel);
         let status = NodeTopics::new(self.node.clone()).status();
@@ -64,11 +64,16 @@ impl LoginTrial {
         let ended = tunnel.close().await;
         match (answer, ended) {
             (Ok(Ok(())), _) => Ok(()),
-            (Ok(Err(_)), Some(error)) => Err(format!("no connection to the broker: {error}")),
+            (Ok(Err(_)), Some(error)) => Err(unreached(&error)),
             (Ok(Err(reason)), None) => Err(reason),
             (Err(_), _) => {
                 Err(format!("the broker does not answer the login within {LOGIN_TIMEOUT:?}"))
             }
         }
     }
+}
+
+fn unreached(error: &TunnelError) -> String {
+    let remedy = error.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
+    format!("no connection to the broker: {error}{remedy}")
 }

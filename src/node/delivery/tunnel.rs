@@ -15,7 +15,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{AlertDescription, ClientConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixListener, UnixStream, lookup_host};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -67,6 +67,9 @@ pub enum TunnelError {
     /// The host's name cannot be in a certificate.
     #[error("`{0}` is not a host name or address that a certificate can be for")]
     Name(String),
+    /// The host's name is not found.
+    #[error("{0}")]
+    Lookup(std::io::Error),
     /// The network.
     #[error("{0}")]
     Io(std::io::Error),
@@ -112,6 +115,33 @@ impl TunnelError {
             return Self::Refused(PLAIN_PORT.to_owned());
         }
         Self::of_stream(error, has_certificate)
+    }
+
+    /// What to do where the broker was not reached, for whoever sets the board up.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        use std::io::ErrorKind::{
+            ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+        };
+        let kind = match self {
+            Self::Io(error) => error.kind(),
+            Self::Silent => TimedOut,
+            Self::Lookup(_) => {
+                return Some(
+                    "check the name, or write the broker's IP address: a name in `.local` is not found from a container",
+                );
+            }
+            _ => return None,
+        };
+        match kind {
+            ConnectionRefused | ConnectionReset => Some(
+                "start the broker, and check the port, and that HUMIDOR_MQTT_LISTEN there is not 127.0.0.1",
+            ),
+            HostUnreachable | NetworkUnreachable | TimedOut => Some(
+                "check the address, that the machine is on, and that no firewall is between it and this board",
+            ),
+            _ => None,
+        }
     }
 
     /// Whether the broker ended a connection that it had accepted, without a word.
@@ -172,8 +202,9 @@ impl Tunnel {
     /// [`TunnelError`].
     pub async fn open(tls: Option<&TlsFiles>, broker: &BrokerAddress) -> Result<Self, TunnelError> {
         let connecting = async {
-            let socket = TcpStream::connect((broker.host.as_str(), broker.port)).await;
-            let socket = socket.map_err(TunnelError::Io)?;
+            let found = lookup_host((broker.host.as_str(), broker.port)).await;
+            let addresses: Vec<_> = found.map_err(TunnelError::Lookup)?.collect();
+            let socket = TcpStream::connect(&addresses[..]).await.map_err(TunnelError::Io)?;
             socket.set_nodelay(true).map_err(TunnelError::Io)?;
             Ok::<_, TunnelError>(socket)
         };

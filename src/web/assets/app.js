@@ -88,6 +88,15 @@ function showRefusal() {
   $("sum").textContent = "";
 }
 
+/** Shows the login form above the page, or hides it. */
+function showLogin(shown) {
+  $("enter").setAttribute("aria-expanded", String(shown));
+  $("refusedTitle").textContent = t.login;
+  $("refusedText").textContent = "";
+  $("refused").hidden = $("login").hidden = !shown;
+  if (shown) $("login").elements.name.focus();
+}
+
 async function start() {
   clearTimeout(retry);
   try {
@@ -100,9 +109,13 @@ async function start() {
   setClock(about.now);
   $("version").textContent = t.brokerVersion(about.version, about.revision);
   $("user").textContent = about.user ?? "";
-  $("account").hidden = !about.user;
+  // A guest who sees the page may be a user with more rights.
+  const mayEnter = about.login && about.may.read && !about.user;
+  $("account").hidden = !about.user && !mayEnter;
+  $("logout").hidden = !about.user;
+  $("enter").hidden = !mayEnter;
   if (!about.may.read) return showRefusal();
-  $("refused").hidden = true;
+  showLogin(false);
   fillFirst(about);
   $("page").hidden = false;
   follow();
@@ -454,6 +467,7 @@ function setUp() {
     $("login").elements.password.value = "";
     if (response?.ok) start();
   });
+  $("enter").addEventListener("click", () => showLogin($("refused").hidden));
   $("logout").addEventListener("click", async () => {
     await fetch("api/v1/session", { method: "DELETE" }).catch(() => null);
     start();

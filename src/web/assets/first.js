@@ -27,7 +27,7 @@ export function fillFirst(about) {
     "docker run -d", "--name humidor", "--restart unless-stopped",
     "--device /dev/gpiochip0", "--group-add $(stat -c %g /dev/gpiochip0)", "-v humidor-outbox:/data",
     "-e HUMIDOR_NODE=board-1", `-e HUMIDOR_BROKER=mqtt://${needsUser ? `${boards.name}@` : ""}${brokerHost(about)}${port}`,
-    ...(needsUser ? [`-e HUMIDOR_PASSWORD=${t.password.replaceAll(" ", "-")}`] : []), "-e HUMIDOR_SENSORS=hall=dht22@7 humidor node",
+    ...(needsUser ? [`-e HUMIDOR_PASSWORD=${t.password.toUpperCase().replaceAll(" ", "-")}`] : []), "-e HUMIDOR_SENSORS=hall=dht22@7 humidor node",
   ];
   $("boardLine").replaceChildren(...options.flatMap((option, index) => [index ? " " : "", make("span", "", option)]));
   $("copy").onclick = copy;

@@ -23,14 +23,23 @@ impl HostNames {
     /// Whether a `Host` header names this broker. An IP address always does: after DNS rebinding the header holds
     /// the other site's name. So does a name that no site outside can have.
     pub fn contains(&self, host: &str) -> bool {
-        let Some(name) = name_of(host).map(str::to_ascii_lowercase) else { return false };
-        name.parse::<IpAddr>().is_ok() || self.0.contains(&name) || is_local(&name)
+        let Some(written) = name_of(host) else { return false };
+        let name = without_root(written).to_ascii_lowercase();
+        // A label before the dot of the root is a name of the public system.
+        let is_relative = name.len() == written.len() || name.contains('.');
+        name.parse::<IpAddr>().is_ok() || self.0.contains(&name) || is_relative && is_local(&name)
     }
 
     /// Whether a host is one of these names.
     pub fn lists(&self, host: &str) -> bool {
-        name_of(host).is_some_and(|name| self.0.contains(&name.to_ascii_lowercase()))
+        let name = name_of(host).map(without_root);
+        name.is_some_and(|name| self.0.contains(&name.to_ascii_lowercase()))
     }
+}
+
+/// A name without the dot of the root at its end (RFC 1034 §3.1).
+fn without_root(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// Whether only the local network can have given this name: one label, or an ending of [`LOCAL`].
@@ -121,6 +130,9 @@ mod tests {
             "orangepizero3",
             "box.lan",
             "box.home.arpa:8080",
+            "raspberrypi.local.:8080",
+            "localhost.",
+            "plant.example.org.",
         ] {
             assert!(names.contains(good), "{good}");
         }
@@ -133,6 +145,10 @@ mod tests {
             "box-3:x",
             ".local",
             "a..local",
+            "box.local..",
+            "evil.example.",
+            "com.",
+            ".",
             "evil.example.local.evil.example",
             "<b>.local",
             "kim@localhost",

@@ -106,8 +106,15 @@ pub fn is_same_origin(headers: &HeaderMap, host: Option<&str>) -> bool {
     {
         return false;
     }
-    text(header::ORIGIN).is_none_or(|origin| authority(origin) == host)
-        && text(header::REFERER).is_none_or(|page| authority(page) == host)
+    text(header::ORIGIN).is_none_or(|origin| is_at(origin, host))
+        && text(header::REFERER).is_none_or(|page| is_at(page, host))
+}
+
+/// Whether a page's address is at `host`. A browser leaves the port of the scheme out; a proxy may write it into `Host`.
+fn is_at(page: &str, host: Option<&str>) -> bool {
+    let port = if page.starts_with("https:") { ":443" } else { ":80" };
+    let (Some(page), Some(host)) = (authority(page), host) else { return false };
+    page == host || host.strip_suffix(port) == Some(page) && name_of(host).is_some()
 }
 
 /// Whether a request comes from a page of the host that it asks for, whatever its port, or of one of `names`, or from a
@@ -191,5 +198,27 @@ mod tests {
         }
         assert!(!page(&[("sec-fetch-site", "cross-site")]));
         assert!(!page(&[("sec-fetch-site", "same-site")]));
+        let at = |origin: &str, host| {
+            let headers = [(header::ORIGIN, origin.parse().unwrap())];
+            is_same_origin(&headers.into_iter().collect(), Some(host))
+        };
+        for (origin, host) in [
+            ("http://plant.example", "plant.example:80"),
+            ("https://plant.example", "plant.example:443"),
+            ("http://[::1]", "[::1]:80"),
+        ] {
+            assert!(at(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("http://plant.example", "plant.example:443"),
+            ("https://plant.example", "plant.example:80"),
+            ("http://plant.example", "plant.example:8080"),
+            ("http://plant.example:80", "plant.example:80:80"),
+            ("http://plant", "plant.example:80"),
+            ("", ":80"),
+            ("http://", ":80"),
+        ] {
+            assert!(!at(origin, host), "{origin} {host}");
+        }
     }
 }
