@@ -5,15 +5,21 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use crate::broker::net::rate_limit::RateLimiter;
 
 /// Bytes reserved in the read buffer for one read.
 const READ_BYTES: usize = 16 * 1024;
+/// How often the runtime asks the system for readable sockets before nothing has arrived. The first answer may be from
+/// before, and each has up to 1,024 sockets, in the order of their bytes.
+const ASKED_TIMES: u32 = 3;
+/// The runtime's shortest timer.
+const ASK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A byte stream in both directions: TCP, TLS over it, a WebSocket.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -118,10 +124,11 @@ impl<S: Stream> Transport<S> {
     /// # Errors
     /// The system's error.
     pub async fn read_arrived(&mut self, inbound: &mut BytesMut) -> io::Result<Option<usize>> {
-        for attempt in 0..2 {
+        for attempt in 0..=ASKED_TIMES {
             if attempt > 0 {
-                // The runtime asks the system what has arrived before this task goes on.
-                yield_now().await;
+                // A timer fires after the runtime has asked the system which sockets are readable. Giving way to others is
+                // no such promise: the worker that waits for the system's answer may have it and not have run yet.
+                sleep(ASK_INTERVAL).await;
             }
             inbound.reserve(READ_BYTES);
             let read = poll_fn(|cx| Poll::Ready(pin!(self.stream.read_buf(inbound)).poll(cx)));
@@ -201,5 +208,30 @@ mod tests {
         assert_eq!(transport.read(&mut inbound).await.unwrap(), 4);
         let closed = transport.progress(Some(&mut inbound), &mut out).await.unwrap();
         assert_eq!(closed, Moved { read: Some(0), wrote: false });
+    }
+
+    /// Bytes that lie in the socket are found though the thread that waits for the system's events has not told of them yet.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_has_arrived_is_read_before_the_runtime_knows_of_it() {
+        const ROUNDS: usize = 200;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for round in 0..ROUNDS {
+            let mut far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (near, _) = listener.accept().await.unwrap();
+            let mut transport = Transport::new(near);
+            let reading = async move {
+                // The runtime takes a new socket for readable until it was asked.
+                assert_eq!(transport.read_arrived(&mut BytesMut::new()).await.unwrap(), None);
+                // The other worker has nothing to do after this and waits for events.
+                let (ran, other_worker) = std::sync::mpsc::channel();
+                tokio::spawn(async move { ran.send(()) });
+                // A worker runs the last one that it has spawned by itself.
+                tokio::spawn(async {});
+                other_worker.recv().unwrap();
+                std::io::Write::write_all(&mut far, b"bytes").unwrap();
+                transport.read_arrived(&mut BytesMut::new()).await.unwrap()
+            };
+            assert_eq!(tokio::spawn(reading).await.unwrap(), Some(5), "round {round}");
+        }
     }
 }
