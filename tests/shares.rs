@@ -863,6 +863,33 @@ fn packets_that_wait_for_their_commit_are_a_users_share() {
 }
 
 /// A WebSocket after its handshake; `None` when the broker had no place for it.
+#[test]
+fn messages_for_many_sessions_that_are_away_leave_others_their_turn() {
+    const SESSIONS: usize = 800;
+    const PUBLISHERS: usize = 40;
+    const MESSAGES: u16 = 2000;
+    let hall = Hall::open();
+    for n in 0..SESSIONS {
+        let (mut away, _) = hall.login_v5("mallory", &format!("away-{n}"), u32::MAX);
+        away.send(&subscribe_v5(&["humidor/mallory/x".to_owned()]));
+        away.receive();
+    }
+    let watch = hall.watch();
+    let burst: Vec<u8> = (1..=MESSAGES)
+        .flat_map(|id| packets::publish("humidor/mallory/x", 1, false, id, b"x"))
+        .collect();
+    let publishers: Vec<Wire> = (0..PUBLISHERS)
+        .map(|n| {
+            let mut publisher = hall.login("mallory", &format!("publisher-{n}"));
+            publisher.send(&burst);
+            publisher
+        })
+        .collect();
+    watch.more(10);
+    drop(publishers);
+    hall.close("64,000,000 messages for sessions that are away", watch);
+}
+
 fn web_socket(http: SocketAddr) -> Option<TcpStream> {
     let request = format!(
         "GET /mqtt HTTP/1.1\r\nhost: {http}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\

@@ -26,6 +26,8 @@ pub struct Batch {
     pub accepted: Vec<Accepted>,
     /// New subscriptions of persistent sessions, whose retained messages are committed with them.
     pub replays: Vec<ReplayRequest>,
+    /// Stored sessions that the messages are for: each takes a row.
+    pub waiting: usize,
 }
 
 impl Batch {
@@ -87,7 +89,9 @@ impl Batch {
         room: Result<Option<Room>, NoRoom>,
         fan_out: &FanOut,
     ) {
-        self.accepted.push(fan_out.accept(message, room));
+        let accepted = fan_out.accept(message, room);
+        self.waiting += fan_out.waiting(&accepted);
+        self.accepted.push(accepted);
     }
 
     /// Whether something has to be committed before the messages are delivered.
@@ -98,15 +102,63 @@ impl Batch {
             || self.accepted.iter().any(Accepted::needs_commit)
     }
 
-    /// The number of its records, changes, messages and replay requests.
+    /// The number of its records, changes, messages, replay requests, and of the stored sessions that the messages are for.
     pub const fn len(&self) -> usize {
-        self.records.len() + self.changes.len() + self.accepted.len() + self.replays.len()
+        self.records.len()
+            + self.changes.len()
+            + self.accepted.len()
+            + self.replays.len()
+            + self.waiting
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::delivery::retained_messages::Retained;
+    use crate::broker::session::registry::{FOR_EVER, Registry};
+    use crate::broker::session::take_over::Lease;
+    use crate::mqtt::{Filter, QoS};
+    use crate::store::Options;
+    use crate::timeline::Timeline;
+
+    #[test]
+    fn a_message_counts_with_the_stored_sessions_that_it_is_for() {
+        const SESSIONS: usize = 3;
+        let registry = Registry::default();
+        let filter: Filter = "t".parse().unwrap();
+        let subscribe = |id: &str, expiry_s, qos| {
+            let lease = Lease::take(&registry, id, false, expiry_s, 0).unwrap();
+            let options =
+                Options { qos, no_local: false, retain_as_published: false, identifier: 0 };
+            lease.session.state().subscriptions.insert(filter.clone(), options);
+            registry.subscriptions.add(&filter, &lease.session, options);
+            lease
+        };
+        let _stored: Vec<Lease> = (0..SESSIONS)
+            .map(|n| subscribe(&format!("stored-{n}"), FOR_EVER, QoS::AtLeastOnce))
+            .collect();
+        let _others = [
+            subscribe("live", 0, QoS::AtLeastOnce),
+            subscribe("stored-at-qos-0", FOR_EVER, QoS::AtMostOnce),
+        ];
+        let fan_out = FanOut {
+            subscriptions: registry.subscriptions.clone(),
+            retained: Retained::default(),
+            traffic: Arc::default(),
+            timeline: Timeline::default(),
+        };
+        for (qos, retain, rows) in [
+            (QoS::AtLeastOnce, false, SESSIONS),
+            (QoS::AtLeastOnce, true, SESSIONS),
+            (QoS::AtMostOnce, false, 0),
+            (QoS::AtMostOnce, true, 0),
+        ] {
+            let mut batch = Batch::default();
+            batch.accept(Message { qos, retain, ..Message::own("t", "1") }, &fan_out);
+            assert_eq!(batch.len(), 1 + rows, "{qos:?}, retain {retain}");
+        }
+    }
 
     #[test]
     fn each_batch_has_the_end_of_one_session() {

@@ -72,6 +72,14 @@ impl FanOut {
         Accepted { message: Arc::new(message), route, _room: room }
     }
 
+    /// The number of stored sessions for which `accepted` will be committed.
+    pub fn waiting(&self, accepted: &Accepted) -> usize {
+        match &accepted.route {
+            Route::Selected(selection) => selection.targets.len(),
+            Route::Retained(_) => self.subscriptions.stored_matches(&accepted.message),
+        }
+    }
+
     /// Room among the retained messages for a message that is to be retained.
     ///
     /// # Errors

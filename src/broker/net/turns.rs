@@ -8,7 +8,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Connections of one user that take packets at once. The others wait in line.
 const TAKING: usize = 2;
-/// Records, changes and messages of one user that wait for the writer at once: at 5 µs each 20 ms.
+/// Records, changes and messages, each with its stored sessions, of one user that wait for the writer at once: at 5 µs
+/// each 20 ms.
 pub const COMMITTING: usize = 4096;
 
 /// The turns of all users. A clone shares them.

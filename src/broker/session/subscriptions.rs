@@ -275,6 +275,25 @@ impl Subscriptions {
         self.look_up(message, Scope::All, || ()).0
     }
 
+    /// The number of subscriptions of stored sessions for which `message` will wait; a shared one counts once.
+    pub fn stored_matches(&self, message: &Message) -> usize {
+        if message.qos == QoS::AtMostOnce {
+            return 0;
+        }
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let mut matches = 0;
+        index.trie.matching(&message.topic, &mut |subscriber| {
+            matches += match subscriber {
+                Subscriber::Session(session, options) => {
+                    let waits = session.persistent.is_some() && options.qos > QoS::AtMostOnce;
+                    usize::from(waits)
+                }
+                Subscriber::Group(_) => 1,
+            };
+        });
+        matches
+    }
+
     /// Selects the stored sessions that get `message`, which is to be retained, and numbers it.
     pub fn select_stored(&self, message: &Message) -> (Selection, u64) {
         self.look_up(message, Scope::Stored, || self.latest.selected.fetch_add(1, Relaxed) + 1)

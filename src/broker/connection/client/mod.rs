@@ -44,8 +44,8 @@ const PACKET_BYTES: usize = 512;
 const TURN_MAX: Duration = Duration::from_millis(5);
 /// Packets after each of which the time is looked at.
 const TURN_PACKETS: usize = 4;
-/// Records, changes and messages of one connection in one commit. The packet that exceeds it is the last one of the
-/// commit.
+/// Records, changes and messages of one connection in one commit, each message with the stored sessions that it is for. The
+/// packet that exceeds it is the last one of the commit.
 const BATCH_CHANGES: usize = 1000;
 /// Bytes of a buffer that an idle connection keeps.
 const BUFFER_BYTES: usize = OWN_BYTES;
