@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -706,6 +706,34 @@ fn half_sent_connects_keep_nobody_out() {
 }
 
 /// A GET whose answer is awaited no longer than the harness waits; the status.
+#[test]
+fn half_sent_connects_that_make_way_for_others_give_their_memory_back_at_once() {
+    let hall = Hall::open();
+    let watch = hall.watch();
+    let mut whole = connect_v4(&"u".repeat(65_000), &"c".repeat(200), true);
+    whole.pop();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut open = VecDeque::new();
+                for _ in 0..2_000 {
+                    let mut stream = TcpStream::connect(hall.mqtt).unwrap();
+                    stream.set_nonblocking(true).unwrap();
+                    // As much as the system takes.
+                    let _ = stream.write(&whole);
+                    open.push_back(stream);
+                    if open.len() > 300 {
+                        open.pop_front();
+                    }
+                }
+            });
+        }
+    });
+    watch.more(20);
+    hall.login("alice", "late");
+    hall.close("4,000 half-sent CONNECTs of 130 KB, one after the other", watch);
+}
+
 fn get(http: SocketAddr, path: &str) -> u16 {
     support::http::get(http, path).status
 }

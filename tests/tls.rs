@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -285,4 +286,38 @@ fn who_never_speaks_harms_nobody() {
     wait_until("a reading is stored", || {
         support::readings(data.path()).iter().any(|reading| reading.node.as_str() == "press")
     });
+}
+
+/// A ClientHello of 65,000 bytes without its end, in records of 16 KiB (RFC 8446 §4.1.2, §5.1).
+fn half_hello() -> Vec<u8> {
+    const BODY_BYTES: usize = 65_000;
+    let body = |bytes: usize| u16::try_from(bytes).unwrap().to_be_bytes();
+    let mut message =
+        [&[1, 0][..], &body(BODY_BYTES), &[3, 3], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    message.resize(BODY_BYTES, 0);
+    let records = message.chunks(16 * 1024);
+    records.flat_map(|part| [&[0x16, 3, 1][..], &body(part.len()), part].concat()).collect()
+}
+
+#[test]
+fn unfinished_handshakes_fill_no_memory_and_keep_nobody_out() {
+    const ADDED_MAX_KIB: u64 = 40 * 1024;
+    let (authority, data) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.sign("broker", 2100);
+    let broker = Process::start(broker(data.path(), &certificate, &key));
+    let tls = address(&broker, "listening for MQTT over TLS");
+    let idle_kib = broker.peak_kib();
+    let hello = half_hello();
+    let sockets: Vec<TcpStream> = (0..800)
+        .map(|_| {
+            let mut socket = TcpStream::connect(tls).unwrap();
+            // An earlier one may be sent away at any time.
+            let _ = socket.write_all(&hello);
+            socket
+        })
+        .collect();
+    let _node = Process::start(node(data.path(), "press", tls, &authority.ca()));
+    wait_until("a reading is stored", || stored(data.path()) > 0);
+    let added_kib = broker.peak_kib() - idle_kib;
+    assert!(added_kib <= ADDED_MAX_KIB, "{added_kib} KiB for {} connections", sockets.len());
 }

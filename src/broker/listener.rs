@@ -80,7 +80,7 @@ pub async fn serve(
             match tls {
                 None => event_loop::serve(socket, peer, permit, services, shutdown).await,
                 Some(tls) => {
-                    let handshake = tls.acceptor().accept(socket);
+                    let handshake = tls.accept(socket, permit.handshake());
                     let stream = async { Ok(Box::new(handshake.await?) as Box<dyn Stream>) };
                     let incoming = Incoming { peer, over: "TLS", stream: Box::pin(stream) };
                     agree(incoming, permit, services, shutdown).await;

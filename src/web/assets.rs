@@ -6,6 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::sync::OnceLock;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -43,6 +44,9 @@ const FILES: [(&str, &str, &[u8]); 12] = [
     ("/api/v1/openapi.json", "application/json", compressed!("openapi.json")),
 ];
 
+/// Their contents that a client has asked for without gzip: 0.2 MB if it was all of them.
+static PLAIN: [OnceLock<Bytes>; FILES.len()] = [const { OnceLock::new() }; FILES.len()];
+
 /// Routes of the files. They contain no data of the plant and need no login.
 pub fn routes() -> Router {
     FILES.into_iter().enumerate().fold(Router::new(), |router, (index, (path, ..))| {
@@ -73,7 +77,9 @@ fn file(headers: &HeaderMap, index: usize) -> Response {
         let body = Bytes::from_static(compressed);
         return (caching, kind, [(CONTENT_ENCODING, "gzip")], body).into_response();
     }
-    (caching, kind, plain(compressed)).into_response()
+    // Kept: whoever asks for it again and again would else take the processor from everybody.
+    let content = PLAIN[index].get_or_init(|| plain(compressed).into());
+    (caching, kind, content.clone()).into_response()
 }
 
 /// A file of [`FILES`] for a client that takes no gzip: a script by hand, seldom a browser.

@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower_service::Service;
 use tracing::debug;
@@ -105,6 +106,9 @@ async fn connection(
         permit.set(Stage::Asked);
         let (answer, permit) = (router.clone().call(request), Arc::clone(&permit));
         async move {
+            // A client may send hundreds of requests at once. Without this the connection would answer sixteen of them
+            // before others have a turn, and who publishes would wait for all of these connections.
+            yield_now().await;
             let mut answer = answer.await?;
             let holder = answer.extensions_mut().remove::<Holder>();
             permit.answers(holder.map(|holder| holder.0));
@@ -311,6 +315,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -344,6 +351,38 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
         // The paused clock advances while nothing can be written.
         timeout(4 * WRITE_TIMEOUT, dropped.recv()).await.expect("the response is dropped");
+        trigger.throw();
+        serving.await.unwrap();
+    }
+
+    /// Whatever one connection has asked, others have a turn before each of its answers.
+    #[tokio::test]
+    async fn requests_that_came_at_once_leave_others_their_turn() {
+        const REQUESTS: usize = 16;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let (taken, mut answered) = tokio::sync::mpsc::unbounded_channel();
+        let seen = Arc::clone(&turns);
+        let route = axum::routing::get(async move || taken.send(seen.load(Relaxed)).unwrap());
+        let (trigger, shutdown) = crate::shutdown::channel();
+        let serving = tokio::spawn(serve(listener, Router::new().route("/", route), shutdown));
+        let other = tokio::spawn(async move {
+            loop {
+                turns.fetch_add(1, Relaxed);
+                yield_now().await;
+            }
+        });
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = "GET / HTTP/1.1\r\nhost: here\r\n\r\n";
+        client.write_all(request.repeat(REQUESTS).as_bytes()).await.unwrap();
+        let mut at = Vec::new();
+        for _ in 0..REQUESTS {
+            at.push(answered.recv().await.unwrap());
+        }
+        // The order of two that give way changes from turn to turn.
+        assert!(at.windows(3).all(|three| three[0] < three[2]), "{at:?}");
+        other.abort();
         trigger.throw();
         serving.await.unwrap();
     }

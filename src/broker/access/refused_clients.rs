@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::refusals::Cause;
 use super::start;
+use crate::broker::net::limits::origin;
 use crate::clock;
 
 /// Clients that are kept. The one refused longest ago makes room.
 const CLIENTS_MAX: usize = 64;
-/// Clients of one address: one that makes names up leaves those of others.
+/// Clients of one address (IPv6: of one /64): one that makes names up leaves those of others.
 const CLIENTS_PER_ADDRESS_MAX: usize = 16;
 /// How long a client is kept after its last refusal. A board tries again each minute.
 const KEPT_FOR: Duration = Duration::from_mins(10);
@@ -49,7 +50,7 @@ impl RefusedClients {
         let known = clients.iter().position(same).map(|at| clients.remove(at));
         let count = known.filter(|known| known.cause == cause && known.user == user);
         let count = count.map_or(0, |known| known.count).saturating_add(1);
-        let of_address = |client: &RefusedClient| client.address == address;
+        let of_address = |client: &RefusedClient| origin(client.address) == origin(address);
         if clients.iter().filter(|client| of_address(client)).count() >= CLIENTS_PER_ADDRESS_MAX {
             let oldest = clients.iter().position(of_address);
             oldest.map(|oldest| clients.remove(oldest));
@@ -116,6 +117,12 @@ mod tests {
         assert_eq!(found.len(), CLIENTS_PER_ADDRESS_MAX + 1);
         assert_eq!(found.last().unwrap().client_id, "humidor-pi4");
         assert!(found.iter().all(|client| client.user.len() <= 64));
+        for n in 0..1_000 {
+            // Of one site.
+            let from = format!("2001:db8::{n:x}:1").parse().unwrap();
+            clients.note(from, "humidor-x", "", Cause::NoLogin, now);
+        }
+        assert_eq!(clients.list(now).len(), 2 * CLIENTS_PER_ADDRESS_MAX + 1);
         for n in 0..=255 {
             clients.note([192, 0, 2, n].into(), "humidor-x", "", Cause::NoLogin, now);
         }

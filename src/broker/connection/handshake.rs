@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::close::End;
@@ -28,6 +28,11 @@ use crate::wire::is_status_of;
 
 /// How long a client may take from the connection to its whole CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A CONNECT of so many bytes is read whatever others hold, and what lies in the socket of it is looked at before its
+/// connection is evicted.
+const SMALL_CONNECT_BYTES: usize = 4 * 1024;
+/// How long a larger one is not read while evicted connections have not given back what they had.
+const LEAVING_PAUSE: Duration = Duration::from_millis(5);
 /// How long a client waits for the commit of its session.
 const SESSION_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that takes a client id over waits for the previous one to leave: that one takes the packets
@@ -132,13 +137,20 @@ async fn read_connect<S: Stream>(
             return Err(End::Evicted);
         }
         permit.holds(inbound.len());
+        let is_small = inbound.len() <= SMALL_CONNECT_BYTES;
+        let waits = !is_small && !permit.may_read();
         let read = tokio::select! {
-            read = transport.read(inbound) => read?,
+            biased;
             () = permit.evicted() => {
+                if !is_small {
+                    return Err(End::Evicted);
+                }
                 evicted = true;
                 // A CONNECT that lay in the socket is no reason to turn its client away.
                 transport.read_arrived(inbound).await?.unwrap_or(1)
             }
+            () = sleep(LEAVING_PAUSE), if waits => continue,
+            read = transport.read(inbound), if !waits => read?,
         };
         if read == 0 {
             return Err(End::Closed);

@@ -2,8 +2,7 @@
 //! is evicted for a new one, oldest first, so that no flood of silent sockets or wrong logins locks a client out. A client
 //! that finds no place waits a moment for one: places of clients whose end has arrived become free as it is read.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::Hash;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use crate::broker::net::limits::{Limits, origin};
+use crate::broker::net::without_login::{WithoutLogin, count_down};
 
 /// Connections without a login, TLS handshakes and logins that wait for their answer among them, beside the places that
 /// clients have left free: in all, and of one address. Each may hold a handshake's 20 KiB.
@@ -20,8 +20,9 @@ pub const WITHOUT_LOGIN_PER_ADDRESS: usize = 128;
 /// How long a new connection is not evicted for the clients that hold places: their ends may have arrived unread, and a
 /// hall that comes back at once connects before it sends its CONNECTs.
 const YOUNG: Duration = Duration::from_secs(2);
-/// Bytes of their CONNECTs. Beyond it the largest is evicted, of the address with most of them.
-const CONNECT_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a handshake that each connection has beside those: a ClientHello, and the certificate of a client. TLS keeps up
+/// to 64 KiB of a message that is not whole.
+const HANDSHAKE_BYTES: usize = 4 * 1024;
 /// How long a client waits for a place.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// Clients that have ended and whose last work goes on after they have left their place.
@@ -34,21 +35,9 @@ struct Holder {
     user: Option<Arc<str>>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    origin: IpAddr,
-    evict: oneshot::Sender<()>,
-    since: Instant,
-    /// Bytes of its CONNECT.
-    bytes: usize,
-}
-
 #[derive(Debug, Default)]
 struct Table {
-    /// Connections without a login, by age.
-    waiting: BTreeMap<u64, Waiting>,
-    waiting_of: HashMap<IpAddr, usize>,
-    connect_bytes: usize,
+    without_login: WithoutLogin,
     admitted: usize,
     admitted_of: HashMap<IpAddr, usize>,
     admitted_of_user: HashMap<Arc<str>, usize>,
@@ -59,61 +48,30 @@ struct Table {
 }
 
 impl Table {
-    fn leave(&mut self, ticket: u64) -> Option<oneshot::Sender<()>> {
-        let left = self.waiting.remove(&ticket)?;
-        count_down(&mut self.waiting_of, &left.origin);
-        self.connect_bytes -= left.bytes;
-        Some(left.evict)
-    }
-
-    fn evict(&mut self, ticket: Option<u64>) {
-        if let Some(evict) = ticket.and_then(|ticket| self.leave(ticket)) {
-            let _ = evict.send(());
-        }
-    }
-
-    /// The connection that makes room for a new one of `origin`, if one has to: the oldest of its address, or else of all.
+    /// The connection that makes room for a new one of `origin`, if one has to: the oldest of its address, or else of the
+    /// address with most of them.
     fn to_evict(&self, origin: IpAddr, limits: &Limits, now: Instant) -> Option<u64> {
         let of = |counts: &HashMap<IpAddr, usize>| counts.get(&origin).copied().unwrap_or(0);
         let of_origin = (
-            of(&self.waiting_of),
+            self.without_login.of(origin),
             of(&self.admitted_of),
             WITHOUT_LOGIN_PER_ADDRESS,
             limits.connections_per_address,
-            self.oldest(Some(origin)),
+            self.without_login.oldest(|other| *other == origin),
         );
         let of_all = (
-            self.waiting.len(),
+            self.without_login.len(),
             self.admitted,
             WITHOUT_LOGIN,
             limits.connections,
-            self.oldest(None),
+            self.without_login.oldest_of_most(),
         );
         [of_origin, of_all].into_iter().find_map(|(waiting, admitted, room, places, oldest)| {
-            let is_young = now < self.waiting.get(&oldest?)?.since + YOUNG;
+            let is_young = now < self.without_login.since(oldest?)? + YOUNG;
             // They may use the places that clients have left free: they are to become clients.
             let taken = if is_young { 0 } else { admitted };
             oldest.filter(|_| waiting >= room + places.saturating_sub(taken))
         })
-    }
-
-    /// The connection that has been without a login for longest, of `origin` or of all.
-    fn oldest(&self, origin: Option<IpAddr>) -> Option<u64> {
-        let mut oldest = self.waiting.iter();
-        oldest
-            .find(|(_, other)| origin.is_none_or(|origin| other.origin == origin))
-            .map(|(ticket, _)| *ticket)
-    }
-
-    /// The largest CONNECT, of the address with most of them.
-    fn largest(&self) -> Option<u64> {
-        let mut by_origin: HashMap<IpAddr, usize> = HashMap::new();
-        for waiting in self.waiting.values() {
-            *by_origin.entry(waiting.origin).or_default() += waiting.bytes;
-        }
-        let (origin, _) = by_origin.into_iter().max_by_key(|(_, bytes)| *bytes)?;
-        let of_origin = self.waiting.iter().filter(|(_, waiting)| waiting.origin == origin);
-        of_origin.max_by_key(|(_, waiting)| waiting.bytes).map(|(ticket, _)| *ticket)
     }
 
     fn has_place(&self, holder: &Holder, limits: &Limits) -> bool {
@@ -141,15 +99,6 @@ impl Table {
     }
 }
 
-fn count_down<K: Eq + Hash>(counts: &mut HashMap<K, usize>, holder: &K) {
-    if let Some(count) = counts.get_mut(holder) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(holder);
-        }
-    }
-}
-
 /// Gives permits to connections.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -169,6 +118,14 @@ struct Place {
     holder: Holder,
     /// False once the place is given back.
     held: bool,
+}
+
+/// What has arrived for a handshake, which counts with the bytes of CONNECTs beyond [`HANDSHAKE_BYTES`].
+#[derive(Debug)]
+pub struct Handshake {
+    admission: Admission,
+    ticket: u64,
+    bytes: usize,
 }
 
 /// A connection's permit. Dropping it gives the place back.
@@ -206,12 +163,11 @@ impl Admission {
         let (evict, evicted) = oneshot::channel();
         let (mut table, since) = (self.lock(), Instant::now());
         if let Some(ticket) = table.to_evict(origin, &self.limits, since) {
-            table.evict(Some(ticket));
+            table.without_login.evict(ticket);
         }
         table.tickets += 1;
         let ticket = table.tickets;
-        table.waiting.insert(ticket, Waiting { origin, evict, since, bytes: 0 });
-        *table.waiting_of.entry(origin).or_default() += 1;
+        table.without_login.enter(ticket, origin, evict, since);
         (ticket, evicted)
     }
 
@@ -240,6 +196,10 @@ impl Admission {
         }
     }
 
+    fn holds(&self, ticket: u64, bytes: usize) {
+        self.lock().without_login.holds(ticket, bytes);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -255,7 +215,8 @@ impl Permit {
 
     /// Notes that its CONNECT of so many bytes has arrived. One that was evicted meanwhile takes its turn once more.
     pub fn take_connect(&mut self, bytes: usize) {
-        if !self.admission.lock().waiting.contains_key(&self.ticket) {
+        let is_evicted = self.admission.lock().without_login.has_left(self.ticket);
+        if is_evicted {
             (self.ticket, self.evicted) = self.admission.wait(self.origin);
         }
         self.holds(bytes);
@@ -264,20 +225,24 @@ impl Permit {
     /// Notes that so many bytes of its CONNECT have arrived. Where all of them are too many, a connection is
     /// evicted.
     pub fn holds(&self, bytes: usize) {
-        let mut table = self.admission.lock();
-        let Some(waiting) = table.waiting.get_mut(&self.ticket) else { return };
-        let before = std::mem::replace(&mut waiting.bytes, bytes);
-        table.connect_bytes = table.connect_bytes - before + bytes;
-        while table.connect_bytes > CONNECT_BYTES {
-            let largest = table.largest();
-            table.evict(largest);
-        }
+        self.admission.holds(self.ticket, bytes);
+    }
+
+    /// Whether it may read on: evicted connections have given back what they had. Who sends fast would else fill the memory
+    /// before their tasks run.
+    pub fn may_read(&self) -> bool {
+        self.admission.lock().without_login.may_read()
+    }
+
+    /// Counts what arrives for its handshake.
+    pub fn handshake(&self) -> Handshake {
+        Handshake { admission: self.admission.clone(), ticket: self.ticket, bytes: 0 }
     }
 
     /// Notes that its login is right, or refused: it is not evicted any more.
     pub fn end_login(&mut self) {
         self.has_login = true;
-        self.admission.lock().leave(self.ticket);
+        self.admission.lock().without_login.leave(self.ticket);
     }
 
     /// Makes it the permit of a client of `user`, if it has logged in. Where there is no place, it waits for one for up to
@@ -333,6 +298,16 @@ impl Permit {
     }
 }
 
+impl Handshake {
+    /// Notes that so many bytes more have arrived. Where all connections have too many, one is evicted.
+    pub fn arrived(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if let Some(beyond) = self.bytes.checked_sub(HANDSHAKE_BYTES) {
+            self.admission.holds(self.ticket, beyond);
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         if self.held {
@@ -346,7 +321,8 @@ impl Drop for Place {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut table = self.admission.lock();
-        table.leave(self.ticket);
+        table.without_login.leave(self.ticket);
+        table.without_login.has_left(self.ticket);
         if self.ending {
             table.ending -= 1;
         }
@@ -387,16 +363,16 @@ mod tests {
         crowd[1].evicted().await;
         // Two places are free, which they may use.
         let many: Vec<_> = (3..=131).map(|n| admission.enter(address(n))).collect();
-        other.evicted().await;
-        assert_eq!(admission.lock().waiting.len(), WITHOUT_LOGIN + 2);
+        crowd[2].evicted().await;
+        assert!(other.evicted.try_recv().is_err(), "an address with more of them makes room");
+        assert_eq!(admission.lock().without_login.len(), WITHOUT_LOGIN + 2);
         drop((crowd, many, other, named));
         assert_empty(&admission);
     }
 
     fn assert_empty(admission: &Admission) {
         let table = admission.lock();
-        assert!(table.waiting.is_empty() && table.waiting_of.is_empty());
-        assert_eq!(table.connect_bytes, 0);
+        assert!(table.without_login.is_empty());
         assert!(table.admitted == 0 && table.admitted_of.is_empty());
         assert!(table.admitted_of_user.is_empty());
         assert!(table.queue.is_empty() && table.ending == 0);
@@ -411,7 +387,6 @@ mod tests {
         for (n, permit) in greedy.iter().enumerate() {
             permit.holds(50_000 + n);
         }
-        assert!(admission.lock().connect_bytes <= CONNECT_BYTES);
         assert!(modest.evicted.try_recv().is_err());
         let evicted = greedy.iter_mut().filter_map(|permit| permit.evicted.try_recv().ok()).count();
         assert!((20..=24).contains(&evicted), "{evicted}");

@@ -10,3 +10,4 @@ pub(in crate::broker) mod tls;
 pub(in crate::broker) mod token_bucket;
 pub(in crate::broker) mod transport;
 pub(in crate::broker) mod turns;
+mod without_login;

@@ -1,17 +1,25 @@
 //! TLS on the broker's side: the listener's settings, and its certificate, which is read again when it changes.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
 
+use crate::broker::net::admission::Handshake;
 use crate::broker::net::reload::Watched;
 use crate::shutdown::Shutdown;
 use crate::tls::{TlsError, identity, provider, roots};
@@ -67,10 +75,74 @@ impl Tls {
         Ok(Self { current })
     }
 
-    /// The acceptor of the next handshake.
-    #[must_use]
-    pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
-        Arc::clone(&self.current.borrow()).into()
+    /// Shakes hands over `socket`. `handshake` counts what arrives until then.
+    ///
+    /// # Errors
+    /// The system's error, or that of TLS.
+    pub fn accept(
+        &self,
+        socket: TcpStream,
+        handshake: Handshake,
+    ) -> impl Future<Output = io::Result<TlsStream<Counted>>> + use<> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.borrow()));
+        let accept = acceptor.accept(Counted { socket, handshake: Some(handshake) });
+        async {
+            let mut stream = accept.await?;
+            stream.get_mut().0.handshake = None;
+            Ok(stream)
+        }
+    }
+}
+
+/// A socket that counts what it reads of a handshake.
+#[derive(Debug)]
+pub struct Counted {
+    socket: TcpStream,
+    handshake: Option<Handshake>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if let Some(handshake) = &mut self.handshake {
+            handshake.arrived(buffer.filled().len() - before);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 

@@ -18,6 +18,8 @@ use crate::web::http_error::HttpError;
 const CLIENT_ID: &str = "http";
 /// Name of the cookie with the session's token.
 pub const COOKIE_NAME: &str = "humidor_session";
+/// Cookies of this name in a request that are looked at.
+const SESSION_COOKIES_MAX: usize = 8;
 
 /// The broker's users, the setting for guests, and the open login sessions. Clones share them.
 #[derive(Debug, Clone)]
@@ -84,9 +86,8 @@ impl Authenticator {
         headers: &HeaderMap,
         peer: SocketAddr,
     ) -> Result<Identity, HttpError> {
-        if let Some(token) = session_token(headers)
-            && let Some((user, permissions)) = self.sessions.resume(&token)
-        {
+        let session = session_tokens(headers).find_map(|token| self.sessions.resume(token));
+        if let Some((user, permissions)) = session {
             return Ok(Identity::user(user, permissions));
         }
         // Without users the broker would admit any name; the client is a guest then.
@@ -149,12 +150,13 @@ pub fn login_error(refusal: NotAdmitted) -> HttpError {
     }
 }
 
-/// The token in a request's cookie.
-pub fn session_token(headers: &HeaderMap) -> Option<String> {
+/// The tokens in a request's cookies. There may be several: pages of the same host with another port, or of a host above it,
+/// may set a cookie of this name, too, and it may come first.
+pub fn session_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs =
+    let pairs =
         cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token.to_owned())
+    pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token).take(SESSION_COOKIES_MAX)
 }
 
 /// Name and password of an `Authorization: Basic` header, as Prometheus, Grafana and curl send it.
@@ -175,10 +177,14 @@ mod tests {
 
     #[test]
     fn the_token_is_found_among_other_cookies() {
-        let token = |values: &[&str]| session_token(&headers(&COOKIE, values));
-        assert_eq!(token(&["a=1; humidor_session=x-y; b=2"]), Some("x-y".to_owned()));
-        assert_eq!(token(&["a=1", "humidor_session=x-y"]), Some("x-y".to_owned()));
-        assert_eq!(token(&["other_humidor_session=x", "humidor_session"]), None);
+        let tokens = |values: &[&str]| {
+            let headers = headers(&COOKIE, values);
+            session_tokens(&headers).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(tokens(&["a=1; humidor_session=x-y; b=2"]), ["x-y"]);
+        assert_eq!(tokens(&["a=1", "humidor_session=x-y"]), ["x-y"]);
+        assert_eq!(tokens(&["humidor_session=z; humidor_session=x-y"]), ["z", "x-y"]);
+        assert!(tokens(&["other_humidor_session=x", "humidor_session"]).is_empty());
     }
 
     #[test]

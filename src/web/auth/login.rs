@@ -9,7 +9,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 
-use super::authenticator::{Authenticator, COOKIE_NAME, login_error, session_token};
+use super::authenticator::{Authenticator, COOKIE_NAME, login_error, session_tokens};
 use crate::broker::NotAdmitted;
 use crate::web::http_error::HttpError;
 use crate::web::server::Peer;
@@ -73,8 +73,8 @@ fn came_over_tls(headers: &HeaderMap) -> bool {
 
 /// Ends the session, if there is one: 204.
 async fn log_out(State(authenticator): State<Authenticator>, headers: HeaderMap) -> Response {
-    if let Some(token) = session_token(&headers) {
-        authenticator.sessions.close(&token);
+    for token in session_tokens(&headers) {
+        authenticator.sessions.close(token);
     }
     let cookie = format!("{COOKIE_NAME}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
     (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()

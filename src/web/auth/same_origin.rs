@@ -51,9 +51,6 @@ fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
     }
     match host {
         Some(host) if names.contains(host) => {}
-        None if request.version() == Version::HTTP_11 => {
-            return Err(HttpError::bad_request(&"a request of HTTP/1.1 needs a `Host` header"));
-        }
         Some(host) if !host.is_empty() && name_of(host).is_none() => {
             return Err(HttpError::bad_request(
                 &"`Host` is neither a name nor an address, with or without a port",
@@ -80,13 +77,16 @@ fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
 /// of two.
 ///
 /// # Errors
-/// 400 where there are two `Host` headers, or the request line names another host (RFC 9112 §3.2).
+/// 400 where there are two `Host` headers, in HTTP/1.1 also none, or the request line names another host (RFC 9112 §3.2).
 fn host_of(request: &Request) -> Result<Option<&str>, HttpError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     // A name has no other characters: what cannot be shown is malformed.
     let host = hosts.next().map(|value| value.to_str().unwrap_or("?"));
     if hosts.next().is_some() {
         return Err(HttpError::bad_request(&"a request has only one `Host` header"));
+    }
+    if host.is_none() && request.version() == Version::HTTP_11 {
+        return Err(HttpError::bad_request(&"a request of HTTP/1.1 needs a `Host` header"));
     }
     let target = request.uri().authority().map(Authority::as_str);
     match (host, target) {

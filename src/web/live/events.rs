@@ -21,6 +21,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 
 use super::feed::{Event, Feed, event};
+use crate::broker::origin;
 use crate::clock;
 use crate::shutdown::Shutdown;
 use crate::web::auth::Identity;
@@ -33,6 +34,8 @@ const STREAMS_MAX: usize = 64;
 const STREAMS_PER_ADDRESS_MAX: usize = 16;
 /// Event streams of one user at once: a wall of pages for a hall that has one login.
 const STREAMS_PER_USER_MAX: usize = 32;
+/// Event streams of all guests at once: some stay for who logs in.
+const STREAMS_OF_GUESTS_MAX: usize = 48;
 /// Silence after which a comment is sent, so that proxies and browsers keep the stream open.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Longest life of a stream. The browser reconnects, and the broker checks its permission again.
@@ -42,14 +45,16 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// `Retry-After` when all streams are in use, in seconds.
 const RETRY_AFTER_FULL_S: &str = "30";
 
-/// Counts the open streams: in total, by address and by user.
+/// Counts the open streams: in total, by address, by user and of all guests.
 #[derive(Debug, Clone, Default)]
 struct StreamLimit(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
+    /// By the address that counts: see [`origin`].
     of_address: HashMap<IpAddr, usize>,
-    of_user: HashMap<Arc<str>, usize>,
+    /// `None`: the guests.
+    of_user: HashMap<Option<Arc<str>>, usize>,
 }
 
 /// The right to one open stream; released when dropped.
@@ -61,20 +66,20 @@ struct StreamPermit {
 }
 
 impl StreamLimit {
-    fn acquire(&self, address: IpAddr, user: Option<Arc<str>>) -> Option<StreamPermit> {
+    fn acquire(&self, from: IpAddr, user: Option<Arc<str>>) -> Option<StreamPermit> {
+        let address = origin(from);
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = open.of_address.get(&address).copied().unwrap_or_default();
-        let of_user = user.as_ref().and_then(|user| open.of_user.get(user)).copied();
+        let of_user = open.of_user.get(&user).copied().unwrap_or_default();
+        let most = if user.is_some() { STREAMS_PER_USER_MAX } else { STREAMS_OF_GUESTS_MAX };
         if open.of_address.values().sum::<usize>() >= STREAMS_MAX
             || of_address >= STREAMS_PER_ADDRESS_MAX
-            || of_user.unwrap_or_default() >= STREAMS_PER_USER_MAX
+            || of_user >= most
         {
             return None;
         }
         *open.of_address.entry(address).or_default() += 1;
-        if let Some(user) = &user {
-            *open.of_user.entry(Arc::clone(user)).or_default() += 1;
-        }
+        *open.of_user.entry(user.clone()).or_default() += 1;
         Some(StreamPermit { limit: self.clone(), address, user })
     }
 }
@@ -93,9 +98,7 @@ impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.limit.0.lock().unwrap_or_else(PoisonError::into_inner);
         release(&mut open.of_address, &self.address);
-        if let Some(user) = &self.user {
-            release(&mut open.of_user, user);
-        }
+        release(&mut open.of_user, &self.user);
     }
 }
 
@@ -201,9 +204,25 @@ mod tests {
             let Some(permit) = limit.acquire(address(n), None) else { break };
             held.push(permit);
         }
-        assert_eq!(held.len(), STREAMS_MAX);
+        assert_eq!(held.len(), STREAMS_OF_GUESTS_MAX);
+        for n in 11.. {
+            let Some(permit) = limit.acquire(address(n), Some("press".into())) else { break };
+            held.push(permit);
+        }
+        assert_eq!(held.len(), STREAMS_MAX, "who logs in finds room beside the guests");
         held.clear();
-        assert!(limit.0.lock().unwrap().of_address.is_empty());
+        let open = limit.0.lock().unwrap();
+        assert!(open.of_address.is_empty() && open.of_user.is_empty());
+    }
+
+    #[test]
+    fn all_addresses_of_a_site_are_one() {
+        let limit = StreamLimit::default();
+        let from = |text: String| text.parse().unwrap();
+        let take = |text| limit.acquire(from(text), None);
+        let held: Vec<_> = (0..64).filter_map(|n| take(format!("2001:db8::{n:x}:1"))).collect();
+        assert_eq!(held.len(), STREAMS_PER_ADDRESS_MAX);
+        assert!(take("2001:db8:0:1::1".to_owned()).is_some());
     }
 
     #[test]
