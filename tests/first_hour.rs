@@ -85,13 +85,25 @@ fn a_name_of_the_local_network_is_known_and_another_gets_a_page_that_says_what_t
     let ask = |host: &str, accept: &str| {
         request(http, "GET", "/", &[("host", host), ("accept", accept)], "")
     };
-    for host in ["raspberrypi.local:8080", "orangepizero3", "box.lan"] {
+    for host in [
+        "raspberrypi.local:8080",
+        "orangepizero3",
+        "box.lan",
+        "raspberrypi.home:8080",
+        "raspberrypi.localdomain",
+        "box.internal",
+        "box.home.arpa",
+    ] {
         assert_eq!(ask(host, "text/html").status, 200, "{host}");
     }
     let page = ask("plant.example:8080", "text/html,application/xhtml+xml");
     assert_eq!(page.status, 421);
     assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
     assert!(page.text().contains("HUMIDOR_HTTP_HOSTS=plant.example<"), "{}", page.text());
+    // A public name, which its owner may lead anywhere: what the router knows without its ending is offered.
+    let page = ask("raspberrypi.fritz.box:8080", "text/html");
+    assert_eq!(page.status, 421);
+    assert!(page.text().contains("<a href=\"http://raspberrypi:8080/\">"), "{}", page.text());
     assert!(ask("plant.example", "application/json").text().starts_with('{'));
     // An emoji, and behind a proxy that leaves its prefix on.
     for path in ["/%F0%9F%8F%A0", "/🏠", "/humidor/", "/humidor/app.js", "/api/v1/nothing"] {

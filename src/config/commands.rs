@@ -203,7 +203,7 @@ fn uses(mut layers: Layers) -> Vec<(String, Pin)> {
     let sensors = layers.take(&SENSORS).unwrap_or_default();
     let inputs = layers.take(&INPUTS).unwrap_or_default();
     let outputs = layers.take(&OUTPUTS).unwrap_or_default();
-    pin_uses::uses(&sensors, &inputs, &outputs)
+    pin_uses::uses(&sensors, &inputs, &outputs).concat()
 }
 
 #[cfg(test)]
