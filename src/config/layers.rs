@@ -156,7 +156,7 @@ impl Layers {
                     Err(error) => self.problem(format!("{variable}={value}: {error}")),
                 }
             } else {
-                let near = nearest(variable, known.keys().map(String::as_str));
+                let near = near_variable(variable, &known);
                 self.problem(unknown("variable", variable, near));
             }
         }
@@ -321,6 +321,15 @@ impl Layers {
     pub fn problems(&self) -> Problems {
         Problems(self.problems.clone())
     }
+}
+
+/// The variable that is meant, by what follows the prefix that all have.
+fn near_variable<'a>(variable: &str, known: &'a BTreeMap<String, &Setting>) -> Option<&'a str> {
+    let ends = || known.keys().filter_map(|name| name.strip_prefix(PREFIX));
+    let end = variable.strip_prefix(PREFIX)?;
+    // `MQTT_BROKER` is `BROKER`.
+    let near = nearest(end, ends()).or_else(|| ends().find(|known| end.ends_with(known)))?;
+    known.keys().map(String::as_str).find(|name| name.strip_prefix(PREFIX) == Some(near))
 }
 
 /// The setting with this key.

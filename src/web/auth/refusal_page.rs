@@ -9,6 +9,8 @@ use crate::web::http_error::HttpError;
 /// To a program that asks for another host name.
 pub const UNKNOWN_HOST: &str =
     "unknown host name; use the broker's IP address, or add the name to HUMIDOR_HTTP_HOSTS";
+/// The style of the page. Whoever changes it puts its hash into the policy of `same_origin`.
+pub const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:40em;margin:2em auto;padding:0 1em;word-break:keep-all;overflow-wrap:anywhere}h1{font-size:1.3em}li{margin:.5em 0}code{font-size:.85em}";
 /// Longest name that the page repeats, in characters.
 const NAME_MAX_CHARS: usize = 253;
 
@@ -107,13 +109,13 @@ fn nothing_here(korean: bool) -> String {
 /// An empty item is left out.
 fn page(korean: bool, title: &str, text: &str, items: &[&str]) -> String {
     let language = if korean { "ko" } else { "en" };
-    let items = items.iter().filter(|item| !item.is_empty());
-    let items: String = items.map(|item| format!("<li>{item}</li>\n")).collect();
+    let items: Vec<&str> = items.iter().copied().filter(|item| !item.is_empty()).collect();
+    let items = items.join("</li>\n<li>");
     format!(
         "<!doctype html>\n<html lang=\"{language}\"><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>humidor</title>\n\
-         <main><h1>{title}</h1>\n<p>{text}</p>\n<ul>{items}</ul></main></html>\n"
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>humidor</title>\n<style>{STYLE}</style>\n\
+         <main><h1>{title}</h1>\n<p>{text}</p>\n<ul><li>{items}</li></ul></main></html>\n"
     )
 }
 
