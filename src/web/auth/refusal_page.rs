@@ -10,7 +10,7 @@ use crate::web::http_error::HttpError;
 pub const UNKNOWN_HOST: &str =
     "unknown host name; use the broker's IP address, or add the name to HUMIDOR_HTTP_HOSTS";
 /// The style of the page. Whoever changes it puts its hash into the policy of `same_origin`.
-pub const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:40em;margin:2em auto;padding:0 1em;word-break:keep-all;overflow-wrap:anywhere}h1{font-size:1.3em}li{margin:.5em 0}code{font-size:.85em}";
+pub const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:40em;margin:2em auto;padding:0 1em;word-break:keep-all;overflow-wrap:anywhere}h1{font-size:1.3em}li{margin:.5em 0}code{font-size:.85em}a{color:inherit}";
 /// Longest name that the page repeats, in characters.
 const NAME_MAX_CHARS: usize = 253;
 

@@ -15,7 +15,7 @@ use crate::web::http_error::HttpError;
 /// Scripts, styles and connections only of this broker, and nothing inline: markup in a node's name would stay
 /// text even if the page forgot to escape it. The hash is that of [`refusal_page::STYLE`]: under a name that is refused
 /// no file is to be had.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-QLIeG3Ab5ujo+lPVpaXZTYD+wHJVM/z+wt4PFtHCLLM='; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-2C5x0DYNYChxLA3U51+uHGKeOHBwjGkT3pDZYDMfFjo='; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
