@@ -11,7 +11,7 @@
 #   docker/setup.sh sign      minisign
 #   docker/setup.sh nix       Nix, and what tests/nix looks at its images with
 #   docker/setup.sh clients   MQTT clients of others, sqlite3
-#   docker/setup.sh web       Chromium with its driver and fonts, promtool, two proxies
+#   docker/setup.sh web       Chromium with its driver and fonts, promtool, three proxies
 #   docker/setup.sh peer      mosquitto, to measure against
 #   docker/setup.sh fuzz      the C++ compiler that libFuzzer is built with
 #   docker/setup.sh hardware  QEMU's machines and cross compilers for the test's kernel module
@@ -43,7 +43,7 @@ packages_sign=(minisign)
 packages_deb=(dpkg-dev lintian mmdebstrap arch-test)
 packages_nix=(skopeo jq unzip binutils)
 packages_clients=(mosquitto-clients sqlite3 python3-venv)
-packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv nginx-light caddy)
+packages_web=(chromium chromium-driver fonts-noto-cjk prometheus curl python3-venv nginx-light caddy haproxy)
 packages_peer=(mosquitto)
 packages_fuzz=(g++)
 packages_hardware=(qemu-system-arm gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf make cpio)

@@ -31,12 +31,12 @@ fn main() -> ExitCode {
 
 /// Words that people try, and the commands that they mean.
 const SYNONYMS: [(&[&str], &[&str]); 10] = [
-    (&["serve", "server", "mqtt", "hub"], &["broker"]),
+    (&["serve", "server", "mqtt", "hub", "web", "page", "ui", "dashboard"], &["broker"]),
     (&["run", "start", "up"], &["node", "broker", "demo"]),
     (&["board", "agent", "client", "sensor", "sensors"], &["node"]),
     (&["status", "ping", "alive"], &["health"]),
     (&["check", "test", "diagnose", "setup"], &["doctor"]),
-    (&["log", "logs", "follow", "watch"], &["tail"]),
+    (&["log", "logs", "follow", "watch", "monitor", "subscribe"], &["tail"]),
     (&["settings", "configuration", "env"], &["config"]),
     (&["pins", "pin", "header", "pinout"], &["gpio"]),
     (&["csv", "dump", "json"], &["export"]),
@@ -49,24 +49,53 @@ const DEEPER: [(&[&str], &str); 9] = [
     (&["stats", "size", "usage"], "db stats"),
     (&["gaps", "gap", "holes", "missing"], "db gaps"),
     (&["forget", "remove", "rm", "delete", "retire"], "db forget"),
-    (&["add", "adduser", "useradd", "login"], "user add"),
+    (&["add", "adduser", "add-user", "useradd", "login"], "user add"),
     (&["passwd", "password"], "user passwd"),
     (&["list"], "user list"),
     (&["version"], "--version"),
 ];
 
+/// Commands below another one.
+const BELOW: [(&str, &[&str], &str); 4] = [
+    ("user", &["del", "delete", "erase"], "remove"),
+    ("user", &["password", "change", "edit"], "passwd"),
+    ("db", &["remove", "rm", "del", "delete", "retire"], "forget"),
+    ("gpio", &["pins", "pinout", "board"], "header"),
+];
+/// Flags of other programs by command, and those here that may be meant.
+const FLAGS: [(&[&str], &[&str], &[&str]); 3] = [
+    (&["broker", "demo"], &["--port", "--listen", "--bind"], &["--mqtt-listen", "--http-listen"]),
+    (&["node", "doctor"], &["--pin", "--pins", "--model"], &["--sensors"]),
+    (&["export"], &["--since", "--start", "--after"], &["--from"]),
+];
+
 /// The error with the command that is meant in place of those that are only spelt somewhat alike: a synonym, else the
 /// nearest word of clap's.
 fn with_synonym(mut error: clap::Error) -> clap::Error {
+    let first = std::env::args().nth(1).unwrap_or_default().to_lowercase();
+    let owned = |meant: &[&str]| meant.iter().map(|&word| word.to_owned()).collect();
+    if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+        && let Some((.., meant)) = FLAGS.iter().find(|(commands, flags, _)| {
+            commands.contains(&first.as_str()) && flags.contains(&flag.as_str())
+        })
+    {
+        error.insert(ContextKind::SuggestedArg, ContextValue::Strings(owned(meant)));
+        return error;
+    }
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
         return error;
     };
     let word = word.to_lowercase();
-    let is_first = std::env::args().nth(1).is_some_and(|first| first.to_lowercase() == word);
+    let is_first = first == word;
+    let below = BELOW.iter().find(|(command, words, _)| {
+        *command == first && !is_first && words.contains(&word.as_str())
+    });
     let synonym = SYNONYMS.iter().find(|(words, _)| words.contains(&word.as_str()));
     let deeper = DEEPER.iter().find(|(words, _)| words.contains(&word.as_str()));
-    let meant: Vec<String> = match (synonym, deeper, error.get(ContextKind::SuggestedSubcommand)) {
-        (Some((_, meant)), ..) if is_first => meant.iter().map(|&word| word.to_owned()).collect(),
+    let near = error.get(ContextKind::SuggestedSubcommand);
+    let meant: Vec<String> = match (synonym, deeper, near) {
+        _ if below.is_some() => below.map(|(.., meant)| (*meant).to_owned()).into_iter().collect(),
+        (Some((_, meant)), ..) if is_first => owned(meant),
         (_, Some((_, meant)), _) if is_first => vec![(*meant).to_owned()],
         (.., Some(ContextValue::Strings(near))) => {
             let distance = |near: &String| strsim::damerau_levenshtein(&word, near);

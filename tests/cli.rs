@@ -120,9 +120,31 @@ fn every_mistake_is_named_at_once_with_the_nearest_known_name() {
 fn pins_and_intervals_that_cannot_be_are_refused() {
     assert_refused(node(&[("SENSORS", "a=dht22@PZ9x")]), 78, &["`PZ9x` is not a pin"]);
     assert_refused(node(&[("SENSORS", "a=dht22@41")]), 78, &["`41` is not a pin"]);
-    assert_refused(node(&[("SENSORS", "a=dht22@7,b=dht22@7")]), 78, &["pin `7` is given twice"]);
+    assert_refused(
+        node(&[("SENSORS", "a=dht22@7,b=dht22@7")]),
+        78,
+        &["the configuration is wrong", "pin `7` is given twice"],
+    );
+    assert_refused(
+        node(&[("SENSORS", "a=dht22@7"), ("INPUTS", "door=7"), ("BOARD", "raspberry-pi-4")]),
+        78,
+        &["the configuration is wrong", "`a@7` and `door@7` are both on"],
+    );
     assert_refused(node(&[("INTERVAL", "1s")]), 78, &["too short for `a`", "2s"]);
     assert_refused(node(&[("NODE", "broker")]), 78, &["`broker` is a reserved id"]);
+}
+
+#[test]
+fn a_settings_file_that_is_not_there_is_the_only_mistake() {
+    for role in ["node", "broker", "config"] {
+        let mut command = humidor();
+        command.args([role, "--config", "/nonexistent/node.toml"]);
+        assert_refused(
+            command,
+            78,
+            &["the configuration is wrong: /nonexistent/node.toml: No such file"],
+        );
+    }
 }
 
 #[test]

@@ -85,13 +85,25 @@ fn a_name_of_the_local_network_is_known_and_another_gets_a_page_that_says_what_t
     let ask = |host: &str, accept: &str| {
         request(http, "GET", "/", &[("host", host), ("accept", accept)], "")
     };
-    for host in ["raspberrypi.local:8080", "orangepizero3", "box.lan"] {
+    for host in [
+        "raspberrypi.local:8080",
+        "orangepizero3",
+        "box.lan",
+        "raspberrypi.home:8080",
+        "raspberrypi.localdomain",
+        "box.internal",
+        "box.home.arpa",
+    ] {
         assert_eq!(ask(host, "text/html").status, 200, "{host}");
     }
     let page = ask("plant.example:8080", "text/html,application/xhtml+xml");
     assert_eq!(page.status, 421);
     assert!(page.header("content-type").unwrap().starts_with("text/html"), "{page:?}");
     assert!(page.text().contains("HUMIDOR_HTTP_HOSTS=plant.example<"), "{}", page.text());
+    // A public name, which its owner may lead anywhere: what the router knows without its ending is offered.
+    let page = ask("raspberrypi.fritz.box:8080", "text/html");
+    assert_eq!(page.status, 421);
+    assert!(page.text().contains("<a href=\"http://raspberrypi:8080/\">"), "{}", page.text());
     assert!(ask("plant.example", "application/json").text().starts_with('{'));
     // An emoji, and behind a proxy that leaves its prefix on.
     for path in ["/%F0%9F%8F%A0", "/🏠", "/humidor/", "/humidor/app.js", "/api/v1/nothing"] {
@@ -369,93 +381,130 @@ fn the_doctor_waits_for_a_broker_that_is_slow_to_refuse_and_says_so() {
     refusing.join().unwrap();
 }
 
-/// 67 slips: a command line, or a setting with its value, and what the answer offers instead.
+/// Command lines with a slip, and what the answer offers instead.
+const SLIPS_OF_COMMANDS: [(&str, &str); 39] = [
+    ("brokr", "broker"),
+    ("borker", "broker"),
+    ("server", "broker"),
+    ("forget", "db forget"),
+    ("nod", "node"),
+    ("run", "node"),
+    ("start", "broker"),
+    ("board", "node"),
+    ("demoo", "demo"),
+    ("doctr", "doctor"),
+    ("check", "doctor"),
+    ("helth", "health"),
+    ("status", "health"),
+    ("tial", "tail"),
+    ("logs", "tail"),
+    ("expor", "export"),
+    ("csv", "export"),
+    ("conf", "config"),
+    ("settings", "config"),
+    ("gpoi", "gpio"),
+    ("pinout", "gpio"),
+    ("usr", "user"),
+    ("users", "user"),
+    ("passwd", "user passwd"),
+    ("dbb", "db"),
+    ("backup", "db backup"),
+    ("monitor", "tail"),
+    ("web", "broker"),
+    ("add-user", "user add"),
+    ("user del kim", "remove"),
+    ("user pasword kim", "passwd"),
+    ("db remove press", "forget"),
+    ("gpio pins", "header"),
+    ("broker --port 1884", "--mqtt-listen"),
+    ("demo --port 8081", "--http-listen"),
+    ("node --pin 7", "--sensors"),
+    ("node --brokr x", "--broker"),
+    ("export --since 1h", "--from"),
+    ("user add kim --role admn", "admin"),
+];
+
+/// Settings with a value with a slip, and what the answer offers instead.
+const SLIPS_OF_SETTINGS: [(&str, &str, &str); 68] = [
+    ("SENSORS", "a=dht22@pin7", "7"),
+    ("SENSORS", "a=dht22@BCM4", "GPIO4"),
+    ("SENSORS", "a=dht22@GPIO_4", "GPIO4"),
+    ("SENSORS", "a=dht22@GPI04", "GPIO4"),
+    ("SENSORS", "a=dht22@GPO4", "GPIO4"),
+    ("SENSORS", "a=dht22@A6", "PA6"),
+    ("SENSORS", "a=dht22@PIN 11", "11"),
+    ("OUTPUTS", "fan=IO27", "GPIO27"),
+    ("SENSORS", "a=dth22@7", "dht22"),
+    ("SENSORS", "a=dht-22@7", "dht22"),
+    ("SENSORS", "a=dht12@7", "dht11"),
+    ("SENSORS", "a=am2303@7", "am2302"),
+    ("SENSORS", "a=dht 11@7", "dht11"),
+    ("SENSORS", "Hall=dht22@7", "hall"),
+    ("BOARD", "orangepi-zero3", "orange-pi-zero-3"),
+    ("BOARD", "rpi4", "raspberry-pi-4"),
+    ("BOARD", "pi4", "raspberry-pi-4"),
+    ("BOARD", "opi-zero", "orange-pi-zero"),
+    ("BOARD", "Raspberry Pi 5", "raspberry-pi-5"),
+    ("NODE", "PI4", "pi4"),
+    ("NODE", "hall_3", "hall-3"),
+    ("INTERVAL", "10", "10s"),
+    ("INTERVAL", "500 msek", "500ms"),
+    ("INTERVAL", "90 sek", "90s"),
+    ("KEEP_RAW", "90", "90d"),
+    ("KEEP_RAW", "3 months", "90d"),
+    ("KEEP_RAW", "1y", "365d"),
+    ("KEEP_RAW", "never", "forever"),
+    ("MAX_DB", "1G", "1GiB"),
+    ("MAX_DB", "512m", "512MiB"),
+    ("MAX_DB", "1.5GiB", "1536MiB"),
+    ("SIM_FAULTS", "2%", "0.02"),
+    ("GPIO", "smi", "sim"),
+    ("GPIO", "libgpiod", "cdev"),
+    ("ANONYMOUS", "true", "yes"),
+    ("ANONYMOUS", "ja", "yes"),
+    ("BOARD", "zero3", "orange-pi-zero-3"),
+    ("LOG", "debgu", "debug"),
+    ("INPUTS", "door=15:debounce=50", "50ms"),
+    ("BROKER", "mqtt:/192.168.1.20", "mqtt://192.168.1.20"),
+    ("HTTP_GUESTS", "everyone", "read"),
+    ("MQTT_LISTEN", "1883", "0.0.0.0:1883"),
+    ("MQTT_LISTEN", "localhost:1884", "127.0.0.1:1884"),
+    ("BROKER", "192.168.1.20", "mqtt://192.168.1.20"),
+    ("BROKER", "tcp://hall", "mqtt://hall"),
+    ("OUTPUTS", "fan=13:save=off", "safe"),
+    ("SENSORS", "a=dht22@physical7", "7"),
+    ("SENSORS", "a=dht22@GPIO.4", "GPIO4"),
+    ("SENSORS", "a=dhtt22@7", "dht22"),
+    ("SENSORS", "living room=dht22@7", "living-room"),
+    ("BOARD", "OrangePi Zero3", "orange-pi-zero-3"),
+    ("BOARD", "rpi3b", "raspberry-pi-3"),
+    ("INTERVAL", "10sekunden", "10s"),
+    ("KEEP_RAW", "2w", "14d"),
+    ("ALARMS", "hot=press/hall:temp>30", "temperature"),
+    ("ALARMS", "hot=press/hall:temperature>=30", "30"),
+    ("ALARMS", "hot=press/hall:temperature>30°C", "30"),
+    ("ALARMS", "dry=press/hall:humidity<20%", "20"),
+    ("OUTBOX_CAPACITY", "10k", "10000"),
+    ("CONNECTIONS", "2,000", "2000"),
+    ("LOGGED_FILTERS", "plant/*", "plant/#"),
+    ("LOGGED_FILTERS", "tele/*/SENSOR", "tele/+/SENSOR"),
+    ("DISCOVERY", "no", "off"),
+    ("HTTP_GUESTS", "readonly", "read"),
+    ("HTTP_LISTEN", "none", "off"),
+    ("HTTP_LISTEN", "http://0.0.0.0:8080/", "0.0.0.0:8080"),
+    ("HTTP_HOSTS", "http://plant.example:8080/", "plant.example"),
+    ("INPUTS", "door=15:debonce=50ms", "debounce"),
+];
+
 #[test]
 fn a_slip_is_answered_by_the_nearest_right_thing() {
-    let commands = [
-        ("brokr", "broker"),
-        ("borker", "broker"),
-        ("server", "broker"),
-        ("forget", "db forget"),
-        ("nod", "node"),
-        ("run", "node"),
-        ("start", "broker"),
-        ("board", "node"),
-        ("demoo", "demo"),
-        ("doctr", "doctor"),
-        ("check", "doctor"),
-        ("helth", "health"),
-        ("status", "health"),
-        ("tial", "tail"),
-        ("logs", "tail"),
-        ("expor", "export"),
-        ("csv", "export"),
-        ("conf", "config"),
-        ("settings", "config"),
-        ("gpoi", "gpio"),
-        ("pinout", "gpio"),
-        ("usr", "user"),
-        ("users", "user"),
-        ("passwd", "user passwd"),
-        ("dbb", "db"),
-        ("backup", "db backup"),
-    ];
-    for (slip, meant) in commands {
-        let (code, _, stderr) = run(humidor().arg(slip));
+    for (slip, meant) in SLIPS_OF_COMMANDS {
+        let (code, _, stderr) = run(humidor().args(slip.split(' ')));
         assert_eq!(code, Some(64), "{slip}");
         assert!(stderr.contains(&format!("'{meant}'")), "{slip}: {meant} in {stderr}");
         assert!(slip != "demoo" || !stderr.contains("'doctor'"), "the nearest alone: {stderr}");
     }
-    let settings = [
-        ("SENSORS", "a=dht22@pin7", "7"),
-        ("SENSORS", "a=dht22@BCM4", "GPIO4"),
-        ("SENSORS", "a=dht22@GPIO_4", "GPIO4"),
-        ("SENSORS", "a=dht22@GPI04", "GPIO4"),
-        ("SENSORS", "a=dht22@GPO4", "GPIO4"),
-        ("SENSORS", "a=dht22@A6", "PA6"),
-        ("SENSORS", "a=dht22@PIN 11", "11"),
-        ("OUTPUTS", "fan=IO27", "GPIO27"),
-        ("SENSORS", "a=dth22@7", "dht22"),
-        ("SENSORS", "a=dht-22@7", "dht22"),
-        ("SENSORS", "a=dht12@7", "dht11"),
-        ("SENSORS", "a=am2303@7", "am2302"),
-        ("SENSORS", "a=dht 11@7", "dht11"),
-        ("SENSORS", "Hall=dht22@7", "hall"),
-        ("BOARD", "orangepi-zero3", "orange-pi-zero-3"),
-        ("BOARD", "rpi4", "raspberry-pi-4"),
-        ("BOARD", "pi4", "raspberry-pi-4"),
-        ("BOARD", "opi-zero", "orange-pi-zero"),
-        ("BOARD", "Raspberry Pi 5", "raspberry-pi-5"),
-        ("NODE", "PI4", "pi4"),
-        ("NODE", "hall_3", "hall-3"),
-        ("INTERVAL", "10", "10s"),
-        ("INTERVAL", "500 msek", "500ms"),
-        ("INTERVAL", "90 sek", "90s"),
-        ("KEEP_RAW", "90", "90d"),
-        ("KEEP_RAW", "3 months", "90d"),
-        ("KEEP_RAW", "1y", "365d"),
-        ("KEEP_RAW", "never", "forever"),
-        ("MAX_DB", "1G", "1GiB"),
-        ("MAX_DB", "512m", "512MiB"),
-        ("MAX_DB", "1.5GiB", "1536MiB"),
-        ("SIM_FAULTS", "2%", "0.02"),
-        ("GPIO", "smi", "sim"),
-        ("GPIO", "libgpiod", "cdev"),
-        ("ANONYMOUS", "true", "yes"),
-        ("ANONYMOUS", "ja", "yes"),
-        ("BOARD", "zero3", "orange-pi-zero-3"),
-        ("LOG", "debgu", "debug"),
-        ("INPUTS", "door=15:debounce=50", "50ms"),
-        ("BROKER", "mqtt:/192.168.1.20", "mqtt://192.168.1.20"),
-        ("HTTP_GUESTS", "everyone", "read"),
-        ("MQTT_LISTEN", "1883", "0.0.0.0:1883"),
-        ("MQTT_LISTEN", "localhost:1884", "127.0.0.1:1884"),
-        ("BROKER", "192.168.1.20", "mqtt://192.168.1.20"),
-        ("BROKER", "tcp://hall", "mqtt://hall"),
-        ("OUTPUTS", "fan=13:save=off", "safe"),
-    ];
-    assert_eq!(commands.len() + settings.len(), 72);
-    for (name, value, meant) in settings {
+    for (name, value, meant) in SLIPS_OF_SETTINGS {
         let mut command = humidor();
         command.arg("config").env(format!("HUMIDOR_{name}"), value);
         let (code, _, stderr) = run(&mut command);
@@ -463,6 +512,31 @@ fn a_slip_is_answered_by_the_nearest_right_thing() {
         let offer = format!("did you mean `{meant}`?");
         assert!(stderr.contains(&offer), "{name}={value}: {offer} in {stderr}");
     }
+}
+
+#[test]
+fn what_is_no_slip_is_explained() {
+    // No word is offered that only looks like it.
+    for (name, value, said) in [
+        ("SENSORS", "a=sht21@7", "is none of dht11"),
+        ("SENSORS", "a=dht20@7", "is none of dht11"),
+        ("SENSORS", "a=dht22@7;b=dht11@11", "needs commas"),
+        ("SENSORS", "a=dht22@7 b=dht11@11", "needs commas"),
+        ("BROKER", "mqtt://192.168.1", "192.168.1 is not an address of four numbers"),
+        ("PORT", "1883", "unknown variable `HUMIDOR_PORT`"),
+        ("USERNAME", "kim", "unknown variable `HUMIDOR_USERNAME`"),
+    ] {
+        let (code, _, stderr) = run(humidor().arg("config").env(format!("HUMIDOR_{name}"), value));
+        assert_eq!(code, Some(78), "{name}={value}: {stderr}");
+        assert!(stderr.contains(said), "{name}={value}: {said} in {stderr}");
+        assert!(!stderr.contains("did you mean"), "{name}={value}: {stderr}");
+    }
+    let (_, _, stderr) = run(humidor().arg("config").env("HUMIDOR_MQTT_BROKER", "mqtt://h"));
+    assert!(stderr.contains("did you mean `HUMIDOR_BROKER`?"), "{stderr}");
+    let (_, _, stderr) = run(humidor().arg("config").env("HUMIDOR_SENSORS", "living room=dht22@7"));
+    assert!(!stderr.contains("commas"), "{stderr}");
+    let (code, _, stderr) = run(humidor().args(["read", "dht22:7"]));
+    assert!(code == Some(78) && stderr.contains("write dht22@7"), "{stderr}");
 }
 
 #[test]

@@ -24,6 +24,17 @@ fn a_broker_that_can_commit_is_healthy_and_ready() {
     assert_eq!(get(http, "/healthz").status, 200);
     assert_eq!(get(http, "/readyz").status, 200);
     assert_eq!(get(http, "/nothing").status, 404);
+    // As HAProxy, ELB and others ask, of whom only some send a host. They learn no more than whether it serves.
+    for request in [
+        "GET /readyz HTTP/1.0\r\n\r\n",
+        "OPTIONS /readyz HTTP/1.0\r\n\r\n",
+        "HEAD /readyz HTTP/1.0\r\n\r\n",
+        "OPTIONS /healthz HTTP/1.0\r\nhost: any.example\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n",
+    ] {
+        assert_eq!(receive(send(http, request.as_bytes())).status, 200, "{request}");
+    }
+    assert_eq!(receive(send(http, b"OPTIONS / HTTP/1.0\r\n\r\n")).status, 421);
     assert_eq!(broker.terminate(), Some(0));
 }
 

@@ -66,10 +66,11 @@ pub fn run(options: &Sim, layers: Layers) -> Result<(), Failure> {
     progress.end();
     writeln!(
         std::io::stdout(),
-        "{}: {readings} readings of {} boards over {} days, {} MiB, in {:.0} s",
+        "{}: {readings} readings of {} boards over {} {}, {} MiB, in {:.0} s",
         path.display(),
         options.nodes,
         options.days,
+        if options.days == 1 { "day" } else { "days" },
         bytes / 1024 / 1024,
         took.as_secs_f64()
     )?;

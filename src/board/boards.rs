@@ -110,7 +110,7 @@ pub enum NoSuchPin {
     },
     /// The pin needs a board, and there is none.
     #[error(
-        "`{pin}` means a line only on a known board, and this one was not recognised ({why}): set HUMIDOR_BOARD to one of {known}, or write chip:line as `humidor gpio list` shows them"
+        "`{pin}` means a line only on a known board, and this one was not recognised ({why}): set HUMIDOR_BOARD to one of {known}, or write chip:line as `humidor gpio list` shows them; HUMIDOR_GPIO=sim simulates sensors"
     )]
     NoBoard {
         /// The pin as written.

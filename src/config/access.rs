@@ -23,7 +23,7 @@ pub(super) fn access(layers: &mut Layers, data: &Path) -> Option<AccessConfig> {
     let user = match (layers.take(&USER), layers.take(&PASSWORD)) {
         (Some(name), Some(password)) => Some((name, Password(password))),
         (Some(_), None) => {
-            layers.problem(
+            layers.missing(
                 "HUMIDOR_USER is set without a password: set HUMIDOR_PASSWORD_FILE".to_owned(),
             );
             None

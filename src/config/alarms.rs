@@ -187,10 +187,12 @@ fn alarm(item: &str) -> Result<AlarmConfig, String> {
 }
 
 fn number(text: &str) -> Result<f64, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|number| number.is_finite())
-        .ok_or_else(|| format!("`{text}` is not a number"))
+    text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(|| {
+        let plain = text.trim_start_matches('=').trim_end_matches(['%', 'C', '°', ' ']);
+        let near = plain.trim().replace(',', ".").parse::<f64>().ok().filter(|it| it.is_finite());
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        format!("`{text}` is not a number{near}")
+    })
 }
 
 #[cfg(test)]

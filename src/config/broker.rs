@@ -90,7 +90,7 @@ pub(super) fn fields(layers: &mut Layers) -> Option<ServerConfig> {
     if let Some(alarm) = alarms.as_ref().and_then(|alarms| alarms.iter().find(watches))
         && !layers.is_set(&UPSTREAM)
     {
-        layers.problem(format!(
+        layers.missing(format!(
             "alarm `{}` watches the copy in PostgreSQL, and HUMIDOR_UPSTREAM is not set",
             alarm.name
         ));

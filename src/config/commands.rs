@@ -140,6 +140,10 @@ pub fn probe(mut layers: Layers, wanted: Option<&str>) -> Result<Probe, Problems
             layers.problem(format!("`{model}` is a model, and its pin is missing: write {model}@7, or the pin that the sensor is on"));
             None
         }
+        Some(other) if !layers.is_set(&SENSORS) => {
+            layers.missing(format!("`{other}` is not of the form model@pin: write dht22@7"));
+            None
+        }
         Some(name) => layers.need(&SENSORS).and_then(|configured| {
             let one = configured.into_iter().find(|sensor| sensor.name.as_str() == name);
             if one.is_none() {
@@ -203,7 +207,7 @@ fn uses(mut layers: Layers) -> Vec<(String, Pin)> {
     let sensors = layers.take(&SENSORS).unwrap_or_default();
     let inputs = layers.take(&INPUTS).unwrap_or_default();
     let outputs = layers.take(&OUTPUTS).unwrap_or_default();
-    pin_uses::uses(&sensors, &inputs, &outputs)
+    pin_uses::uses(&sensors, &inputs, &outputs).concat()
 }
 
 #[cfg(test)]

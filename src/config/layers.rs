@@ -65,6 +65,8 @@ pub struct Layers {
     problems: Vec<Problem>,
     warnings: Vec<String>,
     logging: Logging,
+    /// The settings file could not be read: what seems to be missing may be in it.
+    lacks_file: bool,
 }
 
 impl Layers {
@@ -154,7 +156,7 @@ impl Layers {
                     Err(error) => self.problem(format!("{variable}={value}: {error}")),
                 }
             } else {
-                let near = nearest(variable, known.keys().map(String::as_str));
+                let near = near_variable(variable, &known);
                 self.problem(unknown("variable", variable, near));
             }
         }
@@ -188,6 +190,7 @@ impl Layers {
             Ok(table) => table,
             Err(error) => {
                 self.problem(format!("{}: {error}", path.display()));
+                self.lacks_file = true;
                 return;
             }
         };
@@ -278,7 +281,7 @@ impl Layers {
     pub(super) fn need<T>(&mut self, key: &Key<T>) -> Option<T> {
         let setting = &key.setting;
         if self.value(setting).is_none() {
-            self.problem(format!("{} is not set: {}", setting.variable(), setting.help));
+            self.missing(format!("{} is not set: {}", setting.variable(), setting.help));
         }
         self.take(key)
     }
@@ -292,6 +295,13 @@ impl Layers {
         });
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
+        }
+    }
+
+    /// Notes a mistake that is one because a setting is not there, unless it may be in a file that could not be read.
+    pub(super) fn missing(&mut self, text: String) {
+        if !self.lacks_file {
+            self.problem(text);
         }
     }
 
@@ -311,6 +321,15 @@ impl Layers {
     pub fn problems(&self) -> Problems {
         Problems(self.problems.clone())
     }
+}
+
+/// The variable that is meant, by what follows the prefix that all have.
+fn near_variable<'a>(variable: &str, known: &'a BTreeMap<String, &Setting>) -> Option<&'a str> {
+    let ends = || known.keys().filter_map(|name| name.strip_prefix(PREFIX));
+    let end = variable.strip_prefix(PREFIX)?;
+    // `MQTT_BROKER` is `BROKER`.
+    let near = nearest(end, ends()).or_else(|| ends().find(|known| end.ends_with(known)))?;
+    known.keys().map(String::as_str).find(|name| name.strip_prefix(PREFIX) == Some(near))
 }
 
 /// The setting with this key.
@@ -469,6 +488,28 @@ mod tests {
         let problems = layers.problems().to_string();
         assert!(problems.contains("without the quotes"), "{problems}");
         assert!(problems.contains("`c\\rdev`") && !problems.contains('\r'), "{problems}");
+    }
+
+    #[test]
+    fn of_a_file_that_cannot_be_read_nothing_is_said_to_be_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        let problems = |more: &[(&str, &str)]| {
+            let layers = Layers::new(
+                &[("config", file.to_string_lossy().into_owned()), ("node", "box".to_owned())],
+                env(more),
+            );
+            crate::config::node(layers).unwrap_err().0
+        };
+        let tls = [("HUMIDOR_BROKER", "mqtts://hall"), ("HUMIDOR_TLS_CERT", "c.pem")];
+        assert_eq!(problems(&[]).len(), 1, "{:?}", problems(&[]));
+        assert_eq!(problems(&tls).len(), 1, "{:?}", problems(&tls));
+        assert_eq!(problems(&[("HUMIDOR_INTERVAL", "soon")]).len(), 2, "one that is there counts");
+        std::fs::write(&file, "sensors = ").unwrap();
+        assert_eq!(problems(&[]).len(), 1, "{:?}", problems(&[]));
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(problems(&[]).len(), 2, "broker and sensors");
+        assert_eq!(problems(&tls).len(), 2, "key and sensors");
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub(super) fn tls(layers: &mut Layers, brokers: Option<&Brokers>) -> Option<TlsF
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         _ => {
-            layers.problem("set both HUMIDOR_TLS_CERT and HUMIDOR_TLS_KEY, or neither".to_owned());
+            layers.missing("set both HUMIDOR_TLS_CERT and HUMIDOR_TLS_KEY, or neither".to_owned());
             return None;
         }
     };
@@ -138,7 +138,7 @@ pub(super) fn node_id(layers: &mut Layers) -> Option<Id> {
     let label = name.split('.').next().unwrap_or_default();
     values::node(label)
         .map_err(|error| {
-            layers.problem(format!(
+            layers.missing(format!(
                 "HUMIDOR_NODE is not set, and the host name cannot be used: {error}"
             ));
         })

@@ -125,7 +125,10 @@ fn model(text: &str) -> Result<Model, String> {
     text.parse::<Model>().map_err(|_| {
         let plain = text.to_ascii_lowercase().replace(['-', '_', ' '], "");
         let is_family = plain.starts_with("dht") || plain.starts_with("am2");
+        // They have names like these, and another bus.
+        let is_other = plain.starts_with("sht") || plain == "dht20";
         let near = nearest(&plain, MODELS.into_iter())
+            .filter(|_| !is_other)
             .filter(|near| is_family || strsim::damerau_levenshtein(&plain, near) < MODEL_SLIPS);
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         format!("`{text}` is none of {}, the models that humidor reads{near}", MODELS.join(", "))

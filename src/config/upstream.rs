@@ -17,7 +17,7 @@ pub(super) fn forwarding(layers: &mut Layers, max_db: u64) -> Option<UpstreamCon
     let acknowledge = layers.need(&ACK);
     if !layers.is_set(&UPSTREAM) {
         if acknowledge == Some(Acknowledge::Upstream) {
-            layers.problem(
+            layers.missing(
                 "HUMIDOR_ACK=upstream needs HUMIDOR_UPSTREAM, the database that it waits for"
                     .to_owned(),
             );

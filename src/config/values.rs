@@ -106,6 +106,7 @@ pub fn user(text: &str) -> Result<String, String> {
 pub fn discovery(text: &str) -> Result<Option<Discovery>, String> {
     match text {
         "off" => Ok(None),
+        "no" | "none" | "false" => Err(format!("`{text}` would be a prefix; did you mean `off`?")),
         prefix => plain(prefix).map(Some),
     }
 }
@@ -113,6 +114,12 @@ pub fn discovery(text: &str) -> Result<Option<Discovery>, String> {
 /// Comma-separated topic filters, none of them shared.
 pub fn logged_filters(text: &str) -> Result<Vec<Filter>, String> {
     list(text, |item| {
+        // MQTT takes it for a level that is called so, which nobody means.
+        if item.split('/').any(|level| level == "*") {
+            let meant = item.strip_suffix('*').map(|start| format!("{start}#").replace('*', "+"));
+            let meant = meant.unwrap_or_else(|| item.replace('*', "+"));
+            return Err(format!("`*` is no wildcard; did you mean `{meant}`?"));
+        }
         let filter: Filter = plain(item)?;
         if filter.is_shared() {
             Err("a shared subscription cannot be logged".to_owned())

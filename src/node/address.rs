@@ -102,6 +102,14 @@ impl FromStr for BrokerAddress {
             let near = format!("; {part} in {host} is more than 255");
             return Err(AddressError::Malformed { shown: shown(text), near });
         }
+        // The system would take it for another address.
+        if host.contains('.')
+            && host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+            && host.parse::<Ipv4Addr>().is_err()
+        {
+            let near = format!("; {host} is not an address of four numbers");
+            return Err(AddressError::Malformed { shown: shown(text), near });
+        }
         let port = match port {
             None => default_port(tls),
             Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(malformed)?,

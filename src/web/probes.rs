@@ -1,5 +1,5 @@
-//! `/healthz` and `/readyz` for an orchestrator's probes. Both work without a login and tell no more than a probe
-//! needs.
+//! `/healthz` and `/readyz` for the probes of orchestrators and proxies. Both work without a login, with any `Host` or none,
+//! and tell no more than a probe needs.
 
 use std::sync::Arc;
 
@@ -13,7 +13,11 @@ use crate::broker::{Counters, Stage};
 
 /// Routes of both probes.
 pub fn routes(counters: Arc<Counters>) -> Router {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(counters)
+    // HAProxy asks with OPTIONS where nobody told it otherwise.
+    Router::new()
+        .route("/healthz", get(healthz).options(healthz))
+        .route("/readyz", get(readyz).options(readyz))
+        .with_state(counters)
 }
 
 /// 200 while the process runs, with the stage of its start.

@@ -23,6 +23,7 @@ fn near(text: &str, port: u16) -> String {
         host => host.trim_matches(['[', ']']).parse::<IpAddr>().ok(),
     };
     let text = text.trim();
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
     let meant = match (text.parse(), text.rsplit_once(':')) {
         (Ok(port), _) => Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
         (_, Some((before, after))) if host(text).is_none() => {
@@ -41,10 +42,11 @@ pub fn listen_or_off(text: &str, port: u16) -> Result<Option<SocketAddr>, String
     match text {
         "off" => Ok(None),
         _ => text.parse().map(Some).map_err(|_| {
-            format!(
-                "`{text}` is neither an IP address with a port, such as 0.0.0.0:{port}, nor off{}",
-                near(text, port)
-            )
+            let near = match text {
+                "no" | "none" | "false" => "; did you mean `off`?".to_owned(),
+                _ => near(text, port),
+            };
+            format!("`{text}` is neither an IP address with a port, such as 0.0.0.0:{port}, nor off{near}")
         }),
     }
 }
@@ -59,7 +61,11 @@ pub fn host_names(text: &str) -> Result<Vec<String>, String> {
         if name.chars().all(fits) {
             Ok(name.to_owned())
         } else {
-            Err("write a host name without port: plant.example.org".to_owned())
+            let meant = name.split_once("://").map_or(name, |(_, rest)| rest);
+            let meant = meant.split([':', '/']).next().unwrap_or_default();
+            let is_name = !meant.is_empty() && meant.chars().all(fits);
+            let near = if is_name { format!("; did you mean `{meant}`?") } else { String::new() };
+            Err(format!("write a host name without port: plant.example.org{near}"))
         }
     })
 }
@@ -78,6 +84,7 @@ mod tests {
             ("localhost", "127.0.0.1:1883"),
             ("192.168.1.20", "192.168.1.20:1883"),
             ("::1", "[::1]:1883"),
+            ("mqtt://192.168.1.20:1884/", "192.168.1.20:1884"),
         ] {
             let error = listen(written, 1883).unwrap_err();
             assert!(error.ends_with(&format!("did you mean `{meant}`?")), "{written}: {error}");

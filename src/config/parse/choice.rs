@@ -31,7 +31,7 @@ pub fn choice<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
 }
 
 /// Words of other programs, and the words here that may be meant.
-const SYNONYMS: [(&str, &[&str]); 30] = [
+const SYNONYMS: [(&str, &[&str]); 33] = [
     ("low", &["off"]),
     ("high", &["on"]),
     ("true", &["yes", "on"]),
@@ -46,6 +46,9 @@ const SYNONYMS: [(&str, &[&str]); 30] = [
     ("never", &["no", "none"]),
     ("all", &["read"]),
     ("everyone", &["read"]),
+    ("readonly", &["read"]),
+    ("temp", &["temperature"]),
+    ("hum", &["humidity"]),
     ("gpiod", &["cdev"]),
     ("libgpiod", &["cdev"]),
     ("simulated", &["sim"]),

@@ -27,8 +27,11 @@ pub fn list_of<T>(
         match parse(item) {
             Ok(value) => right.push(value),
             Err(error) => {
+                let commas =
+                    if is_several(item) { "; a list needs commas between its items" } else { "" };
                 let item = visible(item, None);
-                mistakes.extend(error.lines().map(|mistake| format!("`{item}`: {mistake}")));
+                mistakes
+                    .extend(error.lines().map(|mistake| format!("`{item}`: {mistake}{commas}")));
             }
         }
     }
@@ -41,6 +44,12 @@ pub fn list_of<T>(
         mistakes.push(format!("and {more} more mistakes in this list"));
     }
     Err(mistakes.join("\n"))
+}
+
+/// Whether another sign stands where a list has a comma.
+fn is_several(item: &str) -> bool {
+    let next = item.split_once(char::is_whitespace);
+    item.contains(';') || next.is_some_and(|(one, next)| one.contains('=') && next.contains('='))
 }
 
 /// All values, or all mistakes, a line each.

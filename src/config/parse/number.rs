@@ -13,8 +13,19 @@ where
     T: FromStr + PartialOrd + Display,
 {
     text.parse::<T>().ok().filter(|number| range.contains(number)).ok_or_else(|| {
-        format!("`{text}` is not a number from {} to {}", range.start(), range.end())
+        let near = plain(text).parse::<T>().ok().filter(|number| range.contains(number));
+        let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        format!("`{text}` is not a number from {} to {}{near}", range.start(), range.end())
     })
+}
+
+/// A number without what separates its thousands, and with all its digits.
+fn plain(text: &str) -> String {
+    let digits = text.trim().replace([',', '_', ' ', '\''], "");
+    match digits.strip_suffix(['k', 'K']) {
+        Some(thousands) => format!("{thousands}000"),
+        None => digits,
+    }
 }
 
 /// As [`number`], or 0 for no limit.

@@ -70,6 +70,7 @@ async fn about(
         "user": identity.user.as_deref(),
         "may": { "read": identity.may_read, "switch": identity.may_switch, "forget": identity.may_forget },
         "login": state.authenticator.has_users(),
+        "guests": state.authenticator.guests().as_str(),
         "mqtt": {
             "host": state.mqtt_host, "port": state.mqtt.port(),
             "local": state.mqtt.ip().is_loopback(), "open": state.authenticator.is_open(),

@@ -78,7 +78,7 @@ function showRefusal() {
   const denied = about?.user && !about.may.read;
   const [title, text] = denied ? [t.deniedTitle, t.deniedText(about.user)]
     : about?.login === false ? [t.noUsersTitle, t.noUsersText]
-    : [t.loginTitle, t.loginText];
+    : [t.loginTitle, about?.guests === "local" ? t.loginText : t.loginOnly];
   $("refusedTitle").textContent = title;
   $("refusedText").textContent = text;
   $("page").hidden = true;

@@ -101,7 +101,7 @@ export class Chart {
     const least = this.unit ? 0.5 : 0;
     return {
       ...this.size(),
-      padding: [10, 12, 0, 0],
+      padding: [10, 18, 0, 0],
       cursor: { sync: { key: "humidor" }, drag: { x: true, y: false, setScale: false }, points: { size: 7 } },
       legend: { live: true, isolate: false, markers: { show: false } },
       scales: {

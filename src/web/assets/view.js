@@ -199,7 +199,7 @@ export function drawBoards(parent, onSwitch, onForget, odd) {
     const isHeard = !board.status && [...sensors.values()].some((sensor) => sensor.node === node && quality(sensor)[0] === "good");
     const label = isHeard ? t.readingsOnly : { online: t.online, offline: t.gone, unknown: t.unknown }[status](since);
     const shown = link.lost ? "unknown" : status;
-    const state = make("td", "", make("span", "dot", link.lost ? t.lastKnown(label) : label));
+    const state = make("td", "", make("span", "dot", link.lost && board.status ? t.lastKnown(label) : label));
     state.firstChild.dataset.state = shown;
     for (const alarm of alarms.values()) {
       if (alarm.raised && alarm.node === node && !alarm.sensor) state.append(" ", chip("raised", alarmText(alarm)));
@@ -320,10 +320,16 @@ export function drawAlarms(parent, onSelect) {
   if (focused) [...parent.querySelectorAll("button")].find((button) => button.dataset.alarm === focused)?.focus();
 }
 
+/** A text whose end may be a command, which stays in one piece. */
+function withCommand(text) {
+  const [, before, command] = text.match(/^(.*)(humidor user [\w. -]+)$/s) ?? [text, text];
+  return make("span", "", before, ...(command ? [make("code", "", command)] : []));
+}
+
 /** Draws the clients that were refused, each with what to do. */
 export function drawRefusals(parent, clients) {
   parent.replaceChildren(...clients.map((client) => make("li", "raised",
-    chip("raised", t.refusedChip), make("b", "", client.node ?? client.client), make("span", "", t.refusal(client)),
+    chip("raised", t.refusedChip), make("b", "", client.node ?? client.client), withCommand(t.refusal(client)),
     make("span", "quiet", t.refusedWhen(client.address, elapsed(now() - client.at, AHEAD_MS), client.count)))));
 }
 

@@ -40,6 +40,11 @@ impl Authenticator {
         self.access.has_users()
     }
 
+    /// What a client may do without a login.
+    pub const fn guests(&self) -> Guests {
+        self.guests
+    }
+
     /// The MQTT clients that were refused lately.
     pub fn refused_clients(&self) -> Vec<RefusedClient> {
         self.access.refused_clients()

@@ -4,8 +4,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Endings that the public name system does not have: multicast DNS (RFC 6762), this machine (RFC 6761), home networks
-/// (RFC 8375), private use (ICANN's resolution of 2024-07-29), and what routers call their network.
-const LOCAL: [&str; 5] = [".local", ".localhost", ".home.arpa", ".internal", ".lan"];
+/// (RFC 8375), private use (ICANN's resolution of 2024-07-29), one that ICANN does not delegate since so many routers use it
+/// (2018-02-04), and what further routers call their network.
+///
+/// Not `.fritz.box`, though a router answers for it at home: `.box` is public, and a stranger owned `fritz.box` in 2024.
+const LOCAL: [&str; 7] =
+    [".local", ".localhost", ".home.arpa", ".internal", ".home", ".lan", ".localdomain"];
 
 /// Host names of this broker. A request's `Host` header has to be one of them, or an IP address.
 #[derive(Debug, Clone, Default)]
@@ -130,6 +134,11 @@ mod tests {
             "orangepizero3",
             "box.lan",
             "box.home.arpa:8080",
+            "raspberrypi.home",
+            "raspberrypi.localdomain:8080",
+            "localhost.localdomain",
+            "box.internal",
+            "hall.plant.internal.",
             "raspberrypi.local.:8080",
             "localhost.",
             "plant.example.org.",
@@ -140,6 +149,13 @@ mod tests {
             "",
             ":8080",
             "evil.example",
+            "raspberrypi.fritz.box:8080",
+            "fritz.box",
+            "box.home.example",
+            "box.arpa",
+            "box.nothome",
+            ".home",
+            "evil.local.domain",
             "localhost.evil.example",
             "127.0.0.1.evil.example:8080",
             "box-3:x",

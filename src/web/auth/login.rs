@@ -40,7 +40,7 @@ async fn log_in(
     if !authenticator.has_users() {
         return Err(HttpError::new(
             StatusCode::UNAUTHORIZED,
-            "this broker has no users; create one with `humidor user add`",
+            "this broker has no users; create one with `humidor user add --role admin NAME`",
         ));
     }
     let permissions = match authenticator.check(peer, &headers, &name, &password).await {

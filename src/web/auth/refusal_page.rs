@@ -9,6 +9,8 @@ use crate::web::http_error::HttpError;
 /// To a program that asks for another host name.
 pub const UNKNOWN_HOST: &str =
     "unknown host name; use the broker's IP address, or add the name to HUMIDOR_HTTP_HOSTS";
+/// The style of the page. Whoever changes it puts its hash into the policy of `same_origin`.
+pub const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:40em;margin:2em auto;padding:0 1em;word-break:keep-all;overflow-wrap:anywhere}h1{font-size:1.3em}li{margin:.5em 0}code{font-size:.85em}a{color:inherit}";
 /// Longest name that the page repeats, in characters.
 const NAME_MAX_CHARS: usize = 253;
 
@@ -34,10 +36,21 @@ pub fn answer(error: HttpError, headers: &HeaderMap) -> Response {
 }
 
 fn unknown_host(host: &str, korean: bool) -> String {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
     // Only what the setting takes is repeated: nothing of a request becomes markup.
     let is_name = (1..=NAME_MAX_CHARS).contains(&name.len()) && name.chars().all(fits);
+    let short = name.split_once('.').filter(|(first, _)| is_name && !first.is_empty());
+    let short = short.zip(port.parse::<u16>().ok()).map(|((first, _), port)| {
+        // Such a name is the local network's own.
+        let address = format!("<a href=\"http://{first}:{port}/\">http://{first}:{port}/</a>");
+        if korean {
+            format!("공유기가 붙인 이름이라면 뒷부분을 빼고 접속할 수도 있습니다. {address}")
+        } else {
+            format!("If your router gave it the name, its first part alone may do: {address}")
+        }
+    });
+    let short = short.as_deref().unwrap_or_default();
     let name = match (is_name, korean) {
         (true, _) => name,
         (false, true) => "이름",
@@ -49,8 +62,9 @@ fn unknown_host(host: &str, korean: bool) -> String {
             true,
             "브로커가 이 이름을 모릅니다",
             "다른 사이트가 이 페이지를 몰래 읽지 못하도록 브로커는 아는 이름에만 응답합니다.",
-            [
+            &[
                 "브로커의 IP 주소로 접속합니다. 예: http://192.168.1.20:8080/",
+                short,
                 &format!("또는 브로커에 다음 설정을 추가하고 다시 시작합니다. {setting}"),
             ],
         )
@@ -59,8 +73,9 @@ fn unknown_host(host: &str, korean: bool) -> String {
             false,
             "The broker does not know this name",
             "It answers only to names that it knows, so that no other site can read this page through your browser.",
-            [
+            &[
                 "Use the broker's IP address, such as http://192.168.1.20:8080/",
+                short,
                 &format!("Or set this on the broker, and start it again: {setting}"),
             ],
         )
@@ -73,7 +88,7 @@ fn nothing_here(korean: bool) -> String {
             true,
             "이 주소에는 아무것도 없습니다",
             "humidor 페이지는 브로커 주소의 최상위 경로에 있습니다.",
-            [
+            &[
                 "경로 없이 접속합니다. 예: http://192.168.1.20:8080/",
                 "프록시의 하위 경로로 접속했다면 프록시가 그 경로를 떼고 전달해야 합니다.",
             ],
@@ -83,7 +98,7 @@ fn nothing_here(korean: bool) -> String {
             false,
             "There is nothing at this address",
             "The page of humidor is at the root of the broker's address.",
-            [
+            &[
                 "Leave the path out, as in http://192.168.1.20:8080/",
                 "If a proxy leads here below a prefix, the proxy has to take the prefix off.",
             ],
@@ -91,14 +106,16 @@ fn nothing_here(korean: bool) -> String {
     }
 }
 
-fn page(korean: bool, title: &str, text: &str, items: [&str; 2]) -> String {
+/// An empty item is left out.
+fn page(korean: bool, title: &str, text: &str, items: &[&str]) -> String {
     let language = if korean { "ko" } else { "en" };
-    let [first, second] = items;
+    let items: Vec<&str> = items.iter().copied().filter(|item| !item.is_empty()).collect();
+    let items = items.join("</li>\n<li>");
     format!(
         "<!doctype html>\n<html lang=\"{language}\"><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>humidor</title>\n\
-         <main><h1>{title}</h1>\n<p>{text}</p>\n<ul><li>{first}</li>\n<li>{second}</li></ul></main></html>\n"
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>humidor</title>\n<style>{STYLE}</style>\n\
+         <main><h1>{title}</h1>\n<p>{text}</p>\n<ul><li>{items}</li></ul></main></html>\n"
     )
 }
 
@@ -113,6 +130,11 @@ mod tests {
         );
         for host in ["<script>", "a\"b", "", "🏠.example", &"x".repeat(300)] {
             assert!(unknown_host(host, false).contains("HUMIDOR_HTTP_HOSTS=NAME<"), "{host}");
+            assert!(!unknown_host(host, false).contains("href"), "{host}");
+        }
+        assert!(unknown_host("pi.fritz.box", false).contains("<a href=\"http://pi:80/\">"));
+        for host in [".example", "pi.example:8080\">", "pi.example:", "pi.example:99999"] {
+            assert!(!unknown_host(host, false).contains("href"), "{host}");
         }
         assert!(unknown_host("plant.example", true).contains("lang=\"ko\""));
     }

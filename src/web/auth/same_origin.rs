@@ -13,8 +13,9 @@ use super::refusal_page;
 use crate::web::http_error::HttpError;
 
 /// Scripts, styles and connections only of this broker, and nothing inline: markup in a node's name would stay
-/// text even if the page forgot to escape it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// text even if the page forgot to escape it. The hash is that of [`refusal_page::STYLE`]: under a name that is refused
+/// no file is to be had.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-2C5x0DYNYChxLA3U51+uHGKeOHBwjGkT3pDZYDMfFjo='; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -175,6 +176,14 @@ mod tests {
         }
         assert!(!own(&["http://plant.example:8080", "http://evil.example"], host));
         assert!(!own(&["http://plant.example:8080"], None));
+    }
+
+    #[test]
+    fn the_policy_has_the_hash_of_the_refusals_style() {
+        use base64::Engine;
+        let hash = ring::digest::digest(&ring::digest::SHA256, refusal_page::STYLE.as_bytes());
+        let hash = base64::engine::general_purpose::STANDARD.encode(hash);
+        assert!(POLICY.contains(&format!("'sha256-{hash}'")), "{hash}");
     }
 
     #[test]
