@@ -115,14 +115,18 @@ impl Hall {
 
     /// The quiet board has everything, the file is within its limit, and the log is in order.
     fn check(&self) {
+        self.check_others();
+        assert!(self.largest <= MAX_BYTES + PASSED_BYTES, "{} bytes", self.largest);
+        assert_eq!(self.log.read().gaps().unwrap(), [], "what was deleted is not missing");
+    }
+
+    /// The quiet board has everything, and the log is in order.
+    fn check_others(&self) {
         assert_eq!(self.rows("quiet"), QUIET_ROWS, "single rows");
         let minutes = "SELECT sum(count) FROM readings_1m WHERE node = 'quiet'";
         assert_eq!(self.log.number(minutes), QUIET_ROWS);
         assert_eq!(self.drawn("quiet"), QUIET_ROWS);
-        assert!(self.largest <= MAX_BYTES + PASSED_BYTES, "{} bytes", self.largest);
-        let log = self.log.read();
-        assert_eq!(log.check().unwrap(), Vec::<String>::new());
-        assert_eq!(log.gaps().unwrap(), [], "what was deleted is not missing");
+        assert_eq!(self.log.read().check().unwrap(), Vec::<String>::new());
         assert_eq!(self.log.number("SELECT count(*) FROM pragma_foreign_key_check"), 0);
     }
 }
@@ -271,6 +275,26 @@ fn a_flood_without_a_right_clock_takes_its_own_room() {
         let rows = hall.rows("flood");
         assert!((1..60_000).contains(&rows), "{rows} of {clock:?}");
     }
+}
+
+/// A board that begins a run for each reading.
+#[test]
+fn a_flood_of_runs_takes_its_own_room() {
+    let mut hall = Hall::new();
+    for commit in 0..24 {
+        let from = commit * COMMIT;
+        let mut records: Vec<_> = (from..from + COMMIT)
+            .map(|n| stamped("flood", 1, FLOOD_MS + n * 4, ClockState::Synced, n * 4))
+            .collect();
+        for (record, n) in records.iter_mut().zip(from..) {
+            if let Record::Reading { telemetry, .. } = record {
+                telemetry.boot = id(&format!("b{n}"));
+            }
+        }
+        hall.flood(&records, FLOOD_MS + (commit + 1) * 10_000);
+    }
+    hall.settle(FLOOD_MS + 24 * 10_000);
+    hall.check();
 }
 
 #[test]
