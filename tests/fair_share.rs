@@ -277,6 +277,24 @@ fn a_flood_without_a_right_clock_takes_its_own_room() {
     }
 }
 
+/// The numbers of deleted readings stay when those go, one range for each hole.
+#[test]
+fn a_flood_with_a_hole_after_each_number_takes_its_own_room() {
+    let mut hall = Hall::new();
+    for commit in 0..40 {
+        let from = commit * COMMIT;
+        let records: Vec<_> = (from..from + COMMIT)
+            .map(|n| stamped("flood", 1 + 2 * n, FLOOD_MS + n * 4, ClockState::Synced, n * 4))
+            .collect();
+        hall.flood(&records, FLOOD_MS + (commit + 1) * 10_000);
+    }
+    hall.settle(FLOOD_MS + 40 * 10_000);
+    hall.check_others();
+    let ranges = hall.log.number("SELECT count(*) FROM pruned");
+    assert!(ranges < 3 * COMMIT, "{ranges} ranges");
+    assert!(hall.largest <= MAX_BYTES + PASSED_BYTES, "{} bytes", hall.largest);
+}
+
 /// A board that begins a run for each reading.
 #[test]
 fn a_flood_of_runs_takes_its_own_room() {
