@@ -277,6 +277,26 @@ fn a_flood_without_a_right_clock_takes_its_own_room() {
     }
 }
 
+/// Its roll-ups, one of each tier for a reading, are ahead of every horizon. Those of a full log are made at once before their
+/// rows go, and take more room than those for a while.
+#[test]
+fn a_flood_from_the_future_takes_its_own_room() {
+    let mut hall = Hall::new();
+    for commit in 0..20 {
+        let from = commit * COMMIT;
+        let at = |n: i64| FLOOD_MS + DAY_MS + n * HOUR_MS;
+        let records: Vec<_> = (from..from + COMMIT)
+            .map(|n| stamped("flood", 1 + n, at(n), ClockState::Synced, n * 4))
+            .collect();
+        hall.flood(&records, FLOOD_MS + (commit + 1) * 10_000);
+    }
+    hall.settle(FLOOD_MS + 20 * 10_000);
+    hall.check_others();
+    let pages = "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count";
+    let used = hall.log.number(pages).cast_unsigned() * 4096;
+    assert!(used <= MAX_BYTES, "{used} bytes");
+}
+
 /// The numbers of deleted readings stay when those go, one range for each hole.
 #[test]
 fn a_flood_with_a_hole_after_each_number_takes_its_own_room() {

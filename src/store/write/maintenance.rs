@@ -289,7 +289,8 @@ impl Maintenance {
             Phase::Delete(mut cursor) => {
                 let present = cache.present(now_ms);
                 let (horizons, young) = (&cache.horizons, &mut cache.young_deleted);
-                let mut limits = Limits { horizons, present, young };
+                let ahead = &self.retain.ahead;
+                let mut limits = Limits { horizons, present, ahead, young };
                 let done = delete::step(transaction, &mut cursor, &mut limits, has_time)?;
                 if done { Phase::Sweep(sweep::Cursor::START) } else { Phase::Delete(cursor) }
             }
