@@ -26,6 +26,8 @@ pub struct Batch {
     pub accepted: Vec<Accepted>,
     /// New subscriptions of persistent sessions, whose retained messages are committed with them.
     pub replays: Vec<ReplayRequest>,
+    /// Sessions for which its messages are stored, as often as there are messages for one.
+    pub stored: usize,
 }
 
 impl Batch {
@@ -87,7 +89,9 @@ impl Batch {
         room: Result<Option<Room>, NoRoom>,
         fan_out: &FanOut,
     ) {
-        self.accepted.push(fan_out.accept(message, room));
+        let accepted = fan_out.accept(message, room);
+        self.stored += accepted.stored().len();
+        self.accepted.push(accepted);
     }
 
     /// Whether something has to be committed before the messages are delivered.
@@ -98,15 +102,50 @@ impl Batch {
             || self.accepted.iter().any(Accepted::needs_commit)
     }
 
-    /// The number of its records, changes, messages and replay requests.
+    /// The number of its records, changes, messages, replay requests, and rows for sessions. Those of a message that is to be
+    /// retained are not known before its commit.
     pub const fn len(&self) -> usize {
-        self.records.len() + self.changes.len() + self.accepted.len() + self.replays.len()
+        let own = self.records.len() + self.changes.len() + self.accepted.len();
+        own + self.replays.len() + self.stored
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::delivery::retained_messages::Retained;
+    use crate::broker::session::state::State;
+    use crate::broker::session::subscriptions::Subscriptions;
+    use crate::mqtt::QoS;
+    use crate::store::Options;
+    use crate::timeline::Timeline;
+
+    /// One message of 800 sessions is 800 rows of a commit, for which all others wait.
+    #[test]
+    fn a_message_weighs_as_many_as_the_sessions_that_store_it() {
+        let fan_out = FanOut {
+            subscriptions: Subscriptions::default(),
+            retained: Retained::default(),
+            traffic: Arc::default(),
+            timeline: Timeline::default(),
+        };
+        let qos = QoS::AtLeastOnce;
+        let options = Options { qos, no_local: false, retain_as_published: false, identifier: 0 };
+        let subscribe = |client: &str, number: Option<i64>| {
+            let session = fan_out.subscriptions.session(client, number, State::default());
+            session.queue.open();
+            fan_out.subscriptions.add(&"a/#".parse().unwrap(), &session, options);
+            session
+        };
+        let sessions =
+            [subscribe("one", Some(1)), subscribe("two", Some(2)), subscribe("live", None)];
+        let mut batch = Batch::default();
+        for topic in ["a/b", "a/b", "other"] {
+            batch.accept(Message { qos, retain: false, ..Message::own(topic, "1") }, &fan_out);
+        }
+        assert_eq!(batch.len(), 3 + 2 * 2);
+        drop(sessions);
+    }
 
     #[test]
     fn each_batch_has_the_end_of_one_session() {
