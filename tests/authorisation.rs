@@ -311,7 +311,7 @@ fn the_will_of_a_removed_user_is_not_published() {
     for (name, role) in [("root", "admin"), ("press", "node"), ("oven", "node")] {
         add(data.path(), name, role);
     }
-    let (_broker, address, _) = start(data.path(), &[]);
+    let (broker, address, _) = start(data.path(), &[]);
     let with_will = |name: &str| {
         let mut connect = connect("c", name);
         let topic = format!("humidor/{name}/output/heater/set");
@@ -323,6 +323,8 @@ fn the_will_of_a_removed_user_is_not_published() {
     root.subscribe("humidor/+/output/+/set", QoS::AtMostOnce);
     assert!(user(data.path(), &["remove", "press"], "").status.success());
     assert!(press.receive().is_none(), "the user was removed");
+    let line = broker.said("a will is not published");
+    assert!(line.contains("client=\"press/c\""), "{line}");
     // One who may still write it.
     assert!(user(data.path(), &["passwd", "oven"], "another\n").status.success());
     assert!(oven.receive().is_none(), "the password was changed");

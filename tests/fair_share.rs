@@ -115,14 +115,18 @@ impl Hall {
 
     /// The quiet board has everything, the file is within its limit, and the log is in order.
     fn check(&self) {
+        self.check_others();
+        assert!(self.largest <= MAX_BYTES + PASSED_BYTES, "{} bytes", self.largest);
+        assert_eq!(self.log.read().gaps().unwrap(), [], "what was deleted is not missing");
+    }
+
+    /// The quiet board has everything, and the log is in order.
+    fn check_others(&self) {
         assert_eq!(self.rows("quiet"), QUIET_ROWS, "single rows");
         let minutes = "SELECT sum(count) FROM readings_1m WHERE node = 'quiet'";
         assert_eq!(self.log.number(minutes), QUIET_ROWS);
         assert_eq!(self.drawn("quiet"), QUIET_ROWS);
-        assert!(self.largest <= MAX_BYTES + PASSED_BYTES, "{} bytes", self.largest);
-        let log = self.log.read();
-        assert_eq!(log.check().unwrap(), Vec::<String>::new());
-        assert_eq!(log.gaps().unwrap(), [], "what was deleted is not missing");
+        assert_eq!(self.log.read().check().unwrap(), Vec::<String>::new());
         assert_eq!(self.log.number("SELECT count(*) FROM pragma_foreign_key_check"), 0);
     }
 }
@@ -271,6 +275,64 @@ fn a_flood_without_a_right_clock_takes_its_own_room() {
         let rows = hall.rows("flood");
         assert!((1..60_000).contains(&rows), "{rows} of {clock:?}");
     }
+}
+
+/// Its roll-ups, one of each tier for a reading, are ahead of every horizon. Those of a full log are made at once before their
+/// rows go, and take more room than those for a while.
+#[test]
+fn a_flood_from_the_future_takes_its_own_room() {
+    let mut hall = Hall::new();
+    for commit in 0..20 {
+        let from = commit * COMMIT;
+        let at = |n: i64| FLOOD_MS + DAY_MS + n * HOUR_MS;
+        let records: Vec<_> = (from..from + COMMIT)
+            .map(|n| stamped("flood", 1 + n, at(n), ClockState::Synced, n * 4))
+            .collect();
+        hall.flood(&records, FLOOD_MS + (commit + 1) * 10_000);
+    }
+    hall.settle(FLOOD_MS + 20 * 10_000);
+    hall.check_others();
+    let pages = "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count";
+    let used = hall.log.number(pages).cast_unsigned() * 4096;
+    assert!(used <= MAX_BYTES, "{used} bytes");
+}
+
+/// The numbers of deleted readings stay when those go, one range for each hole.
+#[test]
+fn a_flood_with_a_hole_after_each_number_takes_its_own_room() {
+    let mut hall = Hall::new();
+    for commit in 0..40 {
+        let from = commit * COMMIT;
+        let records: Vec<_> = (from..from + COMMIT)
+            .map(|n| stamped("flood", 1 + 2 * n, FLOOD_MS + n * 4, ClockState::Synced, n * 4))
+            .collect();
+        hall.flood(&records, FLOOD_MS + (commit + 1) * 10_000);
+    }
+    hall.settle(FLOOD_MS + 40 * 10_000);
+    hall.check_others();
+    let ranges = hall.log.number("SELECT count(*) FROM pruned");
+    assert!(ranges < 3 * COMMIT, "{ranges} ranges");
+    assert!(hall.largest <= MAX_BYTES + PASSED_BYTES, "{} bytes", hall.largest);
+}
+
+/// A board that begins a run for each reading.
+#[test]
+fn a_flood_of_runs_takes_its_own_room() {
+    let mut hall = Hall::new();
+    for commit in 0..24 {
+        let from = commit * COMMIT;
+        let mut records: Vec<_> = (from..from + COMMIT)
+            .map(|n| stamped("flood", 1, FLOOD_MS + n * 4, ClockState::Synced, n * 4))
+            .collect();
+        for (record, n) in records.iter_mut().zip(from..) {
+            if let Record::Reading { telemetry, .. } = record {
+                telemetry.boot = id(&format!("b{n}"));
+            }
+        }
+        hall.flood(&records, FLOOD_MS + (commit + 1) * 10_000);
+    }
+    hall.settle(FLOOD_MS + 24 * 10_000);
+    hall.check();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
+use crate::broker::access::permissions::Owner;
 use crate::broker::context::Services;
 use crate::broker::net::shares::Share;
 use crate::broker::session::registry::Registry;
@@ -93,9 +94,10 @@ impl Will {
     /// connection.
     async fn publish(mut self, services: &Services) {
         if !services.access.may_still_write(&self.message.publisher, &self.message.topic) {
-            let (client, topic) = (&*self.message.publisher, self.message.topic.as_str());
+            let client = Owner::of_session(&self.message.publisher).to_string();
+            let topic = self.message.topic.as_str();
             info!(
-                ?client,
+                client,
                 ?topic,
                 "a will is not published: its user may not write this topic any more"
             );

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::clock::SET_FROM_MS;
 use crate::store::file::schema::CLOCK_AWAITING;
-use crate::store::retention::ahead;
+use crate::store::retention::ahead::{self, AHEAD_MS};
 use crate::store::retention::deleted_ranges;
 use crate::store::retention::fold::fold;
 use crate::store::retention::horizon::{Horizon, Horizons};
@@ -32,6 +32,8 @@ pub(in crate::store) struct Cursor {
 pub(in crate::store) struct Limits<'a> {
     pub horizons: &'a Horizons,
     pub present: Present,
+    /// Sensors whose roll-ups ahead of the clock go.
+    pub ahead: &'a [i64],
     /// Counts the rows that are deleted though their time is of the last hour.
     pub young: &'a mut u64,
 }
@@ -120,7 +122,7 @@ fn piece(
 ) -> rusqlite::Result<bool> {
     let (horizons, present) = (limits.horizons, limits.present);
     let before = job.before(&horizons.all);
-    if before == i64::MIN && !horizons.has_own() {
+    if before == i64::MIN && !horizons.has_own() && limits.ahead.is_empty() {
         return Ok(false);
     }
     // A clock that is not set calls everything ahead, and boards younger than they are.
@@ -166,7 +168,13 @@ fn piece(
         Job::AwaitingClock => delete_awaiting(transaction, limits, series)?,
         Job::Ahead | Job::EarlySamples => false,
         Job::Samples => delete_samples(transaction, limits, series, before)?,
-        Job::ReadingSpans(tier) => delete_spans(transaction, &READINGS, tier, series, before)?,
+        Job::ReadingSpans(tier) => {
+            let ahead = limits.ahead.contains(&series).then_some(present.now_ms);
+            delete_spans(transaction, &READINGS, tier, series, before)?
+                || ahead.map_or(Ok(false), |now_ms| {
+                    delete_spans_ahead(transaction, tier, series, now_ms)
+                })?
+        }
         Job::SampleSpans(tier) => delete_spans(transaction, &SAMPLES, tier, series, before)?,
     };
     if !more {
@@ -352,6 +360,24 @@ fn delete_spans<const N: usize>(
     Ok(deleted > 0)
 }
 
+/// The same for spans of a sensor ahead of `now_ms`, Unix ms.
+fn delete_spans_ahead(
+    transaction: &Transaction<'_>,
+    tier: Tier,
+    sensor: i64,
+    now_ms: i64,
+) -> rusqlite::Result<bool> {
+    let table = READINGS.rolled(tier);
+    let deleted = transaction
+        .prepare_cached(&format!(
+            "DELETE FROM {table} WHERE sensor = ?1 AND at > ?2 AND at <= (
+                 SELECT max(at) FROM (SELECT at FROM {table} WHERE sensor = ?1 AND at > ?2
+                                      ORDER BY at LIMIT ?3))"
+        ))?
+        .execute(params![sensor, now_ms.saturating_add(AHEAD_MS), DELETE_ROWS])?;
+    Ok(deleted > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -394,7 +420,7 @@ mod tests {
         let (mut cursor, mut before) = (Cursor::default(), ROWS);
         let present = Present { now_ms: START_MS, correction_ms: 0 };
         let mut young = 0;
-        let mut limits = Limits { horizons: &horizons, present, young: &mut young };
+        let mut limits = Limits { horizons: &horizons, present, ahead: &[], young: &mut young };
         while !step(&transaction, &mut cursor, &mut limits, || false).unwrap() {
             assert!(before - left() <= 64, "{} rows in one piece", before - left());
             before = left();

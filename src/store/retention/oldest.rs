@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::clock::SET_FROM_MS;
+use crate::store::retention::ahead::AHEAD_MS;
 use crate::store::retention::horizon::{Horizon, Horizons};
 use crate::store::retention::policy::Oldest;
 use crate::store::retention::share::SeriesUse;
@@ -77,6 +79,33 @@ fn of_series<const N: usize>(
     let mut found = Oldest { rows: oldest(schema.table, horizon.rows_from)?, ..Oldest::default() };
     for tier in Tier::ALL {
         found.rolled[tier as usize] = oldest(&schema.rolled(tier), horizon.rolled_from(tier))?;
+    }
+    Ok(found)
+}
+
+/// Those of the sensors that have roll-ups ahead of `now_ms`, Unix ms by a clock that is set.
+pub(in crate::store) fn rolled_ahead(
+    connection: &Connection,
+    series: &[SeriesUse],
+    now_ms: i64,
+) -> rusqlite::Result<Vec<i64>> {
+    let mut found = Vec::new();
+    if now_ms < SET_FROM_MS {
+        return Ok(found);
+    }
+    for of in series.iter().filter(|of| of.code == READINGS.code) {
+        for tier in Tier::ALL {
+            let newest: Option<i64> = connection
+                .prepare_cached(&format!(
+                    "SELECT max(at) FROM {} WHERE sensor = ?",
+                    READINGS.rolled(tier)
+                ))?
+                .query_row([of.series], |row| row.get(0))?;
+            if newest.is_some_and(|at| at > now_ms.saturating_add(AHEAD_MS)) {
+                found.push(of.series);
+                break;
+            }
+        }
     }
     Ok(found)
 }

@@ -49,6 +49,8 @@ pub(in crate::store) enum Room {
     OfAll(Horizon),
     /// The horizons of these series rise, by code and series.
     Of(Vec<((i64, i64), Horizon)>),
+    /// The roll-ups of these sensors that lie ahead of the clock go: they have nothing else, and no horizon reaches those.
+    Ahead(Vec<i64>),
     /// What fills the log is to be moved to its place first.
     AfterMove,
     /// Nothing is old enough to go.
@@ -132,7 +134,7 @@ impl SizePressure {
     }
 
     /// Where room is made in a log that is too large, when each series takes what `series` says. `present` and `copies` as
-    /// above.
+    /// above; `ahead_of` is the present where roll-ups ahead of it may go.
     pub fn make_room(
         &mut self,
         transaction: &Transaction<'_>,
@@ -140,6 +142,7 @@ impl SizePressure {
         retention: &Retention,
         series: Vec<SeriesUse>,
         present: Present,
+        ahead_of: Option<i64>,
         copies: u64,
     ) -> rusqlite::Result<Room> {
         let now_ms = present.now_ms;
@@ -172,6 +175,12 @@ impl SizePressure {
             if sum(|of| of.waiting) > sum(|of| of.bytes) / WAITING_SHARE {
                 self.shrinking = false;
                 return Ok(Room::AfterMove);
+            }
+            if let Some(now_ms) = ahead_of {
+                let ahead = oldest::rolled_ahead(transaction, &givers, now_ms)?;
+                if !ahead.is_empty() {
+                    return Ok(Room::Ahead(ahead));
+                }
             }
             // They have nothing that can go: the next ones give.
             left.retain(|of| !givers.contains(of));

@@ -289,16 +289,17 @@ impl Maintenance {
             Phase::Delete(mut cursor) => {
                 let present = cache.present(now_ms);
                 let (horizons, young) = (&cache.horizons, &mut cache.young_deleted);
-                let mut limits = Limits { horizons, present, young };
+                let ahead = &self.retain.ahead;
+                let mut limits = Limits { horizons, present, ahead, young };
                 let done = delete::step(transaction, &mut cursor, &mut limits, has_time)?;
-                match (done, self.retain.pressure.is_shrinking()) {
-                    (false, _) => Phase::Delete(cursor),
-                    (true, true) => Phase::Retain,
-                    (true, false) => Phase::Sweep(sweep::Cursor::START),
-                }
+                if done { Phase::Sweep(sweep::Cursor::START) } else { Phase::Delete(cursor) }
             }
-            Phase::Sweep(cursor) => sweep::step(transaction, cache, cursor, has_time)?
-                .map_or(Phase::Vacuum, Phase::Sweep),
+            // Before more data has to go: what is swept makes room, too.
+            Phase::Sweep(cursor) => match sweep::step(transaction, cache, cursor, has_time)? {
+                Some(cursor) => Phase::Sweep(cursor),
+                None if self.retain.pressure.is_shrinking() => Phase::Retain,
+                None => Phase::Vacuum,
+            },
             Phase::Move | Phase::Vacuum | Phase::Rest => phase,
         })
     }

@@ -29,6 +29,8 @@ enum Begun {
 pub(in crate::store) struct Retain {
     pub pressure: SizePressure,
     begun: Option<Begun>,
+    /// Sensors whose roll-ups ahead of the clock are to be deleted.
+    pub ahead: Vec<i64>,
 }
 
 impl Retain {
@@ -56,6 +58,7 @@ impl Retain {
             begun
         } else {
             let all = cache.horizons.all;
+            self.ahead.clear();
             match self.pressure.demand(transaction, all, &retention, now_ms, copies)? {
                 Demand::Horizon(raised) => raise_all(all, raised),
                 Demand::Room => {
@@ -70,17 +73,24 @@ impl Retain {
                 self.begun = Some(Begun::Measuring(measurement));
                 let Some(series) = measured else { return Ok(true) };
                 let (horizons, present) = (&cache.horizons, cache.present(now_ms));
+                // A clock that was put back has all that is right ahead of it.
+                let ahead_of = (!in_doubt).then_some(now_ms);
                 let room = self.pressure.make_room(
                     transaction,
                     horizons,
                     &retention,
                     series,
                     present,
+                    ahead_of,
                     copies,
                 )?;
                 self.begun = match room {
                     Room::OfAll(raised) => Some(raise_all(cache.horizons.all, raised)),
                     Room::Of(series) => Some(Begun::Of(Raising::new(series))),
+                    Room::Ahead(sensors) => {
+                        self.ahead = sensors;
+                        None
+                    }
                     Room::AfterMove | Room::None => None,
                 };
                 return Ok(self.begun.is_some());

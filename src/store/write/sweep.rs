@@ -1,10 +1,11 @@
 //! Deletes runs and series of which nothing is kept any more, so that names that were used once do not stay for ever.
 //!
 //! A reading that comes again is told by its run. Of the runs without rows the latest [`RUNS_REMEMBERED`] of each node
-//! therefore stay. The highest id of each table stays too: no id is given twice while the broker runs.
+//! therefore stay; of their deleted numbers, the highest ranges of each (see [`deleted_ranges`]). The highest id of each table stays too: no id is given twice while the broker runs.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::store::retention::deleted_ranges;
 use crate::store::rollup::schema::{READINGS, SAMPLES, SeriesSchema, Tier};
 use crate::store::write::cache::WriterCache;
 use crate::store::write::record::SeriesName;
@@ -17,6 +18,8 @@ const RANGES: i64 = 50;
 /// The position of the sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Cursor {
+    /// Ranges of deleted numbers of the run after this one, from this number on.
+    Ranges(i64, i64),
     /// Runs after this one.
     Runs(i64),
     /// Sensors after this one.
@@ -27,7 +30,7 @@ pub(in crate::store) enum Cursor {
 
 impl Cursor {
     /// Before everything.
-    pub const START: Self = Self::Runs(i64::MIN);
+    pub const START: Self = Self::Ranges(i64::MIN, i64::MIN);
 }
 
 /// Sweeps while there is time. Returns the position to go on from; `None` when all is done.
@@ -39,6 +42,10 @@ pub(in crate::store) fn step(
 ) -> rusqlite::Result<Option<Cursor>> {
     loop {
         let next = match cursor {
+            Cursor::Ranges(after, from) => Some(
+                deleted_ranges::join_some(transaction, (after, from))?
+                    .map_or(Cursor::Runs(i64::MIN), |(after, from)| Cursor::Ranges(after, from)),
+            ),
             Cursor::Runs(after) => Some(
                 sweep_run(transaction, cache, after)?
                     .map_or(Cursor::Sensors(i64::MIN), Cursor::Runs),
@@ -315,6 +322,25 @@ mod tests {
         assert_eq!(count(&store, "run"), 64);
         assert_eq!(append(&mut store, &all[199..]), 0, "a repeat of a run that is remembered");
         assert_eq!(append(&mut store, &[reading("press", "new", 1, now)]), 0);
+    }
+
+    #[test]
+    fn a_run_with_a_hole_after_each_reading_leaves_few_ranges() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("humidor.db")).unwrap();
+        let keep_raw = Some(Duration::from_hours(24));
+        store.retain(Retention { keep_raw, ..Retention::EVERYTHING });
+        let of = |n: i64| reading("press", "b", 2 * n.cast_unsigned(), START_MS + n * 1_000);
+        let all: Vec<Record> = (1..=5_000).map(of).collect();
+        assert_eq!(append(&mut store, &all), 5_000);
+        let now = START_MS + 48 * HOUR_MS;
+        append(&mut store, &[reading("press", "b", 20_000, now)]);
+        settle(&mut store, now);
+        assert_eq!(count(&store, "reading"), 1);
+        assert!(count(&store, "pruned") <= 257, "{} ranges", count(&store, "pruned"));
+        assert_eq!(append(&mut store, &all), 0, "all are repeats");
+        let late = [reading("press", "b", 9_999, now), reading("press", "b", 19_999, now)];
+        assert_eq!(append(&mut store, &late), 2, "late ones of the highest numbers");
     }
 
     #[test]
