@@ -288,7 +288,7 @@ fn who_never_speaks_harms_nobody() {
     });
 }
 
-/// A ClientHello of 65,000 bytes without its end, in records of 16 KiB (RFC 8446 §4.1.2, §5.1).
+/// A `ClientHello` of 65,000 bytes without its end, in records of 16 KiB (RFC 8446 §4.1.2, §5.1).
 fn half_hello() -> Vec<u8> {
     const BODY_BYTES: usize = 65_000;
     let body = |bytes: usize| u16::try_from(bytes).unwrap().to_be_bytes();

@@ -20,7 +20,7 @@ pub const WITHOUT_LOGIN_PER_ADDRESS: usize = 128;
 /// How long a new connection is not evicted for the clients that hold places: their ends may have arrived unread, and a
 /// hall that comes back at once connects before it sends its CONNECTs.
 const YOUNG: Duration = Duration::from_secs(2);
-/// Bytes of a handshake that each connection has beside those: a ClientHello, and the certificate of a client. TLS keeps up
+/// Bytes of a handshake that each connection has beside those: a `ClientHello`, and the certificate of a client. TLS keeps up
 /// to 64 KiB of a message that is not whole.
 const HANDSHAKE_BYTES: usize = 4 * 1024;
 /// How long a client waits for a place.

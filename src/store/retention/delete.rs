@@ -418,7 +418,7 @@ mod tests {
         let horizon = Horizon::from_hours(START_MS + 6 * HOUR_MS, [i64::MIN; 3]);
         let horizons = Horizons::of_all(horizon);
         let (mut cursor, mut before) = (Cursor::default(), ROWS);
-        let present = Present { now_ms: START_MS, correction_ms: 0 };
+        let present = Present { now_ms: START_MS, correction_ms: 0, in_doubt: false };
         let mut young = 0;
         let mut limits = Limits { horizons: &horizons, present, ahead: &[], young: &mut young };
         while !step(&transaction, &mut cursor, &mut limits, || false).unwrap() {

@@ -7,6 +7,8 @@ pub(in crate::store) struct Present {
     pub now_ms: i64,
     /// Unix ms minus log time.
     pub correction_ms: i64,
+    /// Whether the clock was set a short while ago: what lies ahead of it may be right.
+    pub in_doubt: bool,
 }
 
 impl Present {

@@ -134,7 +134,7 @@ impl SizePressure {
     }
 
     /// Where room is made in a log that is too large, when each series takes what `series` says. `present` and `copies` as
-    /// above; `ahead_of` is the present where roll-ups ahead of it may go.
+    /// above.
     pub fn make_room(
         &mut self,
         transaction: &Transaction<'_>,
@@ -142,7 +142,6 @@ impl SizePressure {
         retention: &Retention,
         series: Vec<SeriesUse>,
         present: Present,
-        ahead_of: Option<i64>,
         copies: u64,
     ) -> rusqlite::Result<Room> {
         let now_ms = present.now_ms;
@@ -176,8 +175,8 @@ impl SizePressure {
                 self.shrinking = false;
                 return Ok(Room::AfterMove);
             }
-            if let Some(now_ms) = ahead_of {
-                let ahead = oldest::rolled_ahead(transaction, &givers, now_ms)?;
+            if !present.in_doubt {
+                let ahead = oldest::rolled_ahead(transaction, &givers, present.now_ms)?;
                 if !ahead.is_empty() {
                     return Ok(Room::Ahead(ahead));
                 }

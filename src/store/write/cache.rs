@@ -97,7 +97,7 @@ impl WriterCache {
 
     /// The present at `now_ms`, Unix ms.
     pub const fn present(&self, now_ms: i64) -> Present {
-        Present { now_ms, correction_ms: self.correction_ms }
+        Present { now_ms, correction_ms: self.correction_ms, in_doubt: false }
     }
 
     /// Begins the cache of names anew.

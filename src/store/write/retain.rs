@@ -5,6 +5,7 @@ use rusqlite::Transaction;
 use crate::store::retention::horizon::Horizon;
 use crate::store::retention::park::Parking;
 use crate::store::retention::policy::Retention;
+use crate::store::retention::present::Present;
 use crate::store::retention::raise::Raising;
 use crate::store::retention::size::{Demand, Room, SizePressure};
 use crate::store::retention::usage::Measurement;
@@ -72,16 +73,14 @@ impl Retain {
                 let measured = measurement.step(transaction, &cache.horizons, has_time)?;
                 self.begun = Some(Begun::Measuring(measurement));
                 let Some(series) = measured else { return Ok(true) };
-                let (horizons, present) = (&cache.horizons, cache.present(now_ms));
-                // A clock that was put back has all that is right ahead of it.
-                let ahead_of = (!in_doubt).then_some(now_ms);
+                let horizons = &cache.horizons;
+                let present = Present { in_doubt, ..cache.present(now_ms) };
                 let room = self.pressure.make_room(
                     transaction,
                     horizons,
                     &retention,
                     series,
                     present,
-                    ahead_of,
                     copies,
                 )?;
                 self.begun = match room {
