@@ -40,7 +40,9 @@ fn unknown_host(host: &str, korean: bool) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
     // Only what the setting takes is repeated: nothing of a request becomes markup.
     let is_name = (1..=NAME_MAX_CHARS).contains(&name.len()) && name.chars().all(fits);
-    let short = name.split_once('.').filter(|(first, _)| is_name && !first.is_empty());
+    // One of digits would be an address.
+    let is_word = |first: &str| first.bytes().any(|b| b.is_ascii_alphabetic());
+    let short = name.split_once('.').filter(|(first, _)| is_name && is_word(first));
     let short = short.zip(port.parse::<u16>().ok()).map(|((first, _), port)| {
         // Such a name is the local network's own.
         let address = format!("<a href=\"http://{first}:{port}/\">http://{first}:{port}/</a>");
@@ -133,7 +135,13 @@ mod tests {
             assert!(!unknown_host(host, false).contains("href"), "{host}");
         }
         assert!(unknown_host("pi.fritz.box", false).contains("<a href=\"http://pi:80/\">"));
-        for host in [".example", "pi.example:8080\">", "pi.example:", "pi.example:99999"] {
+        for host in [
+            ".example",
+            "10.0.0.1.example",
+            "pi.example:8080\">",
+            "pi.example:",
+            "pi.example:99999",
+        ] {
             assert!(!unknown_host(host, false).contains("href"), "{host}");
         }
         assert!(unknown_host("plant.example", true).contains("lang=\"ko\""));
