@@ -13,6 +13,8 @@ const UNSET_MS = 86_400_000;
 /** Most readings kept of each sensor for its sparkline, and their greatest age. */
 const RECENT_MAX = 240;
 const RECENT_MS = 3_600_000;
+/** Of less than an hour at least so many, where there are: a wave of a minute is one from the first minutes on. */
+const RECENT_LEAST = 40;
 /** Shorter than this, they tell no change per hour. */
 const TREND_FROM_MS = 900_000;
 
@@ -204,7 +206,8 @@ function remember(sensor, at, [value, low, high]) {
   // Those of a board that reads often are thinned out, or the hour would not fit. The last one is always there, and the
   // range of those that went: a fast wave would else look like a slow one.
   const before = sensor.recent[sensor.recent.length - 2]?.[0];
-  if (at - before < RECENT_MS / RECENT_MAX) {
+  const step = Math.min(RECENT_MS / RECENT_MAX, (at - sensor.recent[0]?.[0]) / RECENT_LEAST);
+  if (at - before < step) {
     const [, , lowest, highest] = sensor.recent.pop();
     [low, high] = [Math.min(low, lowest), Math.max(high, highest)];
   }
