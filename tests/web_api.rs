@@ -39,6 +39,26 @@ fn a_broker_that_can_commit_is_healthy_and_ready() {
 }
 
 #[test]
+fn where_postgresql_is_is_told_on_the_brokers_machine_only() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing listens on port 9.
+    let url = "postgres://reporter@127.0.0.1:9/plant";
+    let upstream = ["--upstream", url, "--ack", "upstream", "--upstream-tls", "no"];
+    let (_broker, mqtt, http) = web(folder.path(), &upstream);
+    let mut client = Client::connect(mqtt, "oven");
+    let waits = reading(1, T0, 71.5).to_string();
+    client.publish("humidor/oven/sensor/top", QoS::AtLeastOnce, 1, waits.as_bytes());
+    wait_until("the broker is not ready", || get(http, "/readyz").status == 503);
+    let told = get(http, "/readyz");
+    assert!(told.text().starts_with("cannot commit: PostgreSQL is awaited: "), "{told:?}");
+    for header in [("host", "evil.example"), ("via", "1.1 proxy")] {
+        let told = request(http, "GET", "/readyz", &[header], "");
+        let found = (told.status, told.text());
+        assert_eq!(found, (503, "cannot commit: PostgreSQL is awaited\n"), "{header:?}");
+    }
+}
+
+#[test]
 fn http_can_be_off() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, _) = broker(folder.path(), "127.0.0.1:0", &["--http-listen", "off"]);

@@ -1,14 +1,16 @@
 //! `/healthz` and `/readyz` for the probes of orchestrators and proxies. Both work without a login, with any `Host` or none,
-//! and tell no more than a probe needs.
+//! and tell no more than a probe needs: where PostgreSQL is and what it says is told on the broker's own machine only.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::auth::is_local;
+use super::server::Peer;
 use crate::broker::{Counters, Stage};
 
 /// Routes of both probes.
@@ -30,8 +32,19 @@ async fn healthz(State(counters): State<Arc<Counters>>) -> &'static str {
 }
 
 /// 200 while the broker acknowledges readings; 503 with the cause while it starts or the log cannot commit.
-async fn readyz(State(counters): State<Arc<Counters>>) -> Response {
-    let awaited = counters.awaited().map(|cause| format!("PostgreSQL is awaited: {cause}"));
+async fn readyz(
+    State(counters): State<Arc<Counters>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    version: Version,
+    headers: HeaderMap,
+) -> Response {
+    let awaited = counters.awaited().map(|cause| {
+        let is_told = is_local(version, &headers, peer);
+        format!(
+            "PostgreSQL is awaited{}",
+            if is_told { format!(": {cause}") } else { String::new() }
+        )
+    });
     let cause = match (counters.blocked().or(awaited), counters.stage()) {
         (Some(cause), _) => format!("cannot commit: {cause}\n"),
         (None, Stage::Opening) => "starting\n".to_owned(),

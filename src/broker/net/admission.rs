@@ -196,8 +196,8 @@ impl Admission {
         }
     }
 
-    fn holds(&self, ticket: u64, bytes: usize) {
-        self.lock().without_login.holds(ticket, bytes);
+    fn holds(&self, ticket: u64, bytes: usize) -> bool {
+        self.lock().without_login.holds(ticket, bytes)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -225,7 +225,7 @@ impl Permit {
     /// Notes that so many bytes of its CONNECT have arrived. Where all of them are too many, a connection is
     /// evicted.
     pub fn holds(&self, bytes: usize) {
-        self.admission.holds(self.ticket, bytes);
+        let _ = self.admission.holds(self.ticket, bytes);
     }
 
     /// Whether it may read on: evicted connections have given back what they had. Who sends fast would else fill the memory
@@ -299,12 +299,12 @@ impl Permit {
 }
 
 impl Handshake {
-    /// Notes that so many bytes more have arrived. Where all connections have too many, one is evicted.
-    pub fn arrived(&mut self, bytes: usize) {
+    /// Notes that so many bytes more have arrived; returns whether they count, until the client has logged in. Where all
+    /// connections have too many, one is evicted.
+    pub fn arrived(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
-        if let Some(beyond) = self.bytes.checked_sub(HANDSHAKE_BYTES) {
-            self.admission.holds(self.ticket, beyond);
-        }
+        let beyond = self.bytes.saturating_sub(HANDSHAKE_BYTES);
+        beyond == 0 || self.admission.holds(self.ticket, beyond)
     }
 }
 

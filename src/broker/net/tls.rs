@@ -9,13 +9,13 @@ use std::task::{Context, Poll};
 
 use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{Acceptor, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::task::spawn_blocking;
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{spawn_blocking, yield_now};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
 
@@ -23,6 +23,9 @@ use crate::broker::net::admission::Handshake;
 use crate::broker::net::reload::Watched;
 use crate::shutdown::Shutdown;
 use crate::tls::{TlsError, identity, provider, roots};
+
+/// Handshakes whose keys are agreed before others have a turn. Each takes a fraction of a millisecond, on a board some.
+const HANDSHAKES: usize = 2;
 
 /// The settings of the TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub struct TlsConfig {
 #[derive(Debug, Clone)]
 pub struct Tls {
     current: watch::Receiver<Arc<ServerConfig>>,
+    turns: Arc<Semaphore>,
 }
 
 impl Tls {
@@ -72,10 +76,10 @@ impl Tls {
                 }
             }
         });
-        Ok(Self { current })
+        Ok(Self { current, turns: Arc::new(Semaphore::new(HANDSHAKES)) })
     }
 
-    /// Shakes hands over `socket`. `handshake` counts what arrives until then.
+    /// Shakes hands over `socket`. `handshake` counts what arrives until its client has logged in.
     ///
     /// # Errors
     /// The system's error, or that of TLS.
@@ -84,17 +88,21 @@ impl Tls {
         socket: TcpStream,
         handshake: Handshake,
     ) -> impl Future<Output = io::Result<TlsStream<Counted>>> + use<> {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.borrow()));
-        let accept = acceptor.accept(Counted { socket, handshake: Some(handshake) });
-        async {
-            let mut stream = accept.await?;
-            stream.get_mut().0.handshake = None;
-            Ok(stream)
+        let (config, turns) = (Arc::clone(&self.current.borrow()), Arc::clone(&self.turns));
+        let counted = Counted { socket, handshake: Some(handshake) };
+        async move {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), counted).await?;
+            // A key is agreed and signed at once: others have a turn before.
+            let turn = turns.acquire().await.map_err(io::Error::other)?;
+            yield_now().await;
+            let accept = hello.into_stream(config);
+            drop(turn);
+            accept.await
         }
     }
 }
 
-/// A socket that counts what it reads of a handshake.
+/// A socket that counts what it reads before its client has logged in.
 #[derive(Debug)]
 pub struct Counted {
     socket: TcpStream,
@@ -109,8 +117,10 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if let Some(handshake) = &mut self.handshake {
-            handshake.arrived(buffer.filled().len() - before);
+        if let Some(handshake) = &mut self.handshake
+            && !handshake.arrived(buffer.filled().len() - before)
+        {
+            self.handshake = None;
         }
         read
     }
@@ -169,4 +179,76 @@ fn read(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
         }
     };
     Ok(Arc::new(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::broker::net::admission::Admission;
+    use crate::broker::net::limits::Limits;
+
+    fn tls() -> Tls {
+        let pair = rcgen::generate_simple_self_signed(vec!["here".to_owned()]).unwrap();
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![pair.cert.der().clone()], pair.signing_key.into())
+            .unwrap();
+        let (_, current) = watch::channel(Arc::new(config));
+        Tls { current, turns: Arc::new(Semaphore::new(HANDSHAKES)) }
+    }
+
+    fn hello() -> Vec<u8> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let mut client =
+            ClientConnection::new(Arc::new(config), "here".try_into().unwrap()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        hello
+    }
+
+    /// However many ClientHellos have come at once, others have a turn between their answers.
+    #[tokio::test]
+    async fn handshakes_that_came_at_once_leave_others_their_turn() {
+        const CLIENTS: usize = 32;
+        let (tls, admission) = (tls(), Admission::new(Limits::default()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            io::Write::write_all(&mut client, &hello()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let (socket, peer) = listener.accept().await.unwrap();
+            let permit = admission.enter(peer.ip());
+            let accept = tls.accept(socket, permit.handshake());
+            tokio::spawn(async move {
+                let _ = accept.await;
+                drop(permit);
+            });
+            clients.push(client);
+        }
+        let (mut answered, mut most) = (0, 0);
+        while answered < CLIENTS {
+            yield_now().await;
+            let mut answers = 0;
+            clients.retain_mut(|client| {
+                let is_answered = client.read(&mut [0; 64]).is_ok();
+                answers += usize::from(is_answered);
+                !is_answered
+            });
+            answered += answers;
+            most = most.max(answers);
+        }
+        assert!(most <= CLIENTS / 8, "{most} answers in a turn");
+    }
 }

@@ -91,9 +91,10 @@ impl WithoutLogin {
         self.leaving_bytes <= LEAVING_BYTES
     }
 
-    /// Notes that so many bytes of its CONNECT have arrived. Where all of them are too many, one is evicted.
-    pub fn holds(&mut self, ticket: u64, bytes: usize) {
-        let Some(waiting) = self.waiting.get_mut(&ticket) else { return };
+    /// Notes that so many bytes of its CONNECT have arrived; returns whether it is there. Where all of them are too many, one
+    /// is evicted.
+    pub fn holds(&mut self, ticket: u64, bytes: usize) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&ticket) else { return false };
         let before = std::mem::replace(&mut waiting.bytes, bytes);
         self.connect_bytes = self.connect_bytes - before + bytes;
         while self.connect_bytes > CONNECT_BYTES
@@ -101,6 +102,7 @@ impl WithoutLogin {
         {
             self.evict(largest);
         }
+        true
     }
 
     /// The connection that has been without a login for longest, of such an address.

@@ -12,7 +12,7 @@ pub mod same_origin;
 mod sessions;
 
 pub use authenticator::Authenticator;
-pub use guests::Guests;
+pub use guests::{Guests, is_local};
 pub use identity::Identity;
 pub use login::routes;
 pub use middleware::{authenticate, require_read};
