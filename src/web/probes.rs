@@ -1,5 +1,5 @@
-//! `/healthz` and `/readyz` for the probes of orchestrators and proxies. Both work without a login, with any `Host` or none,
-//! and tell no more than a probe needs.
+//! `/healthz` and `/readyz` for the probes of orchestrators and proxies. Both work without a login, with any `Host`, in
+//! HTTP/1.0 also without one, and tell no more than a probe needs.
 
 use std::sync::Arc;
 
