@@ -30,7 +30,7 @@ fn a_broker_that_can_commit_is_healthy_and_ready() {
         "OPTIONS /readyz HTTP/1.0\r\n\r\n",
         "HEAD /readyz HTTP/1.0\r\n\r\n",
         "OPTIONS /healthz HTTP/1.0\r\nhost: any.example\r\n\r\n",
-        "GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nhost: any.example\r\nconnection: close\r\n\r\n",
     ] {
         assert_eq!(receive(send(http, request.as_bytes())).status, 200, "{request}");
     }
