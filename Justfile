@@ -45,15 +45,15 @@ test-power *HOW:
 test-manifests:
     tests/kubernetes/run
 
-# The manifests on a real kubelet, built from Debian's source at first (root; five minutes and 4 GB); IMAGE is dist/humidor.oci.tar or a binary
-test-kubernetes IMAGE='target/debug/humidor':
+# The manifests on a real kubelet, built from Debian's source at first (root; five minutes and 4 GB); IMAGE is dist/humidor.oci.tar or a static binary; with `two` two brokers on two machines
+test-kubernetes IMAGE='dist/humidor.oci.tar' *HOW:
     #!/usr/bin/env bash
     set -euo pipefail
     docker/setup.sh kubernetes kubelet
     . docker/lib.sh
     kubelet=${XDG_CACHE_HOME:-$HOME/.cache}/humidor/kubelet-1.20.2
     tests/kubernetes/build-kubelet "$kubelet"
-    KUBECTL=$(tools_folder kubernetes)/bin/kubectl tests/kubernetes/kubelet "$kubelet" '{{IMAGE}}'
+    KUBECTL=$(tools_folder kubernetes)/bin/kubectl tests/kubernetes/kubelet "$kubelet" '{{IMAGE}}' {{HOW}}
 
 # With PostgreSQL: TLS, faults, kills, restored data, a cluster under Patroni (root: installs Debian packages); a minute of it: just test-upstream short
 test-upstream *HOW:

@@ -1,10 +1,16 @@
 //! The forwarder: one task, one connection at a time. Each session asks the upstream database where it is and goes on from
 //! there.
+//!
+//! Where no acknowledgement waits for it, it has a thread of its own that yields to the broker's: who publishes faster than
+//! the processors can store and forward is acknowledged first, and the queue keeps what is forwarded later.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::nice;
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -28,6 +34,11 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const RETRY_FAULTY: Duration = Duration::from_secs(15);
 /// Interval of log lines about a fault that lasts.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(10);
+/// Name of its thread.
+const THREAD: &str = "forwarder";
+/// How much nicer that thread is than the broker's. Beside threads that never rest it still gets a tenth of what one of
+/// those gets.
+const NICENESS: i32 = 10;
 /// Name of a machine that does not tell its own.
 const NAMELESS: &str = "humidor";
 
@@ -93,7 +104,50 @@ fn host_name() -> String {
 
 impl Forwarder {
     /// Forwards until `shutdown`. A batch that is under way is given up: the next start asks how it ended.
-    pub async fn run(mut self, mut shutdown: Shutdown) {
+    pub async fn run(self, shutdown: Shutdown) {
+        if self.forwarding.is_awaited() {
+            return self.until(shutdown).await;
+        }
+        let (give, given) = oneshot::channel::<(Self, Shutdown)>();
+        let (ended, end) = oneshot::channel::<()>();
+        let started = std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
+            let _ended = ended;
+            if let Ok((forwarder, shutdown)) = given.blocking_recv() {
+                forwarder.run_aside(shutdown);
+            }
+        });
+        match started {
+            Ok(thread) => {
+                let _ = give.send((self, shutdown));
+                let _ = end.await;
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            Err(cause) => {
+                warn!(%cause, "no thread for forwarding: publishers share theirs with it");
+                self.until(shutdown).await;
+            }
+        }
+    }
+
+    /// Forwards on this thread. Those that read the log for it are started by this one, and as nice.
+    fn run_aside(self, shutdown: Shutdown) {
+        // Of Linux's threads each has its own. Being nicer needs no privilege.
+        if let Err(cause) = nice(NICENESS) {
+            warn!(%cause, "forwarding has the priority of publishing");
+        }
+        match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                runtime.block_on(self.until(shutdown));
+                // A look-up of a host's name that still waits must not delay the end.
+                runtime.shutdown_background();
+            }
+            Err(cause) => warn!(%cause, "not forwarding until the next start"),
+        }
+    }
+
+    async fn until(mut self, mut shutdown: Shutdown) {
         tokio::select! {
             () = self.forward() => {}
             () = shutdown.requested() => {}
@@ -163,5 +217,71 @@ impl Forwarder {
         let transfer =
             Transfer { forwarding: &self.forwarding, session, statements, lease, identity };
         transfer.run(reader, cursor, &mut self.copying).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shutdown;
+    use crate::upstream::config::{Acknowledge, Target};
+
+    /// Niceness of the threads of this process that have the forwarder's name.
+    fn nicenesses() -> Vec<String> {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        threads
+            .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok())
+            .filter_map(|stat| {
+                // 2: the name; 19: the niceness (proc_pid_stat(5)).
+                let (head, rest) = stat.split_once(") ")?;
+                let niceness = rest.split(' ').nth(16)?;
+                head.ends_with(&format!("({THREAD}")).then(|| niceness.to_owned())
+            })
+            .collect()
+    }
+
+    fn forwarder(acknowledge: Acknowledge, folder: &Path) -> Forwarder {
+        let target = Target {
+            address: "postgres://humidor@127.0.0.1:1/humidor".parse().unwrap(),
+            password: None,
+            tls: false,
+            ca: None,
+        };
+        let config = UpstreamConfig { target, acknowledge, backlog_bytes: 1 << 20 };
+        let upstream = Upstream::new(config).unwrap();
+        upstream.of_log(&folder.join("log"), Arc::default(), Timeline::resume(None)).0
+    }
+
+    async fn until_is(condition: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_mins(1);
+        while !condition() {
+            assert!(Instant::now() < end, "niceness {:?}", nicenesses());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn it_yields_to_publishers_unless_they_wait_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let own: i32 =
+            own.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap().parse().unwrap();
+
+        let (trigger, until) = shutdown::channel();
+        let running = tokio::spawn(forwarder(Acknowledge::Stored, folder.path()).run(until));
+        let nicer = (own + NICENESS).min(19).to_string();
+        until_is(|| nicenesses() == [nicer.clone()]).await;
+        trigger.throw();
+        running.await.unwrap();
+        assert_eq!(nicenesses(), [""; 0], "its thread has ended");
+
+        let awaited = forwarder(Acknowledge::Upstream, folder.path());
+        let forwarding = Arc::clone(&awaited.forwarding);
+        let (trigger, until) = shutdown::channel();
+        let running = tokio::spawn(awaited.run(until));
+        until_is(|| forwarding.status().error.is_some()).await;
+        assert_eq!(nicenesses(), [""; 0], "it runs where its publishers wait");
+        trigger.throw();
+        running.await.unwrap();
     }
 }

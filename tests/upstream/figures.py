@@ -1,4 +1,4 @@
-"""Figures of a machine, by name only: scenarios.py BINARY figures. FIGURES_SCALE=0.1 tries the scenario with less."""
+"""Figures of a machine, by name only: scenarios.py BINARY figures, or ingest. FIGURES_SCALE=0.1 tries them with less."""
 
 import os
 import sqlite3
@@ -93,19 +93,75 @@ def operation(seq):
     return b"\x01" + name(b"many") + name(b"run") + count(seq) + name(b"hall") + struct.pack("<q", 1760000000000 + seq) + b"\x07" + count(seq) + struct.pack("<dd", 20.5, 50.5)
 
 
+def cpu(process):
+    """Seconds of processors that a process has used, and those of its thread that stores."""
+    def used(path):
+        with open(path) as stat:
+            name, rest = stat.read().rsplit(") ", 1)
+        return name, sum(map(int, rest.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    threads = [used(f"/proc/{process.pid}/task/{thread}/stat") for thread in os.listdir(f"/proc/{process.pid}/task")]
+    return used(f"/proc/{process.pid}/stat")[1], sum(seconds for name, seconds in threads if name.endswith("(store"))
+
+
+def ingest(servers, broker):
+    """Ingest with and without forwarding: what is forwarded meanwhile, and how long the rest takes."""
+    # Who is preferred depends on the priorities of threads only.
+    servers.apart = False
+    postgres = Postgres(servers).start().database(broker)
+    plain = Broker(servers, broker.binary, "plain", {}).start()
+    hall = Broker(servers, broker.binary, "hall", upstream_env([postgres.port], postgres.ca)).start()
+    hall.caught_up()
+    compare(plain, hall, 300_000)
+
+
+def rested(at):
+    """Waits until what an earlier flood has left to do is done."""
+    def rests():
+        before = cpu(at.process)[0]
+        time.sleep(0.4)
+        return cpu(at.process)[0] - before < 0.02
+
+    wait(f"{at.name} rests", rests, 120)
+
+
+def compare(plain, hall, rows, rounds=int(os.environ.get("FIGURES_ROUNDS", "6"))):
+    """In turn, since the machine has other work, and either of them first."""
+    rows = scaled(rows)
+    ratios = []
+    for n in range(rounds):
+        rates, used = {}, {}
+        for at in (plain, hall) if n % 2 else (hall, plain):
+            rested(plain)
+            rested(hall)
+            before, forwarded = cpu(at.process), at.metrics().get("humidor_upstream_forwarded_total", 0)
+            rates[at] = flood(at, rows, f"{at.name}{n}-")
+            used[at] = [now - then for now, then in zip(cpu(at.process), before)]
+            if at == hall:
+                meanwhile = hall.metrics()["humidor_upstream_forwarded_total"] - forwarded
+                begun = time.monotonic()
+                hall.caught_up(300)
+                rest = time.monotonic() - begun
+        ratios.append(rates[hall] / rates[plain])
+        took = rows / rates[hall]
+        say(
+            f"ingest of {rows:,}: {rates[plain]:.0f} a second without forwarding, {rates[hall]:.0f} with it: {ratios[-1]:.2f}. {meanwhile / took:.0f} a second were forwarded meanwhile,"
+            f" {meanwhile / rows:.0%} of them; the rest {rest:.1f} s later, so {rows / (took + rest):.0f} a second from the first reading on."
+            f" Seconds of processors: broker {used[plain][0]:.2f} and {used[hall][0]:.2f}, its thread `store` {used[plain][1]:.2f} and {used[hall][1]:.2f}"
+        )
+    ratios.sort()
+    say(f"ingest with forwarding by that without: {(ratios[(rounds - 1) // 2] + ratios[rounds // 2]) / 2:.2f} in the middle of {rounds}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+
+
 def figures(servers, broker):
     """Rates beside \\copy, ingest with and without forwarding, delays of HUMIDOR_ACK=upstream, memory of a backlog."""
+    servers.apart = False
     postgres = Postgres(servers).start().database(broker)
     env = upstream_env([postgres.port], postgres.ca)
     plain = Broker(servers, broker.binary, "plain", {}).start()
     hall = Broker(servers, broker.binary, "hall", env).start()
-    # In turn, since the machine has other work.
-    without, with_it = [], []
-    for n in range(3):
-        without.append(flood(plain, scaled(100_000), f"p{n}-"))
-        with_it.append(flood(hall, scaled(100_000), f"f{n}-"))
-        hall.caught_up(120)
-    say(f"ingest a second without {[round(rate) for rate in without]}, with forwarding {[round(rate) for rate in with_it]}: {max(with_it) / max(without):.2f}")
+    hall.caught_up()
+    compare(plain, hall, 100_000)
     plain.kill()
 
     postgres.stop()

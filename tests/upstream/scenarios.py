@@ -66,7 +66,7 @@ def at_once(names, binary):
 def main():
     binary, *names = sys.argv[1:]
     every = single.SHORT + single.LONG + cluster.ALL
-    known = {scenario.__name__: scenario for scenario in [*every, emulated.emulated, figures.figures]}
+    known = {scenario.__name__: scenario for scenario in [*every, emulated.emulated, figures.figures, figures.ingest]}
     if names == ["short"]:
         names = [scenario.__name__ for scenario in single.SHORT]
         failed = at_once(names, binary)

@@ -37,7 +37,7 @@ def as_owner(command, **options):
     """PostgreSQL refuses to run as root."""
     if os.geteuid() == 0:
         options |= {"user": OWNER.pw_uid, "group": OWNER.pw_gid, "extra_groups": []}
-    return subprocess.Popen(command, start_new_session=True, **options)
+    return subprocess.Popen(command, **({"start_new_session": True} | options))
 
 
 def tree(pid):
@@ -73,13 +73,16 @@ class Servers:
     def __init__(self, folder):
         self.folder = folder
         self.running = []
+        # A session of its own for each: with autogroups the kernel shares processors by sessions.
+        self.apart = True
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o755)
 
     def start(self, command, log, owner=False, env=None):
         with open(os.path.join(self.folder, log), "ab") as out:
             options = {"stdout": out, "stderr": out, "stdin": subprocess.DEVNULL, "cwd": "/", "env": env}
-            process = as_owner(command, **options) if owner else subprocess.Popen(command, start_new_session=True, **options)
+            options["start_new_session"] = self.apart
+            process = as_owner(command, **options) if owner else subprocess.Popen(command, **options)
         self.running.append(process)
         return process
 
