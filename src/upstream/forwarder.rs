@@ -21,6 +21,7 @@ use super::copy::Copying;
 use super::cursor::{Plan, plan};
 use super::fault::{Fault, Kind};
 use super::forwarding::Forwarding;
+use super::pace::Pace;
 use super::schema;
 use super::transfer::{Never, Transfer, blocking, diverged, queue_at, with};
 use crate::shutdown::Shutdown;
@@ -57,6 +58,7 @@ pub struct Forwarder {
     name: String,
     forwarding: Arc<Forwarding>,
     copying: Copying,
+    pace: Pace,
 }
 
 impl Upstream {
@@ -90,6 +92,7 @@ impl Upstream {
             name: host_name(),
             forwarding: Arc::clone(&forwarding),
             copying: Copying::default(),
+            pace: Pace::new(&self.config),
         };
         (forwarder, forwarding)
     }
@@ -216,7 +219,7 @@ impl Forwarder {
         let (lease, cursor) = take_over(&session, &identity.log, &self.name).await?;
         let transfer =
             Transfer { forwarding: &self.forwarding, session, statements, lease, identity };
-        transfer.run(reader, cursor, &mut self.copying).await
+        transfer.run(reader, cursor, &mut self.copying, &mut self.pace).await
     }
 }
 
