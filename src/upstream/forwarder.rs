@@ -21,6 +21,7 @@ use super::copy::Copying;
 use super::cursor::{Plan, plan};
 use super::fault::{Fault, Kind};
 use super::forwarding::Forwarding;
+use super::pace::Pace;
 use super::schema;
 use super::transfer::{Never, Transfer, blocking, diverged, queue_at, with};
 use crate::shutdown::Shutdown;
@@ -57,6 +58,7 @@ pub struct Forwarder {
     name: String,
     forwarding: Arc<Forwarding>,
     copying: Copying,
+    pace: Pace,
 }
 
 impl Upstream {
@@ -90,6 +92,7 @@ impl Upstream {
             name: host_name(),
             forwarding: Arc::clone(&forwarding),
             copying: Copying::default(),
+            pace: Pace::new(&self.config),
         };
         (forwarder, forwarding)
     }
@@ -216,7 +219,73 @@ impl Forwarder {
         let (lease, cursor) = take_over(&session, &identity.log, &self.name).await?;
         let transfer =
             Transfer { forwarding: &self.forwarding, session, statements, lease, identity };
-        transfer.run(reader, cursor, &mut self.copying).await
+        transfer.run(reader, cursor, &mut self.copying, &mut self.pace).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shutdown;
+    use crate::upstream::config::{Acknowledge, Target};
+
+    /// Niceness of the threads of this process that have the forwarder's name.
+    fn nicenesses() -> Vec<String> {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        threads
+            .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok())
+            .filter_map(|stat| {
+                // 2: the name; 19: the niceness (proc_pid_stat(5)).
+                let (head, rest) = stat.split_once(") ")?;
+                let niceness = rest.split(' ').nth(16)?;
+                head.ends_with(&format!("({THREAD}")).then(|| niceness.to_owned())
+            })
+            .collect()
+    }
+
+    fn forwarder(acknowledge: Acknowledge, folder: &Path) -> Forwarder {
+        let target = Target {
+            address: "postgres://humidor@127.0.0.1:1/humidor".parse().unwrap(),
+            password: None,
+            tls: false,
+            ca: None,
+        };
+        let config = UpstreamConfig { target, acknowledge, backlog_bytes: 1 << 20 };
+        let upstream = Upstream::new(config).unwrap();
+        upstream.of_log(&folder.join("log"), Arc::default(), Timeline::resume(None)).0
+    }
+
+    async fn until_is(condition: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_mins(1);
+        while !condition() {
+            assert!(Instant::now() < end, "niceness {:?}", nicenesses());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn it_yields_to_publishers_unless_they_wait_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let own: i32 =
+            own.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap().parse().unwrap();
+
+        let (trigger, until) = shutdown::channel();
+        let running = tokio::spawn(forwarder(Acknowledge::Stored, folder.path()).run(until));
+        let nicer = (own + NICENESS).min(19).to_string();
+        until_is(|| nicenesses() == [nicer.clone()]).await;
+        trigger.throw();
+        running.await.unwrap();
+        assert_eq!(nicenesses(), [""; 0], "its thread has ended");
+
+        let awaited = forwarder(Acknowledge::Upstream, folder.path());
+        let forwarding = Arc::clone(&awaited.forwarding);
+        let (trigger, until) = shutdown::channel();
+        let running = tokio::spawn(awaited.run(until));
+        until_is(|| forwarding.status().error.is_some()).await;
+        assert_eq!(nicenesses(), [""; 0], "it runs where its publishers wait");
+        trigger.throw();
+        running.await.unwrap();
     }
 }
 

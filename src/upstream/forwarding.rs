@@ -117,6 +117,11 @@ impl Forwarding {
         }
     }
 
+    /// How long ago `at_ms` was, log time, in ms.
+    pub(super) fn age_ms(&self, at_ms: i64) -> i64 {
+        self.timeline.now_ms().saturating_sub(at_ms)
+    }
+
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
     }

@@ -16,6 +16,7 @@ mod fault;
 mod forwarder;
 mod forwarding;
 mod operator;
+mod pace;
 mod schema;
 mod tls;
 mod transfer;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::batch::{Batch, Lease, Statements, send};
@@ -13,6 +13,7 @@ use super::copy::{Copying, encode};
 use super::cursor::{Cursor, Fill, Plan, Queue, plan};
 use super::fault::{Fault, Kind};
 use super::forwarding::Forwarding;
+use super::pace::{Pace, Sent};
 use crate::store::{ForwardPage, ForwardReader, LogIdentity, Operation, StoredPlace};
 
 /// Operations of one transaction: to begin with, and at most, while many wait and the database takes them fast.
@@ -49,6 +50,7 @@ impl Transfer<'_> {
         mut reader: ForwardReader,
         mut cursor: Cursor,
         copying: &mut Copying,
+        pace: &mut Pace,
     ) -> Result<Never, Fault> {
         loop {
             let upto = cursor.upto;
@@ -87,7 +89,7 @@ impl Transfer<'_> {
                 waiting = queue.last - cursor.upto,
                 "forwarding to PostgreSQL"
             );
-            (reader, cursor) = self.follow(reader, cursor, copying).await?;
+            (reader, cursor) = self.follow(reader, cursor, copying, pace).await?;
         }
     }
 
@@ -159,6 +161,7 @@ impl Transfer<'_> {
         mut reader: ForwardReader,
         mut cursor: Cursor,
         copying: &mut Copying,
+        pace: &mut Pace,
     ) -> Result<(ForwardReader, Cursor), Fault> {
         let mut group = BATCH_OPERATIONS.0;
         let mut waiting: Option<Waiting> = None;
@@ -183,11 +186,17 @@ impl Transfer<'_> {
             let next = Cursor { upto: page.position, mark: page.mark, ..cursor };
             let (begun, is_copied) = (Instant::now(), copied.is_some());
             let batch = Batch { operations: &page.operations, copied };
-            // The next page is read meanwhile.
-            let (sent, read) = tokio::join!(
-                self.send(batch, &cursor, &next),
-                self.read(reader, next.upto, group, copying.is_open()),
-            );
+            let waited_ms = self.forwarding.age_ms(page.at);
+            let bursts = pace.bursts(self.forwarding.queued(), begun);
+            // The next page is read meanwhile; in a burst more of it has come by the end of the rest.
+            let (sent, read) = if bursts {
+                (self.send(batch, &cursor, &next).await, Ok((reader, None)))
+            } else {
+                tokio::join!(
+                    self.send(batch, &cursor, &next),
+                    self.read(reader, next.upto, group, copying.is_open()),
+                )
+            };
             if is_copied && sent.is_err() {
                 copying.failed();
             }
@@ -197,6 +206,16 @@ impl Transfer<'_> {
             cursor = next;
             self.forwarding.forwarded(cursor.upto);
             (reader, waiting) = read?;
+            if bursts {
+                let sent = Sent {
+                    operations: page.operations.len(),
+                    bytes: page.bytes,
+                    waited_ms,
+                    took: begun.elapsed(),
+                    waiting: self.forwarding.queued() - cursor.upto,
+                };
+                sleep(pace.rest(sent)).await;
+            }
         }
     }
 

@@ -25,6 +25,8 @@ pub struct ForwardPage {
     pub after: i64,
     /// Each with its number.
     pub operations: Vec<(i64, Operation)>,
+    /// Their bytes in the queue.
+    pub bytes: usize,
     /// The number of the last one.
     pub position: i64,
     /// The mark of its row.
@@ -147,6 +149,7 @@ impl ForwardReader {
                 at,
                 after: before,
                 operations: Vec::with_capacity(operations_max.max(count)),
+                bytes: 0,
                 position,
                 mark,
             });
@@ -154,7 +157,7 @@ impl ForwardReader {
                 return Err(damage("table forward has a hole"));
             }
             page.operations.extend((before + 1..).zip(decoded));
-            (page.position, page.mark) = (position, mark);
+            (page.position, page.mark, page.bytes) = (position, mark, bytes);
         }
         Ok(page)
     }
