@@ -217,7 +217,7 @@ mod tests {
         hello
     }
 
-    /// However many ClientHellos have come at once, others have a turn between their answers.
+    /// However many clients begin at once, others have a turn between the answers.
     #[tokio::test]
     async fn handshakes_that_came_at_once_leave_others_their_turn() {
         const CLIENTS: usize = 32;

@@ -50,6 +50,9 @@ fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
     if ["/healthz", "/readyz"].contains(&request.uri().path()) {
         return Ok(());
     }
+    if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
+        return Err(HttpError::bad_request(&"a request of HTTP/1.1 needs a `Host` header"));
+    }
     match host {
         Some(host) if names.contains(host) => {}
         Some(host) if !host.is_empty() && name_of(host).is_none() => {
@@ -78,16 +81,13 @@ fn check(names: &HostNames, request: &Request) -> Result<(), HttpError> {
 /// of two.
 ///
 /// # Errors
-/// 400 where there are two `Host` headers, in HTTP/1.1 also none, or the request line names another host (RFC 9112 §3.2).
+/// 400 where there are two `Host` headers, or the request line names another host (RFC 9112 §3.2).
 fn host_of(request: &Request) -> Result<Option<&str>, HttpError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     // A name has no other characters: what cannot be shown is malformed.
     let host = hosts.next().map(|value| value.to_str().unwrap_or("?"));
     if hosts.next().is_some() {
         return Err(HttpError::bad_request(&"a request has only one `Host` header"));
-    }
-    if host.is_none() && request.version() == Version::HTTP_11 {
-        return Err(HttpError::bad_request(&"a request of HTTP/1.1 needs a `Host` header"));
     }
     let target = request.uri().authority().map(Authority::as_str);
     match (host, target) {
