@@ -215,7 +215,7 @@ fn a_client_id_widens_no_rule() {
     add(data.path(), "kim", "none");
     rules_of_last(data.path(), "'allow all %c/up/#'");
     let (broker, address, _) = start(data.path(), &[]);
-    for id in ["$share", "$SYS", "$x", "broker", "alarm", "+", "a/b"] {
+    for id in ["$share", "$SYS", "$x", "broker", "alarm", "humidor", "+", "a/b"] {
         let code = answer(address, &connect(id, "kim"));
         assert_eq!(code, ConnectReturnCode::BadClientId, "{id}");
     }

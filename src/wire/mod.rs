@@ -18,6 +18,6 @@ pub use payload::{Health, PayloadError, ReadCounts, Telemetry};
 pub use switch::{Command, CommandError, FOR_MAX_MS, Switch, Wanted};
 pub use topic::{
     BROKER_STATUS, CLIENT_ID_PREFIX, HEALTHS, NodeTopics, OFFLINE, ONLINE, STATUSES, SYS_BROKER,
-    alarm_topic, is_brokers_own, is_command, is_reserved_id, is_status_of, status_source,
+    alarm_topic, is_brokers_own, is_command, is_ours, is_reserved_id, is_status_of, status_source,
     telemetry_source,
 };

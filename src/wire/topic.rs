@@ -114,6 +114,12 @@ pub fn is_reserved_id(name: &str) -> bool {
     RESERVED_IDS.contains(&name)
 }
 
+/// Whether all topics of a filter are of humidor's own.
+#[must_use]
+pub fn is_ours(filter: &str) -> bool {
+    filter.split('/').next() == Some(ROOT)
+}
+
 /// Whether only the broker itself publishes to a topic: `$…`, its status, its alarms, and its own device for Home
 /// Assistant under any prefix.
 #[must_use]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::mqtt::{Filter, FilterError};
 use crate::reading::Id;
-use crate::wire::{CLIENT_ID_PREFIX, is_brokers_own, is_reserved_id};
+use crate::wire::{CLIENT_ID_PREFIX, is_brokers_own, is_ours, is_reserved_id};
 
 /// The access that a rule allows or denies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,17 +163,17 @@ pub struct CompiledAcl(Vec<CompiledRule>);
 pub enum UnfitName {
     /// The value of `%c`.
     #[error(
-        "a rule has %c, and the client id has `/`, `+`, `#` or `%`, begins with `$`, or is `broker` or `alarm`"
+        "a rule has %c, and the client id has `/`, `+`, `#` or `%`, begins with `$`, or is `broker`, `alarm`, or `humidor` where it would be the first level"
     )]
     ClientId,
     /// The value of `%n`.
     #[error(
-        "a rule has %n, and the client id is that of a node `broker` or `alarm`: these are the broker's own topics"
+        "a rule has %n, and the client id is that of a node `broker`, `alarm`, or `humidor` as the first level: these are topics of others"
     )]
     Node,
     /// The value of `%u`.
     #[error(
-        "a rule of the user or its role has %u, and `broker` and `alarm` are the broker's own topics; give the user another name"
+        "a rule of the user or its role has %u, and `broker`, `alarm`, and `humidor` as the first level are topics of others; give the user another name"
     )]
     User,
     /// The filter that a rule becomes.
@@ -298,6 +298,16 @@ fn fill_in(
             return Err(UnfitName::User);
         }
         filled = filled.replace("%u", user);
+    }
+    if is_ours(&filled) && !is_ours(pattern) {
+        let begin = pattern.split('/').next().unwrap_or_default();
+        return Err(if begin.contains("%c") {
+            UnfitName::ClientId
+        } else if begin.contains("%n") {
+            UnfitName::Node
+        } else {
+            UnfitName::User
+        });
     }
     match filled.parse::<Filter>() {
         Ok(filter) if !filter.is_shared() => Ok(Some(filter)),
@@ -431,6 +441,20 @@ mod tests {
         }
         let nobody = CompiledAcl::new(&[&rules], Role::Node, None, "a").unwrap();
         assert!(nobody.may_write("own/a/x") && !nobody.may_write("humidor//x"));
+        // No name makes a rule about topics of ours of one that is not.
+        for (pattern, user, id, why) in [
+            ("allow all %c/#", "u", "humidor", UnfitName::ClientId),
+            ("allow all %c/up/#", "u", "humidor", UnfitName::ClientId),
+            ("allow all hum%c/#", "u", "idor", UnfitName::ClientId),
+            ("allow all %n/#", "u", "humidor-humidor", UnfitName::Node),
+            ("allow all %u/#", "humidor", "c", UnfitName::User),
+        ] {
+            let rules: [Rule; 1] = [pattern.parse().unwrap()];
+            let refused = CompiledAcl::new(&[&rules], Role::None, Some(user), id);
+            assert_eq!(refused.map(|_| ()), Err(why), "{pattern}");
+        }
+        let below: [Rule; 1] = ["allow all humidor/%c/#".parse().unwrap()];
+        assert!(CompiledAcl::new(&[&below], Role::None, Some("u"), "humidor").is_ok());
         // The rest of the pattern can make a shared filter of it, too.
         let shared: [Rule; 1] = ["allow all $%c/up/#".parse().unwrap()];
         let refused = CompiledAcl::new(&[&shared], Role::None, Some("u"), "share");
