@@ -8,4 +8,6 @@ pub(in crate::store) mod migrate;
 pub(in crate::store) mod open;
 mod rollup_tables;
 pub(in crate::store) mod schema;
+#[cfg(test)]
+pub(in crate::store) mod steps;
 pub(in crate::store) mod write_ahead_log;

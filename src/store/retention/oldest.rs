@@ -150,11 +150,9 @@ pub(in crate::store) fn name(connection: &Connection, of: &SeriesUse) -> rusqlit
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
     use super::*;
     use crate::store::file::schema::LOG;
+    use crate::store::file::steps;
 
     const RUNS: i64 = 2_000;
 
@@ -178,17 +176,7 @@ mod tests {
                  INSERT INTO reading (run, seq, sensor, at, clock, mono) VALUES (8, 1, 1, 0, 3, 90);"
             ))
             .unwrap();
-        let steps = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&steps);
-        connection
-            .progress_handler(
-                1_000,
-                Some(move || {
-                    counted.fetch_add(1, Relaxed);
-                    false
-                }),
-            )
-            .unwrap();
+        let steps = steps::count(&connection);
         let series: Vec<SeriesUse> = (1..=sensors)
             .map(|series| SeriesUse {
                 code: READINGS.code,
@@ -201,7 +189,7 @@ mod tests {
             .collect();
         let horizons = Horizons::load(&connection).unwrap();
         let oldest = of(&connection, &horizons, &series, 1_000).unwrap();
-        (oldest, steps.load(Relaxed))
+        (oldest, steps())
     }
 
     #[test]

@@ -146,10 +146,8 @@ pub(in crate::store) fn newest_of(runs: impl Iterator<Item = RunAge>) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
     use super::*;
+    use crate::store::file::steps;
 
     const NOW_MS: i64 = 1_760_000_000_000;
 
@@ -169,29 +167,19 @@ mod tests {
             connection.execute("INSERT INTO run VALUES (?, ?)", [run, began]).unwrap();
             found.see(1, run, 1);
         }
-        let steps = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&steps);
-        connection
-            .progress_handler(
-                1_000,
-                Some(move || {
-                    counted.fetch_add(1, Relaxed);
-                    false
-                }),
-            )
-            .unwrap();
+        let steps = steps::count(&connection);
         let (mut pieces, mut largest) = (0, 0);
         let transaction = connection.transaction().unwrap();
         loop {
-            let before = steps.load(Relaxed);
+            let before = steps();
             if !found.note_some(&transaction, NOW_MS).unwrap() {
                 break;
             }
             pieces += 1;
-            largest = largest.max(steps.load(Relaxed) - before);
+            largest = largest.max(steps() - before);
         }
         let kept = noted(&transaction, 1).unwrap().into_keys().collect();
-        (kept, pieces, largest, steps.load(Relaxed))
+        (kept, pieces, largest, steps())
     }
 
     #[test]
