@@ -9,7 +9,7 @@ use rusqlite::Connection;
 const THOUSAND: std::ffi::c_int = 1_000;
 
 /// Thousands of steps of `connection` from now on.
-pub(in crate::store) fn count(connection: &Connection) -> impl Fn() -> u64 + use<> {
+pub(in crate::store) fn count(connection: &mut Connection) -> impl Fn() -> u64 + use<> {
     let steps = Arc::<AtomicU64>::default();
     let counted = Arc::clone(&steps);
     let on_progress = move || {

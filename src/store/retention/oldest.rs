@@ -176,7 +176,7 @@ mod tests {
                  INSERT INTO reading (run, seq, sensor, at, clock, mono) VALUES (8, 1, 1, 0, 3, 90);"
             ))
             .unwrap();
-        let steps = steps::count(&connection);
+        let steps = steps::count(&mut connection);
         let series: Vec<SeriesUse> = (1..=sensors)
             .map(|series| SeriesUse {
                 code: READINGS.code,

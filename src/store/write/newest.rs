@@ -167,7 +167,7 @@ mod tests {
             connection.execute("INSERT INTO run VALUES (?, ?)", [run, began]).unwrap();
             found.see(1, run, 1);
         }
-        let steps = steps::count(&connection);
+        let steps = steps::count(&mut connection);
         let (mut pieces, mut largest) = (0, 0);
         let transaction = connection.transaction().unwrap();
         loop {
