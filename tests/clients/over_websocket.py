@@ -9,7 +9,7 @@ COUNT = 50
 READING = '{"boot":"w","seq":%d,"at":1760000000123,"clock":"synced","mono":5,"temperature":21.5,"humidity":57.1}'
 
 
-def connect(client_id, on_connect):
+def connect(client_id, **callbacks):
     client = mqtt.Client(
         mqtt.CallbackAPIVersion.VERSION2,
         client_id=client_id,
@@ -17,7 +17,9 @@ def connect(client_id, on_connect):
         transport="websockets",
     )
     client.ws_set_options(path="/mqtt")
-    client.on_connect = on_connect
+    # Before its thread runs: an answer may come at once.
+    for name, callback in callbacks.items():
+        setattr(client, name, callback)
     client.connect("127.0.0.1", int(sys.argv[1]))
     client.loop_start()
     return client
@@ -32,14 +34,16 @@ def on_message(client, userdata, message):
         complete.set()
 
 
-listener = connect("listener", lambda client, *_: client.subscribe("humidor/tablet/#", qos=1))
-listener.on_subscribe = lambda *_: subscribed.set()
-listener.on_message = on_message
+listener = connect(
+    "listener",
+    on_connect=lambda client, *_: client.subscribe("humidor/tablet/#", qos=1),
+    on_subscribe=lambda *_: subscribed.set(),
+    on_message=on_message,
+)
 assert subscribed.wait(20), "no SUBACK"
 
 acknowledged = set()
-tablet = connect("tablet", lambda *_: None)
-tablet.on_publish = lambda client, userdata, mid, reason, properties: acknowledged.add(mid)
+tablet = connect("tablet", on_publish=lambda client, userdata, mid, reason, properties: acknowledged.add(mid))
 readings = [READING % seq for seq in range(1, COUNT + 1)]
 sent = [tablet.publish("humidor/tablet/sensor/hall", reading, qos=1) for reading in readings]
 for message in sent:
